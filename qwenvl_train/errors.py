@@ -1,0 +1,10 @@
+"""The one exception that means: the user's input is at fault."""
+
+
+class UserError(Exception):
+    """Says what is wrong, where, and what to do, in words for the user; the command prints it and exits with 2."""
+
+
+def message_of(error: UserError) -> str:
+    """The user's sentence, also when a DataLoader worker raised it and torch wrapped a traceback around it."""
+    return str(error).rsplit("qwenvl_train.errors.UserError: ", 1)[-1].strip()
