@@ -1,0 +1,18 @@
+"""The supported generations, chosen by a checkpoint's model_type."""
+
+from qwenvl_train.errors import UserError
+from qwenvl_train.families import qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
+from qwenvl_train.families.family import Family
+
+FAMILIES: dict[str, Family] = {
+    module.FAMILY.model_type: module.FAMILY for module in (qwen2_vl, qwen2_5_vl, qwen3_vl, qwen3_vl_moe)
+}
+
+
+def family_of(model_type: str, where: str) -> Family:
+    if model_type not in FAMILIES:
+        raise UserError(
+            f"{where} holds a model of type {model_type!r}, which is not supported; "
+            f"supported are {', '.join(FAMILIES)}."
+        )
+    return FAMILIES[model_type]

@@ -1,0 +1,14 @@
+"""Qwen2.5-VL: window attention in most vision blocks."""
+
+from qwenvl_train.families.family import Family
+
+FAMILY = Family(
+    model_type="qwen2_5_vl",
+    name="Qwen2.5-VL",
+    components={
+        "vision": ("model.visual.patch_embed", "model.visual.blocks"),
+        "mlp": ("model.visual.merger",),
+        "llm": ("model.language_model", "lm_head"),
+    },
+    default_system="You are a helpful assistant.",
+)

@@ -1,0 +1,14 @@
+"""Qwen2-VL: plain vision tower with full attention."""
+
+from qwenvl_train.families.family import Family
+
+FAMILY = Family(
+    model_type="qwen2_vl",
+    name="Qwen2-VL",
+    components={
+        "vision": ("model.visual.patch_embed", "model.visual.blocks"),
+        "mlp": ("model.visual.merger",),
+        "llm": ("model.language_model", "lm_head"),
+    },
+    default_system="You are a helpful assistant.",
+)

@@ -1,0 +1,14 @@
+"""Qwen3-VL, dense: learned position embeddings, and DeepStack mergers that feed the first decoder layers."""
+
+from qwenvl_train.families.family import Family
+
+FAMILY = Family(
+    model_type="qwen3_vl",
+    name="Qwen3-VL",
+    components={
+        "vision": ("model.visual.patch_embed", "model.visual.pos_embed", "model.visual.blocks"),
+        "mlp": ("model.visual.merger", "model.visual.deepstack_merger_list"),
+        "llm": ("model.language_model", "lm_head"),
+    },
+    default_system=None,
+)
