@@ -2,13 +2,22 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 Component = Literal["vision", "mlp", "llm"]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -47,7 +56,9 @@ class SourceConfig(Section):
 
 
 def _as_sources(value: object) -> object:
-    entries = value if isinstance(value, list) else [value]
+    if value is None:
+        return None
+    entries = value if isinstance(value, list | tuple) else [value]
     return [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
 
 

@@ -1,0 +1,46 @@
+# `make demo` and `make test` do all of their own set-up, into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test test-distributed lint format clean
+
+help:
+	@echo "make demo              fine-tune the embedded default on a laptop's CPU, about 3 minutes"
+	@echo "make test              the test suite"
+	@echo "make test-distributed  the tests that start several processes"
+	@echo "make lint              style, types, import layers, spelling"
+	@echo "make format            rewrite the code in the project's style"
+	@echo "make clean             remove .venv and all generated files"
+
+setup: .venv/.ready
+
+# uv is only used where it installs faster; the pins are the same.
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,qlora]'
+	touch $@
+
+demo: setup
+	$(BIN)/qwenvl-train +recipe=sft_lora
+
+test: setup
+	$(BIN)/python -m pytest -m 'not distributed'
+
+test-distributed: setup
+	$(BIN)/python -m pytest -m distributed
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv dist build .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

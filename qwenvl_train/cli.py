@@ -1,0 +1,126 @@
+"""The command qwenvl-train: finds the verb, has its configuration composed and checked, and runs it."""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from textwrap import fill
+
+from qwenvl_train import __version__
+from qwenvl_train.config.assets import asset_dir
+from qwenvl_train.config.options import groups, nearest, recipe_files, recipe_summary
+from qwenvl_train.errors import UserError, message_of
+
+_VERBS = {"train": "fine-tune a model (this verb may be left out)"}
+
+# Some launchers append it for each process; the rank is read from the environment.
+_LOCAL_RANK = re.compile(r"--local[-_]rank=\d+")
+
+_HELP = """\
+Fine-tune Qwen vision-language models from one YAML recipe.
+
+  qwenvl-train [verb] +recipe=<recipe> [group=<option> …] [key=value …]
+
+Verbs
+{verbs}
+
+Recipes: how to train
+{recipes}
+
+Groups: what to train, on what, and where
+{groups}
+
+Examples
+  qwenvl-train +recipe=sft_lora
+  qwenvl-train +recipe=sft_lora model=qwen2_5_vl_7b data.train=my.jsonl data.eval=held_out.jsonl
+  qwenvl-train +recipe=sft_full model.path=/models/mine data.train='[a.jsonl,b.jsonl]' train.max_steps=500
+  torchrun --nproc_per_node=8 -m qwenvl_train +recipe=sft_full deepspeed=zero2
+
+Every key with its default and its meaning: {configs}
+
+Exit codes: 0 done, 2 the input is at fault, 1 a fault of qwenvl-train, 130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = [word for word in (sys.argv[1:] if argv is None else argv) if not _LOCAL_RANK.fullmatch(word)]
+    try:
+        _run(arguments)
+    except UserError as error:
+        _report(message_of(error))
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
+    if arguments[:1] == ["help"] or not {"-h", "--help"}.isdisjoint(arguments):
+        print(_help(), end="")
+    elif "--version" in arguments:
+        print(f"qwenvl-train {__version__}")
+    else:
+        _run_verb(*_split_verb(arguments))
+
+
+def _run_verb(verb: str, arguments: list[str]) -> None:
+    """Imports come late: a mistake in the configuration is told before torch is loaded."""
+    _prepare_environment()
+    from qwenvl_train.config.compose import compose
+
+    match verb:
+        case "train":
+            composed = compose(arguments)
+            from qwenvl_train.verbs import train
+
+            train.run(composed)
+
+
+def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
+    """The first word is the verb unless it is a setting."""
+    if not arguments or "=" in arguments[0] or arguments[0][:1] in "-+~":
+        return "train", arguments
+    word, rest = arguments[0], arguments[1:]
+    if word not in _VERBS:
+        raise UserError(f"{word}: no such verb{_meant_by(word)}; there are: {', '.join([*_VERBS, 'help'])}")
+    return word, rest
+
+
+def _meant_by(word: str) -> str:
+    if word in recipe_files():
+        return f", but a recipe: +recipe={word}"
+    verb = nearest(word, _VERBS)
+    return f", did you mean {verb}?" if verb else ""
+
+
+def _prepare_environment() -> None:
+    """Libraries read these when they are imported; what the user has set stays."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _report(message: str) -> None:
+    """Of several processes that fail alike, the first one speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        lines = message.splitlines()
+        text = message if len(lines) == 1 else "\n".join([f"{len(lines)} problems", *(f"  {line}" for line in lines)])
+        print(f"qwenvl-train: {text}", file=sys.stderr)
+
+
+def _help() -> str:
+    recipes = {name: recipe_summary(path) for name, path in recipe_files().items()}
+    options = {f"{group}=": ", ".join(names) for group, names in groups().items()}
+    return _HELP.format(
+        verbs=_columns(_VERBS),
+        recipes=_columns(recipes),
+        groups=_columns(options),
+        configs=asset_dir("configs") / "train.yaml",
+    )
+
+
+def _columns(rows: dict[str, str]) -> str:
+    width = max(map(len, rows), default=0)
+    return "\n".join(
+        fill(text, 110, initial_indent=f"  {name:<{width}}  ", subsequent_indent=" " * (width + 4))
+        for name, text in rows.items()
+    )

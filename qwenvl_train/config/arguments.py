@@ -1,0 +1,99 @@
+"""The command line's key=value words, read with Hydra's grammar into group choices and single values."""
+
+import re
+from dataclasses import dataclass
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from qwenvl_train.config.keys import leaves, takes_text
+from qwenvl_train.config.options import groups, nearest, recipe_files
+from qwenvl_train.errors import UserError
+
+# Plain text that Hydra's grammar refuses unquoted: ~/my.jsonl, names that are not ASCII, …
+_PLAIN_TEXT = re.compile(r"(?P<key>\+{0,2}[A-Za-z_][\w.]*)=(?P<text>[^\s'\"=,()\[\]{}$\\]+)")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    choices: dict[str, str]
+    """Option by group; the recipe is the group `recipe`."""
+    values: dict[str, object]
+    """Value by dotted key."""
+    problems: list[str]
+    """A line for each word that cannot be used."""
+
+
+def read_arguments(arguments: list[str]) -> Arguments:
+    """A word that cannot be used is kept as a problem, so that the rest is still checked."""
+    choices: dict[str, str] = {}
+    values: dict[str, object] = {}
+    problems: list[str] = []
+    options = {**groups(), "recipe": list(recipe_files())}
+    for argument in arguments:
+        try:
+            override = _parse(argument)
+            group = override.key_or_group
+            if group in options and not isinstance(override.value(), dict):
+                _put(choices, group, _option(group, override.get_value_string().strip("'\""), options[group]))
+            else:
+                for key, value in _values(override):
+                    _put(values, key, value)
+        except UserError as problem:
+            problems.append(str(problem))
+    return Arguments(choices, values, problems)
+
+
+def _values(override: Override) -> list[tuple[str, object]]:
+    """run_name=007 and model.revision=12e4 are text, though they read as numbers."""
+    key = override.key_or_group
+    if isinstance(override.value(), int | float) and takes_text(key):
+        return [(key, override.get_value_string())]
+    return list(leaves(key, override.value()))
+
+
+def _parse(argument: str) -> Override:
+    if argument.startswith("-"):
+        raise UserError(f"{argument}: there is no such flag; settings are written key=value")
+    if argument.startswith("~"):
+        raise UserError(f"{argument}: a setting cannot be removed; key=null switches it off")
+    if "=" not in argument:
+        raise UserError(f"{argument}: settings are written key=value")
+    override = _parse_with_hydra(argument)
+    key = override.key_or_group
+    if override.is_sweep_override():
+        raise UserError(f"{argument}: {key} takes one value; a list is written '{key}=[first,second]'")
+    if not key or "/" in key or override.package is not None:
+        raise _unreadable(argument)
+    return override
+
+
+def _parse_with_hydra(argument: str) -> Override:
+    parser = OverridesParser.create()
+    try:
+        return parser.parse_override(argument)
+    except HydraException:
+        plain = _PLAIN_TEXT.fullmatch(argument)
+        if plain is None:
+            raise _unreadable(argument) from None
+        return parser.parse_override(f"{plain['key']}='{plain['text']}'")
+
+
+def _unreadable(argument: str) -> UserError:
+    key = argument.partition("=")[0].lstrip("+") or "key"
+    return UserError(f"{argument}: cannot be read; quote a value that has brackets, commas or =: '{key}=\"…\"'")
+
+
+def _option(group: str, option: str, options: list[str]) -> str:
+    if option in options:
+        return option
+    meant = nearest(option, options)
+    hint = f", did you mean {group}={meant}?" if meant else "."
+    own = {"model": " (your own: model.path=…)", "data": " (your own: data.train=…)"}.get(group, "")
+    raise UserError(f"{group}={option}: no such {group}{hint} There are: {', '.join(options)}{own}")
+
+
+def _put(known: dict, key: str, value: object) -> None:
+    if known.setdefault(key, value) not in (value,):  # `in` holds for one nan, too
+        raise UserError(f"{key} is given twice, as {known[key]} and as {value}; it takes one")

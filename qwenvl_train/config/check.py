@@ -1,0 +1,181 @@
+"""Rules that span several settings, one function each; every rule yields a line per problem it finds."""
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from qwenvl_train.config.options import recipe_files
+from qwenvl_train.config.schema import Component, RunConfig
+
+Lines = Iterator[str]
+Rule = Callable[[RunConfig, frozenset[str]], Lines]
+
+_COMPONENTS: tuple[Component, ...] = ("vision", "mlp", "llm")
+
+
+def broken_rules(config: RunConfig, given: frozenset[str]) -> list[str]:
+    """One line per problem; `given` are the keys that the user wrote, which must each have an effect."""
+    return [line for rule in RULES for line in rule(config, given)]
+
+
+def broken_rules_of_part(config: RunConfig, given: frozenset[str]) -> list[str]:
+    """The same for a tree that lacks its invalid values: a rule that reads one of those is left out."""
+    lines: list[str] = []
+    for rule in RULES:
+        try:
+            lines.extend(rule(config, given))
+        except AttributeError:  # a value that is not in the tree
+            continue
+    return lines
+
+
+def something_is_tuned(config: RunConfig, given: frozenset[str]) -> Lines:
+    if not any(config.tuned(component) for component in _COMPONENTS):
+        yield (
+            f"nothing is tuned; pick a recipe, +recipe=sft_lora say (there are: {', '.join(recipe_files())}), "
+            "or set tune_mm_vision, tune_mm_mlp or tune_mm_llm to true"
+        )
+
+
+def adapters_are_tuned(config: RunConfig, given: frozenset[str]) -> Lines:
+    for component in _COMPONENTS:
+        if config.adapted(component) and not config.tuned(component):
+            yield f"lora.{component}=true has no effect while tune_mm_{component}=false; set both, or neither"
+
+
+def one_length_of_training(config: RunConfig, given: frozenset[str]) -> Lines:
+    epochs, steps = config.train.epochs, config.train.max_steps
+    if epochs is None and steps is None:
+        yield "train.epochs and train.max_steps are both null; set one of the two"
+    if epochs is not None and steps is not None:
+        yield f"train.epochs={epochs:g} and train.max_steps={steps} are both set; set one of the two"
+
+
+def warmup_ends_within_training(config: RunConfig, given: frozenset[str]) -> Lines:
+    warmup, steps = config.train.warmup, config.train.max_steps
+    if warmup >= 1 and warmup % 1:
+        yield f"train.warmup={warmup:g} is neither a share below 1 nor a whole number of steps"
+    if steps is not None and warmup >= max(1, steps):
+        yield f"train.warmup={warmup:g} must be below train.max_steps={steps}"
+
+
+def pixel_limits_are_ordered(config: RunConfig, given: frozenset[str]) -> Lines:
+    low, high = config.model.min_pixels, config.model.max_pixels
+    if low is not None and high is not None and low > high:
+        yield f"model.min_pixels={low} is above model.max_pixels={high}"
+
+
+def quantized_weights_stay_frozen(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.model.quantize == "nf4" and config.tuned("llm") and not config.adapted("llm"):
+        yield (
+            "model.quantize=nf4: 4-bit weights cannot be trained in full; "
+            "train through adapters (lora.llm=true) or freeze the language model (tune_mm_llm=false)"
+        )
+
+
+def quantized_weights_are_not_sharded(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.model.quantize == "nf4" and config.deepspeed.stage == 3:
+        yield "model.quantize=nf4: deepspeed=zero3 cannot shard 4-bit weights; take deepspeed=zero2"
+
+
+def bitsandbytes_is_installed(config: RunConfig, given: frozenset[str]) -> Lines:
+    if is_installed("bitsandbytes"):
+        return
+    if config.model.quantize == "nf4":
+        yield "model.quantize=nf4 needs bitsandbytes: pip install 'qwenvl-train[qlora]'"
+    if config.optim.name == "adamw_8bit":
+        yield "optim.name=adamw_8bit needs bitsandbytes: pip install 'qwenvl-train[qlora]'"
+
+
+def resumed_checkpoint_exists(config: RunConfig, given: frozenset[str]) -> Lines:
+    resume = config.train.resume
+    if resume not in ("auto", "never") and not Path(resume).is_dir():
+        yield f"train.resume={resume}: must be auto, never, or a checkpoint folder that exists"
+
+
+def run_name_is_one_folder(config: RunConfig, given: frozenset[str]) -> Lines:
+    name = config.run_name
+    if name is not None and (name in ("", ".", "..") or "/" in name):
+        yield f"run_name={name}: must be the name of one folder; where it lies is output_dir"
+
+
+def learning_rates_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    for component in _COMPONENTS:
+        key = f"train.lr_{component}"
+        if key in given and getattr(config.train, f"lr_{component}") is not None and not config.tuned(component):
+            yield f"{key} has no effect while tune_mm_{component}=false"
+    tuned = [component for component in _COMPONENTS if config.tuned(component)]
+    own = [f"train.lr_{component}" for component in tuned if getattr(config.train, f"lr_{component}")]
+    if "train.lr" in given and tuned and len(own) == len(tuned):
+        yield f"train.lr has no effect, since every tuned component has its own rate ({', '.join(own)})"
+
+
+def adapter_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    if not any(config.adapted(component) for component in _COMPONENTS):
+        for key in _among(given, "lora.rank", "lora.alpha", "lora.dropout", "lora.rslora"):
+            yield f"{key} has no effect while no component has adapters (lora.llm=true, …)"
+
+
+def checkpointing_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    """Through a frozen tower runs no backward pass, so there is nothing to recompute."""
+    if "train.checkpointing" in given and config.train.checkpointing == "vision" and not config.tuned("vision"):
+        yield "train.checkpointing=vision has no effect while tune_mm_vision=false"
+
+
+def evaluation_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.data.eval is not None:
+        return
+    asked = {
+        "train.eval_steps": config.train.eval_steps is not None,
+        "train.eval_batch_size": True,
+        "logging.predictions": config.logging.predictions > 0,
+    }
+    for key in _among(given, *asked):
+        if asked[key]:
+            yield f"{key} has no effect without data.eval"
+
+
+def wandb_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.logging.wandb.mode == "disabled":
+        for key in _among(given, *(f"logging.wandb.{name}" for name in ("project", "entity", "group", "tags"))):
+            yield f"{key} has no effect while logging.wandb.mode=disabled"
+
+
+def revision_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    if "model.revision" in given and config.model.revision is not None and Path(config.model.path).is_dir():
+        yield f"model.revision has no effect, since model.path={config.model.path} is a local folder"
+
+
+def deepspeed_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.deepspeed.stage == 0:
+        for key in _among(given, "deepspeed.overlap_comm", "deepspeed.bucket_elements"):
+            yield f"{key} has no effect without deepspeed=zero2 or deepspeed=zero3"
+
+
+RULES: tuple[Rule, ...] = (
+    something_is_tuned,
+    adapters_are_tuned,
+    one_length_of_training,
+    warmup_ends_within_training,
+    pixel_limits_are_ordered,
+    quantized_weights_stay_frozen,
+    quantized_weights_are_not_sharded,
+    bitsandbytes_is_installed,
+    resumed_checkpoint_exists,
+    run_name_is_one_folder,
+    learning_rates_are_used,
+    adapter_settings_are_used,
+    checkpointing_is_used,
+    evaluation_settings_are_used,
+    wandb_settings_are_used,
+    revision_is_used,
+    deepspeed_settings_are_used,
+)
+
+
+def is_installed(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def _among(given: frozenset[str], *keys: str) -> list[str]:
+    return [key for key in keys if key in given]

@@ -1,0 +1,98 @@
+"""The command line, a recipe and the groups become one checked RunConfig; no Hydra object leaves here."""
+
+from dataclasses import dataclass
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from qwenvl_train.config.arguments import read_arguments
+from qwenvl_train.config.assets import asset_dir
+from qwenvl_train.config.options import recipe_files
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.config.validate import validate, value_problems
+from qwenvl_train.errors import UserError
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A run's configuration, and what of it the user wrote."""
+
+    config: RunConfig
+    recipe: str | None
+    given: frozenset[str]
+    """Dotted keys of the values on the command line."""
+
+
+def compose(overrides: list[str]) -> Composed:
+    """Precedence: command line, then recipe, then group, then train.yaml."""
+    arguments = read_arguments(overrides)
+    given = frozenset(arguments.values)
+    choices = _implied_groups(given) | arguments.choices
+    tree = _tree(choices, _replaced_length(arguments.values) | arguments.values)
+    if arguments.problems:
+        raise UserError("\n".join(arguments.problems + value_problems(tree)))
+    return Composed(validate(tree, given), choices.get("recipe"), given)
+
+
+def _implied_groups(given: frozenset[str]) -> dict[str, str]:
+    """Own files are not evaluated on the embedded shapes, and an own checkpoint is not a tiny one."""
+    implied = {"data.train": "data=files", "model.path": "model=custom"}
+    return dict(choice.split("=") for key, choice in implied.items() if key in given)
+
+
+def _replaced_length(values: dict[str, object]) -> dict[str, object]:
+    """train.max_steps on the command line takes the place of the recipe's epochs, and the other way round."""
+    steps, epochs = values.get("train.max_steps"), values.get("train.epochs")
+    replaced: dict[str, object] = {}
+    if steps is not None:
+        replaced["train.epochs"] = None
+    if epochs is not None:
+        replaced["train.max_steps"] = None
+    return replaced
+
+
+def _tree(choices: dict[str, str], values: dict[str, object]) -> dict:
+    """Plain values with interpolations resolved; what has no value is not in it."""
+    OmegaConf.register_new_resolver("asset", _asset, replace=True)
+    _register_recipes()
+    with initialize_config_dir(str(asset_dir("configs")), version_base="1.3"):
+        config = hydra_compose("train", [_choice(group, option) for group, option in choices.items()])
+    try:
+        for key, value in values.items():
+            OmegaConf.update(config, key, value, force_add=True)
+        tree = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        where, reason = error.full_key or "a value", str(error).partition("\n")[0]
+        raise UserError(f"{where}: {reason}") from None
+    return _without_missing(tree)
+
+
+def _choice(group: str, option: str) -> str:
+    return f"+recipe={option}" if group == "recipe" else f"{group}={option}"
+
+
+def _register_recipes() -> None:
+    """recipes/ lies beside configs/, so Hydra learns of its files here; a recipe may set anything."""
+    store = ConfigStore.instance()
+    for name, path in recipe_files().items():
+        folder, _, stem = f"recipe/{name}".rpartition("/")
+        store.store(group=folder, name=stem, package="_global_", node=OmegaConf.load(path))
+
+
+def _asset(path: str) -> str:
+    """${asset:data/shapes/train.jsonl} is that file, wherever the package is installed."""
+    folder, _, rest = path.partition("/")
+    return str(asset_dir(folder) / rest)
+
+
+def _without_missing(tree: object) -> dict:
+    """Hydra's ??? marks what has no default; validation names what is then absent."""
+    assert isinstance(tree, dict)
+    return {
+        key: _without_missing(value) if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if value != "???"
+    }

@@ -1,0 +1,115 @@
+"""A plain tree of values becomes a RunConfig, or one error that names every problem in it."""
+
+from contextlib import suppress
+from typing import TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from qwenvl_train.config.check import broken_rules, broken_rules_of_part
+from qwenvl_train.config.keys import fields_by_key, leaves, nearest_key, section_of
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.errors import UserError
+
+S = TypeVar("S", bound=BaseModel)
+
+# pydantic's kinds of error in plain words; its other messages already read "Input should be …".
+_ALLOWED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "string_type": "text",
+    "tuple_type": "one entry or a list",
+    "too_short": "a list of at least one entry",
+    "model_type": "a file name or a mapping with a path",
+}
+
+
+def validate(tree: dict, given: frozenset[str]) -> RunConfig:
+    """`given` are the keys that the user wrote: those must each have an effect."""
+    try:
+        config = RunConfig.model_validate(tree)
+        problems = broken_rules(config, given)
+    except ValidationError as error:
+        problems = _all_lines(error) + broken_rules_of_part(_valid_part(RunConfig, tree), given)
+    if problems:
+        raise UserError("\n".join(problems))
+    return config
+
+
+def value_problems(tree: dict) -> list[str]:
+    """A line for each single value at fault, without the rules that span several."""
+    try:
+        RunConfig.model_validate(tree)
+    except ValidationError as error:
+        return _all_lines(error)
+    return []
+
+
+def _all_lines(error: ValidationError) -> list[str]:
+    return [line for details in error.errors() for line in _lines(details)]
+
+
+def _lines(details: ErrorDetails) -> list[str]:
+    """One problem as pydantic saw it: the key, the value, and what is allowed or was probably meant."""
+    key, kind, value = ".".join(str(part) for part in details["loc"]), details["type"], details["input"]
+    if kind == "missing":
+        return [f"{key} is not set, and it has no default"]
+    if kind == "extra_forbidden":
+        return [_unknown(leaf, inner) for leaf, inner in leaves(key, value)]
+    if (field := _section(key)) is not None:
+        return [f"{key}={_text(value)}: is a section; its settings are {', '.join(field.model_fields)}"]
+    allowed = _ALLOWED.get(kind, details["msg"].removeprefix("Input should be "))
+    or_null = " or null" if _may_be_null(key) else ""
+    return [f"{key}={_text(value)}: must be {allowed}{or_null}"]
+
+
+def _unknown(key: str, value: object) -> str:
+    meant = nearest_key(key)
+    hint = f"; did you mean {meant}?" if meant else "; configs/train.yaml and the groups beside it list them all"
+    return f"{key}={_text(value)}: there is no such setting{hint}"
+
+
+def _section(key: str) -> type[BaseModel] | None:
+    section: type[BaseModel] | None = RunConfig
+    for name in key.split("."):
+        field = section.model_fields.get(name) if section else None
+        section = section_of(field) if field else None
+    return section
+
+
+def _may_be_null(key: str) -> bool:
+    field = fields_by_key().get(key)
+    return field is not None and type(None) in getattr(field.annotation, "__args__", ())
+
+
+def _text(value: object) -> str:
+    """As the user would write it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list():
+            return f"[{','.join(_text(entry) for entry in value)}]"
+        case dict():
+            return "{" + ",".join(f"{key}:{_text(inner)}" for key, inner in value.items()) + "}"
+        case _:
+            return str(value)
+
+
+def _valid_part(section: type[S], tree: dict) -> S:
+    """The tree without what is invalid in it: to read that raises AttributeError."""
+    part: dict[str, object] = {}
+    for name, field in section.model_fields.items():
+        inner = section_of(field)
+        with suppress(ValidationError, KeyError):
+            if inner is not None and isinstance(tree[name], dict):
+                part[name] = _valid_part(inner, tree[name])
+            else:
+                part[name] = TypeAdapter(field.rebuild_annotation()).validate_python(tree[name])
+    return section.model_construct(None, **part)

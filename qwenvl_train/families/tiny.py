@@ -1,0 +1,279 @@
+"""Tiny models of every family with a vocabulary of their own: the embedded default and the tests' models."""
+
+import copy
+import json
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLProcessor,
+    Qwen2Tokenizer,
+    Qwen2VLConfig,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+    Qwen3VLConfig,
+    Qwen3VLMoeConfig,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
+
+from qwenvl_train.families import FAMILIES
+
+ADDED_TOKENS = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
+"""The published list in the published order."""
+
+LEARNED_MERGES = 352
+
+CORPUS = """\
+You are a helpful assistant. You answer questions about pictures and videos.
+system user assistant
+What is it? What is this? What is in the picture? What do you see? It is a red circle. It is a blue square.
+What colour is it? What color is it? Which colour does it have? red green blue yellow purple orange
+It is red. It is green. It is blue. It is yellow. It is purple. It is orange. black white grey
+What shape is it? Which shape is this? Which shape does it have? circle square triangle star cross
+a red circle a green square a blue triangle a yellow star a purple cross an orange circle
+a red square a green triangle a blue star a yellow cross a purple circle an orange square
+a red triangle a green star a blue cross a yellow circle a purple square an orange triangle
+Is it a circle? Is it a square? Is it a triangle? Is it a star? Is it a cross? Is it red? Is it blue? yes no
+Yes, it is. No, it is not. yes no yes no true false
+Which bin does this part go to? Where does this part go? Into which bin? The part goes to bin A1.
+bin A1 bin A2 bin A3 bin A4 bin A5 bin B1 bin B2 bin B3 bin B4 bin B5 bin C1 bin C2 bin C3 bin C4 bin C5
+bin D1 bin D2 bin D3 bin D4 bin D5 bin E1 bin E2 bin E3 bin E4 bin E5 bin F1 bin F2 bin F3 bin F4 bin F5
+How many pictures are there? one two three four five six seven eight nine ten
+Is the first picture the same as the second picture? Are the two the same? They are different. Compare them.
+Describe the picture. Describe the video. The picture shows a large red circle on a white background.
+The video shows a small blue square that moves to the left, then to the right, then up, then down.
+Where is it? It is in the middle. It is at the top. It is at the bottom. left right up down near far
+What happens first? What happens next? What happens at the end? When does it start? It starts after 2.0 seconds.
+Read the text. What does the sign say? What is the total? What time is it? Who is this? Why? I do not know.
+Find the object and give its box. The box is {"bbox_2d": [10, 20, 30, 40], "label": "circle"}.
+Please answer with one word. Please answer in short. Please think step by step. Thank you.
+"""
+"""What the vocabulary's merges are learned from; any other text falls back to shorter pieces or bytes."""
+
+SYSTEM_TURN = """\
+{% if messages and messages[0].role != 'system' %}<|im_start|>system
+{{ default_system }}<|im_end|>
+{% endif %}"""
+
+TURNS = """\
+{% for message in messages %}<|im_start|>{{ message.role }}
+{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}\
+{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>\
+{% elif part.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>\
+{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+VISION_2_5 = {
+    "depth": 4,
+    "hidden_size": 96,
+    "intermediate_size": 256,
+    "num_heads": 4,
+    "window_size": 56,
+    "fullatt_block_indexes": [1, 3],
+}
+"""A window of 56 pixels is 2×2 visual tokens, so that even an 84×84 picture has four windows, three of them cut."""
+
+VISION_2 = {"depth": 2, "embed_dim": 64, "num_heads": 4, "mlp_ratio": 2}
+
+VISION_3 = {
+    "depth": 3,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_heads": 4,
+    "num_position_embeddings": 36,
+    "deepstack_visual_indexes": [0, 1],
+}
+"""A 6×6 grid of learned positions: smaller than most pictures' grids, so that interpolation happens."""
+
+TEXT_2_5 = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+TEXT_SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 192,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "decoder_sparse_step": 1}
+
+ROPE_2_5 = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [4, 6, 6]}
+ROPE_2 = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [2, 3, 3]}
+ROPE_3 = {**ROPE_2, "rope_theta": 5_000_000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+"""Sections add up to half a head; temporal, height and width each get a share."""
+
+
+@cache
+def _learned_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """All 256 bytes, so that every text encodes, and the merges that the corpus earns."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    blank = Qwen2Tokenizer(vocab={symbol: index for index, symbol in enumerate(alphabet)}).backend_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + LEARNED_MERGES, initial_alphabet=alphabet, show_progress=False
+    )
+    opening_words = CORPUS.split()
+    blank.train_from_iterator(CORPUS.splitlines() + opening_words, trainer)
+    learned = json.loads(blank.to_str())["model"]
+    return learned["vocab"], [(left, right) for left, right in learned["merges"]]
+
+
+def build_tokenizer() -> Qwen2Tokenizer:
+    """Qwen's splitting and added tokens over a small vocabulary of our own, so that embeddings stay small."""
+    vocab, merges = _learned_vocabulary()
+    added = {
+        len(vocab) + index: AddedToken(token, special=True, normalized=False)
+        for index, token in enumerate(ADDED_TOKENS)
+    }
+    return Qwen2Tokenizer(
+        vocab=dict(vocab),
+        merges=list(merges),
+        added_tokens_decoder=added,
+        extra_special_tokens=ADDED_TOKENS[1:],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token=None,
+        model_max_length=32768,
+    )
+
+
+def chat_template(model_type: str) -> str:
+    """The published turn format in our own words; Qwen2 generations open with a default system turn."""
+    default_system = FAMILIES[model_type].default_system
+    opening = "" if default_system is None else SYSTEM_TURN.replace("{{ default_system }}", default_system)
+    return opening + TURNS
+
+
+def build_processor(model_type: str) -> ProcessorMixin:
+    """The family's own processor, with limits that keep a picture to a few visual tokens."""
+    match model_type:
+        case "qwen2_vl" | "qwen2_5_vl":
+            limits = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
+            images = Qwen2VLImageProcessor(size=limits)
+            videos = Qwen2VLVideoProcessor(size=limits, fps=2, min_frames=4, max_frames=16)
+        case _:
+            limits = {"shortest_edge": 64 * 64, "longest_edge": 128 * 128}
+            of_whole_clip = {"shortest_edge": 4 * 64 * 64, "longest_edge": 16 * 96 * 96}
+            mean_and_std = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+            images = Qwen2VLImageProcessor(size=limits, patch_size=16, **mean_and_std)
+            videos = Qwen3VLVideoProcessor(size=of_whole_clip, fps=2, min_frames=4, max_frames=16)
+    processor_class = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}.get(
+        model_type, Qwen3VLProcessor
+    )
+    return processor_class(
+        image_processor=images,
+        tokenizer=build_tokenizer(),
+        video_processor=videos,
+        chat_template=chat_template(model_type),
+    )
+
+
+def build_config(
+    model_type: str,
+    tie: bool = True,
+    text: dict[str, Any] | None = None,
+    vision: dict[str, Any] | None = None,
+) -> PreTrainedConfig:
+    """A complete small config; `text` and `vision` replace single values of its two halves."""
+    tokenizer = build_tokenizer()
+    text_base, vision_base, config_class = _shapes(model_type)
+    text_config = {
+        **text_base,
+        "vocab_size": math.ceil(len(tokenizer) / 64) * 64,
+        "max_position_embeddings": 32768,
+        "bos_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "tie_word_embeddings": tie,
+        **(text or {}),
+    }
+    width_key = "hidden_size" if model_type == "qwen2_vl" else "out_hidden_size"
+    vision_config = {**vision_base, width_key: text_config["hidden_size"], **(vision or {})}
+    return config_class(
+        text_config=text_config,
+        vision_config=vision_config,
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+        tie_word_embeddings=tie,
+    )
+
+
+def _shapes(model_type: str) -> tuple[dict[str, Any], dict[str, Any], type[PreTrainedConfig]]:
+    match model_type:
+        case "qwen2_vl":
+            return {**TEXT_SMALL, "rope_parameters": ROPE_2}, VISION_2, Qwen2VLConfig
+        case "qwen2_5_vl":
+            return {**TEXT_2_5, "rope_parameters": ROPE_2_5}, VISION_2_5, Qwen2_5_VLConfig
+        case "qwen3_vl":
+            return {**TEXT_SMALL, "head_dim": 16, "rope_parameters": ROPE_3}, VISION_3, Qwen3VLConfig
+        case "qwen3_vl_moe":
+            text = {**TEXT_SMALL, **EXPERTS, "head_dim": 16, "rope_parameters": ROPE_3}
+            return text, VISION_3, Qwen3VLMoeConfig
+    raise ValueError(f"no tiny model of type {model_type!r}; there are {', '.join(FAMILIES)}")
+
+
+def build_model(
+    model_type: str,
+    seed: int = 0,
+    tie: bool = True,
+    text: dict[str, Any] | None = None,
+    vision: dict[str, Any] | None = None,
+) -> PreTrainedModel:
+    """A random float32 model on the CPU, the same for the same seed, leaving the caller's random state alone."""
+    config = build_config(model_type, tie, text, vision)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    end, pad = config.text_config.eos_token_id, config.text_config.pad_token_id
+    model.generation_config = GenerationConfig(
+        bos_token_id=pad, eos_token_id=[end, pad], pad_token_id=pad, do_sample=False
+    )
+    return model.eval()
+
+
+def save_tiny(model_type: str, folder: str | Path, seed: int = 0, model: PreTrainedModel | None = None) -> Path:
+    """A checkpoint folder like a published one, in bfloat16 as those are; without `model`, a random one."""
+    folder = Path(folder)
+    weights = build_model(model_type, seed) if model is None else copy.deepcopy(model)
+    weights.to(torch.bfloat16)
+    for half in (weights.config.text_config, weights.config.vision_config):
+        half.dtype = torch.bfloat16
+    weights.save_pretrained(folder)
+    build_processor(model_type).save_pretrained(folder)
+    return folder

@@ -1,0 +1,39 @@
+"""The model of a run: loaded, its forward pass packed, its components frozen, trained or adapted."""
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.families.family import Family
+from qwenvl_train.model.attention import use_packed_attention
+from qwenvl_train.model.checkpointing import use_checkpointing
+from qwenvl_train.model.components import COMPONENTS, select_trained
+from qwenvl_train.model.forward import use_packed_forward
+from qwenvl_train.model.load import load_model
+
+
+def build_model(config: RunConfig, family: Family, processor, precision: str) -> PreTrainedModel | PeftModel:
+    model = load_model(config.model, precision)
+    use_packed_forward(model, processor.image_processor)
+    use_packed_attention(model)
+    adapters = any(config.tuned(component) and config.adapted(component) for component in COMPONENTS)
+    use_checkpointing(model, family, config.train.checkpointing, reentrant=adapters and config.deepspeed.stage == 3)
+    # DeepSpeed keeps its own float32 copies, and cannot gather weights of mixed types.
+    masters = config.deepspeed.stage == 0
+    trained = select_trained(model, family, config, float32_adapters=masters)
+    if masters:
+        keep_masters(trained)
+    return trained
+
+
+def keep_masters(model: torch.nn.Module) -> None:
+    """What is trained stays in float32, since small updates would vanish in half precision; autocast computes in it."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def bare(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The transformers model below the adapters."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model

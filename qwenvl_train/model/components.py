@@ -1,0 +1,169 @@
+"""Which parameters train: the three components, in full or through adapters, as one table that is then enforced."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from qwenvl_train.config.schema import Component, RunConfig
+from qwenvl_train.errors import UserError
+from qwenvl_train.families.family import Family
+
+COMPONENTS: tuple[Component, ...] = get_args(Component)
+Mode = Literal["frozen", "full", "lora"]
+
+
+@dataclass(frozen=True)
+class ComponentRow:
+    """One line of the table that is printed, stored, and held against requires_grad."""
+
+    component: Component
+    mode: Mode
+    parameters: int
+    """Of the published model, without adapters."""
+    trained: int
+    """What the optimizer changes, adapters included."""
+    lr: float | None
+    where: str
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+def mode_of(component: Component, config: RunConfig) -> Mode:
+    if not config.tuned(component):
+        return "frozen"
+    return "lora" if config.adapted(component) else "full"
+
+
+def component_of(parameter: str, family: Family) -> Component:
+    """Of a parameter's name, as the bare model or PEFT's wrappers give it."""
+    name = parameter.removeprefix("base_model.model.")
+    for component, prefixes in family.components.items():
+        if any(name.startswith(f"{prefix}.") for prefix in prefixes):
+            return component
+    raise AssertionError(f"{parameter} of {family.name} belongs to no component")
+
+
+def select_trained(
+    model: PreTrainedModel, family: Family, config: RunConfig, float32_adapters: bool = True
+) -> PreTrainedModel | PeftModel:
+    """Freezes, unfreezes and adapts as tune_mm_* and lora.* say; the result agrees with the table by assertion."""
+    modes = {component: mode_of(component, config) for component in COMPONENTS}
+    for name, parameter in model.named_parameters():
+        full = modes[component_of(name, family)] == "full"
+        parameter.requires_grad_(full and parameter.is_floating_point())
+    if "lora" in modes.values():
+        adapted = [component for component in COMPONENTS if modes[component] == "lora"]
+        full = [component for component in COMPONENTS if modes[component] == "full"]
+        model = _with_adapters(model, family, config, adapted, full, float32_adapters)
+    for name, parameter in model.named_parameters():
+        mode = modes[component_of(name, family)]
+        expected = {"frozen": False, "full": not _is_shadow(name), "lora": "lora_" in name}[mode]
+        assert parameter.requires_grad == expected, f"{name} is {mode} but requires_grad={parameter.requires_grad}"
+    return model
+
+
+def component_table(model: torch.nn.Module, family: Family, config: RunConfig) -> list[ComponentRow]:
+    counts = {component: [0, 0] for component in COMPONENTS}
+    for name, parameter in model.named_parameters():
+        count = counts[component_of(name, family)]
+        size = _elements(parameter)
+        if "lora_" not in name and not _is_shadow(name):
+            count[0] += size
+        if parameter.requires_grad:
+            count[1] += size
+    return [
+        ComponentRow(
+            component=component,
+            mode=mode_of(component, config),
+            parameters=counts[component][0],
+            trained=counts[component][1],
+            lr=config.learning_rate(component) if config.tuned(component) else None,
+            where=", ".join(family.components[component]),
+        )
+        for component in COMPONENTS
+    ]
+
+
+def linear_layers(model: PreTrainedModel, family: Family, component: Component) -> list[str]:
+    """What adapters of this component reach: its linear layers, save the output head, whose weights are vocabulary."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and name != "lm_head"
+        and component_of(f"{name}.weight", family) == component
+    ]
+
+
+def _with_adapters(
+    model: PreTrainedModel,
+    family: Family,
+    config: RunConfig,
+    adapted: list[Component],
+    full: list[Component],
+    float32_adapters: bool,
+) -> PeftModel:
+    experts = _expert_weights(model, family) if "llm" in adapted else []
+    if experts and config.lora.dropout:
+        raise UserError("lora.dropout must be 0 for mixture-of-experts models: adapters on experts have no dropout.")
+    layers = [name for component in adapted for name in linear_layers(model, family, component)]
+    lora = LoraConfig(
+        task_type=None,
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        use_rslora=config.lora.rslora,
+        target_modules=_as_pattern(layers),
+        target_parameters=experts or None,
+        modules_to_save=[name for component in full for name in _whole_modules(model, family, component)] or None,
+        ensure_weight_tying="llm" in full and model.config.tie_word_embeddings,
+    )
+    adapted_model = get_peft_model(model, lora, autocast_adapter_dtype=float32_adapters)
+    reached = {name.split(".lora_A")[0] for name, _ in adapted_model.named_parameters() if ".lora_A." in name}
+    wanted = {f"base_model.model.{name}" for name in layers}
+    assert {name for name in reached if ".experts" not in name} == wanted, reached ^ wanted
+    return adapted_model
+
+
+def _whole_modules(model: PreTrainedModel, family: Family, component: Component) -> Iterator[str]:
+    """The modules that PEFT saves beside the adapters; lists are named item by item, for they are iterated over."""
+    pending = list(family.components[component])
+    if model.config.tie_word_embeddings and "lm_head" in pending:
+        pending.remove("lm_head")
+    while pending:
+        name = pending.pop(0)
+        module = model.get_submodule(name)
+        if isinstance(module, torch.nn.ModuleList) or name == family.language_path:
+            pending += [f"{name}.{child}" for child, _ in module.named_children()]
+        elif any(True for _ in module.parameters()):
+            yield name
+
+
+def _expert_weights(model: PreTrainedModel, family: Family) -> list[str]:
+    """Experts are one three-dimensional parameter each, not linear layers, and are named to PEFT as such."""
+    return [name for name, _ in model.named_parameters() if name.endswith(family.expert_weights)]
+
+
+def _as_pattern(names: list[str]) -> str:
+    """One regular expression for exactly these names; layer numbers stay open, so that the saved file is short."""
+    return "|".join(sorted({re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(name)) for name in names}))
+
+
+def _is_shadow(name: str) -> bool:
+    """PEFT keeps the untrained original beside a module that it trains in full."""
+    return ".original_module." in name
+
+
+def _elements(parameter: torch.nn.Parameter) -> int:
+    """Under ZeRO-3 a parameter is empty here and knows its true size; a 4-bit one holds two in each byte."""
+    if hasattr(parameter, "ds_numel"):
+        return parameter.ds_numel
+    if hasattr(parameter, "quant_state") and parameter.quant_state is not None:
+        return int(torch.Size(parameter.quant_state.shape).numel())
+    return parameter.numel()

@@ -1,0 +1,249 @@
+"""Geometry of the report's curves: from metric rows to coordinates. The template turns these into SVG."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from qwenvl_train.reporting.reporter import Row
+from qwenvl_train.reporting.wording import count, figure, is_finite, is_ratio, label
+
+WIDTH, HEIGHT = 560, 240
+LEFT, RIGHT, TOP, BOTTOM = 62, 20, 12, 30
+MOST_POINTS = 600
+LOG_METRICS, LOG_FROM = ("loss", "grad_norm"), 100
+"""These are drawn on a logarithmic scale where they span more than this factor."""
+
+Point = tuple[float, float | None]
+"""Step and value; None where the value was no number, which leaves a gap in the line."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Axis:
+    place: Callable[[float], float]
+    """From a step or a value to its coordinate."""
+    ticks: list[Tick]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    paths: list[str]
+    dots: list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    title: str
+    note: str
+    lines: list[Line]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    hover: list[Row]
+    """For each step: x, step, and the values as [line's index, y, text]."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric in one chart, and what the legend calls it."""
+
+    metric: str
+    name: str
+
+
+GROUPS = (
+    ("Loss", (Curve("loss", "training"), Curve("eval_loss", "held out"))),
+    (
+        "Held-out score",
+        (Curve("eval_exact_match", "exact match"), Curve("eval_token_accuracy", "token accuracy")),
+    ),
+    (
+        "Learning rate",
+        (
+            Curve("lr", "base"),
+            Curve("lr_vision", "vision"),
+            Curve("lr_mlp", "merger"),
+            Curve("lr_llm", "language model"),
+        ),
+    ),
+    ("Tokens per second", (Curve("tokens_per_second", "tokens/s"),)),
+    ("Gradient norm", (Curve("grad_norm", "before clipping"),)),
+)
+FROM_ZERO = ("tokens_per_second",)
+"""A rate whose axis starts at zero, so that noise does not look like a collapse."""
+
+BOOKKEEPING = {
+    "step",
+    "epoch",
+    "tokens",
+    "supervised_tokens",
+    "samples",
+    "seconds",
+    "samples_per_second",
+    "eval_samples",
+    "eval_seconds",
+}
+
+
+def charts(rows: list[Row]) -> list[Chart]:
+    """The known charts first; every other figure that a training method logs gets a chart of its own."""
+    if not rows:
+        return []
+    known = BOOKKEEPING | {curve.metric for _, curves in GROUPS for curve in curves}
+    others = sorted({key for row in rows for key, value in row.items() if is_finite(value)} - known)
+    groups = [*GROUPS, *((_sentence(key), (Curve(key, label(key)),)) for key in others)]
+    steps = step_axis([row["step"] for row in rows])
+    return [found for title, curves in groups if (found := chart(title, curves, rows, steps))]
+
+
+def _sentence(metric: str) -> str:
+    name = label(metric)
+    return ("Held-out " + name) if metric.startswith("eval_") else name[:1].upper() + name[1:]
+
+
+def points(rows: list[Row], metric: str) -> list[Point]:
+    return [(row["step"], row[metric] if is_finite(row[metric]) else None) for row in rows if metric in row]
+
+
+def chart(title: str, curves: tuple[Curve, ...], rows: list[Row], steps: Axis) -> Chart | None:
+    """None where no point can be drawn; the first curve's metric tells how the values read."""
+    lines = {curve.name: thin(points(rows, curve.metric)) for curve in curves}
+    lines = {name: line for name, line in lines.items() if any(y is not None for _, y in line)}
+    if not lines:
+        return None
+    metric = curves[0].metric
+    values = value_axis(metric, [y for line in lines.values() for _, y in _numbers(line)])
+    return Chart(
+        title=title,
+        note=values.note,
+        lines=[_line(name, line, steps.place, values.place) for name, line in lines.items()],
+        x_ticks=steps.ticks,
+        y_ticks=values.ticks,
+        hover=_hover(lines, metric, steps.place, values.place),
+    )
+
+
+def step_axis(steps: list[int]) -> Axis:
+    """The same for every chart of a run, so that they can be read one below the other."""
+    first, last = min(steps), max(steps)
+    place = _scale(first, last, LEFT, WIDTH - RIGHT)
+    return Axis(place, [Tick(place(step), count(step)) for step in step_ticks(first, last)])
+
+
+def value_axis(metric: str, values: list[float]) -> Axis:
+    if metric in LOG_METRICS and is_logarithmic(values):
+        powers = log_ticks(values)
+        place = _scale(min(*values, powers[0]), max(*values, powers[-1]), HEIGHT - BOTTOM, TOP, math.log10)
+        return Axis(place, [Tick(place(y), tick_text(metric, y, y)) for y in powers], "logarithmic scale")
+    marks = linear_ticks(0.0 if metric in FROM_ZERO else min(values), max(values))
+    if is_ratio(metric):
+        marks = [mark for mark in marks if -1e-9 <= mark <= 1 + 1e-9]
+    apart = min((after - before for before, after in pairwise(marks)), default=1.0)
+    place = _scale(min(*values, *marks), max(*values, *marks), HEIGHT - BOTTOM, TOP)
+    return Axis(place, [Tick(place(y), tick_text(metric, y, apart)) for y in marks])
+
+
+def thin(line: list[Point], most: int = MOST_POINTS) -> list[Point]:
+    """Keeps the lowest and highest point of every stretch, and a gap: a long run hides no spike."""
+    if len(line) <= most:
+        return line
+    size = math.ceil(2 * len(line) / most)
+    kept: list[Point] = []
+    for start in range(0, len(line), size):
+        stretch = line[start : start + size]
+        numbers = [point for point in stretch if point[1] is not None]
+        ends = {min(numbers, key=_value), max(numbers, key=_value)} if numbers else set()
+        gap = [point for point in stretch if point[1] is None][:1]
+        kept += sorted([*ends, *gap], key=_step)
+    return kept
+
+
+def _step(point: Point) -> float:
+    return point[0]
+
+
+def _value(point: Point) -> float:
+    return point[1] or 0.0
+
+
+def is_logarithmic(values: list[float]) -> bool:
+    return min(values) > 0 and max(values) / min(values) > LOG_FROM
+
+
+def log_ticks(values: list[float]) -> list[float]:
+    powers = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+    stride = math.ceil(len(powers) / 6)
+    return [10.0**power for power in powers[::stride]]
+
+
+def linear_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers around low and high, 1, 2 or 5 times a power of ten apart."""
+    if low == high:
+        low, high = (low - abs(low) / 2, high + abs(high) / 2) if low else (0.0, 1.0)
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    stride = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.floor(low / stride + 1e-9), math.ceil(high / stride - 1e-9)
+    return [index * stride for index in range(first, last + 1)]
+
+
+def step_ticks(first: float, last: float) -> list[float]:
+    if first == last:
+        return [first]
+    return [x for x in linear_ticks(first, last, most=6) if first <= x <= last and float(x).is_integer()]
+
+
+def tick_text(metric: str, value: float, apart: float) -> str:
+    """As many digits as tell neighbours on the axis apart."""
+    if is_ratio(metric):
+        return f"{100 * value:.3g} %"
+    if value and (apart < 1e-3 or abs(value) >= 1e6):
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    digits = 0 if apart < 1e-3 else max(0, -math.floor(math.log10(apart) + 1e-9))
+    return f"{value + 0.0:,.{digits}f}"
+
+
+def _scale(
+    low: float, high: float, start: float, end: float, of: Callable[[float], float] = float
+) -> Callable[[float], float]:
+    low, high = of(low), of(high)
+    if low == high:
+        return lambda value: round((start + end) / 2, 1)
+    return lambda value: round(start + (of(value) - low) / (high - low) * (end - start), 1)
+
+
+def _line(name: str, line: list[Point], x_of: Callable[[float], float], y_of: Callable[[float], float]) -> Line:
+    runs: list[list[tuple[float, float]]] = [[]]
+    for x, y in line:
+        if y is None:
+            runs.append([])
+        else:
+            runs[-1].append((x_of(x), y_of(y)))
+    paths = ["M" + " L".join(f"{x:g},{y:g}" for x, y in run) for run in runs if len(run) > 1]
+    few = sum(map(len, runs)) <= 40  # sparse points are shown as such, and a lone one has no line at all
+    return Line(name, paths, [point for run in runs for point in run if few or len(run) == 1])
+
+
+def _hover(
+    series: dict[str, list[Point]],
+    metric: str,
+    x_of: Callable[[float], float],
+    y_of: Callable[[float], float],
+) -> list[Row]:
+    at: dict[float, list[tuple[int, float, str]]] = {}
+    for index, line in enumerate(series.values()):
+        for x, y in _numbers(line):
+            at.setdefault(x, []).append((index, y_of(y), figure(metric, y)))
+    return [{"x": x_of(x), "step": count(x), "values": values} for x, values in sorted(at.items())]
+
+
+def _numbers(line: list[Point]) -> Iterable[tuple[float, float]]:
+    return ((x, y) for x, y in line if y is not None)

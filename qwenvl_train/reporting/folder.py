@@ -1,0 +1,155 @@
+"""The files of a run folder. Each is written aside, synced and renamed: nobody ever reads half of one."""
+
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import qwenvl_train
+from qwenvl_train.reporting.reporter import Row
+
+PACKAGES = (
+    "qwenvl-train",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "deepspeed",
+    "datasets",
+)
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON's own types; NaN and infinity become null, since JSON has no word for them."""
+    match value:
+        case dict():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case float():
+            return value if math.isfinite(value) else None
+        case None | bool() | int() | str():
+            return value
+        case Path():
+            return str(value)
+        case _ if hasattr(value, "item"):  # numpy's and torch's scalars
+            return plain(value.item())
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def json_line(row: Row) -> str:
+    return json.dumps(plain(row), ensure_ascii=False) + "\n"
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    write_text_atomic(path, json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_json_lines_atomic(path: Path, rows: Iterable[Row]) -> None:
+    write_text_atomic(path, "".join(map(json_line, rows)))
+
+
+class RunFolder:
+    """runs/<name>: everything that a run leaves besides its checkpoints and metrics."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+        write_text_atomic(self.path / "config.yaml", text)
+
+    def write_environment(self, gpus: list[str]) -> None:
+        write_json_atomic(self.path / "environment.json", environment(gpus))
+
+    def write_components(self, rows: list[Row]) -> None:
+        write_json_atomic(self.path / "components.json", rows)
+
+    def write_summary(self, summary: Row) -> None:
+        write_json_atomic(self.path / "summary.json", summary)
+
+    def write_predictions(self, rows: Iterable[Row]) -> None:
+        """Rows of id, source, line, images (paths), prompt, expected, before and after."""
+        write_json_lines_atomic(self.path / "predictions.jsonl", rows)
+
+    def write_skipped(self, rows: Iterable[Row] = ()) -> None:
+        """Written empty at the start as well: an empty list says more than a missing one."""
+        write_json_lines_atomic(self.path / "skipped.jsonl", rows)
+
+
+def environment(gpus: list[str]) -> Row:
+    """What somebody needs to repeat the run; the caller names the GPUs, since only torch can."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "checkout": checkout(Path(qwenvl_train.__file__).parent),
+        "hardware": {
+            "cpu": _cpu_model(),
+            "cores": os.cpu_count(),
+            "memory_gib": _memory_gib(),
+            "gpus": gpus,
+        },
+    }
+
+
+def checkout(package: Path) -> Row | None:
+    """The commit that the package runs from; None where it is installed, even in another checkout."""
+    root = package.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no") != ""
+    except (OSError, subprocess.SubprocessError):  # no git here, or a checkout that git refuses to read
+        return None
+    return {"commit": commit, "uncommitted_changes": changed}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.machine())
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):  # no such figure on this system
+        return None

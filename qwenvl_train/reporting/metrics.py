@@ -1,0 +1,47 @@
+"""metrics.jsonl: a JSON object per logged step or evaluation, readable while the run goes on."""
+
+import json
+from pathlib import Path
+from typing import TextIO
+
+from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.folder import json_line, write_json_lines_atomic
+from qwenvl_train.reporting.reporter import Row, RunInfo
+
+FILE_NAME = "metrics.jsonl"
+
+
+def read_metrics(folder: Path) -> list[Row]:
+    """The rows so far. A last line torn by a kill is left out; any other fault is an error."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(f"{path}, line {number}: this is not a JSON object ({error.msg})") from error
+    return rows
+
+
+class MetricsFile:
+    """Appends every row as it comes, so that a kill costs at most the line being written."""
+
+    _file: TextIO
+
+    def start(self, run: RunInfo) -> None:
+        """Cuts off what a killed run logged after its checkpoint: those steps are about to run again."""
+        kept = [row for row in read_metrics(run.folder) if row["step"] <= run.start_step] if run.resumed else []
+        path = run.folder / FILE_NAME
+        write_json_lines_atomic(path, kept)
+        self._file = path.open("a", encoding="utf-8")
+
+    def log(self, row: Row) -> None:
+        self._file.write(json_line(row))
+        self._file.flush()
+
+    def finish(self, summary: Row) -> None:
+        self._file.close()

@@ -1,0 +1,139 @@
+"""Progress on the terminal: a live bar where there is one, plain lines in a log file."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from qwenvl_train.reporting.reporter import Row, RunInfo, is_evaluation
+from qwenvl_train.reporting.wording import count, duration, figure, is_number, label, percent
+
+LOG_WIDTH = 160
+EVALUATION_FIRST = ("eval_exact_match", "eval_token_accuracy", "eval_loss")
+EVALUATION_ASIDE = ("eval_samples", "eval_seconds")
+
+
+def console_on(stream: TextIO | None = None) -> Console:
+    """Rich's console; in a log file lines keep their length instead of breaking at 80 columns."""
+    stream = stream or sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else LOG_WIDTH)
+
+
+def component_table(rows: list[Row], *, plain: bool) -> Table:
+    """Which part of the model is trained, how, and how much of it; the last line is the whole model."""
+    table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("component", "mode"):
+        table.add_column(name, no_wrap=True)
+    for name in ("parameters", "trained", "share", "learning rate"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("where", overflow="fold")
+    for row in rows:
+        table.add_row(*_component_cells(row), style="dim" if row["mode"] == "frozen" else None)
+    table.add_section()
+    table.add_row(*_component_cells(whole_model(rows)), style="bold")
+    return table
+
+
+def whole_model(rows: list[Row]) -> Row:
+    sums = {key: sum(row[key] for row in rows) for key in ("parameters", "trained")}
+    return {"component": "all", "mode": "", "lr": None, "where": "", **sums}
+
+
+def _component_cells(row: Row) -> list[str]:
+    share = row["trained"] / row["parameters"] if row["parameters"] else 0.0
+    rate = "" if row["lr"] is None else figure("lr", row["lr"])
+    sizes = [count(row["parameters"]), count(row["trained"]), percent(share)]
+    return [row["component"], row["mode"], *sizes, rate, row["where"]]
+
+
+def print_components(rows: list[Row], console: Console | None = None) -> None:
+    console = console or console_on()
+    console.print(component_table(rows, plain=not console.is_terminal), markup=False)
+
+
+def evaluation_line(row: Row) -> str:
+    """evaluation at step 120: exact match 97.5 %, loss 0.0213 (120 samples, 3.1 s)"""
+    others = [key for key in row if key.startswith("eval_") and key not in EVALUATION_FIRST + EVALUATION_ASIDE]
+    shown = [key for key in (*EVALUATION_FIRST, *others) if key in row]
+    figures = ", ".join(f"{label(key)} {figure(key, row[key])}" for key in shown)
+    cost = [f"{count(row['eval_samples'])} samples"] if "eval_samples" in row else []
+    cost += [f"{row['eval_seconds']:.1f} s"] if "eval_seconds" in row else []
+    return f"evaluation at step {row['step']}: {figures}" + (f" ({', '.join(cost)})" if cost else "")
+
+
+def step_figures(row: Row) -> list[str]:
+    figures = [f"{key} {figure(key, row[key])}" for key in ("loss", "lr") if key in row]
+    if is_number(row.get("tokens_per_second")):
+        figures.append(f"{count(row['tokens_per_second'])} tokens/s")
+    return figures
+
+
+def closing_line(summary: Row) -> str:
+    """done: 120 steps in 3m 42s, exact match 5.0 % → 97.5 %"""
+    text = f"{summary['status']}: {count(summary['steps'])} steps in {duration(summary['seconds'])}"
+    metrics = summary.get("metrics") or {}
+    before, after = metrics.get("before") or {}, metrics.get("after") or {}
+    for key in EVALUATION_FIRST:
+        if key in before and key in after:
+            return f"{text}, {label(key)} {figure(key, before[key])} → {figure(key, after[key])}"
+    return text
+
+
+class Progress:
+    """One line or one bar update for each logged step; evaluations stand above the bar."""
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console or console_on()
+        self._clock = clock
+        self._bar: Bar | None = None
+
+    def start(self, run: RunInfo) -> None:
+        self._total, self._start_step = run.total_steps, run.start_step
+        self._started, self._evaluating = self._clock(), 0.0
+        if self._console.is_terminal:
+            self._bar = self._new_bar(run)
+            self._bar.start()
+
+    def _new_bar(self, run: RunInfo) -> Bar:
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        bar = Bar(*columns, console=self._console)
+        bar.add_task("training", total=run.total_steps, completed=run.start_step, figures="")
+        return bar
+
+    def log(self, row: Row) -> None:
+        if is_evaluation(row):
+            self._evaluating += row.get("eval_seconds") or 0.0
+            self._say(evaluation_line(row))
+            return
+        figures = "  ".join([*step_figures(row), *self._left(row["step"])])
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=row["step"], figures=figures)
+        else:
+            self._say(f"step {row['step']}/{self._total}  {figures}")
+
+    def _left(self, step: int) -> list[str]:
+        """Time to the last step at this run's pace so far, which evaluations do not slow down."""
+        done, to_do = step - self._start_step, self._total - step
+        if done <= 0 or to_do <= 0:
+            return []
+        training = self._clock() - self._started - self._evaluating
+        return [f"{duration(max(training, 0.0) / done * to_do)} left"]
+
+    def finish(self, summary: Row) -> None:
+        if self._bar:
+            self._bar.stop()
+        self._say(closing_line(summary))
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,164 @@
+"""report.html: the whole run on one page that needs nothing else, made from the run folder's files alone."""
+
+import base64
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image, ImageOps
+
+from qwenvl_train.reporting.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, charts
+from qwenvl_train.reporting.folder import write_text_atomic
+from qwenvl_train.reporting.metrics import read_metrics
+from qwenvl_train.reporting.progress import EVALUATION_FIRST, whole_model
+from qwenvl_train.reporting.reporter import Row, is_evaluation
+from qwenvl_train.reporting.wording import count, duration, figure, label, percent
+
+THUMBNAIL = 160
+
+
+@dataclass(frozen=True)
+class Tile:
+    name: str
+    value: str
+    before: str = ""
+
+
+def write_report(folder: Path) -> Path:
+    """Writes the page from whatever the folder holds so far; a file that is missing leaves its part out."""
+    path = folder / "report.html"
+    write_text_atomic(path, render(folder))
+    return path
+
+
+def render(folder: Path) -> str:
+    config, rows = read_yaml(folder / "config.yaml"), read_metrics(folder)
+    components, summary = (
+        read_json(folder / "components.json") or [],
+        read_json(folder / "summary.json") or {},
+    )
+    page = {
+        "name": config.get("run_name") or folder.resolve().name,
+        "subtitle": subtitle(config),
+        "status": summary.get("status", "not finished"),
+        "reason": summary.get("reason") or "",
+        "tiles": tiles(rows, summary, components),
+        "broken_steps": [row["step"] for row in rows if "loss" in row and row["loss"] is None],
+        "charts": charts(rows),
+        "components": [*components, whole_model(components)] if components else [],
+        "predictions": [prediction(row) for row in read_json_lines(folder / "predictions.jsonl")],
+        "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
+        "environment": environment_rows(read_json(folder / "environment.json") or {}),
+        "box": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
+    }
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"count": count, "percent": percent}
+    return templates.get_template("report.html.j2").render(page)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def read_json_lines(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+
+
+def subtitle(config: dict[str, Any]) -> str:
+    """Which model learned from which data."""
+    model = (config.get("model") or {}).get("path")
+    sources = (config.get("data") or {}).get("train") or []
+    data = ", ".join(source["path"] for source in sources)
+    return " · ".join(part for part in (model, f"trained on {data}" if data else None) if part)
+
+
+def tiles(rows: list[Row], summary: Row, components: list[Row]) -> list[Tile]:
+    """The key figures; those of an unfinished run come from its last logged step."""
+    steps = [row for row in rows if not is_evaluation(row)]
+    last: Row = {**(steps[-1] if steps else {}), **summary}
+    last |= {"step": summary["steps"]} if "steps" in summary else {}
+    shown = [score_tile(rows, summary)]
+    if "step" in last:
+        shown.append(Tile("Steps", count(last["step"])))
+    shown += [Tile(name.capitalize(), count(last[name])) for name in ("samples", "tokens") if name in last]
+    if last.get("seconds"):
+        shown.append(Tile("Training time", duration(last["seconds"])))
+        if "tokens" in last:
+            shown.append(Tile("Tokens per second", count(last["tokens"] / last["seconds"])))
+    if components:
+        trained, size = (sum(row[key] for row in components) for key in ("trained", "parameters"))
+        shown.append(Tile("Trained weights", percent(trained / size)))
+    return [tile for tile in shown if tile]
+
+
+def score_tile(rows: list[Row], summary: Row) -> Tile | None:
+    """The held-out score before and after; the summary knows best, else the first and the last evaluation."""
+    metrics = summary.get("metrics") or {}
+    evaluations = [row for row in rows if is_evaluation(row)]
+    first, last = (evaluations[0], evaluations[-1]) if evaluations else ({}, {})
+    before, after = metrics.get("before") or first, metrics.get("after") or last
+    metric = next((key for key in EVALUATION_FIRST if after.get(key) is not None), None)
+    if not metric:
+        return None
+    changed = before.get(metric) is not None and (before is not after)
+    name = f"Held-out {label(metric)}"
+    return Tile(name, figure(metric, after[metric]), figure(metric, before[metric]) if changed else "")
+
+
+def prediction(row: Row) -> Row:
+    return {
+        **row,
+        "pictures": [thumbnail(Path(path)) for path in row["images"]],
+        "right_before": is_right(row["before"], row["expected"]),
+        "right": is_right(row["after"], row["expected"]),
+    }
+
+
+def is_right(answer: str | None, expected: str) -> bool | None:
+    """None where there is no answer to judge, as before a resumed run."""
+    return None if answer is None else answer.strip() == expected.strip()
+
+
+def thumbnail(path: Path) -> str | None:
+    """A data: address, so that the page stays whole when sent on; None for an unreadable picture."""
+    try:
+        with Image.open(path) as picture:
+            small = ImageOps.exif_transpose(picture).convert("RGB")
+    except (OSError, Image.DecompressionBombError):
+        return None
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    encoded = io.BytesIO()
+    small.save(encoded, "WEBP", quality=85)
+    return "data:image/webp;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
+
+
+def environment_rows(environment: Row) -> list[tuple[str, str]]:
+    """Name and value, without what is not known."""
+    hardware, checkout = environment.get("hardware") or {}, environment.get("checkout") or {}
+    memory = hardware.get("memory_gib")
+    cores = hardware.get("cores")
+    changes = " with uncommitted changes" if checkout.get("uncommitted_changes") else ""
+    found = [
+        ("GPU", ", ".join(hardware.get("gpus") or []) or ("none" if hardware else None)),
+        ("CPU", f"{hardware['cpu']}, {cores} cores" if hardware.get("cpu") else None),
+        ("memory", f"{memory} GiB" if memory else None),
+        ("commit", checkout["commit"] + changes if checkout.get("commit") else None),
+        ("system", environment.get("platform")),
+        ("Python", environment.get("python")),
+        *(environment.get("packages") or {}).items(),
+    ]
+    return [(name, value) for name, value in found if value]

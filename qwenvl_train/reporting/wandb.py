@@ -1,0 +1,185 @@
+"""Weights & Biases with no prompt and no wait: online where there is a login, else offline."""
+
+import os
+import secrets
+from collections.abc import Callable
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from qwenvl_train.config.schema import WandbConfig
+from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.reporter import Row, RunInfo, is_evaluation
+
+ID_FILE = "wandb_id.txt"
+CONNECT_SECONDS = 15
+UPLOAD_SECONDS = 60
+PUBLIC_HOST = "api.wandb.ai"
+PUBLIC_HOST_NOW = ".forge.coreweave.com"
+"""Where newer wandb packages find the public service; a login made with an older one names the other."""
+COMPONENT_COLUMNS = ("component", "mode", "parameters", "trained", "lr", "where")
+
+
+class WandbRun:
+    """Built only where logging.wandb.mode is not disabled: importing wandb takes a second."""
+
+    def __init__(self, config: WandbConfig, say: Callable[[str], None] = print) -> None:
+        self._config = config
+        self._say = say
+
+    def start(self, run: RunInfo) -> None:
+        import wandb
+
+        hush()
+        self._run = self._open(run)
+        self._run.define_metric("step", hidden=True)
+        self._run.define_metric("*", step_metric="step")
+        rows = [[row[name] for name in COMPONENT_COLUMNS] for row in run.components]
+        self._run.log({"components": wandb.Table(columns=list(COMPONENT_COLUMNS), data=rows)})
+
+    def _open(self, run: RunInfo) -> Any:
+        import wandb
+
+        run_id = run_id_of(run)
+        match self._mode():
+            case "disabled":
+                return self._init(run, run_id, "disabled")
+            case "online":
+                try:
+                    opened = self._init(run, run_id, "online")
+                except (wandb.Error, OSError) as error:  # OSError: TimeoutError and all of the network's
+                    reason = f"{_host()} cannot be used ({_first_line(error)})"
+                    wandb.teardown()  # the failed attempt holds the run id otherwise
+                    hush()
+                else:
+                    self._say(f"W&B: {opened.url}")
+                    return opened
+            case _:
+                reason = "offline was asked for" if self._asked() == "offline" else f"no login for {_host()}"
+        opened = self._init(run, run_id, "offline")
+        self._say(f"W&B is offline: {reason}. Send the run later with: wandb sync {_local(opened)}")
+        return opened
+
+    def _mode(self) -> str:
+        match self._asked():
+            case "auto":
+                return "online" if has_login() else "offline"
+            case "online" if not has_login():
+                raise UserError(
+                    f"logging.wandb.mode is online, but there is no login for {_host()}. "
+                    "Run `wandb login`, or take logging.wandb.mode=offline."
+                )
+            case asked:
+                return asked
+
+    def _asked(self) -> str:
+        """auto leaves the choice to wandb's own switch, where the user has set it."""
+        return os.environ.get("WANDB_MODE", "auto") if self._config.mode == "auto" else self._config.mode
+
+    def _init(self, run: RunInfo, run_id: str, mode: str) -> Any:
+        import wandb
+
+        settings = wandb.Settings(
+            silent=True,
+            api_key=api_key() if mode == "online" else None,  # with a key in hand wandb never prompts
+            init_timeout=CONNECT_SECONDS,
+            finish_timeout=UPLOAD_SECONDS,
+            finish_timeout_raises=True,
+        )
+        return wandb.init(
+            mode=mode,
+            id=run_id,
+            resume="allow" if run.resumed and mode == "online" else None,
+            name=run.name,
+            project=self._config.project,
+            entity=self._config.entity,
+            group=self._config.group,
+            tags=list(self._config.tags),
+            dir=str(run.folder),
+            config=run.config,
+            settings=settings,
+        )
+
+    def log(self, row: Row) -> None:
+        """Names its own step, as wandb's counter refuses the steps that a resumed run repeats."""
+        prefix = "eval/" if is_evaluation(row) else "train/"
+        figures = {
+            prefix + key.removeprefix("eval_"): value
+            for key, value in row.items()
+            if key != "step" and value is not None
+        }
+        self._run.log({"step": row["step"], **figures})
+
+    def finish(self, summary: Row) -> None:
+        import wandb
+
+        self._run.summary.update(_flat(summary))
+        try:
+            self._run.finish(exit_code=0 if summary["status"] == "done" else 1)
+        except TimeoutError:
+            later = f"wandb sync {_local(self._run)}"
+            self._say(f"W&B did not take all of the run within {UPLOAD_SECONDS} s. Send the rest with: {later}")
+        else:
+            wandb.teardown()  # waits until the last rows are on disk, which finish does not
+
+
+def hush() -> None:
+    """Before init, since its login speaks up on its own."""
+    import wandb
+
+    wandb.setup(settings=wandb.Settings(silent=True))
+
+
+def has_login() -> bool:
+    return bool(os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or api_key())
+
+
+def api_key() -> str | None:
+    """The key from the environment, wandb's settings or the netrc file, without asking anybody."""
+    import wandb
+
+    return os.environ.get("WANDB_API_KEY") or wandb.setup().settings.api_key or _netrc_key(_host())
+
+
+def _netrc_key(host: str) -> str | None:
+    try:
+        entries = netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser())
+    except (OSError, NetrcParseError):
+        return None
+    hosts = (host, PUBLIC_HOST) if host.endswith(PUBLIC_HOST_NOW) else (host,)
+    found = (entries.authenticators(name) for name in hosts)
+    return next((key for _, _, key in filter(None, found) if key), None)
+
+
+def run_id_of(run: RunInfo) -> str:
+    """The same W&B run for the whole life of a run folder; a run begun anew gets a new one."""
+    path = run.folder / ID_FILE
+    if run.resumed and path.exists():
+        return path.read_text(encoding="utf-8").strip()
+    run_id = secrets.token_hex(4)
+    path.write_text(run_id + "\n", encoding="utf-8")
+    return run_id
+
+
+def _flat(summary: Row, prefix: str = "") -> Row:
+    """{"metrics": {"after": {…}}} → {"metrics/after/…": …}, as W&B's columns are flat."""
+    flat: Row = {}
+    for key, value in summary.items():
+        flat |= _flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _host() -> str:
+    import wandb
+
+    return urlsplit(wandb.setup().settings.base_url).netloc
+
+
+def _local(opened: Any) -> Path:
+    return Path(opened.dir).parent
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text and not text.startswith("<") else type(error).__name__

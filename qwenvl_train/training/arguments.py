@@ -1,0 +1,74 @@
+"""From the run's configuration to the trainer's arguments. Nothing here is left to the engine's defaults by chance."""
+
+from pathlib import Path
+
+from trl import SFTConfig
+
+from qwenvl_train.config.schema import DeepSpeedConfig, RunConfig
+
+
+def sft_arguments(config: RunConfig, staging: Path, steps: int, precision: str, resumed: bool) -> SFTConfig:
+    """`staging` is where checkpoints are written before they are complete."""
+    train = config.train
+    return SFTConfig(
+        output_dir=str(staging),
+        seed=config.seed,
+        max_steps=steps,
+        # The loader's item is a whole row; how many samples it holds is the data's business.
+        per_device_train_batch_size=1,
+        train_sampling_strategy="sequential",
+        gradient_accumulation_steps=train.accumulation,
+        average_tokens_across_devices=True,
+        learning_rate=train.lr,
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(train.schedule, train.schedule),
+        warmup_steps=train.warmup,
+        max_grad_norm=train.clip,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        gradient_checkpointing=False,  # model/checkpointing.py sets it per component
+        router_aux_loss_coef=0.0,  # a mean per forward pass would make the gradient depend on how a batch is cut
+        logging_steps=train.log_steps,
+        logging_first_step=True,
+        eval_strategy="steps" if config.data.eval else "no",
+        eval_steps=train.eval_steps or steps,
+        eval_on_start=config.data.eval is not None and not resumed,
+        save_steps=train.save_steps or steps,
+        save_strategy="steps",
+        dataloader_num_workers=config.data.workers,
+        dataloader_persistent_workers=config.data.workers > 0,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        deepspeed=deepspeed_settings(config.deepspeed),
+        ddp_find_unused_parameters=False,  # every trained weight is used in every pass, pictures or none
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+def deepspeed_settings(config: DeepSpeedConfig) -> dict | None:
+    """No optimizer or scheduler block: DeepSpeed would let it silently replace ours."""
+    if config.stage == 0:
+        return None
+    zero = {
+        "stage": config.stage,
+        "overlap_comm": config.overlap_comm,
+        "contiguous_gradients": True,
+        "reduce_bucket_size": config.bucket_elements,
+    }
+    if config.stage == 2:
+        zero["allgather_bucket_size"] = config.bucket_elements
+    else:
+        zero["stage3_prefetch_bucket_size"] = config.bucket_elements
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+    return {
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        "fp16": {"enabled": "auto"},
+        "steps_per_print": 10**9,
+    }

@@ -1,0 +1,79 @@
+"""Held-out score from one forward pass, and generated answers for the report."""
+
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from qwenvl_train.data.render import IGNORED, Renderer
+from qwenvl_train.data.sample import Sample, Text
+from qwenvl_train.model.attention import NAME, set_attention
+from qwenvl_train.model.build import bare
+from qwenvl_train.model.forward import Pixels
+
+
+def score(
+    log_probs: torch.Tensor, is_top1: torch.Tensor, labels: torch.Tensor, cu_seqlens: torch.Tensor
+) -> torch.Tensor:
+    """[5] sums: loss, tokens, tokens right, samples right, samples. All but cu_seqlens are [1, T - 1], shifted.
+
+    A sample is right where every supervised token is the likeliest one given the true tokens before it: then,
+    and only then, is greedy generation word for word the expected answer.
+    """
+    counted = labels != IGNORED
+    wrong = (counted & ~is_top1.bool())[0]
+    sample_of = torch.searchsorted(cu_seqlens, torch.arange(1, wrong.numel() + 1, device=wrong.device), right=True) - 1
+    mistakes = torch.zeros(len(cu_seqlens) - 1, device=wrong.device).index_add_(0, sample_of, wrong.float())
+    sums = (-log_probs[counted].sum(), counted.sum(), (counted & is_top1.bool()).sum(), (mistakes == 0).sum())
+    return torch.stack([x.double() for x in (*sums, torch.tensor(len(mistakes), device=wrong.device))])
+
+
+def metrics(sums: torch.Tensor) -> dict[str, float]:
+    loss, tokens, tokens_right, samples_right, samples = sums.tolist()
+    return {
+        "eval_loss": loss / tokens,
+        "eval_token_accuracy": tokens_right / tokens,
+        "eval_exact_match": samples_right / samples,
+        "eval_samples": int(samples),
+    }
+
+
+@dataclass(frozen=True)
+class Answer:
+    prompt: str
+    expected: str
+    generated: str
+
+
+@torch.no_grad()
+def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Renderer, processor, synced: bool) -> Answer:
+    """Greedy, for the sample's last trained answer. `synced`: weights are sharded, so every process must go on until
+    the last is done."""
+    below = bare(model)
+    rendered = renderer.render(sample)
+    ids, labels = rendered.layout.input_ids, rendered.layout.labels
+    end = len(labels) - int((labels[::-1] != IGNORED).argmax())
+    start = end - int((labels[:end][::-1] == IGNORED).argmax())
+    device = below.device
+    inputs = {"input_ids": torch.from_numpy(ids[:start])[None].to(device)}
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    inputs["mm_token_type_ids"] = (inputs["input_ids"] == below.config.image_token_id).long()
+    if rendered.patches is not None:
+        pixels = Pixels(processor.image_processor)(torch.from_numpy(rendered.patches).to(device))
+        inputs["pixel_values"] = pixels
+        inputs["image_grid_thw"] = torch.tensor([size.grid for size in rendered.layout.pictures], device=device)
+    # A cache grows token by token, which the packed attention does not serve.
+    set_attention(below, "sdpa")
+    try:
+        budget = min(512, end - start + 32)
+        produced = model.generate(**inputs, max_new_tokens=budget, do_sample=False, synced_gpus=synced)
+    finally:
+        set_attention(below, NAME)
+    words = processor.tokenizer.decode(produced[0, start:], skip_special_tokens=True)
+    asked = next(turn for turn in reversed(sample.turns) if turn.role == "user")
+    return Answer(
+        prompt="".join(part.text for part in asked.parts if isinstance(part, Text)),
+        expected=processor.tokenizer.decode(ids[start:end], skip_special_tokens=True),
+        generated=words,
+    )

@@ -1,0 +1,46 @@
+"""Parameter groups: one learning rate per component, and no weight decay on biases and norms."""
+
+from typing import Any
+
+import torch
+
+from qwenvl_train.config.schema import OptimConfig, RunConfig
+from qwenvl_train.families.family import Family
+from qwenvl_train.model.components import component_of
+
+
+def parameter_groups(model: torch.nn.Module, family: Family, config: RunConfig) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        component = component_of(name, family)
+        decays = _decays(name, parameter)
+        group = groups.setdefault(
+            (component, decays),
+            {
+                "params": [],
+                "component": component,
+                "lr": config.learning_rate(component),
+                "weight_decay": config.optim.weight_decay if decays else 0.0,
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
+    options: dict[str, Any] = {"betas": (config.beta1, config.beta2), "eps": config.eps}
+    match config.name:
+        case "adamw":
+            cuda = groups[0]["params"][0].is_cuda
+            return torch.optim.AdamW(groups, fused=cuda, **options)
+        case "adamw_8bit":
+            from bitsandbytes.optim import AdamW8bit
+
+            return AdamW8bit(groups, **options)
+
+
+def _decays(name: str, parameter: torch.nn.Parameter) -> bool:
+    """Matrices decay; norms and biases, which are vectors, do not. ZeRO-3 keeps the true shape aside."""
+    return len(getattr(parameter, "ds_shape", parameter.shape)) > 1

@@ -1,0 +1,46 @@
+"""One process or many: what a launcher said, and what all of them agree on."""
+
+import os
+import socket
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.errors import UserError
+
+
+def join_processes(config: RunConfig) -> PartialState:
+    """Joins the group that the launcher opened; DeepSpeed wants a group even for a single process."""
+    if config.deepspeed.stage and "RANK" not in os.environ:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        os.environ |= {
+            "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def agree(state: PartialState, value: str) -> str:
+    """The main process's value, on every process."""
+    values = [value]
+    if state.num_processes > 1:
+        broadcast_object_list(values)
+    return values[0]
+
+
+def choose_precision(config: RunConfig) -> str:
+    wanted = config.train.precision
+    cuda = torch.cuda.is_available()
+    match wanted:
+        case "auto" if not cuda:
+            return "fp32"
+        case "auto":
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        case "bf16" if cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise UserError("train.precision=bf16 is not supported by this GPU; use fp16 or auto.")
+        case "fp16" if not cuda:
+            raise UserError("train.precision=fp16 needs a GPU; use fp32, bf16 or auto.")
+    return wanted

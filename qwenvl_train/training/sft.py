@@ -1,0 +1,125 @@
+"""Supervised fine-tuning on TRL's trainer: packed rows in, a token-exact loss, whole checkpoints out.
+
+TRL sums the loss over supervised tokens and divides by their number over the accumulation window and all
+processes; what is added here are the rows, the component learning rates, the held-out score and the checkpoints.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from trl import SFTTrainer
+
+from qwenvl_train.batch import Batch
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.loader import EvalRows, only_row
+from qwenvl_train.families.family import Family
+from qwenvl_train.training.checkpoint import publish
+from qwenvl_train.training.evaluation import metrics, score
+from qwenvl_train.training.meter import Meter
+from qwenvl_train.training.optim import build_optimizer, parameter_groups
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the run does with what the trainer tells; called on every process."""
+
+    logged: Callable[[dict[str, Any]], None]
+    evaluated: Callable[["VisionSFTTrainer"], None]
+    saved: Callable[[Path], None]
+
+
+class VisionSFTTrainer(SFTTrainer):
+    # The loss is divided by the tokens of the whole window, so the engine must not divide again by its length.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        family: Family,
+        eval_rows: EvalRows | None,
+        meter: Meter,
+        checkpoints: Path,
+        hooks: Hooks,
+        **trainer: Any,
+    ):
+        super().__init__(
+            data_collator=only_row, eval_dataset=trainer["train_dataset"] if eval_rows else None, **trainer
+        )
+        # Makes the engine count the window's supervised tokens; the models declare that they cannot use the count,
+        # but it is TRL's loss that does.
+        self.model_accepts_loss_kwargs = True
+        self._run, self._family, self._meter = config, family, meter
+        self._eval_rows, self._checkpoints, self._hooks = eval_rows, checkpoints, hooks
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            groups = parameter_groups(model or self.model, self._family, self._run)
+            self.optimizer = build_optimizer(groups, self._run.optim)
+        return self.optimizer
+
+    @torch.no_grad()
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Exact over all held-out samples and processes, whatever the batch size."""
+        assert self._eval_rows is not None
+        started = time.perf_counter()
+        model = self.model_wrapped
+        model.eval()
+        loader = DataLoader(self._eval_rows, batch_size=None, num_workers=self.args.dataloader_num_workers)
+        sums = torch.zeros(5, dtype=torch.float64, device=self.args.device)
+        for batch, counted in loader:
+            sums += int(counted) * self._score(model, self._prepare_inputs(batch))
+        sums = self.accelerator.reduce(sums)
+        self._hooks.evaluated(self)
+        figures = metrics(sums) | {"eval_seconds": time.perf_counter() - started}
+        self.log(figures)
+        model.train()
+        self._meter.pause(time.perf_counter() - started)
+        return figures
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)
+        if "eval_loss" in logs:
+            place = self._meter.row(self.state.global_step)
+            self._hooks.logged({key: place[key] for key in ("step", "epoch", "seconds")} | _only(logs, "eval_"))
+        elif "loss" in logs:
+            figures = {key: logs[key] for key in ("loss", "grad_norm", "mean_token_accuracy", "entropy") if key in logs}
+            self._hooks.logged(self._meter.row(self.state.global_step) | figures | self._rates(logs["learning_rate"]))
+
+    def _score(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        with self.compute_loss_context_manager():
+            outputs = model(**batch, fused_lm_head=True)
+        return score(outputs.log_probs, outputs.is_top1, batch["labels"][:, 1:], batch["cu_seqlens"])
+
+    def _rates(self, first: float) -> dict[str, float]:
+        """All groups follow one schedule, so the first group's rate tells the others'."""
+        assert self.optimizer is not None
+        bases = {group["component"]: group["initial_lr"] for group in self.optimizer.param_groups}
+        share = first / self.optimizer.param_groups[0]["initial_lr"]
+        if len(set(bases.values())) == 1:
+            return {"lr": first}
+        return {"lr": first} | {f"lr_{component}": base * share for component, base in bases.items()}
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """The engine writes aside; the folder becomes a checkpoint once every process is done with it."""
+        started = time.perf_counter()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        step = self.state.global_step
+        if self.accelerator.is_main_process:
+            written = Path(self.args.output_dir) / f"checkpoint-{step}"
+            self._hooks.saved(publish(written, self._checkpoints, step, self._run.train.keep))
+        self.accelerator.wait_for_everyone()
+        self._meter.pause(time.perf_counter() - started)
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """TRL would write a README with links of its own into the folder."""
+
+
+def _only(logs: dict[str, float], prefix: str) -> dict[str, float]:
+    return {key: value for key, value in logs.items() if key.startswith(prefix)}

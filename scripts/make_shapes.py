@@ -1,0 +1,70 @@
+"""Draw the sample set data/shapes: python scripts/make_shapes.py [--output data/shapes]"""
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+from shapes import BIN_QUESTIONS, COLOURS, SHAPES, Picture, draw_picture
+
+TRAIN_PER_BIN = 16
+EVAL_PER_BIN = 4
+SEED = 2026
+
+
+def draw_parts(seed: int) -> Iterator[Picture]:
+    """Every bin equally often and no two pictures the same, so that an eval picture is never a train one."""
+    rng = random.Random(seed)
+    seen: set[bytes] = set()
+    for colour, shape in product(COLOURS, SHAPES):
+        for _ in range(TRAIN_PER_BIN + EVAL_PER_BIN):
+            picture = draw_picture(rng, colour, shape)
+            while picture.image.tobytes() in seen:
+                picture = draw_picture(rng, colour, shape)
+            seen.add(picture.image.tobytes())
+            yield picture
+
+
+def train_row(name: str, question: str, answer: str) -> dict:
+    turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
+    return {"id": name, "image": f"images/{name}.png", "conversations": turns}
+
+
+def eval_row(name: str, question: str, answer: str) -> dict:
+    asked = [{"type": "image", "image": f"images/{name}.png"}, {"type": "text", "text": question}]
+    answered = [{"type": "text", "text": answer}]
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    return {"id": name, "messages": turns}
+
+
+def write_split(folder: Path, name: str, pictures: list[Picture], rng: random.Random) -> None:
+    """Train in the LLaVA form and eval in the messages form, so that the sample set shows both."""
+    row = {"train": train_row, "eval": eval_row}[name]
+    rng.shuffle(pictures)
+    lines = []
+    for index, picture in enumerate(pictures):
+        row_id = f"{name}-{index:03d}"
+        picture.image.save(folder / "images" / f"{row_id}.png", optimize=True)
+        lines.append(json.dumps(row(row_id, rng.choice(BIN_QUESTIONS), picture.bin)))
+    (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent.parent / "data" / "shapes")
+    folder = parser.parse_args().output
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    parts = list(draw_parts(SEED))
+    per_bin = TRAIN_PER_BIN + EVAL_PER_BIN
+    train = [part for index, part in enumerate(parts) if index % per_bin < TRAIN_PER_BIN]
+    held_out = [part for index, part in enumerate(parts) if index % per_bin >= TRAIN_PER_BIN]
+    rng = random.Random(SEED)
+    write_split(folder, "train", train, rng)
+    write_split(folder, "eval", held_out, rng)
+    print(f"{folder}: {len(train)} rows to train on, {len(held_out)} to evaluate on")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Pictures of one coloured shape each, what may be asked about them, and which bin a part belongs to."""
+
+import math
+import random
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw
+
+COLOURS = {
+    "red": (214, 40, 40),
+    "green": (44, 160, 60),
+    "blue": (40, 80, 220),
+    "yellow": (245, 215, 50),
+    "purple": (140, 60, 180),
+    "orange": (250, 140, 30),
+}
+SHAPES = ("circle", "square", "triangle", "star", "cross")
+BACKGROUNDS = ((255, 255, 255), (64, 64, 64))
+SIZES = ((84, 84), (112, 84), (84, 112), (96, 90))
+"""Width and height; the last is no multiple of the model's 28 pixels, so that resizing takes part."""
+
+BIN_LETTERS = dict(zip(COLOURS, "DAFBEC", strict=True))
+BIN_NUMBERS = dict(zip(SHAPES, "42513", strict=True))
+"""The rule of the sample task, chosen once by hand: colour gives the letter, shape the number."""
+
+BIN_QUESTIONS = ("Which bin does this part go to?", "Where does this part go?", "Into which bin does it go?")
+
+
+@dataclass(frozen=True)
+class Picture:
+    image: Image.Image
+    colour: str
+    shape: str
+
+    @property
+    def description(self) -> str:
+        return f"{'an' if self.colour[0] in 'aeiou' else 'a'} {self.colour} {self.shape}"
+
+    @property
+    def bin(self) -> str:
+        return f"bin {BIN_LETTERS[self.colour]}{BIN_NUMBERS[self.shape]}"
+
+
+def draw_picture(rng: random.Random, colour: str | None = None, shape: str | None = None) -> Picture:
+    """One shape near the centre; whatever is not given is drawn from `rng`, so a seed fixes the picture."""
+    colour = colour or rng.choice(tuple(COLOURS))
+    shape = shape or rng.choice(SHAPES)
+    width, height = rng.choice(SIZES)
+    image = Image.new("RGB", (width, height), rng.choice(BACKGROUNDS))
+    centre = (width // 2 + rng.randint(-6, 6), height // 2 + rng.randint(-6, 6))
+    _draw_shape(ImageDraw.Draw(image), shape, centre, rng.randint(24, 34), COLOURS[colour])
+    return Picture(image, colour, shape)
+
+
+def _draw_shape(
+    canvas: ImageDraw.ImageDraw, shape: str, centre: tuple[int, int], radius: int, fill: tuple[int, int, int]
+) -> None:
+    x, y = centre
+    third = radius // 3
+    match shape:
+        case "circle":
+            canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
+        case "square":
+            half = round(radius * 0.85)
+            canvas.rectangle((x - half, y - half, x + half, y + half), fill=fill)
+        case "triangle":
+            canvas.polygon(_corners(centre, [radius] * 3), fill=fill)
+        case "star":
+            canvas.polygon(_corners(centre, [radius, radius * 0.4] * 5), fill=fill)
+        case "cross":
+            canvas.rectangle((x - radius, y - third, x + radius, y + third), fill=fill)
+            canvas.rectangle((x - third, y - radius, x + third, y + radius), fill=fill)
+
+
+def _corners(centre: tuple[int, int], radii: list[float]) -> list[tuple[int, int]]:
+    """Corners at equal angles from the top, rounded so that every platform draws the same pixels."""
+    x, y = centre
+    angles = [2 * math.pi * index / len(radii) for index in range(len(radii))]
+    return [
+        (round(x + r * math.sin(angle)), round(y - r * math.cos(angle)))
+        for r, angle in zip(radii, angles, strict=True)
+    ]
+
+
+def ask_about(picture: Picture, rng: random.Random) -> tuple[str, str]:
+    """A question that the embedded checkpoint is taught to answer, and its answer."""
+    match rng.randrange(5):
+        case 0:
+            question = rng.choice(("What colour is it?", "Which colour does it have?", "What color is it?"))
+            return question, picture.colour
+        case 1:
+            question = rng.choice(("What shape is it?", "Which shape is this?"))
+            return question, picture.shape
+        case 2:
+            guess = rng.choice((picture.colour, rng.choice(tuple(COLOURS))))
+            return f"Is it {guess}?", "yes" if guess == picture.colour else "no"
+        case 3:
+            guess = rng.choice((picture.shape, rng.choice(SHAPES)))
+            return f"Is it a {guess}?", "yes" if guess == picture.shape else "no"
+    question = rng.choice(("What is it?", "What is this?", "What do you see?", "What is in the picture?"))
+    return question, picture.description

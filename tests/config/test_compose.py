@@ -1,0 +1,120 @@
+import subprocess
+import sys
+
+import pytest
+
+from qwenvl_train.config.assets import asset_dir
+from qwenvl_train.config.compose import compose
+from qwenvl_train.config.schema import SourceConfig
+
+LORA = "+recipe=sft_lora"
+
+
+def test_the_embedded_default_runs_from_a_recipe_alone():
+    composed = compose([LORA])
+    assert composed.recipe == "sft_lora"
+    assert composed.given == frozenset()
+    assert composed.config.model.path == str(asset_dir("data") / "tiny")
+    assert composed.config.data.eval == (SourceConfig(path=str(asset_dir("data") / "shapes" / "eval.jsonl")),)
+
+
+def test_given_names_the_values_on_the_command_line():
+    words = [LORA, "deepspeed=zero2", "train.lr=1e-3", "lora={rank: 8, alpha: 8}", "data.train={path: a.jsonl}"]
+    assert compose(words).given == {"train.lr", "lora.rank", "lora.alpha", "data.train"}
+
+
+def test_recipe_wins_over_group():
+    assert compose([LORA]).config.model.quantize == "none"
+    assert compose(["+recipe=sft_qlora"]).config.model.quantize == "nf4"
+
+
+def test_recipe_wins_over_train_yaml():
+    config = compose([LORA]).config
+    assert config.tuned("llm")
+    assert config.adapted("llm")
+    assert not config.tuned("vision")
+
+
+def test_command_line_wins_over_recipe_and_group():
+    config = compose([LORA, "lora.llm=false", "data=shapes", "data.workers=7"]).config
+    assert not config.adapted("llm")
+    assert config.data.workers == 7
+
+
+def test_a_group_replaces_the_default_one():
+    config = compose([LORA, "model=qwen3_vl_8b", "deepspeed=zero3"]).config
+    assert config.model.path == "Qwen/Qwen3-VL-8B-Instruct"
+    assert config.model.max_pixels == 1280 * 32 * 32
+    assert (config.deepspeed.stage, config.deepspeed.overlap_comm) == (3, True)
+
+
+@pytest.mark.parametrize("word", ["recipe=sft_lora", "+recipe=sft_lora", "++recipe=sft_lora"])
+def test_a_recipe_needs_no_plus(word):
+    assert compose([word]).recipe == "sft_lora"
+
+
+@pytest.mark.parametrize("word", ["train.keep=9", "+train.keep=9", "++train.keep=9"])
+def test_a_value_needs_no_plus(word):
+    assert compose([LORA, word]).config.train.keep == 9
+
+
+def test_the_same_value_twice_is_no_problem():
+    assert compose([LORA, LORA, "seed=1", "seed=1"]).config.seed == 1
+
+
+def test_own_files_are_not_evaluated_on_the_embedded_ones():
+    assert compose([LORA, "data.train=a.jsonl"]).config.data.eval is None
+    assert compose([LORA, "data=shapes", "data.train=a.jsonl"]).config.data.eval is not None
+
+
+def test_an_own_checkpoint_is_not_held_to_the_default_family():
+    model = compose([LORA, "model.path=somewhere"]).config.model
+    assert (model.path, model.family) == ("somewhere", None)
+    named = compose([LORA, "model=qwen2_5_vl_7b", "model.path=copy"]).config.model
+    assert (named.path, named.family, named.max_pixels) == ("copy", "qwen2_5_vl", 1280 * 28 * 28)
+
+
+@pytest.mark.parametrize(
+    ("word", "sources"),
+    [
+        ("data.train=a.jsonl", [SourceConfig(path="a.jsonl")]),
+        ("data.train=[a.jsonl,b.jsonl]", [SourceConfig(path="a.jsonl"), SourceConfig(path="b.jsonl")]),
+        ("data.train={path:a.jsonl,media_root:m}", [SourceConfig(path="a.jsonl", media_root="m")]),
+        ("data.train=[{path:a,format:llava},b]", [SourceConfig(path="a", format="llava"), SourceConfig(path="b")]),
+        ("data.train=~/a.jsonl", [SourceConfig(path="~/a.jsonl")]),
+        ("data.train=数据/a.jsonl", [SourceConfig(path="数据/a.jsonl")]),
+        ("data.train='a=b,(c).jsonl'", [SourceConfig(path="a=b,(c).jsonl")]),
+        ("data.train=parts/*.jsonl", [SourceConfig(path="parts/*.jsonl")]),
+        ("data.train=2024", [SourceConfig(path="2024")]),
+        ("data.train=${asset:data/x/y.jsonl}", [SourceConfig(path=str(asset_dir("data") / "x" / "y.jsonl"))]),
+    ],
+)  # fmt: skip
+def test_sources_as_they_are_written(word, sources):
+    assert list(compose([LORA, word]).config.data.train) == sources
+
+
+@pytest.mark.parametrize("name", ["007", "2024_01", "1e5", "12.50", "true"])
+def test_text_that_reads_as_a_number_stays_as_written(name):
+    assert compose([LORA, f"run_name={name}"]).config.run_name == name
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs", "max_steps"),
+    [
+        (["train.max_steps=5"], None, 5),
+        (["train.epochs=0.5"], 0.5, None),
+        (["train.epochs=2", "train.max_steps=null"], 2, None),
+        (["train={max_steps: 5}"], None, 5),
+    ],
+)
+def test_the_given_length_of_training_replaces_the_default_one(words, epochs, max_steps):
+    train = compose([LORA, *words]).config.train
+    assert (train.epochs, train.max_steps) == (epochs, max_steps)
+
+
+def test_configuration_imports_no_torch():
+    code = (
+        "import sys; from qwenvl_train.config.compose import compose; compose(['+recipe=sft_lora']);"
+        "print([name for name in ('torch', 'transformers', 'trl', 'peft', 'datasets') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

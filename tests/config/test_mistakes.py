@@ -1,0 +1,154 @@
+"""What a user can get wrong, and the words that say so."""
+
+import pytest
+
+from qwenvl_train.config import check
+from qwenvl_train.config.compose import compose
+from qwenvl_train.errors import UserError
+
+LORA = "+recipe=sft_lora"
+OWN = "data.train=mine.jsonl"
+
+
+def problems(*words: str) -> list[str]:
+    with pytest.raises(UserError) as raised:
+        compose(list(words))
+    return str(raised.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        # Unknown keys
+        ([LORA, "train.lrr=1"], "train.lrr=1: there is no such setting; did you mean train.lr?"),
+        ([LORA, "lr=0.1"], "lr=0.1: there is no such setting; did you mean train.lr?"),
+        ([LORA, "trainn.lr=0.1"], "trainn.lr=0.1: there is no such setting; did you mean train.lr?"),
+        ([LORA, "max-pixels=3"], "max-pixels=3: there is no such setting; did you mean model.max_pixels?"),
+        ([LORA, "max_pixels=3"], "max_pixels=3: there is no such setting; did you mean model.max_pixels?"),
+        ([LORA, "batchsize=3"], "batchsize=3: there is no such setting; did you mean train.batch_size?"),
+        ([LORA, "models=tiny"], "models=tiny: there is no such setting; did you mean model?"),
+        ([LORA, "lora={rnk: 3}"], "lora.rnk=3: there is no such setting; did you mean lora.rank?"),
+        ([LORA, "hydra.run.dir=x"], "hydra.run.dir=x: there is no such setting"),
+        ([LORA, "data.train=[{path:a,mediaroot:m}]"], "did you mean data.train.0.media_root?"),
+        # Values
+        ([LORA, "train.batch_size=abc"], "train.batch_size=abc: must be a whole number"),
+        ([LORA, "train.batch_size=0"], "train.batch_size=0: must be greater than 0"),
+        ([LORA, "train.keep=0"], "train.keep=0: must be greater than 0 or null"),
+        ([LORA, "train.lr=null"], "train.lr=null: must be a number"),
+        ([LORA, "train.lr=inf"], "train.lr=inf: must be a finite number"),
+        ([LORA, "train.clip=nan"], "train.clip=nan: must be a finite number"),
+        ([LORA, "tune_mm_llm=maybe"], "tune_mm_llm=maybe: must be true or false"),
+        ([LORA, "train.schedule=cosin"], "must be 'cosine', 'linear' or 'constant'"),
+        ([LORA, "lora=8"], "lora=8: is a section; its settings are vision, mlp, llm, rank"),
+        ([LORA, "data.train=[]"], "data.train=[]: must be a list of at least one entry"),
+        ([LORA, "data.train=null"], "data.train=null: must be one entry or a list"),
+        ([LORA, "data.train=[3]"], "data.train.0=3: must be a file name or a mapping with a path"),
+        ([LORA, "train.lr=${nope}"], "train.lr: Interpolation key 'nope' not found"),
+        ([LORA, "run_name='${'"], "run_name: "),
+        # What has no default
+        ([LORA, "model=custom"], "model.path is not set, and it has no default"),
+        ([LORA, "data=files"], "data.train is not set, and it has no default"),
+        # Words
+        ([LORA, "foo"], "foo: settings are written key=value"),
+        ([LORA, "seed=="], "seed==: cannot be read"),
+        ([LORA, "data.train=[a"], "data.train=[a: cannot be read"),
+        ([LORA, "=3"], "=3: cannot be read"),
+        ([LORA, "model@x=tiny"], "model@x=tiny: cannot be read"),
+        ([LORA, "hydra/launcher=x"], "hydra/launcher=x: cannot be read"),
+        ([LORA, "--multirun"], "--multirun: there is no such flag"),
+        ([LORA, "~data.eval"], "~data.eval: a setting cannot be removed; key=null switches it off"),
+        ([LORA, "data.train=a,b"], "a list is written 'data.train=[first,second]'"),
+        ([LORA, "seed=1", "seed=2"], "seed is given twice, as 1 and as 2"),
+        ([LORA, "recipe=sft_full"], "recipe is given twice, as sft_lora and as sft_full"),
+        # Choices
+        (["+recipe=sft_lorra"], "recipe=sft_lorra: no such recipe, did you mean recipe=sft_lora? There are: sft_full"),
+        ([LORA, "model=Qwen2.5-VL-7B"], "did you mean model=qwen2_5_vl_7b?"),
+        ([LORA, "model=Qwen/Qwen2.5-VL-7B-Instruct"], "your own: model.path="),
+        ([LORA, "data=mine.jsonl"], "data=mine.jsonl: no such data. There are: files, shapes (your own: data.train=…)"),
+        ([LORA, "deepspeed=ds_config.json"], "There are: none, zero2, zero3"),
+        ([LORA, "optim=null"], "optim=null: no such optim. There are: adamw"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named(words, line):
+    assert line in "\n".join(problems(*words))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "nothing is tuned; pick a recipe, +recipe=sft_lora say (there are: sft_full, sft_lora"),
+        ([LORA, "tune_mm_llm=false"], "lora.llm=true has no effect while tune_mm_llm=false"),
+        ([LORA, "train.epochs=1", "train.max_steps=2"], "train.epochs=1 and train.max_steps=2 are both set"),
+        ([LORA, "train.epochs=null"], "train.epochs and train.max_steps are both null"),
+        ([LORA, "train.warmup=1.5"], "train.warmup=1.5 is neither a share below 1 nor a whole number of steps"),
+        ([LORA, "train.warmup=9", "train.max_steps=9"], "train.warmup=9 must be below train.max_steps=9"),
+        ([LORA, "model.min_pixels=9", "model.max_pixels=8"], "model.min_pixels=9 is above model.max_pixels=8"),
+        (["+recipe=sft_full", "model.quantize=nf4"], "4-bit weights cannot be trained in full"),
+        (["+recipe=sft_qlora", "deepspeed=zero3"], "deepspeed=zero3 cannot shard 4-bit weights"),
+        ([LORA, "train.resume=nowhere"], "train.resume=nowhere: must be auto, never, or a checkpoint folder"),
+        ([LORA, "run_name=a/b"], "run_name=a/b: must be the name of one folder"),
+        ([LORA, "run_name="], "run_name=: must be the name of one folder"),
+    ],
+)
+def test_a_combination_that_cannot_work_is_named(words, line):
+    (problem,) = problems(*words)
+    assert line in problem
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("train.lr_vision", [LORA, "train.lr_vision=1e-6"]),
+        ("train.lr", ["+recipe=sft_projector", "train.lr_mlp=1e-4", "train.lr=1e-5"]),
+        ("lora.rank", ["+recipe=sft_full", "lora.rank=8"]),
+        ("lora.rslora", ["+recipe=sft_full", "lora.rslora=true"]),
+        ("train.checkpointing=vision", [LORA, "train.checkpointing=vision"]),
+        ("train.eval_steps", [LORA, OWN, "train.eval_steps=5"]),
+        ("train.eval_batch_size", [LORA, OWN, "train.eval_batch_size=5"]),
+        ("logging.predictions", [LORA, OWN, "logging.predictions=5"]),
+        ("logging.wandb.project", [LORA, "logging=local", "logging.wandb.project=x"]),
+        ("logging.wandb.tags", [LORA, "logging.wandb={mode: disabled, tags: [a]}"]),
+        ("model.revision", [LORA, "model.path=.", "model.revision=main"]),
+        ("deepspeed.overlap_comm", [LORA, "deepspeed.overlap_comm=true"]),
+        ("deepspeed.bucket_elements", [LORA, "deepspeed.bucket_elements=1000"]),
+    ],
+)
+def test_a_given_key_without_effect_is_named(key, words):
+    (problem,) = problems(*words)
+    assert problem.startswith(f"{key} has no effect")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [LORA, OWN, "train.eval_steps=null", "logging.predictions=0"],
+        [LORA, "train.lr_vision=null"],
+        [LORA, "deepspeed=zero2", "deepspeed.bucket_elements=1000"],
+        [LORA, "model.path=hub/name", "model.revision=main"],
+        [LORA, "train.resume=."],
+        [LORA, "train.warmup=8", "train.max_steps=9"],
+        ["+recipe=sft_projector", "model.quantize=nf4"],
+    ],
+)
+def test_what_has_an_effect_or_asks_for_nothing_is_accepted(words):
+    compose(words)
+
+
+def test_all_mistakes_come_at_once():
+    lines = problems(LORA, "train.lrr=1", "train.batch_size=abc", "lora.mlp=true", "tune_mm_mlp=false", "seed=-1")
+    assert [line.split("=")[0] for line in lines] == ["seed", "train.batch_size", "train.lrr", "lora.mlp"]
+
+
+def test_unreadable_words_do_not_hide_wrong_values():
+    assert len(problems("+recipe=nope", "foo", "train.lrr=1", "train.lr=x")) == 4
+
+
+def test_a_rule_about_an_invalid_value_is_silent():
+    assert problems(LORA, "lora.llm=x", "tune_mm_llm=false") == ["lora.llm=x: must be true or false"]
+
+
+@pytest.mark.parametrize("words", [["+recipe=sft_qlora"], [LORA, "optim=adamw_8bit"]])
+def test_bitsandbytes_is_asked_for(words, monkeypatch):
+    monkeypatch.setattr(check, "is_installed", lambda module: False)
+    (problem,) = problems(*words)
+    assert problem.endswith("needs bitsandbytes: pip install 'qwenvl-train[qlora]'")

@@ -1,0 +1,97 @@
+"""Every YAML that is shipped composes, and what it says is what the schema knows."""
+
+import shlex
+
+import pytest
+from omegaconf import OmegaConf
+
+from qwenvl_train.config.assets import asset_dir
+from qwenvl_train.config.compose import compose
+from qwenvl_train.config.keys import fields_by_key, leaves
+from qwenvl_train.config.options import groups, recipe_files, recipe_summary
+
+RECIPES = recipe_files()
+OPTIONS = [f"{group}={option}" for group, options in groups().items() for option in options]
+OWN = {"model=custom": ["model.path=mine"], "data=files": ["data.train=mine.jsonl"]}
+
+
+def commands(recipe: str) -> list[str]:
+    """The commands in the comment that heads a recipe."""
+    lines = RECIPES[recipe].read_text(encoding="utf-8").splitlines()
+    return [line.lstrip("# ") for line in lines if line.startswith("#   qwenvl-train ")]
+
+
+def test_no_yaml_is_out_of_reach():
+    """configs/<group>/<option>.yaml is as deep as Hydra's groups go here."""
+    files = {path.relative_to(asset_dir("configs")).as_posix() for path in asset_dir("configs").rglob("*.y*ml")}
+    assert files == {"train.yaml"} | {f"{option.replace('=', '/')}.yaml" for option in OPTIONS}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_composes_alone(recipe):
+    composed = compose([f"+recipe={recipe}"])
+    assert composed.recipe == recipe
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_says_how_and_never_what(recipe):
+    assert set(OmegaConf.load(RECIPES[recipe])) <= {"defaults", "lora", "model", "optim", "train"} | {
+        f"tune_mm_{component}" for component in ("vision", "mlp", "llm")
+    }
+    default, composed = compose(["+recipe=sft_lora"]).config, compose([f"+recipe={recipe}"]).config
+    assert (composed.data, composed.model.path) == (default.data, default.model.path)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_is_headed_by_its_commands(recipe):
+    assert recipe_summary(RECIPES[recipe]).endswith(".")
+    embedded, *real = commands(recipe)
+    assert embedded == f"qwenvl-train +recipe={recipe}"
+    assert real
+    for command in real:
+        config = compose(shlex.split(command)[1:]).config
+        assert config.model.path.startswith("Qwen/")
+        assert config.data.eval is not None
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("deepspeed", groups()["deepspeed"])
+def test_a_recipe_runs_on_several_devices(recipe, deepspeed):
+    if (recipe, deepspeed) == ("sft_qlora", "zero3"):
+        pytest.skip("4-bit weights are not sharded")
+    compose([f"+recipe={recipe}", f"deepspeed={deepspeed}"])
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_group_option_composes(option):
+    compose(["+recipe=sft_lora", option, *OWN.get(option, [])])
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.startswith("model=qwen")])
+def test_a_published_model_has_sane_pixel_limits(option):
+    model = compose(["+recipe=sft_lora", option]).config.model
+    side = 32 if model.family.startswith("qwen3") else 28
+    assert (model.min_pixels, model.max_pixels) == (4 * side**2, 1280 * side**2)
+    assert option.removeprefix("model=").replace("_", "-") == (
+        model.path.removeprefix("Qwen/").removesuffix("-Instruct").lower().replace(".", "-")
+    )
+
+
+def test_yaml_and_schema_have_the_same_keys():
+    folder = asset_dir("configs")
+    tree = OmegaConf.load(folder / "train.yaml")
+    del tree["defaults"], tree["hydra"]
+    full = {"model": "custom", "data": "files", "deepspeed": "none", "optim": "adamw", "logging": "default"}
+    assert full.keys() == groups().keys()
+    for group, option in full.items():
+        tree[group] = OmegaConf.load(folder / group / f"{option}.yaml")
+    keys = [key for name, value in OmegaConf.to_container(tree).items() for key, _ in leaves(name, value)]
+    assert sorted(keys) == sorted(fields_by_key())
+
+
+def test_every_value_key_of_every_option_is_in_the_schema():
+    for option in OPTIONS:
+        group, name = option.split("=")
+        tree = OmegaConf.to_container(OmegaConf.load(asset_dir("configs") / group / f"{name}.yaml"))
+        tree.pop("defaults", None)
+        assert {key for key, _ in leaves(group, tree)} <= set(fields_by_key()), option

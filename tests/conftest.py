@@ -1,0 +1,65 @@
+"""Tiny checkpoints of every family and small data files, built once per session; nothing is downloaded."""
+
+import json
+import os
+from pathlib import Path
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+import numpy as np
+import pytest
+from PIL import Image
+
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+
+
+@pytest.fixture(params=FAMILIES)
+def model_type(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory) -> dict[str, Path]:
+    from qwenvl_train.families.tiny import save_tiny
+
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {model_type: Path(save_tiny(model_type, root / model_type)) for model_type in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> list[Path]:
+    """Noise of several shapes: every pixel counts, nothing is square."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    paths = []
+    for index, (width, height) in enumerate([(84, 84), (130, 61), (57, 142), (200, 120)]):
+        paths.append(folder / f"{index}.png")
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(paths[-1])
+    return paths
+
+
+@pytest.fixture
+def write_rows(tmp_path):
+    def write(rows: list[dict], name: str = "rows.jsonl") -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write
+
+
+def conversation(*turns: tuple[str, list], id: str = "a") -> dict:
+    """`("user", [path, "text"])`: paths become pictures, strings text."""
+    return {
+        "id": id,
+        "messages": [
+            {
+                "role": role,
+                "content": [
+                    {"type": "image", "image": str(part)} if isinstance(part, Path) else {"type": "text", "text": part}
+                    for part in parts
+                ],
+            }
+            for role, parts in turns
+        ],
+    }

@@ -1,0 +1,159 @@
+"""What the table says, what requires_grad says, and what an optimiser step really changes: the same, everywhere."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from qwenvl_train.data.collate import collate
+from qwenvl_train.data.formats import to_sample
+from qwenvl_train.data.render import Renderer
+from qwenvl_train.families import FAMILIES
+from qwenvl_train.families.tiny import build_model
+from qwenvl_train.model.attention import use_packed_attention
+from qwenvl_train.model.build import bare
+from qwenvl_train.model.components import COMPONENTS, component_of, component_table, linear_layers, select_trained
+from qwenvl_train.model.forward import use_packed_forward
+from tests.conftest import conversation
+from tests.settings import run_config
+
+ALL_TUNED = {f"tune_mm_{component}": True for component in COMPONENTS}
+
+
+@pytest.fixture(scope="module")
+def batches(checkpoints, pictures):
+    cache = {}
+
+    def make(model_type):
+        if model_type not in cache:
+            processor = AutoProcessor.from_pretrained(checkpoints[model_type])
+            renderer = Renderer(processor, FAMILIES[model_type], "test")
+            rows = [
+                conversation(("user", [pictures[3], "What?"]), ("assistant", ["A red circle on the left."])),
+                conversation(("user", ["Who?"]), ("assistant", ["Nobody but you and me."])),
+            ]
+            cache[model_type] = processor, collate([renderer.render(to_sample(row, "r", 1, Path("/"))) for row in rows])
+        return cache[model_type]
+
+    return make
+
+
+def tiny(model_type, processor, tie=True):
+    model = build_model(model_type, seed=0, tie=tie)
+    use_packed_forward(model, processor.image_processor)
+    use_packed_attention(model)
+    return model
+
+
+def loss_of(model, batch):
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    return torch.nn.functional.cross_entropy(model(**inputs).logits[0, :-1], batch["labels"][0, 1:], ignore_index=-100)
+
+
+def test_components_cover_every_parameter_once(model_type, batches):
+    processor, _ = batches(model_type)
+    family = FAMILIES[model_type]
+    model = tiny(model_type, processor, tie=False)
+    for name, _ in model.named_parameters():
+        owners = [
+            component
+            for component, prefixes in family.components.items()
+            if any(name.startswith(f"{prefix}.") for prefix in prefixes)
+        ]
+        assert len(owners) == 1, name
+    owned = {component: 0 for component in COMPONENTS}
+    for name, parameter in model.named_parameters():
+        owned[component_of(name, family)] += parameter.numel()
+    table = component_table(model, family, run_config())
+    assert {row.component: row.parameters for row in table} == owned
+    if "deepstack" in "".join(name for name, _ in model.named_parameters()):
+        assert component_of("model.visual.deepstack_merger_list.0.norm.weight", family) == "mlp"
+        assert component_of("model.visual.pos_embed.weight", family) == "vision"
+    assert component_of("lm_head.weight", family) == "llm"
+
+
+# Vision, mlp, llm: every pair of modes of two components occurs.
+F, A, X = "full", "lora", "frozen"
+MODES = [(X, F, F), (X, A, A), (F, X, F), (F, F, A), (F, A, X), (A, X, A), (A, F, X), (A, A, F), (X, F, A), (F, F, F)]
+CASES = [(modes, True) for modes in MODES] + [(modes, False) for modes in MODES if modes[2] == F]
+
+
+@pytest.mark.parametrize(
+    ("modes", "tie"), CASES, ids=["-".join(modes) + ("" if tie else "-untied") for modes, tie in CASES]
+)
+def test_a_step_changes_what_the_table_says_and_nothing_else(model_type, modes, tie, batches):
+    processor, batch = batches(model_type)
+    family = FAMILIES[model_type]
+    settings = {}
+    for component, mode in zip(COMPONENTS, modes, strict=True):
+        settings[f"tune_mm_{component}"] = mode != "frozen"
+        settings[f"lora.{component}"] = mode == "lora"
+    config = run_config(**settings)
+    model = select_trained(tiny(model_type, processor, tie), family, config).train()
+    table = {row.component: row for row in component_table(model, family, config)}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for _ in range(2):  # adapters start with B = 0: A moves from the second step on
+        optimizer.zero_grad()
+        loss_of(model, batch).backward()
+        optimizer.step()
+    moved = {component: 0 for component in COMPONENTS}
+    still = {component: 0 for component in COMPONENTS}
+    for name, parameter in model.named_parameters():
+        changed = not torch.equal(parameter, before[name])
+        assert changed <= parameter.requires_grad, name
+        component = component_of(name, family)
+        if parameter.requires_grad:
+            (moved if changed else still)[component] += parameter.numel()
+    for component, mode in zip(COMPONENTS, modes, strict=True):
+        assert table[component].mode == mode
+        assert moved[component] + still[component] == table[component].trained
+        assert (moved[component] > 0) == (mode != "frozen")
+        # Only weights that this batch gives no gradient to stay: an unused expert's, a key bias's rounding.
+        assert still[component] <= 0.25 * table[component].trained
+
+
+def test_adapters_reach_exactly_the_linear_layers_of_their_component(model_type, batches):
+    processor, _ = batches(model_type)
+    family = FAMILIES[model_type]
+    for component in COMPONENTS:
+        plain = tiny(model_type, processor)
+        expected = {
+            name
+            for name, module in plain.named_modules()
+            if isinstance(module, torch.nn.Linear) and name != "lm_head" and component_of(f"{name}.x", family) == component
+        }
+        assert set(linear_layers(plain, family, component)) == expected
+        model = select_trained(plain, family, run_config(**{f"tune_mm_{component}": True, f"lora.{component}": True}))
+        reached = {name for name, module in model.get_base_model().named_modules() if hasattr(module, "lora_A")}
+        experts = {name for name in reached if name.endswith((".experts", ".experts.base_layer"))}
+        assert reached - experts == expected
+        layers = model.get_base_model().config.text_config.num_hidden_layers
+        assert len(experts) == (2 * layers if component == "llm" and family.expert_weights else 0)
+
+
+def test_a_saved_adapter_holds_merger_and_adapters_only_and_loads_again(model_type, batches, checkpoints, tmp_path):
+    processor, batch = batches(model_type)
+    family = FAMILIES[model_type]
+    config = run_config(**{"tune_mm_llm": True, "lora.llm": True, "tune_mm_mlp": True})
+    base = AutoModelForImageTextToText.from_pretrained(checkpoints[model_type], dtype=torch.float32)
+    use_packed_forward(base, processor.image_processor)
+    use_packed_attention(base)
+    model = select_trained(base, family, config)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss_of(model, batch).backward()
+        optimizer.step()
+    model.save_pretrained(tmp_path)
+    stored = sum(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert stored < 4 * trained + 200_000
+
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
+    use_packed_forward(bare(again), processor.image_processor)
+    use_packed_attention(bare(again))
+    with torch.no_grad():
+        # Measured worst case: see tolerance
+        assert abs(loss_of(again, batch) - loss_of(model.eval(), batch)) < 1e-6

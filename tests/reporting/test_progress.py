@@ -1,0 +1,126 @@
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from qwenvl_train.reporting.progress import Progress, console_on, print_components
+
+from .rows import COMPONENTS, SUMMARY, evaluation_row
+
+
+class Clock:
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def progress(stream, clock) -> Progress:
+    return Progress(console_on(stream), clock)
+
+
+def row(step: int) -> dict:
+    return {"step": step, "epoch": 0.5, "loss": 0.42134, "lr": 8.1e-4, "tokens_per_second": 5120.3}
+
+
+def test_a_log_file_gets_one_plain_line_for_each_step(progress, run, stream, clock):
+    progress.start(run)
+    clock.seconds = 95
+    progress.log(row(40))
+    assert stream.getvalue() == "step 40/120  loss 0.4213  lr 8.1e-04  5,120 tokens/s  3m 10s left\n"
+
+
+def test_the_last_step_has_nothing_left(progress, run, stream, clock):
+    progress.start(run)
+    clock.seconds = 95
+    progress.log(row(120))
+    assert stream.getvalue() == "step 120/120  loss 0.4213  lr 8.1e-04  5,120 tokens/s\n"
+
+
+def test_time_left_counts_this_runs_steps_and_no_evaluations(progress, run, stream, clock):
+    progress.start(replace(run, start_step=30))
+    progress.log({**evaluation_row(30, 0.1), "eval_seconds": 60.0})
+    clock.seconds = 60 + 20
+    progress.log(row(40))
+    assert stream.getvalue().splitlines()[-1].endswith("2m 40s left")
+
+
+def test_a_loss_that_is_no_number_is_said(progress, run, stream):
+    progress.start(run)
+    progress.log({"step": 3, "loss": float("nan"), "lr": 1e-4})
+    assert stream.getvalue() == "step 3/120  loss not a number  lr 1.0e-04  0s left\n"
+
+
+def test_evaluation_line(progress, run, stream):
+    progress.start(run)
+    line = {
+        "step": 120,
+        "eval_loss": 0.0213,
+        "eval_exact_match": 0.975,
+        "eval_samples": 120,
+        "eval_seconds": 3.14,
+    }
+    progress.log(line)
+    expected = "evaluation at step 120: exact match 97.5 %, loss 0.0213 (120 samples, 3.1 s)\n"
+    assert stream.getvalue() == expected
+
+
+def test_figures_of_other_methods_are_shown_too(progress, run, stream):
+    progress.start(run)
+    progress.log({"step": 8, "eval_loss": 0.5, "eval_rewards/accuracies": 0.75, "eval_samples": 4})
+    assert stream.getvalue() == "evaluation at step 8: loss 0.5000, rewards accuracies 75.0 % (4 samples)\n"
+
+
+def test_the_last_line_tells_the_score_before_and_after(progress, run, stream):
+    progress.start(run)
+    progress.finish(SUMMARY)
+    assert stream.getvalue() == "done: 120 steps in 3m 42s, exact match 5.0 % → 97.5 %\n"
+
+
+def test_the_last_line_of_a_run_without_scores(progress, run, stream):
+    progress.start(run)
+    progress.finish({"status": "interrupted", "steps": 47, "seconds": 30.0, "metrics": {}})
+    assert stream.getvalue() == "interrupted: 47 steps in 30s\n"
+
+
+def test_a_terminal_gets_a_bar_with_evaluations_above_it(run, stream, clock):
+    console = Console(file=stream, force_terminal=True, width=120, color_system=None, _environ={})
+    progress = Progress(console, clock)
+    progress.start(run)
+    clock.seconds = 95
+    progress.log(row(40))
+    progress.log(evaluation_row(40, 0.5))
+    progress.finish(SUMMARY)
+    shown = stream.getvalue()
+    assert " 40/120 loss 0.4213  lr 8.1e-04  5,120 tokens/s  3m 10s left" in shown
+    assert "evaluation at step 40: exact match 50.0 %" in shown
+    assert "step 40/120  loss" not in shown
+    assert shown.rstrip().endswith("97.5 %")
+
+
+def test_components_in_a_log_file_are_aligned_columns(stream):
+    print_components(COMPONENTS, console_on(stream))
+    lines = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
+    assert lines[0] == "component mode parameters trained share learning rate where"
+    assert lines[1] == "vision frozen 668,697,600 0 0.0 % patch embedding, 32 blocks"
+    assert lines[3] == "llm lora 3,102,404,608 29,933,568 1.0 % 1.0e-04 rank 16 on 252 linear layers"
+    assert lines[4] == "all 3,778,983,424 37,814,784 1.0 %"
+
+
+def test_components_never_break_a_number_on_a_narrow_terminal(stream):
+    console = Console(file=stream, force_terminal=True, width=84, color_system=None, _environ={})
+    print_components(COMPONENTS, console)
+    assert "3,102,404,608" in stream.getvalue()
+    assert max(map(len, stream.getvalue().splitlines())) <= 84

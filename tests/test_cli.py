@@ -1,0 +1,145 @@
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from qwenvl_train import __version__, cli
+from qwenvl_train.config.options import groups, recipe_files
+from qwenvl_train.errors import UserError
+
+LORA = "+recipe=sft_lora"
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What the train verb was handed, with the verb itself left out."""
+    calls: list = []
+    fake = SimpleNamespace(run=calls.append)
+    monkeypatch.setitem(sys.modules, "qwenvl_train.verbs.train", fake)
+    monkeypatch.setattr("qwenvl_train.verbs.train", fake, raising=False)
+    return calls
+
+
+def fail_with(monkeypatch, error: BaseException) -> None:
+    def run(composed):
+        raise error
+
+    fake = SimpleNamespace(run=run)
+    monkeypatch.setitem(sys.modules, "qwenvl_train.verbs.train", fake)
+    monkeypatch.setattr("qwenvl_train.verbs.train", fake, raising=False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", LORA, "seed=7"],
+        [LORA, "seed=7"],
+        ["--local_rank=1", "train", LORA, "seed=7"],
+        [LORA, "seed=7", "--local-rank=0"],
+    ],
+)
+def test_train_is_the_default_verb(words, trained):
+    assert cli.main(words) == 0
+    (composed,) = trained
+    assert (composed.recipe, composed.config.seed) == ("sft_lora", 7)
+
+
+def test_arguments_come_from_the_command_line(trained, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["qwenvl-train", LORA])
+    assert cli.main() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trainn"], "trainn: no such verb, did you mean train?; there are: train, help"),
+        (["sft_lora"], "but a recipe: +recipe=sft_lora"),
+        (["--foo"], "--foo: there is no such flag"),
+        ([], "nothing is tuned; pick a recipe"),
+        ([LORA, "train.lrr=1", "seed=x"], "2 problems\n  seed=x: must be a whole number\n  train.lrr=1: there is"),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_exit_2(words, message, trained, capsys):
+    assert cli.main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("qwenvl-train: ")
+    assert message in err
+    assert trained == []
+
+
+def test_a_users_mistake_found_by_the_verb_is_exit_2(monkeypatch, capsys):
+    fail_with(monkeypatch, UserError("my.jsonl:3: no such picture"))
+    assert cli.main([LORA]) == 2
+    assert capsys.readouterr().err == "qwenvl-train: my.jsonl:3: no such picture\n"
+
+
+def test_of_several_processes_the_first_speaks(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    assert cli.main(["trainn"]) == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_our_own_fault_keeps_its_traceback(monkeypatch):
+    fail_with(monkeypatch, ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        cli.main([LORA])
+
+
+def test_an_interrupted_run_is_exit_130(monkeypatch):
+    fail_with(monkeypatch, KeyboardInterrupt())
+    assert cli.main([LORA]) == 130
+
+
+def test_a_verbs_own_exit_passes(monkeypatch):
+    fail_with(monkeypatch, SystemExit(143))
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([LORA])
+    assert exit_.value.code == 143
+
+
+def test_environment_is_prepared_and_the_users_stays(trained, monkeypatch):
+    monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    cli.main([LORA])
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "true"
+
+
+@pytest.mark.parametrize("words", [["help"], ["-h"], ["--help"], ["train", "--help"], [LORA, "-h"]])
+def test_help_lists_verbs_recipes_and_groups(words, capsys):
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    for name in ["train", *recipe_files(), *groups(), "qwen3_vl_235b_a22b", "train.yaml", "Exit codes"]:
+        assert name in out
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"qwenvl-train {__version__}\n"
+
+
+def test_help_answers_within_a_second():
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "qwenvl_train", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 1
+
+
+def test_help_imports_neither_torch_nor_hydra():
+    code = (
+        "import sys; from qwenvl_train.cli import main; main(['--help']);"
+        "sys.exit(bool({'torch', 'transformers', 'hydra', 'omegaconf', 'pydantic'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+
+def test_the_module_exits_with_the_code_of_main():
+    done = subprocess.run([sys.executable, "-m", "qwenvl_train", "trainn"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
