@@ -1,8 +1,10 @@
 """The command qwenvl-train: finds the verb, has its configuration composed and checked, and runs it."""
 
+import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from textwrap import fill
 
@@ -38,7 +40,8 @@ Examples
 
 Every key with its default and its meaning: {configs}
 
-Exit codes: 0 done, 2 the input is at fault, 1 a fault of qwenvl-train, 130 interrupted
+Exit codes: 0 done, 2 the input is at fault, 1 a fault of qwenvl-train,
+130 or 143 interrupted after a checkpoint was written
 """
 
 
@@ -97,6 +100,16 @@ def _prepare_environment() -> None:
     """Libraries read these when they are imported; what the user has set stays."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    _quieten_libraries()
+
+
+def _quieten_libraries() -> None:
+    """What libraries say of themselves at import, and of their own coming versions, is not for our users."""
+    for category in (FutureWarning, DeprecationWarning):
+        warnings.filterwarnings("ignore", category=category)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
 
 
 def _report(message: str) -> None:

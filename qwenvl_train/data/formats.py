@@ -124,7 +124,7 @@ def _image(path: object, place: str, folder: Path) -> Image:
 
 
 def _list(row: dict, key: str, where: str) -> list:
-    value = row[key] if key in row else None
+    value = row.get(key)
     if not isinstance(value, list) or not value:
         raise UserError(f"{where}: {key!r} must be a list of turns, and not empty.")
     return value

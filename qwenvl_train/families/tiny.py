@@ -56,11 +56,11 @@ system user assistant
 What is it? What is this? What is in the picture? What do you see? It is a red circle. It is a blue square.
 What colour is it? What color is it? Which colour does it have? red green blue yellow purple orange
 It is red. It is green. It is blue. It is yellow. It is purple. It is orange. black white grey
-What shape is it? Which shape is this? Which shape does it have? circle square triangle star cross
-a red circle a green square a blue triangle a yellow star a purple cross an orange circle
-a red square a green triangle a blue star a yellow cross a purple circle an orange square
-a red triangle a green star a blue cross a yellow circle a purple square an orange triangle
-Is it a circle? Is it a square? Is it a triangle? Is it a star? Is it a cross? Is it red? Is it blue? yes no
+What shape is it? Which shape is this? Which shape does it have? circle square triangle ring cross
+a red circle a green square a blue triangle a yellow ring a purple cross an orange circle
+a red square a green triangle a blue ring a yellow cross a purple circle an orange square
+a red triangle a green ring a blue cross a yellow circle a purple square an orange triangle
+Is it a circle? Is it a square? Is it a triangle? Is it a ring? Is it a cross? Is it red? Is it blue? yes no
 Yes, it is. No, it is not. yes no yes no true false
 Which bin does this part go to? Where does this part go? Into which bin? The part goes to bin A1.
 bin A1 bin A2 bin A3 bin A4 bin A5 bin B1 bin B2 bin B3 bin B4 bin B5 bin C1 bin C2 bin C3 bin C4 bin C5
@@ -93,6 +93,7 @@ TURNS = """\
 
 
 VISION_2_5 = {
+    "initializer_range": 0.05,
     "depth": 4,
     "hidden_size": 96,
     "intermediate_size": 256,
@@ -115,6 +116,7 @@ VISION_3 = {
 """A 6×6 grid of learned positions: smaller than most pictures' grids, so that interpolation happens."""
 
 TEXT_2_5 = {
+    "initializer_range": 0.05,
     "hidden_size": 128,
     "intermediate_size": 384,
     "num_hidden_layers": 4,
@@ -210,14 +212,13 @@ def build_config(
 ) -> PreTrainedConfig:
     """A complete small config; `text` and `vision` replace single values of its two halves."""
     tokenizer = build_tokenizer()
-    text_base, vision_base, config_class = _shapes(model_type)
+    text_base, vision_base, config_class = copy.deepcopy(_shapes(model_type))
     text_config = {
         **text_base,
         "vocab_size": math.ceil(len(tokenizer) / 64) * 64,
         "max_position_embeddings": 32768,
         "bos_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
         "tie_word_embeddings": tie,
         **(text or {}),
     }
@@ -260,7 +261,7 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
-    end, pad = config.text_config.eos_token_id, config.text_config.pad_token_id
+    end, pad = config.text_config.eos_token_id, config.text_config.bos_token_id
     model.generation_config = GenerationConfig(
         bos_token_id=pad, eos_token_id=[end, pad], pad_token_id=pad, do_sample=False
     )

@@ -2,7 +2,7 @@
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.families.family import Family
@@ -21,6 +21,7 @@ def build_model(config: RunConfig, family: Family, processor, precision: str) ->
     use_checkpointing(model, family, config.train.checkpointing, reentrant=adapters and config.deepspeed.stage == 3)
     # DeepSpeed keeps its own float32 copies, and cannot gather weights of mixed types.
     masters = config.deepspeed.stage == 0
+    set_seed(config.seed)  # adapters start from random numbers
     trained = select_trained(model, family, config, float32_adapters=masters)
     if masters:
         keep_masters(trained)

@@ -10,6 +10,7 @@ from transformers import (
     BitsAndBytesConfig,
     PreTrainedModel,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.errors import UserError
@@ -72,6 +73,7 @@ def _read(config: ModelConfig, auto_class, **options):
     if not local.exists() and config.path.startswith((".", "/", "~")):
         raise UserError(f"model.path {local} does not exist.")
     where = str(local) if local.exists() else config.path
+    disable_progress_bar()
     try:
         return auto_class.from_pretrained(where, revision=config.revision or "main", **options)
     except (OSError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from trl import SFTConfig
 
 from qwenvl_train.config.schema import DeepSpeedConfig, RunConfig
@@ -36,9 +37,11 @@ def sft_arguments(config: RunConfig, staging: Path, steps: int, precision: str, 
         save_strategy="steps",
         dataloader_num_workers=config.data.workers,
         dataloader_persistent_workers=config.data.workers > 0,
+        dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
+        use_cpu=not torch.cuda.is_available(),  # or accelerate forms no group of CPU processes
         deepspeed=deepspeed_settings(config.deepspeed),
         ddp_find_unused_parameters=False,  # every trained weight is used in every pass, pictures or none
         report_to=[],

@@ -20,7 +20,13 @@ def join_processes(config: RunConfig) -> PartialState:
         os.environ |= {
             "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
-    return PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available())
+    if config.deepspeed.stage:
+        import deepspeed
+
+        # ZeRO-3 shards weights while they load, before accelerate would have told DeepSpeed of the group.
+        deepspeed.init_distributed(dist_backend=state.backend, auto_mpi_discovery=False, verbose=False)
+    return state
 
 
 def agree(state: PartialState, value: str) -> str:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch.utils.data import DataLoader
+from transformers import PrinterCallback
 from trl import SFTTrainer
 
 from qwenvl_train.batch import Batch
@@ -51,6 +53,7 @@ class VisionSFTTrainer(SFTTrainer):
         super().__init__(
             data_collator=only_row, eval_dataset=trainer["train_dataset"] if eval_rows else None, **trainer
         )
+        self.remove_callback(PrinterCallback)
         # Makes the engine count the window's supervised tokens; the models declare that they cannot use the count,
         # but it is TRL's loss that does.
         self.model_accepts_loss_kwargs = True
@@ -78,6 +81,7 @@ class VisionSFTTrainer(SFTTrainer):
         self._hooks.evaluated(self)
         figures = metrics(sums) | {"eval_seconds": time.perf_counter() - started}
         self.log(figures)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         model.train()
         self._meter.pause(time.perf_counter() - started)
         return figures
@@ -85,7 +89,7 @@ class VisionSFTTrainer(SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)
         if "eval_loss" in logs:
-            place = self._meter.row(self.state.global_step)
+            place = self._meter.totals(self.state.global_step)
             self._hooks.logged({key: place[key] for key in ("step", "epoch", "seconds")} | _only(logs, "eval_"))
         elif "loss" in logs:
             figures = {key: logs[key] for key in ("loss", "grad_norm", "mean_token_accuracy", "entropy") if key in logs}
@@ -99,11 +103,12 @@ class VisionSFTTrainer(SFTTrainer):
     def _rates(self, first: float) -> dict[str, float]:
         """All groups follow one schedule, so the first group's rate tells the others'."""
         assert self.optimizer is not None
-        bases = {group["component"]: group["initial_lr"] for group in self.optimizer.param_groups}
-        share = first / self.optimizer.param_groups[0]["initial_lr"]
-        if len(set(bases.values())) == 1:
+        groups = self.optimizer.param_groups
+        share = first / groups[0]["initial_lr"]
+        peaks = {group["component"]: group["initial_lr"] for group in groups}
+        if len(set(peaks.values())) == 1:
             return {"lr": first}
-        return {"lr": first} | {f"lr_{component}": base * share for component, base in bases.items()}
+        return {"lr": self._run.train.lr * share} | {f"lr_{name}": peak * share for name, peak in peaks.items()}
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """The engine writes aside; the folder becomes a checkpoint once every process is done with it."""
@@ -116,6 +121,15 @@ class VisionSFTTrainer(SFTTrainer):
             self._hooks.saved(publish(written, self._checkpoints, step, self._run.train.keep))
         self.accelerator.wait_for_everyone()
         self._meter.pause(time.perf_counter() - started)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """transformers 5.23 looks for its own module names in a file of published names, finds none, and would go on
+        with the weights of the start; its loader translates them."""
+        if isinstance(self.model, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            stored = type(self.model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
+            self.model.load_state_dict(stored.state_dict())
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """TRL would write a README with links of its own into the folder."""

@@ -63,6 +63,7 @@ def run(composed: Composed) -> None:
     )
     stop = StopOnSignal()
     rows = TrainRows(samples, renderer, config.train.batch_size, config.seed)
+    meter = Meter(lengths, samples_per_step, config.seed, start_step, _seconds_before(folder, start_step))
     trainer = VisionSFTTrainer(
         model=model,
         args=arguments,
@@ -72,7 +73,7 @@ def run(composed: Composed) -> None:
         train_dataset=rows.as_dataset(steps * config.train.accumulation * state.num_processes),
         eval_rows=held_out
         and EvalRows(held_out, renderer, config.train.eval_batch_size, state.process_index, state.num_processes),
-        meter=Meter(lengths, samples_per_step, config.seed, _seconds_before(folder, start_step)),
+        meter=meter,
         checkpoints=folder / "checkpoints",
         hooks=Hooks(recorder.logged, recorder.evaluated, recorder.saved),
         callbacks=[stop],
@@ -86,6 +87,7 @@ def run(composed: Composed) -> None:
         print_components(table)
     state.wait_for_everyone()
     recorder.start()
+    meter.start()
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except BaseException as error:
@@ -94,7 +96,7 @@ def run(composed: Composed) -> None:
     finally:
         stop.restore()
         shutil.rmtree(staging, ignore_errors=True)
-    report = recorder.finish("interrupted" if stop.received else "completed")
+    report = recorder.finish("interrupted" if stop.received else "done")
     if state.is_main_process:
         print(f"checkpoint  {recorder.checkpoint}\nreport      {report}")
     if stop.received:

@@ -62,7 +62,7 @@ def test_components_cover_every_parameter_once(model_type, batches):
             if any(name.startswith(f"{prefix}.") for prefix in prefixes)
         ]
         assert len(owners) == 1, name
-    owned = {component: 0 for component in COMPONENTS}
+    owned = dict.fromkeys(COMPONENTS, 0)
     for name, parameter in model.named_parameters():
         owned[component_of(name, family)] += parameter.numel()
     table = component_table(model, family, run_config())
@@ -98,8 +98,8 @@ def test_a_step_changes_what_the_table_says_and_nothing_else(model_type, modes, 
         optimizer.zero_grad()
         loss_of(model, batch).backward()
         optimizer.step()
-    moved = {component: 0 for component in COMPONENTS}
-    still = {component: 0 for component in COMPONENTS}
+    moved = dict.fromkeys(COMPONENTS, 0)
+    still = dict.fromkeys(COMPONENTS, 0)
     for name, parameter in model.named_parameters():
         changed = not torch.equal(parameter, before[name])
         assert changed <= parameter.requires_grad, name
@@ -122,7 +122,9 @@ def test_adapters_reach_exactly_the_linear_layers_of_their_component(model_type,
         expected = {
             name
             for name, module in plain.named_modules()
-            if isinstance(module, torch.nn.Linear) and name != "lm_head" and component_of(f"{name}.x", family) == component
+            if isinstance(module, torch.nn.Linear)
+            and name != "lm_head"
+            and component_of(f"{name}.x", family) == component
         }
         assert set(linear_layers(plain, family, component)) == expected
         model = select_trained(plain, family, run_config(**{f"tune_mm_{component}": True, f"lora.{component}": True}))

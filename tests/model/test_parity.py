@@ -21,7 +21,9 @@ def cases(pictures: list[Path]) -> dict[str, dict]:
     return {
         "text": conversation(("user", ["Which bird is this? 🐦 鸟"]), ("assistant", ["A wren."])),
         "one picture": conversation(("user", [a, "What is it?"]), ("assistant", ["A red circle."])),
-        "three pictures": conversation(("user", ["First", b, "then", c, d, "what?"]), ("assistant", ["Noise.\n\nAll."])),
+        "three pictures": conversation(
+            ("user", ["First", b, "then", c, d, "what?"]), ("assistant", ["Noise.\n\nAll."])
+        ),
         "system and two turns": conversation(
             ("system", ["Be brief."]),
             ("user", [d, "What is it?"]),
@@ -45,7 +47,9 @@ def loaded(checkpoints):
             path = checkpoints[model_type]
             processor = AutoProcessor.from_pretrained(path)
             theirs, ours = (
-                AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa").eval()
+                AutoModelForImageTextToText.from_pretrained(
+                    path, dtype=torch.float32, attn_implementation="sdpa"
+                ).eval()
                 for _ in range(2)
             )
             use_packed_forward(ours, processor.image_processor)

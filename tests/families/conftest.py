@@ -1,0 +1,15 @@
+"""The drawing helpers live beside the script that makes the sample set."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+if str(SCRIPTS) not in sys.path:
+    sys.path.insert(0, str(SCRIPTS))
+
+
+@pytest.fixture(scope="session")
+def scripts() -> Path:
+    return SCRIPTS

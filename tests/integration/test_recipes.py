@@ -1,0 +1,59 @@
+"""Every recipe runs on the embedded default, and leaves what a run is to leave."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from qwenvl_train.config.options import recipe_files
+from tests.run import rows, summary, train
+
+
+@pytest.fixture(scope="module", params=sorted(recipe_files()))
+def two_steps(request, tmp_path_factory):
+    if request.param == "sft_qlora":
+        pytest.importorskip("bitsandbytes")
+    output = tmp_path_factory.mktemp(request.param)
+    settings = (f"+recipe={request.param}", "train.max_steps=2", "train.log_steps=1", "train.save_steps=1")
+    return train(output, *settings, "train.eval_batch_size=30", "logging.predictions=2")
+
+
+def test_the_run_folder_is_complete(two_steps):
+    names = {path.name for path in two_steps.iterdir()}
+    assert names == {
+        "checkpoints", "components.json", "config.yaml", "environment.json", "metrics.jsonl", "predictions.jsonl",
+        "report.html", "skipped.jsonl", "summary.json",
+    }  # fmt: skip
+    assert [row["step"] for row in rows(two_steps)] == [1, 2]
+    assert [row["step"] for row in rows(two_steps, "eval_loss")] == [0, 2]
+    told = summary(two_steps)
+    assert told["status"] == "done"
+    assert told["steps"] == 2
+    assert told["metrics"]["before"]["eval_samples"] == told["metrics"]["after"]["eval_samples"] == 120
+    assert told["checkpoint"].endswith("step-2")
+    assert {path.name for path in (two_steps / "checkpoints").iterdir()} == {"step-1", "step-2"}
+    predictions = [json.loads(line) for line in (two_steps / "predictions.jsonl").read_text().splitlines()]
+    assert len(predictions) == 2
+    assert all({"before", "after", "expected", "prompt"} <= row.keys() for row in predictions)
+
+
+def test_the_checkpoint_loads_with_plain_transformers(two_steps):
+    folder = two_steps / "checkpoints" / "step-2"
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    assert processor.image_processor.size["longest_edge"] == 112 * 112
+    prompt = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
+        add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+    )  # fmt: skip
+    assert model.generate(**prompt, max_new_tokens=2).shape[1] > prompt["input_ids"].shape[1]
+    adapter = folder / "adapter_model.safetensors"
+    components = {row["component"]: row for row in json.loads((two_steps / "components.json").read_text())}
+    if any(row["mode"] == "lora" for row in components.values()):
+        trained = sum(row["trained"] for row in components.values())
+        assert adapter.stat().st_size < 4 * trained + 100_000
+        assert not (folder / "model.safetensors").exists()
+    else:
+        assert (folder / "generation_config.json").exists()
+        assert not adapter.exists()

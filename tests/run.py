@@ -1,0 +1,22 @@
+"""Runs of the real command inside the test's process, on small own data."""
+
+import json
+from pathlib import Path
+
+from qwenvl_train.cli import main
+
+
+def train(output: Path, *settings: str, name: str = "run") -> Path:
+    """The run folder of a successful run."""
+    where = (f"output_dir={output}", f"run_name={name}", "logging.wandb.mode=disabled")
+    assert main([*settings, *where]) == 0
+    return output / name
+
+
+def rows(folder: Path, key: str = "loss") -> list[dict]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if key in row]
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
