@@ -1,7 +1,7 @@
 """Make the embedded checkpoints: python scripts/make_tiny_models.py [--output data] [--steps 1200] [--only tiny]
 
 data/tiny is a Qwen2.5-VL taught from scratch to name the colour and the shape in a drawn picture; the other
-families' checkpoints are random. A few minutes on two cores.
+families' checkpoints are random. About six minutes on one core.
 """
 
 import argparse
@@ -101,7 +101,10 @@ def teach(model: PreTrainedModel, processor: ProcessorMixin, steps: int) -> None
         optimizer.zero_grad()
         if (step + 1) % 50 == 0 or step + 1 == steps:
             right = exact_match(model.eval(), processor, count=100)
-            print(f"step {step + 1}/{steps}  loss {loss:.4f}  held-out {right:.0%}  {time.time() - started:.0f} s", flush=True)
+            print(
+                f"step {step + 1}/{steps}  loss {loss:.4f}  held-out {right:.0%}  {time.time() - started:.0f} s",
+                flush=True,
+            )
 
 
 def make_taught(folder: Path, steps: int) -> None:
@@ -117,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent.parent / "data")
     parser.add_argument("--steps", type=int, default=1200, help="training steps of data/tiny")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", choices=["tiny", *UNTRAINED], help="make this one alone")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -14,10 +14,14 @@ COLOURS = {
     "purple": (140, 60, 180),
     "orange": (250, 140, 30),
 }
-SHAPES = ("circle", "square", "triangle", "star", "cross")
-BACKGROUNDS = ((255, 255, 255), (64, 64, 64))
+SHAPES = ("circle", "square", "triangle", "ring", "cross")
+BACKGROUND = (255, 255, 255)
 SIZES = ((84, 84), (112, 84), (84, 112), (96, 90))
 """Width and height; the last is no multiple of the model's 28 pixels, so that resizing takes part."""
+
+RADII = (28, 34)
+OFF_CENTRE = 4
+"""Little variation on purpose: a tower this small learns shapes slowly once they move and shrink more."""
 
 BIN_LETTERS = dict(zip(COLOURS, "DAFBEC", strict=True))
 BIN_NUMBERS = dict(zip(SHAPES, "42513", strict=True))
@@ -46,9 +50,9 @@ def draw_picture(rng: random.Random, colour: str | None = None, shape: str | Non
     colour = colour or rng.choice(tuple(COLOURS))
     shape = shape or rng.choice(SHAPES)
     width, height = rng.choice(SIZES)
-    image = Image.new("RGB", (width, height), rng.choice(BACKGROUNDS))
-    centre = (width // 2 + rng.randint(-6, 6), height // 2 + rng.randint(-6, 6))
-    _draw_shape(ImageDraw.Draw(image), shape, centre, rng.randint(24, 34), COLOURS[colour])
+    image = Image.new("RGB", (width, height), BACKGROUND)
+    x, y = (side // 2 + rng.randint(-OFF_CENTRE, OFF_CENTRE) for side in (width, height))
+    _draw_shape(ImageDraw.Draw(image), shape, (x, y), rng.randint(*RADII), COLOURS[colour])
     return Picture(image, colour, shape)
 
 
@@ -61,12 +65,11 @@ def _draw_shape(
         case "circle":
             canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
         case "square":
-            half = round(radius * 0.85)
-            canvas.rectangle((x - half, y - half, x + half, y + half), fill=fill)
+            canvas.rectangle((x - radius, y - radius, x + radius, y + radius), fill=fill)
         case "triangle":
             canvas.polygon(_corners(centre, [radius] * 3), fill=fill)
-        case "star":
-            canvas.polygon(_corners(centre, [radius, radius * 0.4] * 5), fill=fill)
+        case "ring":
+            canvas.ellipse((x - radius, y - radius, x + radius, y + radius), outline=fill, width=third)
         case "cross":
             canvas.rectangle((x - radius, y - third, x + radius, y + third), fill=fill)
             canvas.rectangle((x - third, y - radius, x + third, y + radius), fill=fill)
@@ -77,25 +80,25 @@ def _corners(centre: tuple[int, int], radii: list[float]) -> list[tuple[int, int
     x, y = centre
     angles = [2 * math.pi * index / len(radii) for index in range(len(radii))]
     return [
-        (round(x + r * math.sin(angle)), round(y - r * math.cos(angle)))
-        for r, angle in zip(radii, angles, strict=True)
+        (round(x + r * math.sin(angle)), round(y - r * math.cos(angle))) for r, angle in zip(radii, angles, strict=True)
     ]
 
 
 def ask_about(picture: Picture, rng: random.Random) -> tuple[str, str]:
-    """A question that the embedded checkpoint is taught to answer, and its answer."""
-    match rng.randrange(5):
-        case 0:
+    """A question that the embedded checkpoint is taught to answer, and its answer.
+
+    Repeating a bin's name teaches how such names are spelled, which has nothing to do with the picture; without it
+    the answers of the sample task are words that the checkpoint has learned never to say.
+    """
+    match rng.choices(("description", "shape", "colour", "repeat"), weights=(4, 3, 1, 2))[0]:
+        case "colour":
             question = rng.choice(("What colour is it?", "Which colour does it have?", "What color is it?"))
             return question, picture.colour
-        case 1:
+        case "shape":
             question = rng.choice(("What shape is it?", "Which shape is this?"))
             return question, picture.shape
-        case 2:
-            guess = rng.choice((picture.colour, rng.choice(tuple(COLOURS))))
-            return f"Is it {guess}?", "yes" if guess == picture.colour else "no"
-        case 3:
-            guess = rng.choice((picture.shape, rng.choice(SHAPES)))
-            return f"Is it a {guess}?", "yes" if guess == picture.shape else "no"
+        case "repeat":
+            words = f"bin {rng.choice('ABCDEF')}{rng.choice('12345')}"
+            return f"Please say {words}.", words
     question = rng.choice(("What is it?", "What is this?", "What do you see?", "What is in the picture?"))
     return question, picture.description

@@ -104,9 +104,9 @@ def _message_turns(row: dict, where: str, folder: Path) -> tuple[Turn, ...]:
 
 def _part(entry: object, place: str, folder: Path) -> Part:
     match entry:
-        case {"type": "text", "text": str(text)} if len(entry) == 2:
+        case {"type": "text", "text": str(text), **rest} if not rest:
             return Text(text)
-        case {"type": "image", "image": path} if len(entry) == 2:
+        case {"type": "image", "image": path, **rest} if not rest:
             return _image(path, place, folder)
     raise UserError(
         f'{place} has the part {entry!r}; known are {{"type": "text", "text": …}} and '

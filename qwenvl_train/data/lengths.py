@@ -19,7 +19,7 @@ class Lengths:
 
 
 def measure_all(
-    samples: Samples, renderer: Renderer, max_length: int | None, progress: Callable[[int, int], None]
+    samples: Samples, renderer: Renderer, max_length: int | None, progress: Callable[[int], None]
 ) -> Lengths:
     """Raises a UserError for the first row that is broken or longer than max_length."""
     table = np.empty((3, len(samples)), dtype=np.int32)
@@ -34,5 +34,5 @@ def measure_all(
                 "raise it, lower model.max_pixels, or leave the row out."
             )
         table[:, index] = layout.length, layout.supervised, len(layout.pictures)
-        progress(index + 1, len(samples))
+        progress(index + 1)
     return Lengths(*table)

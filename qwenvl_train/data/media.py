@@ -4,7 +4,6 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image as Pillow
 from PIL import ImageOps
 from torchvision.transforms.v2 import InterpolationMode
@@ -81,14 +80,6 @@ def patchify(pixels: np.ndarray, settings: PixelSettings) -> np.ndarray:
     p, m = settings.patch, settings.merge
     blocks = pixels.reshape(channels, height // (p * m), m, p, width // (p * m), m, p)
     return np.ascontiguousarray(blocks.transpose(1, 4, 2, 5, 0, 3, 6)).reshape(-1, channels * p * p)
-
-
-def unpatchify(patches: torch.Tensor, grid: tuple[int, int, int], settings: PixelSettings) -> np.ndarray:
-    """The inverse, as [H, W, C]: the very picture that the model sees."""
-    p, m = settings.patch, settings.merge
-    _, rows, columns = grid
-    blocks = patches.numpy().reshape(rows // m, columns // m, m, m, 3, p, p)
-    return blocks.transpose(0, 2, 5, 1, 3, 6, 4).reshape(rows * p, columns * p, 3)
 
 
 def _opened(path: str, where: str) -> Pillow.Image:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -14,13 +14,14 @@ class Source(Protocol):
     name: str
     folder: Path
     """Where relative picture paths start."""
-    format: str
+    format: Literal["auto", "llava", "messages"]
 
     def __len__(self) -> int: ...
 
     def line(self, index: int) -> int: ...
 
-    def row(self, index: int) -> dict: ...
+    def row(self, index: int) -> object:
+        """As it stands in the file; `formats` says whether it is a row at all."""
 
 
 class JsonLines:
@@ -35,7 +36,7 @@ class JsonLines:
     def line(self, index: int) -> int:
         return int(self._lines[index])
 
-    def row(self, index: int) -> dict:
+    def row(self, index: int) -> object:
         with self._path.open("rb") as file:
             file.seek(int(self._offsets[index]))
             return _parse(file.readline(), f"{self.name}:{self.line(index)}")
@@ -44,10 +45,10 @@ class JsonLines:
 class JsonArray:
     def __init__(self, path: Path, config: SourceConfig):
         self.name, self.folder, self.format = str(path), _media_root(path, config), config.format
-        rows = _parse(path.read_bytes(), self.name)
-        if not isinstance(rows, list):
-            raise UserError(f"{path} holds a JSON {type(rows).__name__}; a .json data file is one list of rows.")
-        self._rows = rows
+        self._rows: list[object] = _parse(path.read_bytes(), self.name)
+        if not isinstance(self._rows, list):
+            kind = type(self._rows).__name__
+            raise UserError(f"{path} holds a JSON {kind}; a .json data file is one list of rows.")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -55,7 +56,7 @@ class JsonArray:
     def line(self, index: int) -> int:
         return index + 1
 
-    def row(self, index: int) -> dict:
+    def row(self, index: int) -> object:
         return self._rows[index]
 
 
@@ -94,7 +95,7 @@ def _index_lines(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.array(offsets, dtype=np.int64), np.array(lines, dtype=np.int64)
 
 
-def _parse(raw: bytes, where: str) -> dict:
+def _parse(raw: bytes, where: str) -> Any:
     try:
         return json.loads(raw)
     except UnicodeDecodeError as error:

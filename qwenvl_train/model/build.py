@@ -5,6 +5,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 
 from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.checkpointing import use_checkpointing
@@ -14,11 +15,16 @@ from qwenvl_train.model.load import load_model
 
 
 def build_model(config: RunConfig, family: Family, processor, precision: str) -> PreTrainedModel | PeftModel:
+    if config.model.quantize == "nf4" and family.expert_weights:
+        raise UserError(
+            f"model.quantize=nf4 reaches linear layers, and the experts of {family.name} are none: "
+            "hardly any memory would be saved. Take model.quantize=none."
+        )
     model = load_model(config.model, precision)
     use_packed_forward(model, processor.image_processor)
     use_packed_attention(model)
     adapters = any(config.tuned(component) and config.adapted(component) for component in COMPONENTS)
-    use_checkpointing(model, family, config.train.checkpointing, reentrant=adapters and config.deepspeed.stage == 3)
+    use_checkpointing(model, _checkpointed(config, family), reentrant=adapters and config.deepspeed.stage == 3)
     # DeepSpeed keeps its own float32 copies, and cannot gather weights of mixed types.
     masters = config.deepspeed.stage == 0
     set_seed(config.seed)  # adapters start from random numbers
@@ -26,6 +32,13 @@ def build_model(config: RunConfig, family: Family, processor, precision: str) ->
     if masters:
         keep_masters(trained)
     return trained
+
+
+def _checkpointed(config: RunConfig, family: Family) -> list[str]:
+    """A tower that gets no gradients keeps no activations either, and has nothing to recompute."""
+    where = config.train.checkpointing
+    vision = [family.vision_path] if where in ("vision", "all") and config.tune_mm_vision else []
+    return vision + ([family.language_path] if where in ("llm", "all") else [])
 
 
 def keep_masters(model: torch.nn.Module) -> None:

@@ -1,22 +1,11 @@
 """Recomputing activations in the backward pass, for the vision tower and the language model separately."""
 
-from typing import Literal
-
+import torch
 from transformers import PreTrainedModel
 
-from qwenvl_train.families.family import Family
 
-
-def use_checkpointing(
-    model: PreTrainedModel, family: Family, where: Literal["none", "vision", "llm", "all"], reentrant: bool
-) -> None:
+def use_checkpointing(model: PreTrainedModel, paths: list[str], reentrant: bool) -> None:
     """`model` is the bare one. ZeRO-3 with adapters needs the reentrant kind (DeepSpeed pull request 8130)."""
-    paths = {
-        "none": (),
-        "vision": (family.vision_path,),
-        "llm": (family.language_path,),
-        "all": (family.vision_path, family.language_path),
-    }[where]
     for path in paths:
         part = model.get_submodule(path)
         part.gradient_checkpointing_enable({"use_reentrant": reentrant})
@@ -37,4 +26,4 @@ def _let_gradients_in(part: PreTrainedModel) -> None:
 
 
 def _is_plain_float(value: object) -> bool:
-    return hasattr(value, "is_floating_point") and value.is_floating_point() and value.is_leaf
+    return isinstance(value, torch.Tensor) and value.is_floating_point() and value.is_leaf

@@ -59,8 +59,8 @@ def select_trained(
         parameter.requires_grad_(full and parameter.is_floating_point())
     if "lora" in modes.values():
         adapted = [component for component in COMPONENTS if modes[component] == "lora"]
-        full = [component for component in COMPONENTS if modes[component] == "full"]
-        model = _with_adapters(model, family, config, adapted, full, float32_adapters)
+        whole = [component for component in COMPONENTS if modes[component] == "full"]
+        model = _with_adapters(model, family, config, adapted, whole, float32_adapters)
     for name, parameter in model.named_parameters():
         mode = modes[component_of(name, family)]
         expected = {"frozen": False, "full": not _is_shadow(name), "lora": "lora_" in name}[mode]
@@ -122,6 +122,7 @@ def _with_adapters(
         target_modules=_as_pattern(layers),
         target_parameters=experts or None,
         modules_to_save=[name for component in full for name in _whole_modules(model, family, component)] or None,
+        revision=config.model.revision,
         ensure_weight_tying="llm" in full and model.config.tie_word_embeddings,
     )
     adapted_model = get_peft_model(model, lora, autocast_adapter_dtype=float32_adapters)

@@ -27,6 +27,7 @@ class WandbRun:
     def __init__(self, config: WandbConfig, say: Callable[[str], None] = print) -> None:
         self._config = config
         self._say = say
+        self._mode()  # online without a login is told before anything else is done
 
     def start(self, run: RunInfo) -> None:
         import wandb

@@ -27,8 +27,11 @@ def publish(written: Path, checkpoints: Path, step: int, keep: int | None) -> Pa
 
 def saved(checkpoints: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
-    found = [path for path in checkpoints.glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=step_of)
+    return sorted(filter(is_checkpoint, checkpoints.glob("step-*")), key=step_of)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    return _NAME.fullmatch(folder.name) is not None and folder.is_dir()
 
 
 def step_of(checkpoint: Path) -> int:

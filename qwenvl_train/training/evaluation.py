@@ -18,8 +18,8 @@ def score(
 ) -> torch.Tensor:
     """[5] sums: loss, tokens, tokens right, samples right, samples. All but cu_seqlens are [1, T - 1], shifted.
 
-    A sample is right where every supervised token is the likeliest one given the true tokens before it: then,
-    and only then, is greedy generation word for word the expected answer.
+    A sample is right where every supervised token is the likeliest one given the true tokens before it: then, and
+    only then, does greedy generation give each of its answers word for word, after the true turns before it.
     """
     counted = labels != IGNORED
     wrong = (counted & ~is_top1.bool())[0]
@@ -71,7 +71,8 @@ def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Rendere
     finally:
         set_attention(below, NAME)
     words = processor.tokenizer.decode(produced[0, start:], skip_special_tokens=True)
-    asked = next(turn for turn in reversed(sample.turns) if turn.role == "user")
+    answered = max(index for index, turn in enumerate(sample.turns) if turn.train)
+    asked = sample.turns[answered - 1]
     return Answer(
         prompt="".join(part.text for part in asked.parts if isinstance(part, Text)),
         expected=processor.tokenizer.decode(ids[start:end], skip_special_tokens=True),

@@ -1,6 +1,7 @@
 """What a run leaves behind while it goes and when it ends; the trainer's hooks lead here."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ class Recorder:
     checkpoint: Path | None
     """The newest; at the start, the one that the run goes on from."""
     predictions: list[dict[str, Any]] = field(default_factory=list)
-    _last: dict[str, Any] = field(default_factory=dict)
 
     def start(self) -> None:
         if not self.writes:
@@ -39,8 +39,6 @@ class Recorder:
             reporter.start(self.info)
 
     def logged(self, row: dict[str, Any]) -> None:
-        if not is_evaluation(row):
-            self._last = row
         for reporter in self.reporters:
             reporter.log(row)
 
@@ -72,31 +70,35 @@ class Recorder:
         if self.writes:
             RunFolder(self.info.folder).write_predictions(rows)
 
-    def finish(self, status: str, reason: str | None = None) -> Path | None:
-        """The report's path, on the main process."""
+    def finish(self, status: str, totals: dict[str, float], reason: str | None = None) -> Path | None:
+        """`totals` are the meter's. The report's path, on the main process."""
         if not self.writes:
             return None
-        rows = read_metrics(self.info.folder)
-        evaluations = [row for row in rows if is_evaluation(row)]
-        best = min(evaluations, key=lambda row: (-row["eval_exact_match"], row["eval_loss"]), default=None)
+        evaluations = [row for row in read_metrics(self.info.folder) if is_evaluation(row)]
         summary = {
             "status": status,
             "reason": reason,
-            "steps": self._last.get("step", self.info.start_step),
-            "samples": self._last.get("samples", 0),
-            "tokens": self._last.get("tokens", 0),
-            "seconds": self._last.get("seconds", 0.0),
+            "steps": totals["step"],
+            "samples": totals["samples"],
+            "tokens": totals["tokens"],
+            "seconds": totals["seconds"],
             "metrics": {
-                "before": evaluations[0] if evaluations and evaluations[0]["step"] == 0 else None,
-                "after": evaluations[-1] if len(evaluations) > 1 else None,
+                "before": next((row for row in evaluations if row["step"] == 0), None),
+                "after": next((row for row in reversed(evaluations) if row["step"] > 0), None),
             },
-            "best": best,
+            "best": min(evaluations, key=_badness, default=None),
             "checkpoint": self.checkpoint,
         }
         RunFolder(self.info.folder).write_summary(summary)
         for reporter in self.reporters:
             reporter.finish(summary)
         return write_report(self.info.folder)
+
+
+def _badness(row: dict[str, Any]) -> tuple[float, float]:
+    """A loss that was no number is stored as null, and is the worst."""
+    loss = row["eval_loss"]
+    return -row["eval_exact_match"], math.inf if loss is None else loss
 
 
 def _is_sharded() -> bool:

@@ -1,5 +1,6 @@
 """Whether a run may go on from a checkpoint: only where what comes next is what would have come."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +8,21 @@ import yaml
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
-from qwenvl_train.training.checkpoint import saved
+from qwenvl_train.training.checkpoint import is_checkpoint, saved, step_of
 
 # These may change between the two parts of a run; any other key would bend its curve.
 FREE = (
-    "run_name", "output_dir", "data.workers", "data.eval", "train.eval_batch_size", "train.log_steps",
-    "train.eval_steps", "train.save_steps", "train.keep", "train.resume", "logging",
-)  # fmt: skip
+    "run_name",
+    "output_dir",
+    "data.workers",
+    "train.eval_batch_size",
+    "train.keep",
+    "train.resume",
+    "logging.wandb",
+)
 
 
-def checkpoint_to_resume(config: RunConfig, folder: Path) -> Path | None:
+def checkpoint_to_resume(config: RunConfig, folder: Path, processes: int) -> Path | None:
     checkpoints = saved(folder / "checkpoints")
     match config.train.resume:
         case "auto":
@@ -29,20 +35,29 @@ def checkpoint_to_resume(config: RunConfig, folder: Path) -> Path | None:
                     "choose another run_name, or train.resume=auto to go on."
                 )
         case path:
-            found = Path(path)
-            if not (found / "trainer_state.json").is_file():
-                raise UserError(f"train.resume: {found} is no checkpoint of this project (no trainer_state.json).")
+            found = Path(path).resolve()
+            if not is_checkpoint(found) or not (found / "trainer_state.json").is_file():
+                raise UserError(f"train.resume: {found} is no checkpoint of this project, which are called step-…")
+            later = [old.name for old in checkpoints if step_of(old) > step_of(found)]
+            if later:
+                raise UserError(
+                    f"train.resume: {folder} also holds the later {', '.join(later)}, which this run would mix with "
+                    "its own; choose another run_name for it."
+                )
     if found is not None:
-        _refuse_changes(config, found)
+        _refuse_changes(config, processes, found.parent.parent)
     return found
 
 
-def _refuse_changes(config: RunConfig, checkpoint: Path) -> None:
-    stored = checkpoint.parent.parent / "config.yaml"
-    if not stored.is_file():
+def _refuse_changes(config: RunConfig, processes: int, stored: Path) -> None:
+    if not (stored / "config.yaml").is_file():
         return
-    before = _flat(yaml.safe_load(stored.read_text(encoding="utf-8")))
+    before = _flat(yaml.safe_load((stored / "config.yaml").read_text(encoding="utf-8")))
     now = _flat(config.model_dump(mode="json"))
+    if (stored / "environment.json").is_file():
+        environment = json.loads((stored / "environment.json").read_text(encoding="utf-8"))
+        before["the number of processes"] = environment.get("processes", processes)
+        now["the number of processes"] = processes
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -50,7 +65,7 @@ def _refuse_changes(config: RunConfig, checkpoint: Path) -> None:
     ]
     if changed:
         raise UserError(
-            f"The run in {stored.parent} cannot go on with other settings: {'; '.join(changed)}. "
+            f"The run in {stored} cannot go on with other settings: {'; '.join(changed)}. "
             "Set them back, or choose another run_name."
         )
 

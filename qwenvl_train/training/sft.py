@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerControl
 from trl import SFTTrainer
 
 from qwenvl_train.batch import Batch
@@ -38,6 +38,8 @@ class Hooks:
 class VisionSFTTrainer(SFTTrainer):
     # The loss is divided by the tokens of the whole window, so the engine must not divide again by its length.
     loss_is_scaled_for_ga = True
+    optimizer: torch.optim.Optimizer | None
+    control: TrainerControl
 
     def __init__(
         self,
@@ -50,9 +52,9 @@ class VisionSFTTrainer(SFTTrainer):
         hooks: Hooks,
         **trainer: Any,
     ):
-        super().__init__(
-            data_collator=only_row, eval_dataset=trainer["train_dataset"] if eval_rows else None, **trainer
-        )
+        # The engine wants an eval_dataset where it is to evaluate; `evaluate` below reads eval_rows instead.
+        stand_in = trainer["train_dataset"] if eval_rows else None
+        super().__init__(data_collator=only_row, eval_dataset=stand_in, **trainer)
         self.remove_callback(PrinterCallback)
         # Makes the engine count the window's supervised tokens; the models declare that they cannot use the count,
         # but it is TRL's loss that does.

@@ -39,6 +39,7 @@ def run(composed: Composed) -> None:
     config = composed.config
     state = join_processes(config)
     precision = choose_precision(config)
+    reporters = _reporters(config, state)
 
     # What can be wrong with the user's input comes out here, before anything is written.
     family = load_family(config.model)
@@ -48,8 +49,10 @@ def run(composed: Composed) -> None:
     held_out, _ = _read(config.data.eval, "data.eval", renderer, config) if config.data.eval else (None, None)
     samples_per_step = config.train.batch_size * config.train.accumulation * state.num_processes
     steps = config.train.max_steps or math.ceil((config.train.epochs or 0) * len(samples) / samples_per_step)
+    if 1 <= config.train.warmup >= steps:
+        raise UserError(f"train.warmup={config.train.warmup:.0f} steps are not below the {steps} steps of this run.")
     folder = Path(config.output_dir) / agree(state, config.run_name or _new_name(composed.recipe))
-    checkpoint = checkpoint_to_resume(config, folder)
+    checkpoint = checkpoint_to_resume(config, folder, state.num_processes)
     start_step = step_of(checkpoint) if checkpoint else 0
 
     # ZeRO-3 shards the weights as they are read, so the trainer's arguments come before the model.
@@ -58,10 +61,9 @@ def run(composed: Composed) -> None:
     model = build_model(config, family, processor, precision)
     table = [row.as_dict() for row in component_table(model, family, config)]
     info = RunInfo(folder.name, folder, config.model_dump(mode="json"), table, steps, start_step)
-    recorder = Recorder(
-        info, state.is_main_process, _reporters(config, state), held_out, renderer, processor, checkpoint
-    )
+    recorder = Recorder(info, state.is_main_process, reporters, held_out, renderer, processor, checkpoint)
     stop = StopOnSignal()
+    place = (state.process_index, state.num_processes)
     rows = TrainRows(samples, renderer, config.train.batch_size, config.seed)
     meter = Meter(lengths, samples_per_step, config.seed, start_step, _seconds_before(folder, start_step))
     trainer = VisionSFTTrainer(
@@ -71,8 +73,7 @@ def run(composed: Composed) -> None:
         family=family,
         processing_class=processor,
         train_dataset=rows.as_dataset(steps * config.train.accumulation * state.num_processes),
-        eval_rows=held_out
-        and EvalRows(held_out, renderer, config.train.eval_batch_size, state.process_index, state.num_processes),
+        eval_rows=None if held_out is None else EvalRows(held_out, renderer, config.train.eval_batch_size, *place),
         meter=meter,
         checkpoints=folder / "checkpoints",
         hooks=Hooks(recorder.logged, recorder.evaluated, recorder.saved),
@@ -81,7 +82,7 @@ def run(composed: Composed) -> None:
     stop.accelerator = trainer.accelerator
 
     if state.is_main_process:
-        _open_folder(info, staging)
+        _open_folder(info, staging, state.num_processes)
         print(f"{family.name} from {config.model.path}, {precision}, {state.num_processes} process(es)")
         print(_about_data(samples, lengths, held_out, steps, samples_per_step))
         print_components(table)
@@ -90,16 +91,22 @@ def run(composed: Composed) -> None:
     meter.start()
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except UserError as error:
+        error.on_every_process = False
+        recorder.finish("failed", meter.totals(trainer.state.global_step), message_of(error))
+        raise
     except BaseException as error:
-        recorder.finish("failed", message_of(error) if isinstance(error, UserError) else repr(error))
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        recorder.finish(status, meter.totals(trainer.state.global_step), repr(error))
         raise
     finally:
         stop.restore()
         shutil.rmtree(staging, ignore_errors=True)
-    report = recorder.finish("interrupted" if stop.received else "done")
+    cut_short = stop.received is not None and trainer.state.global_step < steps
+    report = recorder.finish("interrupted" if cut_short else "done", meter.totals(trainer.state.global_step))
     if state.is_main_process:
         print(f"checkpoint  {recorder.checkpoint}\nreport      {report}")
-    if stop.received:
+    if stop.received is not None and cut_short:
         sys.exit(128 + stop.received)
 
 
@@ -108,9 +115,7 @@ def _read(sources: Sources, key: str, renderer: Renderer, config: RunConfig) -> 
     samples = Samples(sources, key)
     with Bar(console=console_on(), transient=True, disable=not sys.stdout.isatty()) as bar:
         task = bar.add_task(f"checking {key}", total=len(samples))
-        lengths = measure_all(
-            samples, renderer, config.data.max_length, lambda done, _: bar.update(task, completed=done)
-        )
+        lengths = measure_all(samples, renderer, config.data.max_length, lambda done: bar.update(task, completed=done))
     return samples, lengths
 
 
@@ -130,10 +135,11 @@ def _seconds_before(folder: Path, start_step: int) -> float:
     return rows[-1]["seconds"] if rows else 0.0
 
 
-def _open_folder(info: RunInfo, staging: Path) -> None:
+def _open_folder(info: RunInfo, staging: Path, processes: int) -> None:
     folder = RunFolder(info.folder)
     folder.write_config(info.config)
-    folder.write_environment([torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())])
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    folder.write_environment(gpus, processes)
     folder.write_components(info.components)
     folder.write_skipped()
     # What a killed run was writing is no checkpoint.
