@@ -63,25 +63,20 @@ def _draw_shape(
     third = radius // 3
     match shape:
         case "circle":
-            canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
+            small = round(radius * 0.8)  # else a circle and a square differ in a few pixels at the corners
+            canvas.ellipse((x - small, y - small, x + small, y + small), fill=fill)
         case "square":
             canvas.rectangle((x - radius, y - radius, x + radius, y + radius), fill=fill)
         case "triangle":
-            canvas.polygon(_corners(centre, [radius] * 3), fill=fill)
+            turns = (0, math.tau / 3, 2 * math.tau / 3)
+            canvas.polygon(
+                [(round(x + radius * math.sin(turn)), round(y - radius * math.cos(turn))) for turn in turns], fill=fill
+            )
         case "ring":
             canvas.ellipse((x - radius, y - radius, x + radius, y + radius), outline=fill, width=third)
         case "cross":
             canvas.rectangle((x - radius, y - third, x + radius, y + third), fill=fill)
             canvas.rectangle((x - third, y - radius, x + third, y + radius), fill=fill)
-
-
-def _corners(centre: tuple[int, int], radii: list[float]) -> list[tuple[int, int]]:
-    """Corners at equal angles from the top, rounded so that every platform draws the same pixels."""
-    x, y = centre
-    angles = [2 * math.pi * index / len(radii) for index in range(len(radii))]
-    return [
-        (round(x + r * math.sin(angle)), round(y - r * math.cos(angle))) for r, angle in zip(radii, angles, strict=True)
-    ]
 
 
 def ask_about(picture: Picture, rng: random.Random) -> tuple[str, str]:

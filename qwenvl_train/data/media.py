@@ -49,7 +49,7 @@ def measure(path: str, settings: PixelSettings, where: str) -> PictureSize:
     """From the file's header alone, without decoding."""
     with _opened(path, where) as picture:
         width, height = picture.size
-        if picture.getexif().get(_ORIENTATION) in _TURNED_BY_90:
+        if _orientation(picture) in _TURNED_BY_90:
             width, height = height, width
     factor = settings.patch * settings.merge
     try:
@@ -67,10 +67,11 @@ def load_patches(path: str, size: PictureSize, settings: PixelSettings, where: s
     """[patches, channels * patch * patch] uint8, in the order of Hugging Face's processor."""
     with _opened(path, where) as picture:
         try:
-            picture = ImageOps.exif_transpose(picture).convert("RGB")
+            upright = ImageOps.exif_transpose(picture) if _orientation(picture) != 1 else picture
+            decoded = upright.convert("RGB")
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(f"{where}: the picture {path} does not decode: {error}. Replace it.") from None
-    pixels = F.resize(F.pil_to_tensor(picture), list(size.resized), InterpolationMode.BICUBIC, antialias=True)
+    pixels = F.resize(F.pil_to_tensor(decoded), list(size.resized), InterpolationMode.BICUBIC, antialias=True)
     return patchify(pixels.numpy(), settings)
 
 
@@ -80,6 +81,12 @@ def patchify(pixels: np.ndarray, settings: PixelSettings) -> np.ndarray:
     p, m = settings.patch, settings.merge
     blocks = pixels.reshape(channels, height // (p * m), m, p, width // (p * m), m, p)
     return np.ascontiguousarray(blocks.transpose(1, 4, 2, 5, 0, 3, 6)).reshape(-1, channels * p * p)
+
+
+def _orientation(picture: Pillow.Image) -> int:
+    """As the header says it; asked outright, Pillow would decode a whole PNG to look for it behind the pixels."""
+    known = "exif" in picture.info or picture.format == "TIFF"
+    return picture.getexif().get(_ORIENTATION, 1) if known else 1
 
 
 def _opened(path: str, where: str) -> Pillow.Image:

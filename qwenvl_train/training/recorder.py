@@ -64,6 +64,8 @@ class Recorder:
                 "images": [image.path for image in sample.images],
                 "prompt": given.prompt,
                 "expected": given.expected,
+                "before": rows[index].get("before"),
+                "after": None,
                 "after" if step else "before": given.generated,
             }
         self.predictions = rows

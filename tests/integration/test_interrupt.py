@@ -1,0 +1,37 @@
+"""A run that is told to stop saves first, and goes on from there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import conversation
+from tests.run import rows, summary
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_with_a_checkpoint(number, code, write_rows, checkpoints, pictures, tmp_path):
+    data = write_rows([conversation(("user", [pictures[0], "What?"]), ("assistant", ["Red."]))])
+    command = [
+        sys.executable, "-m", "qwenvl_train", "tune_mm_mlp=true", f"model.path={checkpoints['qwen2_5_vl']}",
+        f"data.train={data}", "data.workers=0", "train.max_steps=100000", "train.log_steps=1", "train.batch_size=1",
+        "train.accumulation=1", f"output_dir={tmp_path}", "run_name=r", "logging.wandb.mode=disabled",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    metrics = tmp_path / "r" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 3):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == code, process.stderr.read().decode()
+    told = summary(tmp_path / "r")
+    assert told["status"] == "interrupted"
+    assert told["checkpoint"].endswith(f"step-{told['steps']}")
+    state = json.loads((tmp_path / "r" / "checkpoints" / f"step-{told['steps']}" / "trainer_state.json").read_text())
+    assert state["global_step"] == told["steps"] >= rows(tmp_path / "r")[-1]["step"]
