@@ -1,6 +1,5 @@
 """The model of a run: loaded, its forward pass packed, its components frozen, trained or adapted."""
 
-import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 
@@ -20,18 +19,14 @@ def build_model(config: RunConfig, family: Family, processor, precision: str) ->
             f"model.quantize=nf4 reaches linear layers, and the experts of {family.name} are none: "
             "hardly any memory would be saved. Take model.quantize=none."
         )
-    model = load_model(config.model, precision)
+    model = load_model(config.model, family, precision)
     use_packed_forward(model, processor.image_processor)
     use_packed_attention(model)
     adapters = any(config.tuned(component) and config.adapted(component) for component in COMPONENTS)
     use_checkpointing(model, _checkpointed(config, family), reentrant=adapters and config.deepspeed.stage == 3)
-    # DeepSpeed keeps its own float32 copies, and cannot gather weights of mixed types.
-    masters = config.deepspeed.stage == 0
     set_seed(config.seed)  # adapters start from random numbers
-    trained = select_trained(model, family, config, float32_adapters=masters)
-    if masters:
-        keep_masters(trained)
-    return trained
+    # DeepSpeed cannot gather weights of mixed types.
+    return select_trained(model, family, config, float32_adapters=config.deepspeed.stage == 0)
 
 
 def _checkpointed(config: RunConfig, family: Family) -> list[str]:
@@ -39,13 +34,6 @@ def _checkpointed(config: RunConfig, family: Family) -> list[str]:
     where = config.train.checkpointing
     vision = [family.vision_path] if where in ("vision", "all") and config.tune_mm_vision else []
     return vision + ([family.language_path] if where in ("llm", "all") else [])
-
-
-def keep_masters(model: torch.nn.Module) -> None:
-    """What is trained stays in float32, since small updates would vanish in half precision; autocast computes in it."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
 
 
 def bare(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -46,7 +46,7 @@ def load_processor(config: ModelConfig):
     return processor
 
 
-def load_model(config: ModelConfig, precision: str) -> PreTrainedModel:
+def load_model(config: ModelConfig, family: Family, precision: str) -> PreTrainedModel:
     quantization = None
     if config.quantize == "nf4":
         quantization = BitsAndBytesConfig(
@@ -55,15 +55,20 @@ def load_model(config: ModelConfig, precision: str) -> PreTrainedModel:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=DTYPES[precision],
             # Only the language model: the vision side is small and loses most.
-            llm_int8_skip_modules=["visual", "lm_head"],
+            llm_int8_skip_modules=[family.vision_path, "lm_head"],
         )
-    return _read(
+    model = _read(
         config,
         AutoModelForImageTextToText,
         dtype=DTYPES[precision],
         attn_implementation="sdpa",
         **({"quantization_config": quantization} if quantization else {}),
     )
+    for module in model.modules():
+        # On some CPUs bitsandbytes repacks weights for inference at the first evaluation, and cannot train them then.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def _read(config: ModelConfig, auto_class, **options):

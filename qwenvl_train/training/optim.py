@@ -41,6 +41,13 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.
             return AdamW8bit(groups, **options)
 
 
+def keep_masters(model: torch.nn.Module) -> None:
+    """What is trained stays in float32, since small updates would vanish in half precision; autocast computes in it."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
 def _decays(name: str, parameter: torch.nn.Parameter) -> bool:
     """Matrices decay; norms and biases, which are vectors, do not. ZeRO-3 keeps the true shape aside."""
     return len(getattr(parameter, "ds_shape", parameter.shape)) > 1

@@ -23,7 +23,7 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.training.checkpoint import publish
 from qwenvl_train.training.evaluation import metrics, score
 from qwenvl_train.training.meter import Meter
-from qwenvl_train.training.optim import build_optimizer, parameter_groups
+from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class VisionSFTTrainer(SFTTrainer):
         stand_in = trainer["train_dataset"] if eval_rows else None
         super().__init__(data_collator=only_row, eval_dataset=stand_in, **trainer)
         self.remove_callback(PrinterCallback)
+        if not self.is_deepspeed_enabled:  # which keeps float32 copies of its own
+            keep_masters(self.model)  # only now, since TRL casts what is trained on a 4-bit model to bf16
         # Makes the engine count the window's supervised tokens; the models declare that they cannot use the count,
         # but it is TRL's loss that does.
         self.model_accepts_loss_kwargs = True
