@@ -14,11 +14,7 @@ from qwenvl_train.model.load import load_model
 
 
 def build_model(config: RunConfig, family: Family, processor, precision: str) -> PreTrainedModel | PeftModel:
-    if config.model.quantize == "nf4" and family.expert_weights:
-        raise UserError(
-            f"model.quantize=nf4 reaches linear layers, and the experts of {family.name} are none: "
-            "hardly any memory would be saved. Take model.quantize=none."
-        )
+    refuse_what_experts_cannot(config, family)
     model = load_model(config.model, family, precision)
     use_packed_forward(model, processor.image_processor)
     use_packed_attention(model)
@@ -27,6 +23,20 @@ def build_model(config: RunConfig, family: Family, processor, precision: str) ->
     set_seed(config.seed)  # adapters start from random numbers
     # DeepSpeed cannot gather weights of mixed types.
     return select_trained(model, family, config, float32_adapters=config.deepspeed.stage == 0)
+
+
+def refuse_what_experts_cannot(config: RunConfig, family: Family) -> None:
+    if family.expert_weights and config.model.quantize == "nf4":
+        raise UserError(
+            f"model.quantize=nf4 reaches linear layers, and the experts of {family.name} are none: "
+            "hardly any memory would be saved. Take model.quantize=none."
+        )
+    if family.expert_weights and config.deepspeed.stage == 3:
+        # 5.23 leaves out the transposition of published expert weights on its ZeRO-3 path.
+        raise UserError(
+            f"deepspeed=zero3 cannot load {family.name}: transformers does not translate its expert weights there. "
+            "Take deepspeed=zero2."
+        )
 
 
 def _checkpointed(config: RunConfig, family: Family) -> list[str]:

@@ -9,10 +9,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from qwenvl_train.data.collate import collate
 from qwenvl_train.data.formats import to_sample
 from qwenvl_train.data.render import Renderer
+from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_model
 from qwenvl_train.model.attention import use_packed_attention
-from qwenvl_train.model.build import bare
+from qwenvl_train.model.build import bare, refuse_what_experts_cannot
 from qwenvl_train.model.components import COMPONENTS, component_of, component_table, linear_layers, select_trained
 from qwenvl_train.model.forward import use_packed_forward
 from tests.conftest import conversation
@@ -157,5 +158,16 @@ def test_a_saved_adapter_holds_merger_and_adapters_only_and_loads_again(model_ty
     use_packed_forward(bare(again), processor.image_processor)
     use_packed_attention(bare(again))
     with torch.no_grad():
-        # Measured worst case: see tolerance
+        # Measured worst case over families: 0.0
         assert abs(loss_of(again, batch) - loss_of(model.eval(), batch)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"model.quantize": "nf4"}, "quantize=none"), ({"deepspeed.stage": 3}, "deepspeed=zero2")],
+)
+def test_what_experts_cannot_is_refused(settings, words):
+    config = run_config(**settings)
+    refuse_what_experts_cannot(config, FAMILIES["qwen3_vl"])
+    with pytest.raises(UserError, match=words):
+        refuse_what_experts_cannot(config, FAMILIES["qwen3_vl_moe"])
