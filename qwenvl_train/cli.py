@@ -101,8 +101,8 @@ def _prepare_environment() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Threads that spin while they wait make a run on a busy machine up to 40 times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin long while they wait make a run on a busy machine many times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     _quieten_libraries()
 
 

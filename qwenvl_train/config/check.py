@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 from qwenvl_train.config.options import recipe_files
 from qwenvl_train.config.schema import Component, RunConfig
@@ -71,6 +72,13 @@ def quantized_weights_stay_frozen(config: RunConfig, given: frozenset[str]) -> L
             "model.quantize=nf4: 4-bit weights cannot be trained in full; "
             "train through adapters (lora.llm=true) or freeze the language model (tune_mm_llm=false)"
         )
+
+
+def quantized_models_have_adapters(config: RunConfig, given: frozenset[str]) -> Lines:
+    """transformers trains a model with 4-bit weights only where it is wrapped in adapters."""
+    adapted = any(config.tuned(component) and config.adapted(component) for component in get_args(Component))
+    if config.model.quantize == "nf4" and not config.tuned("llm") and not adapted:
+        yield "model.quantize=nf4 needs a component with adapters; set lora.mlp=true, say, or model.quantize=none"
 
 
 def quantized_weights_are_not_sharded(config: RunConfig, given: frozenset[str]) -> Lines:
@@ -159,6 +167,7 @@ RULES: tuple[Rule, ...] = (
     warmup_ends_within_training,
     pixel_limits_are_ordered,
     quantized_weights_stay_frozen,
+    quantized_models_have_adapters,
     quantized_weights_are_not_sharded,
     bitsandbytes_is_installed,
     resumed_checkpoint_exists,

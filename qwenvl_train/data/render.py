@@ -4,6 +4,7 @@ Labels follow from construction: what stands in a trained answer, and its end-of
 for, so words in a user's text can neither start a supervised span nor become a placeholder.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +18,9 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 
 IGNORED = -100
+
+# What gives a conversation its shape is written by `layout` alone.
+_CONTROL = re.compile(r"(<\|(?:im_start|im_end|endoftext|vision_start|vision_end|vision_pad|image_pad|video_pad)\|>)")
 
 
 @dataclass(frozen=True)
@@ -106,17 +110,23 @@ class Renderer:
         return (Turn("system", (Text(self.family.default_system),), train=False), *sample.turns)
 
     def _encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
+        """Control tokens in a sample's words are words; the rest of the vocabulary, boxes included, is itself."""
+        as_published, as_words = self._tokenizers
+        return [
+            token
+            for index, piece in enumerate(_CONTROL.split(text))
+            for token in (as_words if index % 2 else as_published).encode(piece, add_special_tokens=False).ids
+        ]
 
     @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        tokenizer = Tokenizer.from_str(self._backend)
-        # '<|image_pad|>' in a user's words is then plain text, not a placeholder.
-        tokenizer.encode_special_tokens = True
-        return tokenizer
+    def _tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        as_published, as_words = Tokenizer.from_str(self._backend), Tokenizer.from_str(self._backend)
+        as_words.encode_special_tokens = True
+        return as_published, as_words
 
     def __getstate__(self) -> dict:
-        return {key: value for key, value in self.__dict__.items() if key != "_tokenizer"}
+        """Workers build their own tokenizers."""
+        return {key: value for key, value in self.__dict__.items() if key != "_tokenizers"}
 
 
 def _check_template(processor, family: Family, where: str) -> None:

@@ -52,9 +52,9 @@ def use_packed_forward(model: PreTrainedModel, image_processor) -> None:
         if real:
             embeddings = embeddings.masked_scatter(places[..., None].expand_as(embeddings), features)
         else:
-            embeddings = embeddings + 0 * features.sum()
+            embeddings = embeddings + (0 * features).sum()
             if deepstack is not None:
-                embeddings = embeddings + 0 * sum(level.sum() for level in deepstack)
+                embeddings = embeddings + sum((0 * level).sum() for level in deepstack)
         extra = {}
         if deepstack is not None and real:
             extra = {"visual_pos_masks": places, "deepstack_visual_embeds": deepstack}

@@ -80,8 +80,8 @@ class RunFolder:
         text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
         write_text_atomic(self.path / "config.yaml", text)
 
-    def write_environment(self, gpus: list[str], processes: int) -> None:
-        write_json_atomic(self.path / "environment.json", environment(gpus, processes))
+    def write_environment(self, gpus: list[str], run: Row) -> None:
+        write_json_atomic(self.path / "environment.json", environment(gpus, run))
 
     def write_components(self, rows: list[Row]) -> None:
         write_json_atomic(self.path / "components.json", rows)
@@ -98,14 +98,14 @@ class RunFolder:
         write_json_lines_atomic(self.path / "skipped.jsonl", rows)
 
 
-def environment(gpus: list[str], processes: int) -> Row:
-    """What somebody needs to repeat the run; the caller names the GPUs, since only torch can."""
+def environment(gpus: list[str], run: Row) -> Row:
+    """What somebody needs to repeat the run; the caller names the GPUs, since only torch can, and facts of the run."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "checkout": checkout(Path(qwenvl_train.__file__).parent),
-        "processes": processes,
+        "run": run,
         "hardware": {
             "cpu": _cpu_model(),
             "cores": os.cpu_count(),

@@ -66,8 +66,10 @@ def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Rendere
     # A cache grows token by token, which the packed attention does not serve.
     set_attention(below, "sdpa")
     try:
-        budget = min(512, end - start + 32)
-        produced = model.generate(**inputs, max_new_tokens=budget, do_sample=False, synced_gpus=synced)
+        budget = min(256, end - start + 32)
+        # Published generation configs bring a repetition penalty, which is not greedy.
+        greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
+        produced = model.generate(**inputs, max_new_tokens=budget, synced_gpus=synced, **greedy)
     finally:
         set_attention(below, NAME)
     words = processor.tokenizer.decode(produced[0, start:], skip_special_tokens=True)

@@ -1,14 +1,18 @@
 """A run that is told to stop (Ctrl-C, or a scheduler's SIGTERM) ends its step, saves, and then goes."""
 
 import signal
+import time
 from types import FrameType
 
 from accelerate import Accelerator
 from transformers import TrainerCallback
 
+# Launchers pass a signal on that the terminal or the scheduler has already sent to everyone.
+ECHO_SECONDS = 5.0
+
 
 class StopOnSignal(TrainerCallback):
-    """A second signal stops at once, as the user then means it."""
+    """A signal that comes later again stops at once, as the user then means it."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -16,8 +20,11 @@ class StopOnSignal(TrainerCallback):
         self._previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        self.restore()
+        if self.received is None:
+            self.received, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since > ECHO_SECONDS:
+            self.restore()
+            signal.raise_signal(number)
 
     def restore(self) -> None:
         for number, handler in self._previous.items():
@@ -32,6 +39,3 @@ class StopOnSignal(TrainerCallback):
             self.received = self.received or signal.SIGTERM
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
-
-    def on_train_end(self, args, state, control, **_) -> None:
-        self.restore()

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -20,7 +21,8 @@ def join_processes(config: RunConfig) -> PartialState:
         os.environ |= {
             "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
         }  # fmt: skip
-    state = PartialState(cpu=not torch.cuda.is_available())
+    # The main process may be busy for long with a report or generated answers.
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=1))
     if config.deepspeed.stage:
         import deepspeed
 

@@ -22,7 +22,8 @@ FREE = (
 )
 
 
-def checkpoint_to_resume(config: RunConfig, folder: Path, processes: int) -> Path | None:
+def checkpoint_to_resume(config: RunConfig, folder: Path, facts: dict[str, Any]) -> Path | None:
+    """`facts` are what the configuration does not tell, but the curve depends on; stored in environment.json."""
     checkpoints = saved(folder / "checkpoints")
     match config.train.resume:
         case "auto":
@@ -45,23 +46,23 @@ def checkpoint_to_resume(config: RunConfig, folder: Path, processes: int) -> Pat
                     "its own; choose another run_name for it."
                 )
     if found is not None:
-        _refuse_changes(config, processes, found.parent.parent)
+        _refuse_changes(config, facts, found.parent.parent)
     return found
 
 
-def _refuse_changes(config: RunConfig, processes: int, stored: Path) -> None:
+def _refuse_changes(config: RunConfig, facts: dict[str, Any], stored: Path) -> None:
     if not (stored / "config.yaml").is_file():
         return
     before = _flat(yaml.safe_load((stored / "config.yaml").read_text(encoding="utf-8")))
     now = _flat(config.model_dump(mode="json"))
     if (stored / "environment.json").is_file():
         environment = json.loads((stored / "environment.json").read_text(encoding="utf-8"))
-        before["the number of processes"] = environment.get("processes", processes)
-        now["the number of processes"] = processes
+        before |= environment["run"]
+        now |= facts
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(FREE)
+        if before.get(key) != now.get(key) and not f"{key}.".startswith(tuple(f"{free}." for free in FREE))
     ]
     if changed:
         raise UserError(

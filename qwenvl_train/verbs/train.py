@@ -23,7 +23,7 @@ from qwenvl_train.model.load import load_family, load_processor
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.metrics import MetricsFile, read_metrics
 from qwenvl_train.reporting.progress import Progress, console_on, print_components
-from qwenvl_train.reporting.reporter import Reporter, RunInfo
+from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo
 from qwenvl_train.reporting.wandb import WandbRun
 from qwenvl_train.training.arguments import sft_arguments
 from qwenvl_train.training.checkpoint import step_of
@@ -52,7 +52,14 @@ def run(composed: Composed) -> None:
     if 1 <= config.train.warmup >= steps:
         raise UserError(f"train.warmup={config.train.warmup:.0f} steps are not below the {steps} steps of this run.")
     folder = Path(config.output_dir) / agree(state, config.run_name or _new_name(composed.recipe))
-    checkpoint = checkpoint_to_resume(config, folder, state.num_processes)
+    facts = {
+        "processes": state.num_processes,
+        "precision_used": precision,
+        "samples": len(samples),
+        "tokens": int(lengths.tokens.sum()),
+    }
+    found = agree(state, str(checkpoint_to_resume(config, folder, facts) or ""))
+    checkpoint = Path(found) if found else None
     start_step = step_of(checkpoint) if checkpoint else 0
 
     # ZeRO-3 shards the weights as they are read, so the trainer's arguments come before the model.
@@ -82,7 +89,7 @@ def run(composed: Composed) -> None:
     stop.accelerator = trainer.accelerator
 
     if state.is_main_process:
-        _open_folder(info, staging, state.num_processes)
+        _open_folder(info, staging, facts)
         print(f"{family.name} from {config.model.path}, {precision}, {state.num_processes} process(es)")
         print(_about_data(samples, lengths, held_out, steps, samples_per_step))
         print_components(table)
@@ -92,20 +99,22 @@ def run(composed: Composed) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except UserError as error:
+        stop.restore()
         error.on_every_process = False
         recorder.finish("failed", meter.totals(trainer.state.global_step), message_of(error))
         raise
     except BaseException as error:
+        stop.restore()
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         recorder.finish(status, meter.totals(trainer.state.global_step), repr(error))
         raise
-    finally:
-        stop.restore()
-        shutil.rmtree(staging, ignore_errors=True)
     cut_short = stop.received is not None and trainer.state.global_step < steps
     report = recorder.finish("interrupted" if cut_short else "done", meter.totals(trainer.state.global_step))
     if state.is_main_process:
+        shutil.rmtree(staging, ignore_errors=True)
         print(f"checkpoint  {recorder.checkpoint}\nreport      {report}")
+    state.wait_for_everyone()  # a launcher that sees one process end in a hurry ends the others
+    stop.restore()
     if stop.received is not None and cut_short:
         sys.exit(128 + stop.received)
 
@@ -135,11 +144,11 @@ def _seconds_before(folder: Path, start_step: int) -> float:
     return rows[-1]["seconds"] if rows else 0.0
 
 
-def _open_folder(info: RunInfo, staging: Path, processes: int) -> None:
+def _open_folder(info: RunInfo, staging: Path, facts: Row) -> None:
     folder = RunFolder(info.folder)
     folder.write_config(info.config)
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    folder.write_environment(gpus, processes)
+    folder.write_environment(gpus, facts)
     folder.write_components(info.components)
     folder.write_skipped()
     # What a killed run was writing is no checkpoint.

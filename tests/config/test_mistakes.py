@@ -84,6 +84,7 @@ def test_a_mistake_is_named(words, line):
         ([LORA, "train.warmup=9", "train.max_steps=9"], "train.warmup=9 must be below train.max_steps=9"),
         ([LORA, "model.min_pixels=9", "model.max_pixels=8"], "model.min_pixels=9 is above model.max_pixels=8"),
         (["+recipe=sft_full", "model.quantize=nf4"], "4-bit weights cannot be trained in full"),
+        (["+recipe=sft_projector", "model.quantize=nf4"], "needs a component with adapters"),
         (["+recipe=sft_qlora", "deepspeed=zero3"], "deepspeed=zero3 cannot shard 4-bit weights"),
         ([LORA, "train.resume=nowhere"], "train.resume=nowhere: must be auto, never, or a checkpoint folder"),
         ([LORA, "run_name=a/b"], "run_name=a/b: must be the name of one folder"),
@@ -127,7 +128,7 @@ def test_a_given_key_without_effect_is_named(key, words):
         [LORA, "model.path=hub/name", "model.revision=main"],
         [LORA, "train.resume=."],
         [LORA, "train.warmup=8", "train.max_steps=9"],
-        ["+recipe=sft_projector", "model.quantize=nf4"],
+        ["+recipe=sft_projector", "model.quantize=nf4", "lora.mlp=true"],
     ],
 )
 def test_what_has_an_effect_or_asks_for_nothing_is_accepted(words):

@@ -63,6 +63,15 @@ def test_placeholders_in_words_stay_words(model_type, words, renderers, pictures
     assert spans(layout, tokenizer) == [f"{words}<|im_end|>"]
 
 
+def test_grounding_tokens_are_themselves(model_type, renderers):
+    renderer, tokenizer = renderers[model_type]
+    answer = "<|object_ref_start|>cat<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>"
+    layout = renderer.layout(to_sample(conversation(("user", ["Where?"]), ("assistant", [answer])), "r", 1, Path("/")))
+    supervised = layout.labels[layout.labels != IGNORED].tolist()
+    assert supervised == tokenizer(f"{answer}<|im_end|>")["input_ids"]
+    assert tokenizer.convert_tokens_to_ids("<|box_start|>") in supervised
+
+
 def test_the_answer_starts_where_generation_would(model_type, renderers):
     """An answer that begins with a line break must not merge with the one that ends its header."""
     renderer, tokenizer = renderers[model_type]

@@ -41,7 +41,5 @@ def test_pictures_of_other_rows_teach_nothing(tmp_path):
         row["image"] = image
     shuffled = tmp_path / "shuffled.jsonl"
     shuffled.write_text("".join(json.dumps(row) + "\n" for row in read), encoding="utf-8")
-    folder = train(
-        tmp_path, "+recipe=sft_lora", f"data.train={shuffled}", "data=shapes", "train.epochs=4", "logging.predictions=0"
-    )
+    folder = train(tmp_path, "+recipe=sft_lora", f"data.train={shuffled}", "data=shapes", "logging.predictions=0")
     assert rows(folder, "eval_loss")[-1]["eval_exact_match"] <= 0.15

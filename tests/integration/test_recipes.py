@@ -9,13 +9,19 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from qwenvl_train.config.options import recipe_files
 from tests.run import rows, summary, train
 
+# bf16 is what runs on GPUs: weights of two types under autocast, also in evaluation and generation.
+BF16 = [(recipe, "bf16") for recipe in ("sft_full", "sft_lora", "sft_qlora")]
+RUNS = [(recipe, "auto") for recipe in sorted(recipe_files())] + BF16
 
-@pytest.fixture(scope="module", params=sorted(recipe_files()))
+
+@pytest.fixture(scope="module", params=RUNS, ids="-".join)
 def two_steps(request, tmp_path_factory):
-    if request.param == "sft_qlora":
+    recipe, precision = request.param
+    if recipe == "sft_qlora":
         pytest.importorskip("bitsandbytes")
-    output = tmp_path_factory.mktemp(request.param)
-    settings = (f"+recipe={request.param}", "train.max_steps=2", "train.log_steps=1", "train.save_steps=1")
+    output = tmp_path_factory.mktemp(recipe)
+    short = ("train.max_steps=2", "train.eval_steps=null", "train.log_steps=1", "train.save_steps=1")
+    settings = (f"+recipe={recipe}", f"train.precision={precision}", *short)
     return train(output, *settings, "train.eval_batch_size=30", "logging.predictions=2")
 
 

@@ -68,10 +68,10 @@ def test_recomputing_activations_changes_nothing(model_type, checkpoints, uneven
 
 
 @pytest.mark.parametrize("recipe", ["sft_full", "sft_lora"])
-def test_a_resumed_run_continues_the_same_curve(recipe, checkpoints, uneven, tmp_path):
+def test_a_resumed_run_continues_the_same_curve(recipe, model_type, checkpoints, uneven, tmp_path):
     settings = (
         f"+recipe={recipe}",
-        f"model.path={checkpoints['qwen2_5_vl']}",
+        f"model.path={checkpoints[model_type]}",
         f"data.train={uneven}",
         "train.batch_size=2",
         "train.accumulation=2",
