@@ -74,6 +74,8 @@ def _run_verb(verb: str, arguments: list[str]) -> None:
     match verb:
         case "train":
             composed = compose(arguments)
+            if sys.stderr.isatty():
+                print("loading libraries …", file=sys.stderr)
             from qwenvl_train.verbs import train
 
             train.run(composed)
@@ -110,6 +112,7 @@ def _quieten_libraries() -> None:
     """What libraries say of themselves at import, and of their own coming versions, is not for our users."""
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category)
+    warnings.filterwarnings("ignore", message="This DataLoader will create")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
 

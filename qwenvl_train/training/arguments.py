@@ -28,7 +28,7 @@ def sft_arguments(config: RunConfig, staging: Path, steps: int, precision: str, 
         fp16=precision == "fp16",
         gradient_checkpointing=False,  # model/checkpointing.py sets it per component
         router_aux_loss_coef=0.0,  # a mean per forward pass would make the gradient depend on how a batch is cut
-        logging_steps=train.log_steps,
+        logging_steps=min(train.log_steps, steps),
         logging_first_step=True,
         eval_strategy="steps" if config.data.eval else "no",
         eval_steps=train.eval_steps or steps,

@@ -61,6 +61,12 @@ def run(composed: Composed) -> None:
     found = agree(state, str(checkpoint_to_resume(config, folder, facts) or ""))
     checkpoint = Path(found) if found else None
     start_step = step_of(checkpoint) if checkpoint else 0
+    if state.is_main_process and checkpoint:
+        print(f"{folder.name} goes on from {checkpoint}, step {start_step} of {steps}")
+    if start_step >= steps:
+        if state.is_main_process:
+            print("nothing is left to do: this run is finished")
+        return
 
     # ZeRO-3 shards the weights as they are read, so the trainer's arguments come before the model.
     staging = folder / ".staging"
@@ -113,6 +119,8 @@ def run(composed: Composed) -> None:
     if state.is_main_process:
         shutil.rmtree(staging, ignore_errors=True)
         print(f"checkpoint  {recorder.checkpoint}\nreport      {report}")
+        if cut_short:
+            print(f"to go on: the same command with run_name={folder.name}")
     state.wait_for_everyone()  # a launcher that sees one process end in a hurry ends the others
     stop.restore()
     if stop.received is not None and cut_short:
