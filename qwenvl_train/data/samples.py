@@ -1,24 +1,129 @@
-"""All samples of data.train or data.eval as one sequence, read from their files when asked for."""
+"""All samples of data.train or data.eval as one sequence, read from their sources when asked for."""
 
+import hashlib
+import os
 from bisect import bisect_right
+from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 
 from qwenvl_train.config.schema import SourceConfig
-from qwenvl_train.data.formats import to_sample
+from qwenvl_train.data.formats import Detected, detect, to_sample
+from qwenvl_train.data.locate import Locator
 from qwenvl_train.data.sample import Sample
-from qwenvl_train.data.sources import open_source
+from qwenvl_train.data.sources.opening import open_sources
+from qwenvl_train.data.sources.source import Source
+from qwenvl_train.errors import UserError
+
+_TRIED = 1000
+"""How many broken rows may stand before the one that tells a source's format; after that, each row tells its own."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The samples of one entry of the configuration, from `start` up to and without `stop`."""
+
+    config: SourceConfig
+    start: int
+    stop: int
 
 
 class Samples:
-    def __init__(self, configs: tuple[SourceConfig, ...], key: str):
-        self.sources = [open_source(config, key) for config in configs]
-        self._ends = list(accumulate(len(source) for source in self.sources))
+    def __init__(self, configs: tuple[SourceConfig, ...], key: str, allow_remote: bool, cache: Path):
+        opened = [open_sources(config, key, cache) for config in configs]
+        self.sources = [source for sources in opened for source in sources]
+        self._configs = [config for config, sources in zip(configs, opened, strict=True) for _ in sources]
+        self._locators = [
+            make_locator(source.folder, config, key, allow_remote, cache)
+            for source, config in zip(self.sources, self._configs, strict=True)
+        ]
+        self._ends = list(accumulate(map(len, self.sources)))
+        self._formats: dict[int, Detected | None] = {}
+        sources = list(accumulate(map(len, opened), initial=0))
+        self._entries = list(map(range, sources, sources[1:]))
+        """The sources of each entry."""
+        stops = [self._ends[entry.stop - 1] for entry in self._entries]
+        self.groups = tuple(map(Group, configs, [0, *stops], stops))
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Sample:
-        which = bisect_right(self._ends, index)
+        which, row = self._locate(index)
         source = self.sources[which]
-        row = index - (self._ends[which - 1] if which else 0)
-        return to_sample(source.row(row), source.name, source.line(row), source.folder, source.format)
+        raw = source.row(row)
+        detected = self._format(which) or detect(raw, _where(source, row))
+        return to_sample(raw, source.name, source.line(row), self._locators[which], detected.format)
+
+    def place(self, index: int) -> tuple[str, int]:
+        """Source and line."""
+        which, row = self._locate(index)
+        return self.sources[which].name, self.sources[which].line(row)
+
+    def names(self) -> list[str]:
+        return [source.name for source in self.sources]
+
+    def fingerprint(self) -> str:
+        """Of all that decides what the samples are, except for the media files that they name."""
+        digest = hashlib.sha256()
+        for source, config, locator in zip(self.sources, self._configs, self._locators, strict=True):
+            read_as = (config.format, str(locator.folder), locator.fenced, locator.allow_remote)
+            digest.update(repr((source.name, source.fingerprint(), read_as)).encode())
+        return digest.hexdigest()
+
+    def describe(self) -> list[str]:
+        """For each source its name, its rows, and their format with the reason; like files of a folder in one line."""
+        lines = []
+        for group, entry in zip(self.groups, self._entries, strict=True):
+            formats = {self._format(which) for which in entry}
+            if len(entry) > 1 and len(formats) == 1:
+                what = f"{group.config.path}: {len(entry)} files,"
+                lines.append(_described(what, group.stop - group.start, *formats))
+            else:
+                lines += [
+                    _described(f"{self.sources[which].name}:", len(self.sources[which]), self._format(which))
+                    for which in entry
+                ]
+        return lines
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Which source, and which of its rows."""
+        which = bisect_right(self._ends, index)
+        return which, int(index) - (self._ends[which - 1] if which else 0)
+
+    def _format(self, which: int) -> Detected | None:
+        """Told by the first row that tells one; None where the rows at the head of the source are all broken."""
+        if which not in self._formats:
+            config = self._configs[which]
+            forced = None if config.format == "auto" else Detected(config.format, f"{config.format}: as its entry says")
+            self._formats[which] = forced or _first_format(self.sources[which])
+        return self._formats[which]
+
+
+def _first_format(source: Source) -> Detected | None:
+    for row in range(min(len(source), _TRIED)):
+        try:
+            return detect(source.row(row), _where(source, row))
+        except UserError:
+            # The row's own error is raised when the row is asked for.
+            continue
+    return None
+
+
+def _where(source: Source, row: int) -> str:
+    return f"{source.name}:{source.line(row)}"
+
+
+def _described(what: str, rows: int, detected: Detected | None) -> str:
+    counted = f"{rows:,} {'row' if rows == 1 else 'rows'}"
+    return f"{what} {counted}, {detected.reason if detected else 'in no known format at its beginning'}"
+
+
+def make_locator(folder: Path, config: SourceConfig, key: str, allow_remote: bool, cache: Path) -> Locator:
+    """`folder` is where the rows lie."""
+    if config.media_root is None:
+        return Locator(folder=folder, fenced=False, allow_remote=allow_remote, cache=cache)
+    root = Path(os.path.expanduser(config.media_root)).absolute()
+    if not root.is_dir():
+        raise UserError(f"{key}: media_root {root} of {config.path} is not a folder.")
+    return Locator(folder=root, fenced=True, allow_remote=allow_remote, cache=cache)

@@ -1,0 +1,6 @@
+"""Rows as users bring them become Samples."""
+
+from qwenvl_train.data.formats.convert import to_sample
+from qwenvl_train.data.formats.detect import Detected, detect
+
+__all__ = ["Detected", "detect", "to_sample"]

@@ -1,0 +1,69 @@
+"""Which format a row is in."""
+
+from dataclasses import dataclass
+
+from qwenvl_train.data.formats.keys import misspelt, present
+from qwenvl_train.data.locate import shown
+from qwenvl_train.errors import UserError
+
+# The first rule whose keys a row has counts: a preference row has those of another format as well.
+_RULES = (
+    ("preference", ("chosen", "rejected")),
+    ("preference", ("rejected_response",)),
+    ("preference", ("rejected_messages",)),
+    ("sharegpt", ("conversations", "images")),
+    ("sharegpt", ("conversations", "videos")),
+    ("sharegpt", ("conversations", "system")),
+    ("sharegpt", ("conversations", "tools")),
+    ("llava", ("conversations",)),
+    ("messages", ("messages",)),
+    ("prompt_completion", ("prompt", "completion")),
+    ("query_response", ("query", "response")),
+    ("instruction", ("instruction", "output")),
+)
+_NEEDED = (
+    "'conversations', 'messages', 'prompt' and 'completion', 'query' and 'response', 'instruction' and 'output', "
+    "or a question with 'chosen' and 'rejected'"
+)
+
+
+@dataclass(frozen=True)
+class Detected:
+    format: str
+    reason: str
+    """For people."""
+
+
+def detect(row: object, where: str) -> Detected:
+    columns = present(as_row(row, where))
+    for format, keys in _RULES:
+        if all(key in columns for key in keys):
+            return Detected(format, f"{format}: rows have {_quoted(keys)}{_turn_keys(columns[keys[0]])}")
+    raise UserError(
+        f"{where} has the keys {', '.join(map(str, columns))}; a row needs {_NEEDED}."
+        + misspelt(columns, {key for _, keys in _RULES for key in keys})
+    )
+
+
+def as_row(row: object, where: str) -> dict:
+    match row:
+        case dict():
+            return row
+        case list():
+            raise UserError(
+                f"{where} is a list; write each row on its own, since data.packing lays several end to end."
+            )
+    raise UserError(f"{where} is {shown(row)}; a row is an object.")
+
+
+def _turn_keys(value: object) -> str:
+    match value:
+        case [{"from": _, "value": _}, *_]:
+            return " with 'from' and 'value'"
+        case [{"role": _, "content": _}, *_]:
+            return " with 'role' and 'content'"
+    return ""
+
+
+def _quoted(keys: tuple[str, ...]) -> str:
+    return " and ".join(repr(key) for key in keys)

@@ -1,0 +1,39 @@
+"""The keys of rows, turns and parts: which are there, and which one a misspelt key meant."""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from qwenvl_train.config.options import nearest
+from qwenvl_train.errors import UserError
+
+MEDIA = ("image", "images", "video", "videos")
+REJECTING = ("chosen", "rejected", "rejected_response", "rejected_messages", "rejected_images", "rejected_videos")
+COLUMNS = {
+    *MEDIA,
+    *REJECTING,
+    *("id", "conversations", "messages", "system", "tools", "objects", "add_vision_id"),
+    *("prompt", "completion", "query", "response", "history", "instruction", "input", "output"),
+}
+
+
+def present(given: dict) -> dict[str, Any]:
+    """A key without a value is as good as absent: table files give every row the keys of all."""
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def refuse_unknown(given: Iterable[str], known: Collection[str], place: str) -> None:
+    for key in given:
+        if key not in known:
+            meant = nearest(str(key), known)
+            raise UserError(
+                f"{place} has the unknown key {key!r}; "
+                + (f"did you mean {meant!r}?" if meant else f"known are {', '.join(sorted(known))}.")
+            )
+
+
+def misspelt(row: dict, meant: Collection[str]) -> str:
+    """A sentence on the first unknown column whose name is close to one of these; empty without one."""
+    for key in row:
+        if key not in COLUMNS and (near := nearest(str(key), meant)):
+            return f" Is the column {key!r} meant as {near!r}?"
+    return ""

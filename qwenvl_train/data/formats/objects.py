@@ -1,0 +1,125 @@
+"""Boxes and points of a row, and the marks in its text that stand for them."""
+
+import re
+
+from qwenvl_train.data.formats.keys import present, refuse_unknown
+from qwenvl_train.data.locate import shown
+from qwenvl_train.data.sample import Coordinates, Listing, Part, Reference, Region
+from qwenvl_train.errors import UserError
+
+MARK = re.compile(r"<(bbox|ref-object|objects)>")
+
+
+class Objects:
+    """A row's column `objects`: names and regions, used up in the order of their marks."""
+
+    def __init__(self, value: object, where: str):
+        self.where = where
+        place = f"{where}, objects"
+        if not isinstance(value, dict):
+            raise UserError(f"{place} is {shown(value)}; give an object with 'ref' and 'bbox'.")
+        columns = present(value)
+        refuse_unknown(columns, ("ref", "bbox", "image_id", "bbox_type"), place)
+        if columns.get("bbox_type", "real") != "real":
+            kind = shown(columns["bbox_type"])
+            raise UserError(f"{place}: bbox_type is {kind}; give boxes in pixels of the original picture.")
+        self.names, boxes, images = (
+            _list(columns.get(key, []), f"{place}, {key}") for key in ("ref", "bbox", "image_id")
+        )
+        if "image_id" in columns and len(images) != len(boxes):
+            raise UserError(f"{place} has {len(boxes)} boxes, but {len(images)} image_id; every box needs one.")
+        for name in self.names:
+            if not isinstance(name, str):
+                raise UserError(f"{place}: the name {shown(name)} is no text.")
+        self.boxes = [coordinates(box, f"{place}, box {number}") for number, box in enumerate(boxes, start=1)]
+        self.images = [picture(image, place) for image in images]
+        self.read = {"bbox": 0, "ref-object": 0, "objects": 0}
+        self._name = ""
+
+    def part(self, mark: str) -> list[Part]:
+        """What the next mark of this kind stands for; nothing where there are more marks than objects."""
+        index = self.read[mark]
+        self.read[mark] += 1
+        match mark:
+            case "ref-object" if index < len(self.names):
+                self._name = self.names[index]
+                return [Reference(self._name)]
+            case "bbox" if index < len(self.boxes):
+                return [Coordinates(self._region(index, self._name))]
+            case "objects":
+                return [Listing(tuple(self._region(index, "") for index in range(len(self.boxes))))]
+        return []
+
+    def check(self) -> None:
+        marks, names, boxes = self.read, len(self.names), len(self.boxes)
+        if marks["objects"]:
+            if marks["bbox"] or marks["ref-object"]:
+                raise UserError(
+                    f"{self.where}: <objects> lists every box; it cannot stand beside <bbox> or <ref-object>."
+                )
+            if not boxes or names != boxes:
+                raise UserError(
+                    f"{self.where}: <objects> needs boxes with a name each, but there are {boxes} bbox and {names} ref."
+                )
+        elif marks["bbox"] != boxes:
+            raise UserError(
+                f"{self.where} has {marks['bbox']} <bbox> but {boxes} boxes in objects; every box needs one <bbox>."
+            )
+        elif marks["ref-object"] != names and (marks["ref-object"] or names != boxes):
+            raise UserError(
+                f"{self.where} has {marks['ref-object']} <ref-object> but {names} names in objects; "
+                "every name needs one <ref-object>."
+            )
+
+    def _region(self, index: int, name: str) -> Region:
+        """The name before the mark, or else the one beside the box."""
+        if not name and len(self.names) == len(self.boxes):
+            name = self.names[index]
+        return Region(self.boxes[index], name, self.images[index] if self.images else 0)
+
+
+def listing(value: object, image: int, place: str) -> Listing:
+    """A typed part's list of `{"bbox_2d": […], "label": …}` and `{"point_2d": […], "label": …}`."""
+    entries = _list(value, f"{place}, objects")
+    if not entries:
+        raise UserError(f"{place} lists no objects; write the answer in words.")
+    return Listing(tuple(_listed(entry, image, f"{place}, object {n}") for n, entry in enumerate(entries, start=1)))
+
+
+def _listed(entry: object, image: int, place: str) -> Region:
+    match present(entry) if isinstance(entry, dict) else {}:
+        case {"bbox_2d": [_, _, _, _] as numbers, "label": str(label), **rest} if not rest:
+            pass
+        case {"point_2d": [_, _] as numbers, "label": str(label), **rest} if not rest:
+            pass
+        case _:
+            raise UserError(
+                f'{place} is {shown(entry)}; expected is {{"bbox_2d": [x1, y1, x2, y2], "label": …}} '
+                'or {"point_2d": [x, y], "label": …}.'
+            )
+    return Region(coordinates(numbers, place), label, image)
+
+
+def coordinates(value: object, place: str) -> tuple[float, ...]:
+    """Whether they lie in the picture is checked where its size is known."""
+    numbers = value if isinstance(value, list | tuple) else []
+    if len(numbers) not in (2, 4):
+        raise UserError(f"{place} is {shown(value)}; a box is [x1, y1, x2, y2] and a point [x, y].")
+    for number in numbers:
+        if not isinstance(number, int | float) or isinstance(number, bool) or not abs(number) < 2**31:
+            raise UserError(f"{place} is {shown(value)}; {shown(number)} is no coordinate.")
+    if len(numbers) == 4 and (numbers[0] > numbers[2] or numbers[1] > numbers[3]):
+        raise UserError(f"{place} is {shown(value)}; a box goes from its left top to its right bottom corner.")
+    return tuple(float(number) for number in numbers)
+
+
+def picture(value: object, place: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UserError(f"{place}: {shown(value)} is no number of a picture; they are counted from 0.")
+    return value
+
+
+def _list(value: object, place: str) -> list:
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{place} is {shown(value)}; give a list.")
+    return list(value)

@@ -1,0 +1,123 @@
+"""Pictures and clips with their options, as typed parts and columns give them."""
+
+from dataclasses import fields
+from typing import Any
+
+from qwenvl_train.data.formats.keys import present, refuse_unknown
+from qwenvl_train.data.locate import Locator, shown
+from qwenvl_train.data.sample import Image, Limits, Sampling, Video, given
+from qwenvl_train.errors import UserError
+
+# Where the file stands, by the kind of part.
+CONTENT = {
+    "image": ("image", "image_url", "url", "path", "base64"),
+    "video": ("video", "video_url", "url", "path"),
+}
+_KINDS = {
+    "text": "text",
+    "image": "image",
+    "image_url": "image",
+    "video": "video",
+    "video_url": "video",
+    "objects": "objects",
+}
+_LIMITS = tuple(field.name for field in fields(Limits))
+_SAMPLING = tuple(field.name for field in fields(Sampling))
+_REAL = ("fps", "video_start", "video_end")
+# What chooses frames has nothing to choose in a list of frames.
+_OF_FILES = ("nframes", "min_frames", "max_frames", "video_start", "video_end")
+
+
+def kind_of(part: dict, place: str) -> str:
+    """By its type, else by the key that tells."""
+    if "type" in part:
+        name = part["type"]
+        kind = _KINDS.get(name) if isinstance(name, str) else None
+    else:
+        kind = next((_KINDS[key] for key in ("objects", *_KINDS) if key in part), None)
+    if kind is None:
+        raise UserError(f"{place} has the part {shown(part)}; a part is one of {', '.join(_KINDS)}.")
+    return kind
+
+
+def opened(kind: str, part: dict, place: str) -> tuple[object, dict]:
+    """A picture's or clip's content, or None where the part has none, and its options."""
+    keys = [key for key in CONTENT[kind] if key in part]
+    if len(keys) > 1:
+        raise UserError(f"{place}: {' and '.join(keys)} both name the file; keep one of them.")
+    options = {key: value for key, value in part.items() if key not in ("type", *keys)}
+    if not keys:
+        return None, options
+    content = part[keys[0]]
+    match keys[0]:
+        case "image_url" | "video_url" if isinstance(content, dict):
+            content = present(content)
+            refuse_unknown(content, ("url", "detail"), f"{place}, {keys[0]}")
+            if content.get("detail", "auto") != "auto":
+                raise UserError(
+                    f"{place}: detail is {shown(content['detail'])}, which only OpenAI reads; give max_pixels."
+                )
+            content = content.get("url")
+        case "base64" if isinstance(content, str):
+            content = f"data:;base64,{content}"
+    return content, options
+
+
+def image(content: object, options: dict, locator: Locator, place: str) -> Image:
+    refuse_unknown(options, _LIMITS, f"{place}: the picture")
+    return Image(locator.locate(content, place), _limits(options, place))
+
+
+def video(content: object, options: dict, locator: Locator, place: str) -> Video:
+    frames = isinstance(content, list | tuple)
+    refuse_unknown(options, (*_LIMITS, *_SAMPLING, *(("sample_fps",) if frames else ())), f"{place}: the clip")
+    _one_of(("fps", "sample_fps"), options, place)
+    options = {("fps" if key == "sample_fps" else key): value for key, value in options.items()}
+    limits, sampling = _limits(options, place), _sampling(options, place)
+    if not isinstance(content, list | tuple):
+        return Video(locator.locate(content, place), limits, sampling)
+    if not content:
+        raise UserError(f"{place}: the clip is a list of frames, and empty.")
+    for key in _OF_FILES:
+        if key in options:
+            raise UserError(f"{place}: {key} has no effect on a list of frames; all of them are taken.")
+    return Video(tuple(locator.locate(frame, place) for frame in content), limits, sampling)
+
+
+def _limits(options: dict, place: str) -> Limits:
+    limits = Limits(**{key: _number(options[key], key, place) for key in _LIMITS if key in options})
+    if (limits.resized_height is None) != (limits.resized_width is None):
+        raise UserError(f"{place}: resized_height and resized_width are given together.")
+    for key in ("min_pixels", "max_pixels"):
+        _one_of((key, "resized_height"), options, place)
+    _in_order("min_pixels", "max_pixels", given(limits), place)
+    return limits
+
+
+def _sampling(options: dict, place: str) -> Sampling:
+    sampling = Sampling(**{key: _number(options[key], key, place) for key in _SAMPLING if key in options})
+    for key in ("fps", "min_frames", "max_frames"):
+        _one_of((key, "nframes"), options, place)
+    _in_order("min_frames", "max_frames", given(sampling), place)
+    if sampling.video_end is not None and (sampling.video_start or 0) >= sampling.video_end:
+        raise UserError(f"{place}: video_start is {sampling.video_start}, not before video_end, {sampling.video_end}.")
+    return sampling
+
+
+def _number(value: Any, key: str, place: str) -> Any:
+    """A table file writes whole numbers as 1.0 where some rows have none."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53
+    if not number or (value == 0 and key != "video_start") or (key not in _REAL and value != int(value)):
+        kind = "seconds from 0 on" if key == "video_start" else "a number above 0"
+        raise UserError(f"{place}: {key} is {shown(value)}; give {kind if key in _REAL else 'a whole number above 0'}.")
+    return float(value) if key in _REAL else int(value)
+
+
+def _one_of(keys: tuple[str, str], options: dict, place: str) -> None:
+    if all(key in options for key in keys):
+        raise UserError(f"{place}: {keys[0]} and {keys[1]} exclude each other; keep one of them.")
+
+
+def _in_order(low: str, high: str, values: dict, place: str) -> None:
+    if low in values and high in values and values[low] > values[high]:
+        raise UserError(f"{place}: {low} is {values[low]}, above {high}, which is {values[high]}.")

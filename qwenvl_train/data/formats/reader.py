@@ -1,0 +1,170 @@
+"""From a row's words to parts: what stands where a mark is, and whether every mark has its due."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+
+from qwenvl_train.data.formats.columns import Column
+from qwenvl_train.data.formats.keys import MEDIA, misspelt, present, refuse_unknown
+from qwenvl_train.data.formats.objects import MARK, Objects, listing, picture
+from qwenvl_train.data.formats.parts import CONTENT, image, kind_of, opened, video
+from qwenvl_train.data.formats.turns import Said
+from qwenvl_train.data.locate import Locator, shown
+from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Text, Turn, Video
+from qwenvl_train.errors import UserError
+
+# The line break beside a mark belongs to it: the published template has none there.
+_MEDIA_MARK = re.compile(r"(?:\r?\n)?<(image|video)>(?:\r?\n)?")
+_PLURAL = {"image": "pictures", "video": "clips"}
+
+
+class Reader:
+    """Reads the turns of one row, in their order."""
+
+    def __init__(self, row: dict, where: str, locator: Locator):
+        self._row, self._where, self._locator = row, where, locator
+        self._columns = {kind: Column(row, kind, where) for kind in _PLURAL}
+        self._conversation = row.get("conversations") is not None
+        self._objects = Objects(row["objects"] or {}, where) if "objects" in row else None
+        self._unplaced = where if self._objects and self._objects.boxes and not self._objects.images else ""
+        """Where regions are given without saying in which picture."""
+
+    @cached_property
+    def _marked(self) -> bool:
+        """Whether <image> stands for a picture; without any such column, other formats may speak of it in words."""
+        return self._conversation or any(key in self._row for key in MEDIA) or bool(misspelt(self._row, MEDIA))
+
+    def turn(self, said: Said) -> Turn:
+        if isinstance(said.content, str):
+            parts = list(self._words(said.content, said))
+        else:
+            parts = [part for entry in said.content for part in self._part(entry, said)]
+        if said.calls:
+            parts.append(Text(("\n" if said.content else "") + "\n".join(said.calls)))
+        if said.role == "assistant" and any(isinstance(part, Image | Video) for part in parts):
+            raise UserError(f"{said.place}: an answer holds a picture or clip; the model writes words only.")
+        return Turn(said.role, tuple(parts), train=said.role == "assistant" and said.train is not False)
+
+    def settle(self, turns: list[Turn], rejected: list[Turn]) -> list[Turn]:
+        """When all turns are read: nothing may be left over or missing."""
+        if any(isinstance(part, Image | Video) for turn in rejected for part in turn.parts):
+            raise UserError(f"{self._where}: the rejected turns hold a picture or clip; only the shared ones can.")
+        columns = self._columns.values()
+        own = any(isinstance(part, Image | Video) for turn in turns for part in turn.parts)
+        if not (self._conversation or own or any(column.marks or column.spelt for column in columns)):
+            turns = self._in_front(turns)
+        for column in columns:
+            if not column.settled:
+                raise UserError(self._mismatch(column))
+        if self._objects:
+            self._objects.check()
+        self._check_regions(
+            [part for turn in turns for part in turn.parts], [p for turn in rejected for p in turn.parts]
+        )
+        return turns
+
+    def _words(self, text: str, said: Said) -> Iterator[Part]:
+        # An answer's words are never placeholders.
+        marked = said.role != "assistant" and _MEDIA_MARK.search(text) and self._marked
+        # Odd pieces are the kinds of the marks between the others.
+        for index, piece in enumerate(_MEDIA_MARK.split(text) if marked else [text]):
+            if index % 2:
+                yield from self._from_column(piece, None, {}, said.place)
+            else:
+                yield from self._grounded(piece)
+
+    def _grounded(self, text: str) -> Iterator[Part]:
+        for index, piece in enumerate([text] if self._objects is None else MARK.split(text)):
+            if index % 2 and self._objects:
+                yield from self._objects.part(piece)
+            elif piece:
+                yield Text(piece)
+
+    def _part(self, entry: object, said: Said) -> Iterator[Part]:
+        if not isinstance(entry, dict):
+            raise UserError(f"{said.place} has the part {shown(entry)}; a part is an object with a 'type'.")
+        part = present(entry)
+        match kind_of(part, said.place):
+            case "text":
+                yield from self._typed_text(part, said)
+            case "objects":
+                refuse_unknown(part, ("type", "objects", "image"), said.place)
+                if "image" not in part:
+                    self._unplaced = said.place
+                yield listing(part.get("objects"), picture(part.get("image", 0), said.place), said.place)
+            case kind:
+                content, options = opened(kind, part, said.place)
+                if content is None:
+                    index = options.pop("index", None)
+                    index = None if index is None else picture(index, said.place)
+                    yield from self._from_column(kind, index, options, said.place)
+                else:
+                    yield self._medium(kind, content, options, said.place)
+
+    def _typed_text(self, part: dict, said: Said) -> Iterator[Part]:
+        refuse_unknown(part, ("type", "text"), f"{said.place}: the text")
+        text = part.get("text")
+        if not isinstance(text, str):
+            raise UserError(f"{said.place} has a part of text, but its text is {shown(text)}.")
+        if said.role != "assistant":
+            for column in self._columns.values():
+                column.spelt |= f"<{column.kind}>" in text
+        yield from self._grounded(text)
+
+    def _from_column(self, kind: str, index: int | None, options: dict, place: str) -> Iterator[Media]:
+        entry = self._columns[kind].take(index)
+        if isinstance(entry, dict) and not entry.keys() <= {"bytes", "path"}:
+            content, own = opened(kind, present(entry), place)
+            if content is None:
+                raise UserError(f"{place}: {shown(entry)} names no file under {', '.join(CONTENT[kind])}.")
+            yield self._medium(kind, content, {**own, **options}, place)
+        elif entry is not None:
+            yield self._medium(kind, entry, options, place)
+
+    def _medium(self, kind: str, content: object, options: dict, place: str) -> Media:
+        return (image if kind == "image" else video)(content, options, self._locator, place)
+
+    def _in_front(self, turns: list[Turn]) -> list[Turn]:
+        """Without any mark, pictures and clips come before the first question."""
+        first = next(index for index, turn in enumerate(turns) if turn.role == "user")
+        media = [
+            medium
+            for kind, column in self._columns.items()
+            for _ in column.entries
+            for medium in self._from_column(kind, None, {}, self._where)
+        ]
+        question = replace(turns[first], parts=(*media, *turns[first].parts))
+        return [*turns[:first], question, *turns[first + 1 :]]
+
+    def _mismatch(self, column: Column) -> str:
+        kind, listed = column.kind, len(column.entries)
+        told = f"{self._where} has {column.marks} <{kind}> in its questions but {listed} {_PLURAL[kind]} beside them; "
+        told += f"each needs one <{kind}> where it belongs."
+        if column.spelt:
+            told += f' In a typed part <{kind}> is plain text; write {{"type": "{kind}"}} there.'
+        if not listed:
+            told += misspelt(self._row, MEDIA)
+        elif kind == "video" and column.marks == 1:
+            told += " A clip given as frames is a list of them within the list of clips."
+        return told
+
+    def _check_regions(self, parts: list[Part], rejected: list[Part]) -> None:
+        pictures = sum(isinstance(part, Image) for part in parts)
+        regions = [
+            region
+            for part in parts + rejected
+            for region in (
+                part.regions if isinstance(part, Listing) else (part.region,) if isinstance(part, Coordinates) else ()
+            )
+        ]
+        if self._unplaced and pictures != 1:
+            raise UserError(
+                f"{self._unplaced} has regions and {pictures} pictures; "
+                "say with image_id (in a typed part: image) in which one each lies, counted from 0."
+            )
+        for region in regions:
+            if region.image >= pictures:
+                raise UserError(
+                    f"{self._where} has a region in picture {region.image}, but {pictures} pictures, counted from 0."
+                )

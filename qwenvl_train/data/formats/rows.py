@@ -1,0 +1,145 @@
+"""The formats: where each keeps its turns."""
+
+from dataclasses import replace
+
+from qwenvl_train.data.formats.keys import REJECTING, misspelt
+from qwenvl_train.data.formats.turns import Said, check_order, column_turns, listed_turns
+from qwenvl_train.data.locate import shown
+from qwenvl_train.errors import UserError
+
+# Where a format keeps its turns or its question, and the answer where that lies apart.
+_COLUMNS = {
+    "llava": ("conversations", None),
+    "sharegpt": ("conversations", None),
+    "messages": ("messages", None),
+    "prompt_completion": ("prompt", "completion"),
+    "query_response": ("query", "response"),
+    "instruction": ("instruction", "output"),
+}
+
+
+def read_turns(row: dict, format: str, where: str) -> tuple[list[Said], list[Said]]:
+    """All turns, in an order that makes a conversation, and in a preference row those of the rejected answer."""
+    if format == "preference":
+        return _preference(row, where)
+    for key in REJECTING:
+        if row.get(key):
+            raise UserError(f"{where} has {key!r}, which the format {format} does not read; set format: preference.")
+    question, answer = _COLUMNS[format]
+    for key in filter(None, (question, answer)):
+        if key not in row:
+            raise UserError(
+                f"{where} has no {key!r}, which the format {format} needs; keep rows of one format in a file, "
+                f"or set its format.{misspelt(row, [key])}"
+            )
+    turns = _asked(row, question, where)
+    turns += column_turns(row, answer, "assistant", where) if answer else []
+    check_order(turns)
+    return turns, []
+
+
+def _asked(row: dict, key: str, where: str) -> list[Said]:
+    """The turns before the answer, or all of them where the answer does not lie apart."""
+    match key:
+        case "conversations" | "messages":
+            turns = listed_turns(row, key, where)
+        case "prompt":
+            # Answers in a prompt are context, as everywhere with this format.
+            turns = [
+                replace(turn, train=False) if turn.train is None else turn
+                for turn in column_turns(row, key, "user", where)
+            ]
+        case "query":
+            turns = [*_history(row, where), Said("user", _text(row, key, where), f"{where}, {key}")]
+        case "instruction":
+            words = [text for text in (_text(row, key, where), _text(row, "input", where)) if text]
+            turns = [*_history(row, where), Said("user", "\n".join(words), f"{where}, {key}")]
+    return _with_system(row, turns, where)
+
+
+def _with_system(row: dict, turns: list[Said], where: str) -> list[Said]:
+    # Files with a system column leave it empty where a row has none.
+    if not row.get("system"):
+        return turns
+    if turns[0].role == "system":
+        raise UserError(f"{turns[0].place} is a system turn, and the row has a column 'system' too; keep one of them.")
+    return [Said("system", _text(row, "system", where), f"{where}, system"), *turns]
+
+
+def _history(row: dict, where: str) -> list[Said]:
+    turns: list[Said] = []
+    history = row.get("history", [])
+    if not isinstance(history, list):
+        raise UserError(f"{where}: 'history' is {shown(history)}; give a list of questions with their answers.")
+    for number, pair in enumerate(history, start=1):
+        place = f"{where}, history {number}"
+        if not isinstance(pair, list | tuple) or [type(text) for text in pair] != [str, str]:
+            raise UserError(f"{place} is {shown(pair)}; give a question and its answer as a list of two texts.")
+        turns += [Said("user", pair[0], place), Said("assistant", pair[1], place)]
+    return turns
+
+
+def _text(row: dict, key: str, where: str) -> str:
+    value = row.get(key, "")
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {key!r} is {shown(value)}; give text.")
+    return value
+
+
+def _preference(row: dict, where: str) -> tuple[list[Said], list[Said]]:
+    for key in ("rejected_images", "rejected_videos"):
+        if row.get(key):
+            raise UserError(f"{where} has {key!r}; both answers of a preference row share their pictures and clips.")
+    asked, chosen, rejected = _pair(row, where)
+    check_order(asked + chosen)
+    check_order(asked + rejected)
+    wrong = [turn for turn in asked if turn.train] + [turn for turn in chosen + rejected if turn.train is False]
+    if wrong:
+        raise UserError(
+            f"{wrong[0].place}: a preference row compares its two answers; leave train, loss and weight out."
+        )
+    return [replace(turn, train=False) for turn in asked] + chosen, rejected
+
+
+def _pair(row: dict, where: str) -> tuple[list[Said], list[Said], list[Said]]:
+    """The turns that are shared, the chosen and the rejected ones."""
+    if "rejected_response" in row:
+        turns = read_turns({key: row[key] for key in row if key not in REJECTING}, _format_of(row, where), where)[0]
+        return turns[:-1], turns[-1:], column_turns(row, "rejected_response", "assistant", where)
+    if "rejected_messages" in row:
+        rejected = column_turns(row, "rejected_messages", "assistant", where)
+        return _parted(row, listed_turns(row, "messages", where), rejected, where)
+    chosen, rejected = (column_turns(row, key, "assistant", where) for key in ("chosen", "rejected"))
+    if chosen[0].role != "assistant":
+        return _parted(row, chosen, rejected, where)
+    return _asked(row, _COLUMNS[_format_of(row, where)][0], where), chosen, rejected
+
+
+def _format_of(row: dict, where: str) -> str:
+    """The format that the question of a preference row is in."""
+    for format, (question, _) in _COLUMNS.items():
+        if question in row:
+            return format
+    raise UserError(f"{where} has two answers, but no question; give 'prompt', 'messages' or 'conversations'.")
+
+
+def _parted(
+    row: dict, chosen: list[Said], rejected: list[Said], where: str
+) -> tuple[list[Said], list[Said], list[Said]]:
+    """Two whole conversations share their beginning."""
+    same = [one == other for one, other in zip(_words(chosen), _words(rejected), strict=False)]
+    shared = same.index(False) if False in same else len(same)
+    if shared == min(len(chosen), len(rejected)) or chosen[shared].role != "assistant":
+        raise UserError(
+            f"{where}: the chosen and the rejected conversation must be the same up to an answer and differ there; "
+            f"these share their first {shared} turns."
+        )
+    if "prompt" in row:
+        prompt = column_turns(row, "prompt", "user", where)
+        if _words(prompt) != _words(chosen[:shared])[-len(prompt) :]:
+            raise UserError(f"{where}: 'prompt' is not the question in 'chosen' and 'rejected'; leave it out.")
+    return _with_system(row, chosen[:shared], where), chosen[shared:], rejected[shared:]
+
+
+def _words(turns: list[Said]) -> list[tuple[object, ...]]:
+    return [turn.words for turn in turns]

@@ -1,0 +1,135 @@
+"""Turns as a row gives them, in one form, before their words are read."""
+
+from dataclasses import dataclass, replace
+
+from qwenvl_train.data.formats.keys import present, refuse_unknown
+from qwenvl_train.data.formats.tools import read_calls
+from qwenvl_train.data.locate import shown
+from qwenvl_train.errors import UserError
+
+ROLES = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "function_call": "assistant",
+    "tool_call": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "function": "tool",
+    "tool_response": "tool",
+}
+_CALLING = ("function_call", "tool_call")
+_FLAGS = ("train", "loss", "weight")
+_KNOWN = {"assistant": ("tool_calls", *_FLAGS), "tool": ("name", "tool_call_id", *_FLAGS)}
+_FOLLOWERS = {
+    "": ("system", "user"),
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user", "tool"),
+    "tool": ("tool", "assistant"),
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    role: str
+    content: str | list
+    place: str
+    """How an error names this turn."""
+    train: bool | None = None
+    """None where the row does not say."""
+    calls: tuple[str, ...] = ()
+    """Tool calls after the content, as the published template writes them."""
+
+    @property
+    def words(self) -> tuple[object, ...]:
+        """By which two turns are the same."""
+        return self.role, self.content, self.calls
+
+
+def listed_turns(row: dict, key: str, where: str) -> list[Said]:
+    """A list of turns, as `conversations` and `messages` are."""
+    if not isinstance(row.get(key), list) or not row[key]:
+        raise UserError(f"{where}: {key!r} is {shown(row.get(key))}; it must be a list of turns, and not empty.")
+    return _turns(row[key], f"{where}, turn")
+
+
+def column_turns(row: dict, key: str, role: str, where: str) -> list[Said]:
+    """The words of `role`, or a turn, or a list of turns."""
+    match row.get(key):
+        case str(text):
+            return [Said(role, text, f"{where}, {key}")]
+        case dict(turn):
+            return [_said(turn, f"{where}, {key}")]
+        case list(turns) if turns:
+            return _turns(turns, f"{where}, {key} turn")
+    raise UserError(f"{where}: {key!r} is {shown(row.get(key))}; give text or a list of turns.")
+
+
+def check_order(turns: list[Said]) -> None:
+    previous = ""
+    for turn in turns:
+        if turn.role not in _FOLLOWERS[previous]:
+            after = f"after the {previous}'s" if previous else "at the start"
+            raise UserError(f"{turn.place}: a turn of the {turn.role} cannot stand {after}. {_rule(turns)}")
+        previous = turn.role
+    if previous != "assistant":
+        raise UserError(
+            f"{turns[-1].place}: the last turn is the {previous}'s, so there is no answer to it. {_rule(turns)}"
+        )
+
+
+def _rule(turns: list[Said]) -> str:
+    roles = [turn.role for turn in turns]
+    told = ", ".join(roles if len(roles) <= 8 else [*roles[:8], "…"])
+    return (
+        "After an optional system turn, user and assistant take turns, tools answer an assistant, "
+        f"and the assistant is last; here the turns go {told}."
+    )
+
+
+def _turns(turns: list, place: str) -> list[Said]:
+    said: list[Said] = []
+    for number, value in enumerate(turns, start=1):
+        turn = _said(value, f"{place} {number}")
+        # A call that has a turn of its own belongs to the answer before it.
+        if said and turn.calls and not turn.content and said[-1].role == "assistant" and said[-1].train == turn.train:
+            said[-1] = replace(said[-1], calls=said[-1].calls + turn.calls)
+        else:
+            said.append(turn)
+    return said
+
+
+def _said(value: object, place: str) -> Said:
+    if not isinstance(value, dict):
+        raise UserError(f"{place} is {shown(value)}; a turn has a 'role' and 'content', or 'from' and 'value'.")
+    turn = present(value)
+    speaker, words = ("from", "value") if "from" in turn else ("role", "content")
+    name = turn.get(speaker)
+    role = ROLES.get(name) if isinstance(name, str) else None
+    if role is None:
+        raise UserError(f"{place} has the role {shown(name)}; known are {', '.join(ROLES)}.")
+    refuse_unknown(turn, {speaker, words, *_KNOWN.get(role, _FLAGS)}, place)
+    content = turn.get(words)
+    calls: tuple[str, ...] = ()
+    if name in _CALLING:
+        calls, content = read_calls(content, place), ""
+    elif "tool_calls" in turn:
+        calls, content = read_calls(turn["tool_calls"], place), content or ""
+    if not isinstance(content, str | list):
+        raise UserError(f"{place}: {words} is {shown(content)}; give text or a list of parts.")
+    return Said(role, content, place, _trained(turn, role, place), calls)
+
+
+def _trained(turn: dict, role: str, place: str) -> bool | None:
+    flags = {key: turn[key] for key in _FLAGS if key in turn}
+    for key, value in flags.items():
+        if value not in (0, 1):
+            raise UserError(f"{place}: {key} is {shown(value)}; a turn is trained (true or 1) or not (false or 0).")
+    if len({bool(value) for value in flags.values()}) > 1:
+        raise UserError(f"{place}: {' and '.join(flags)} disagree; keep one of them.")
+    if any(flags.values()) and role != "assistant":
+        raise UserError(f"{place} is the {role}'s; only an assistant's turn can be trained.")
+    return bool(next(iter(flags.values()))) if flags else None

@@ -1,0 +1,169 @@
+"""From what a row says of a picture or clip to a path or the encoded bytes. Nothing is opened here."""
+
+import base64
+import binascii
+import hashlib
+import http.client
+import io
+import os
+import re
+import reprlib
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
+from uuid import uuid4
+
+from PIL import Image as Pillow
+
+from qwenvl_train.data.sample import Content
+from qwenvl_train.errors import UserError
+
+_REMOTE_BYTES = 2**30
+_REMOTE_SECONDS = 30
+_LONGEST_PATH = 4096
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
+# What a PNG keeps bit for bit; the rest goes into a TIFF.
+_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 100
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it: a picture's bytes would fill the screen."""
+    return f"{len(value)} bytes" if isinstance(value, bytes) else _short.repr(value)
+
+
+@dataclass(frozen=True)
+class Locator:
+    """Where the media of one source lie."""
+
+    folder: Path
+    """Relative paths start here."""
+    fenced: bool
+    """No path may leave the folder."""
+    allow_remote: bool
+    cache: Path
+    """Fetched files are kept in its folder `remote`."""
+
+    def locate(self, reference: object, where: str) -> Content:
+        """A path is not checked for existence: whoever opens the file says so."""
+        match reference:
+            case str():
+                return self._named(reference, where)
+            case os.PathLike():
+                return self._named(os.fspath(reference), where)
+            case bytes():
+                return _whole(reference, where)
+            case Pillow.Image():
+                return _encoded(reference, where)
+            case dict() if reference and reference.keys() <= {"bytes", "path"}:
+                # A parquet file's picture: the path beside the bytes is only what the file was once called.
+                inside = [reference[key] for key in ("bytes", "path") if reference.get(key) is not None]
+                if inside:
+                    return self.locate(inside[0], where)
+        raise UserError(f"{where}: {shown(reference)} is no file; give a path, an address or the encoded bytes.")
+
+    def _named(self, reference: str, where: str) -> Content:
+        if reference.startswith("data:"):
+            return _inline(reference, where)
+        scheme = _SCHEME.match(reference)
+        match scheme and scheme[1].lower():
+            case None:
+                return self._path(reference, where)
+            case "file":
+                path = reference[len("file://") :]
+                return self._path(
+                    unquote(path.removeprefix("localhost") if path.startswith("localhost/") else path), where
+                )
+            case "http" | "https":
+                return self._fetched(reference, where)
+        raise UserError(f"{where}: {shown(reference)} is not read; copy the file to a disk and give its path.")
+
+    def _path(self, reference: str, where: str) -> str:
+        if not reference or "\0" in reference:
+            raise UserError(f"{where}: {shown(reference)} is not the path of a file.")
+        if len(reference) > _LONGEST_PATH:
+            raise UserError(
+                f"{where}: {shown(reference)}, {len(reference)} characters long, is no path; "
+                "base64 starts with data:image/png;base64, or the like."
+            )
+        path = os.path.join(self.folder, os.path.expanduser(reference))
+        if not self.fenced:
+            return path
+        # Without the dots, also where one of the folders is a link, so that what was checked is what is opened.
+        root, path = os.path.abspath(self.folder), os.path.abspath(path)
+        if os.path.commonpath((root, path)) != root:
+            raise UserError(f"{where}: the file {path} lies outside media_root {root}; move it there.")
+        return path
+
+    def _fetched(self, address: str, where: str) -> str:
+        if not self.allow_remote:
+            raise UserError(
+                f"{where}: {shown(address)} is not fetched; set data.allow_remote=true, or copy the file to a disk."
+            )
+        path = self.cache / "remote" / hashlib.sha256(address.encode(errors="surrogatepass")).hexdigest()
+        if not path.is_file():
+            _fetch(address, path, where)
+        return str(path)
+
+
+def _whole(content: bytes, where: str) -> bytes:
+    if not content:
+        raise UserError(f"{where}: the file's content is empty.")
+    return content
+
+
+def _inline(reference: str, where: str) -> bytes:
+    head, _, payload = reference.partition(",")
+    if not head.endswith(";base64"):
+        raise UserError(f"{where}: {shown(reference)} is no base64; expected is data:image/png;base64, or the like.")
+    try:
+        # Encoders break lines.
+        return _whole(base64.b64decode("".join(payload.split()), validate=True), where)
+    except (binascii.Error, ValueError) as error:
+        raise UserError(f"{where}: {shown(reference)} is not valid base64: {error}.") from None
+
+
+def _encoded(picture: Pillow.Image, where: str) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        # What the header says of turning goes along.
+        exif = picture.getexif()
+        given = {"exif": exif} if exif else {}
+        if picture.mode in _PNG_MODES:
+            picture.save(buffer, "PNG", compress_level=1, **given)
+        else:
+            picture.save(buffer, "TIFF", **given)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"{where}: the {picture.mode} picture in the row cannot be stored: {error}.") from None
+    return buffer.getvalue()
+
+
+def _fetch(address: str, path: Path, where: str) -> None:
+    """Of several processes that fetch the same, each writes a file of its own, and the last rename counts."""
+    part = path.with_suffix(f".{uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # As a browser would: spaces and letters beyond ASCII are escaped, escapes stay.
+        escaped = quote(address, safe="%/:=&?~#+!$,;'@()*[]")
+        request = urllib.request.Request(escaped, headers={"User-Agent": "qwenvl-train"})
+        with urllib.request.urlopen(request, timeout=_REMOTE_SECONDS) as answer, part.open("wb") as file:
+            promised = int(answer.headers.get("Content-Length", -1))
+            size = 0
+            while chunk := answer.read(2**20):
+                size += len(chunk)
+                if max(size, promised) > _REMOTE_BYTES:
+                    raise UserError(f"{where}: {address} is larger than {_REMOTE_BYTES} bytes; fetch it by hand.")
+                file.write(chunk)
+        if size == 0 or promised not in (-1, size):
+            raise UserError(f"{where}: {address} could not be fetched: it ended after {size} bytes.")
+        part.replace(path)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise UserError(f"{where}: {address} could not be fetched: {error}.") from None
+    finally:
+        with suppress(OSError):
+            part.unlink()

@@ -1,0 +1,83 @@
+"""Which files a folder or a glob stands for."""
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from qwenvl_train.errors import UserError
+
+READ = (".jsonl", ".json", ".parquet")
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+_GLOB = re.compile(r"[*?\[]")
+
+
+def is_glob(path: str) -> bool:
+    return _GLOB.search(path) is not None
+
+
+def is_packed(path: Path) -> bool:
+    """A data file, but compressed."""
+    return path.suffix.lower() in PACKED and Path(path.stem).suffix.lower() in READ
+
+
+def no_file(path: Path) -> str:
+    return "is a link that leads nowhere" if path.is_symlink() else "is not a file"
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All data files, also in folders below; other files, such as pictures, are left alone."""
+    return _data_files(below / name for below, names in _walk(folder) for name in names)
+
+
+def files_matching(pattern: Path) -> list[Path]:
+    """`**` stands for any number of folders. Unlike Python's own glob, a link that leads in circles is told."""
+    start = Path(pattern.anchor)
+    parts = pattern.relative_to(start).parts
+    found = [start]
+    for part in (*parts, "*") if parts[-1] == "**" else parts:
+        folders = [path for path in found if path.is_dir()]
+        if part == "**":
+            # Once each, also where two ** reach the same folder.
+            found = list(dict.fromkeys(below for folder in folders for below, _ in _walk(folder)))
+        elif is_glob(part):
+            found = [folder / name for folder in folders for name in _visible(os.listdir(folder), part)]
+        else:
+            found = [folder / part for folder in folders if os.path.lexists(folder / part)]
+    return _data_files(found)
+
+
+def _walk(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder with the names of its files; links are followed, hidden names are not."""
+    status = folder.stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        raise UserError(f"{folder} is a link to a folder that it lies in, so reading it would never end; remove it.")
+    with os.scandir(folder) as entries:
+        kinds = {entry.name: entry.is_dir() for entry in entries}
+    names = _visible(kinds, "*")
+    yield folder, [name for name in names if not kinds[name]]
+    for name in names:
+        if kinds[name]:
+            yield from _walk(folder / name, (*above, identity))
+
+
+def _visible(names: Iterable[str], pattern: str) -> list[str]:
+    return sorted(name for name in fnmatch.filter(names, pattern) if not name.startswith(".") or pattern[0] == ".")
+
+
+def _data_files(files: Iterable[Path]) -> list[Path]:
+    """Those that are read, in order; raises a UserError for what was meant to be read but cannot."""
+    chosen: dict[Path, Path] = {}
+    for file in sorted(files):
+        if is_packed(file):
+            raise UserError(f"{file} is compressed; unpack it, or take it out of the folder.")
+        if file.suffix.lower() not in READ or file.is_dir():
+            continue
+        if not file.is_file():
+            raise UserError(f"{file} {no_file(file)}; remove it.")
+        twin = chosen.setdefault(file.resolve(), file)
+        if twin is not file:
+            raise UserError(f"{twin} and {file} are one and the same file, and its rows would be read twice.")
+    return list(chosen.values())

@@ -1,0 +1,125 @@
+"""Where rows lie in a text file, found without parsing them, and in memory that does not grow with the file."""
+
+import json
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from qwenvl_train.data.sources.source import LARGEST_ROW
+from qwenvl_train.errors import UserError
+
+_BOM = b"\xef\xbb\xbf"
+_BLANK = b" \t\r\n\v\f"
+_CHUNK = 2**18
+_NEWLINE, _QUOTE, _COMMA, _OPEN, _CLOSE = b'\n",{}'
+# The bit in which [ differs from {, and ] from }.
+_SHAPE = ord("[") ^ ord("{")
+
+
+def line_spans(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Start, size and number of each line with more than white space in it."""
+    with path.open("rb") as file:
+        starts, firsts, end = _line_starts(file)
+        sizes = np.diff(starts, append=end)
+        blank = firsts == _NEWLINE
+        for place in np.flatnonzero(np.isin(firsts, list(_BLANK)) & ~blank & (sizes <= LARGEST_ROW)):
+            file.seek(starts[place])
+            blank[place] = file.read(sizes[place]).isspace()
+    rows = np.flatnonzero(~blank)
+    return starts[rows], sizes[rows], rows + 1
+
+
+def _line_starts(file: BinaryIO) -> tuple[np.ndarray, np.ndarray, int]:
+    """Where each line starts, its first byte, and where the file ends."""
+    offset = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
+    file.seek(offset)
+    starts, firsts = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.uint8)]
+    at_start = True
+    while chunk := file.read(_CHUNK):
+        codes = np.frombuffer(chunk, dtype=np.uint8)
+        begins = np.flatnonzero(codes == _NEWLINE) + 1
+        if at_start:
+            begins = np.concatenate(([0], begins))
+        at_start = codes[-1] == _NEWLINE
+        if at_start:
+            begins = begins[:-1]
+        starts.append(begins + offset)
+        firsts.append(codes[begins])
+        offset += len(chunk)
+    return np.concatenate(starts), np.concatenate(firsts), offset
+
+
+def list_spans(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Start and size of each element of the one list in the file.
+
+    The elements lie between the list's own commas. Where each of them is valid JSON the whole file is, so a broken
+    one is found when it is parsed.
+    """
+    with path.open("rb") as file:
+        head = file.read(_CHUNK)
+        content = head.removeprefix(_BOM).lstrip(_BLANK)
+        if not content:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        if not content.startswith(b"["):
+            raise UserError(
+                f"{path} is not a list of rows, as .json files are; where each line is a row, name it .jsonl."
+            )
+        start = len(head) - len(content)
+        borders = _borders(file, start)
+        if borders is None or not _ends_after(file, int(borders[-1])):
+            raise UserError(f"{path} is not valid JSON: {_fault(path)}.")
+        starts, sizes = borders[:-1] + 1, np.diff(borders) - 1
+        if len(starts) == 1 and sizes[0] <= LARGEST_ROW:
+            file.seek(starts[0])
+            if not file.read(sizes[0]).strip():
+                return starts[:0], sizes[:0]
+    return starts, sizes
+
+
+def _borders(file: BinaryIO, start: int) -> np.ndarray | None:
+    """The list's brackets and its own commas; None where it is never closed."""
+    file.seek(start)
+    borders, offset = [np.array([start])], start
+    escaped, in_text, depth = False, 0, 0
+    while chunk := file.read(_CHUNK):
+        # Without escaped characters, every quote is the beginning or the end of a text.
+        plain = (b"_" + chunk[1:] if escaped else chunk).replace(b"\\\\", b"__").replace(b'\\"', b"__")
+        escaped = plain.endswith(b"\\")
+        codes = np.frombuffer(plain, dtype=np.uint8)
+        shapes = codes | _SHAPE
+        places = np.flatnonzero((codes == _QUOTE) | (codes == _COMMA) | (shapes == _OPEN) | (shapes == _CLOSE))
+        quotes = np.cumsum(codes[places] == _QUOTE) + in_text
+        in_text = int(quotes[-1]) % 2 if len(quotes) else in_text
+        places = places[quotes % 2 == 0]
+        shapes = shapes[places]
+        depths = np.cumsum((shapes == _OPEN).astype(np.int64) - (shapes == _CLOSE)) + depth
+        depth = int(depths[-1]) if len(depths) else depth
+        commas, ends = places[(codes[places] == _COMMA) & (depths == 1)], places[depths == 0]
+        if len(ends):
+            return np.concatenate([*borders, commas[commas < ends[0]] + offset, ends[:1] + offset])
+        borders.append(commas + offset)
+        offset += len(chunk)
+    return None
+
+
+def _ends_after(file: BinaryIO, place: int) -> bool:
+    file.seek(place + 1)
+    while chunk := file.read(_CHUNK):
+        if chunk.strip(_BLANK):
+            return False
+    return True
+
+
+def _fault(path: Path) -> str:
+    """Parses the whole file, which is slow and large, to say where it is broken."""
+    # One byte is one character here, so that places are those in the file.
+    text = path.read_bytes().decode("latin-1")
+    mark = _BOM.decode("latin-1")
+    try:
+        json.loads(text.replace(mark, " " * len(mark), 1) if text.startswith(mark) else text)
+    except json.JSONDecodeError as error:
+        return f"{error.msg.removesuffix(' at')} at byte {error.pos + 1} of the file"
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    raise AssertionError(f"{path} is valid JSON, but its rows were not found")

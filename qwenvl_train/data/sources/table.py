@@ -1,0 +1,172 @@
+"""Rows of parquet files, arrow folders and hub ids, memory-mapped by the `datasets` library."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, Json, LargeList, List
+from datasets.exceptions import DatasetsError
+from huggingface_hub import HfApi
+
+from qwenvl_train.config.schema import SourceConfig
+from qwenvl_train.data.sources.source import LARGEST_ROW, stamp, too_large
+from qwenvl_train.errors import UserError
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, eq=False)
+class TableRows:
+    """Media stay as they are stored, pictures as `{bytes, path}`.
+
+    A table gives all rows the keys of all, so a key without a value is a key that the row does not have.
+    """
+
+    name: str
+    folder: Path
+    dataset: Dataset
+    """In arrow format: a row is a table."""
+    stamps: tuple[str, ...]
+    """Of the files."""
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def line(self, index: int) -> int:
+        return index + 1
+
+    def fingerprint(self) -> str:
+        return "\n".join(self.stamps)
+
+    def row(self, index: int) -> object:
+        where = f"{self.name}:{self.line(index)}"
+        try:
+            table = self.dataset[index]
+            if table.nbytes > LARGEST_ROW:
+                raise too_large(where, table.nbytes)
+            return _value(table.to_pylist()[0], self.dataset.features) or {}
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
+            raise UserError(f"{where} cannot be read: {error}.") from None
+
+
+def _value(stored: Any, feature: Any) -> Any:
+    match stored, feature:
+        case str(), Json():
+            return json.loads(stored)
+        case list(), List() | LargeList():
+            return [_value(item, feature.feature) for item in stored]
+        case dict(), _:
+            features = feature if isinstance(feature, dict) else {}
+            values = {key: _value(value, features.get(key)) for key, value in stored.items()}
+            present = {key: value for key, value in values.items() if value is not None}
+            return None if stored and not present else present
+    return stored
+
+
+def open_parquet(path: Path, cache: Path) -> TableRows:
+    """The file is copied to the cache once, as arrow; processes that open it at the same time wait for that."""
+    mark = stamp(path)
+    try:
+        with path.open("rb") as file:
+            rows = pyarrow.parquet.read_metadata(file).num_rows
+        if rows == 0:
+            raise UserError(f"{path} has no rows.")
+        with _no_bars():
+            dataset = Dataset.from_parquet(str(path), cache_dir=str(cache / "tables"))
+    except (ValueError, DatasetsError, pyarrow.ArrowException) as error:
+        raise UserError(f"{path} cannot be read as parquet: {error.__cause__ or error}.") from None
+    return TableRows(str(path), path.absolute().parent, dataset.with_format("arrow"), (mark,))
+
+
+def is_arrow_folder(folder: Path) -> bool:
+    """As save_to_disk writes it: one dataset, or one for each split."""
+    whole = (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
+    return whole or (folder / "dataset_dict.json").is_file()
+
+
+def open_arrow_folder(folder: Path, config: SourceConfig) -> TableRows:
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except (ValueError, LookupError, DatasetsError, pyarrow.ArrowException) as error:
+        # An IndexError is what `datasets` has to say of a dataset without rows.
+        what = "has no rows" if isinstance(error, IndexError) else f"is not a whole arrow dataset: {error}"
+        raise UserError(f"{folder} {what}.") from None
+    if isinstance(loaded, DatasetDict):
+        split = _split(loaded, config)
+        return _rows(loaded[split], str(folder / split), folder.absolute())
+    if config.split is not None:
+        raise UserError(f"{folder} has no splits; leave split={config.split} out.")
+    return _rows(loaded, str(folder), folder.absolute())
+
+
+def open_hub(config: SourceConfig) -> TableRows:
+    with hub_errors(config):
+        dataset, name = load_hub(config)
+    return _rows(dataset, name, Path.cwd())
+
+
+def load_hub(config: SourceConfig, streaming: bool = False) -> tuple[Dataset | IterableDataset, str]:
+    """The split that is meant, and its name."""
+    with _no_bars():
+        loaded = datasets.load_dataset(
+            config.path, name=config.subset, split=config.split, revision=config.revision, streaming=streaming
+        )
+    split = config.split or _split(loaded, config)
+    dataset = loaded if config.split else loaded[split]
+    return dataset, "/".join(part for part in (config.path, config.subset, split) if part)
+
+
+def at_commit(config: SourceConfig) -> SourceConfig:
+    """Its revision as one commit, which cannot change."""
+    if config.revision and _COMMIT.fullmatch(config.revision):
+        return config
+    with hub_errors(config):
+        commit = HfApi().dataset_info(config.path, revision=config.revision).sha
+    return config.model_copy(update={"revision": commit})
+
+
+@contextmanager
+def hub_errors(config: SourceConfig) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        raise UserError(
+            f"{config.path} is no file or folder here, and as a dataset of the hub it cannot be loaded: "
+            f"{str(error).rstrip('.')}."
+        ) from None
+
+
+def _split(loaded: DatasetDict | IterableDatasetDict, config: SourceConfig) -> str:
+    names = [str(name) for name in loaded]
+    listed = ", ".join(names)
+    if config.split is not None and config.split not in names:
+        raise UserError(f"{config.path} has no split {config.split}; it has {listed}.")
+    match config.split or ("train" if "train" in names else None), names:
+        case str(name), _:
+            return name
+        case None, [only]:
+            return only
+    raise UserError(f"{config.path} has the splits {listed}; choose one with split.")
+
+
+def _rows(dataset: Dataset, name: str, folder: Path) -> TableRows:
+    stamps = tuple(stamp(Path(file["filename"])) for file in dataset.cache_files)
+    return TableRows(name, folder, dataset.with_format("arrow"), stamps)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()

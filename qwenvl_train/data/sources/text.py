@@ -1,0 +1,98 @@
+"""The rows of a .jsonl or .json file as byte ranges, so that a row takes memory only while it is read."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qwenvl_train.data.sources.source import LARGEST_ROW, stamp, too_large, unreadable
+from qwenvl_train.data.sources.spans import line_spans, list_spans
+from qwenvl_train.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class TextRows:
+    path: Path
+    starts: np.ndarray
+    sizes: np.ndarray
+    lines: np.ndarray
+    """Each [rows]; starts and sizes in bytes."""
+    stamp: str
+    """Of the file when it was indexed."""
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def folder(self) -> Path:
+        return self.path.absolute().parent
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def line(self, index: int) -> int:
+        return int(self.lines[index])
+
+    def fingerprint(self) -> str:
+        return self.stamp
+
+    def row(self, index: int) -> object:
+        where, size = f"{self.path}:{self.line(index)}", int(self.sizes[index])
+        if size > LARGEST_ROW:
+            raise too_large(where, size)
+        try:
+            # Opened for each row, since processes that share an open file share its position.
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(int(self.starts[index]))
+                raw = file.read(size)
+            return _parse(raw, where)
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+        except UserError:
+            if stamp(self.path) != self.stamp:
+                raise UserError(f"{self.path} was changed while it was in use; start again.") from None
+            raise
+
+
+def index_lines(path: Path) -> TextRows:
+    """Lines of white space only are no rows."""
+    mark = stamp(path)
+    return TextRows(path, *line_spans(path), mark)
+
+
+def index_list(path: Path) -> TextRows:
+    """A .json file is one list of rows."""
+    mark = stamp(path)
+    starts, sizes = list_spans(path)
+    return TextRows(path, starts, sizes, np.arange(1, len(starts) + 1), mark)
+
+
+def _parse(raw: bytes, where: str) -> Any:
+    try:
+        text = raw.decode().strip()
+        row = json.loads(text, object_pairs_hook=_object)
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(row, ensure_ascii=False).encode()
+        return row
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where} is not UTF-8 text ({error.reason} at byte {error.start + 1}); convert it.") from None
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise UserError(f"{where} holds {half!r}, half of a character; write the whole character.") from None
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg.removesuffix(' at')} at character {error.pos + 1} of the row"
+        raise UserError(f"{where} is not valid JSON: {reason}; in a .jsonl file, each line is a whole row.") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not read: {error}.") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two equal keys, JSON would quietly keep the second."""
+    keyed = dict(pairs)
+    if len(keyed) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+    return keyed
