@@ -1,0 +1,59 @@
+"""The size to which all frames of a clip are resized."""
+
+from transformers.models.qwen2_vl.video_processing_qwen2_vl import smart_resize as resize_one_frame
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as resize_whole_clip
+
+from qwenvl_train.data.pictures import _shrunk as shrunk
+from qwenvl_train.data.sample import Video
+from qwenvl_train.data.video_settings import ClipSettings
+from qwenvl_train.errors import UserError
+
+_NO_LIMIT = 2**62
+
+
+def frame_size(
+    video: Video, original: tuple[int, int], frames: int, settings: ClipSettings, name: str, shrink: float
+) -> tuple[int, int]:
+    """Height and width. What the row sets goes before what the model sets."""
+    factor = settings.patch * settings.merge
+    height, width = video.limits.resized_height, video.limits.resized_width
+    if height is None or width is None:
+        resized = _within_limits(video, original, frames, settings, name)
+    elif video.sampling.total_pixels is None:
+        # A size asked for by name is taken, not brought within the model's limits.
+        resized = (max(1, round(height / factor)) * factor, max(1, round(width / factor)) * factor)
+    else:
+        raise UserError(f"{name} is given both a size and total_pixels; keep one of them.")
+    return shrunk(resized, factor, shrink) if shrink < 1 else resized
+
+
+def _within_limits(
+    video: Video, original: tuple[int, int], frames: int, settings: ClipSettings, name: str
+) -> tuple[int, int]:
+    low = video.limits.min_pixels or settings.min_pixels or 1
+    high = video.limits.max_pixels or settings.max_pixels or _NO_LIMIT
+    total_low = settings.min_total_pixels or 1
+    total_high = video.sampling.total_pixels or settings.total_pixels or _NO_LIMIT
+    _check_order(low, high, total_low, total_high, frames, name)
+    height, width = original
+    factor = settings.patch * settings.merge
+    try:
+        if settings.whole_clip:
+            bounds = max(frames * low, total_low), min(frames * high, total_high)
+            return resize_whole_clip(frames, height, width, settings.frames_per_patch, factor, *bounds)
+        return resize_one_frame(height, width, factor, low, min(high, total_high // frames))
+    except ValueError:
+        raise UserError(
+            f"{name} is {width}×{height} pixels; one side may be at most 200 times the other. "
+            "Crop it or leave the row out."
+        ) from None
+
+
+def _check_order(low: int, high: int, total_low: int, total_high: int, frames: int, name: str) -> None:
+    least = max((frames * low, f"min_pixels {low}"), (total_low, f"a least of {total_low} pixels for a clip"))
+    most = min((frames * high, f"max_pixels {high}"), (total_high, f"total_pixels {total_high}"))
+    if least[0] > most[0]:
+        raise UserError(
+            f"{name}: its {frames} frames cannot have both {least[1]} and {most[1]}; a limit not in the row is the "
+            "model's. Take fewer frames or change a limit."
+        )

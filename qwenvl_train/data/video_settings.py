@@ -1,0 +1,49 @@
+"""How a checkpoint's video processor cuts clips, with what the configuration sets instead."""
+
+from dataclasses import dataclass
+
+from qwenvl_train.config.schema import VideoConfig
+from qwenvl_train.families.family import Family
+
+_USUAL_FPS = 2.0
+"""What the models were trained on, where a processor names no rate."""
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    patch: int
+    merge: int
+    frames_per_patch: int
+    """How many frames one patch spans in time."""
+    fps: float
+    min_frames: int
+    max_frames: int
+    min_pixels: int | None
+    max_pixels: int | None
+    """Of one resized frame."""
+    min_total_pixels: int | None
+    total_pixels: int | None
+    """Of all resized frames of a clip together."""
+    whole_clip: bool
+    """The published size rule looks at the whole clip, not at one frame."""
+    timed: bool
+    """The model is told the seconds, so they must be known."""
+
+    @classmethod
+    def of(cls, video_processor, family: Family, config: VideoConfig) -> "ClipSettings":
+        whole_clip = family.video_limits == "clip"
+        low, high = video_processor.size["shortest_edge"], video_processor.size["longest_edge"]
+        return cls(
+            patch=video_processor.patch_size,
+            merge=video_processor.merge_size,
+            frames_per_patch=video_processor.temporal_patch_size,
+            fps=config.fps or video_processor.fps or _USUAL_FPS,
+            min_frames=config.min_frames or video_processor.min_frames,
+            max_frames=config.max_frames or video_processor.max_frames,
+            min_pixels=config.min_pixels or (None if whole_clip else low),
+            max_pixels=config.max_pixels or (None if whole_clip else high),
+            min_total_pixels=low if whole_clip else None,
+            total_pixels=config.total_pixels or (high if whole_clip else None),
+            whole_clip=whole_clip,
+            timed=family.video_time != "pairs",
+        )

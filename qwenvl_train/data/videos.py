@@ -1,0 +1,147 @@
+"""From a video file, or a list of frames, to uint8 patches; its frames and size are known before it is decoded.
+
+A frame is one picture of a clip. The models see frames in pairs, as each patch spans two of them in time, so a clip has
+an even number of frames.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from qwenvl_train.data.pictures import PictureSize, PixelSettings, load_pixels, measure, patchify
+from qwenvl_train.data.sample import Content, Image, Sampling, Video, given
+from qwenvl_train.data.video_files import read_frames, video_facts, video_name
+from qwenvl_train.data.video_limits import frame_size
+from qwenvl_train.data.video_sampling import choose_frames
+from qwenvl_train.data.video_settings import ClipSettings
+from qwenvl_train.errors import UserError
+
+_UNTOLD_FPS = 2.0
+"""What qwen-vl-utils takes for the rate of a list of frames, where the model is not told the time."""
+
+
+@dataclass(frozen=True)
+class ClipSize:
+    original: tuple[int, int]
+    resized: tuple[int, int]
+    """Both height, width, as the clip is seen."""
+    grid: tuple[int, int, int]
+    """Patches in time, height and width."""
+    tokens: int
+    """Placeholders in the text, after merging."""
+    frames: tuple[int, ...]
+    """Which frames of the file or list; the last one twice where a list is odd."""
+    file_fps: float
+    """Frames per second of the file; of a list, the rate at which its frames were taken."""
+    sampled_fps: float
+    """Frames per second of those in `frames`."""
+    timestamps: tuple[float, ...]
+    """In seconds, for each step of the grid in time: midway between its first and last frame."""
+
+
+@dataclass(frozen=True)
+class _Taken:
+    original: tuple[int, int]
+    frames: tuple[int, ...]
+    file_fps: float
+    sampled_fps: float
+
+
+def measure_clip(video: Video, settings: ClipSettings, where: str, shrink: float = 1.0) -> ClipSize:
+    """`shrink` is the share of its pixels that each frame may keep."""
+    name = _named(video, where)
+    if isinstance(video.content, tuple):
+        taken = _take_list(video.content, video.sampling, settings, name, where)
+    else:
+        taken = _take_from_file(video.content, video.sampling, settings, name)
+    resized = frame_size(video, taken.original, len(taken.frames), settings, name, shrink)
+    together = settings.frames_per_patch
+    grid = (len(taken.frames) // together, resized[0] // settings.patch, resized[1] // settings.patch)
+    seconds = [frame / taken.file_fps for frame in taken.frames]
+    return ClipSize(
+        original=taken.original,
+        resized=resized,
+        grid=grid,
+        tokens=grid[0] * grid[1] * grid[2] // settings.merge**2,
+        frames=taken.frames,
+        file_fps=taken.file_fps,
+        sampled_fps=taken.sampled_fps,
+        timestamps=tuple(
+            (first + last) / 2
+            for first, last in zip(seconds[::together], seconds[together - 1 :: together], strict=True)
+        ),
+    )
+
+
+def load_clip(video: Video, size: ClipSize, settings: ClipSettings, where: str) -> np.ndarray:
+    """[frames * patches of one frame, channels * patch * patch] uint8; each frame is cut as a picture is."""
+    numbers = list(dict.fromkeys(size.frames))
+    frames = (patchify(pixels, settings.patch, settings.merge) for pixels in _load_frames(video, size, numbers, where))
+    first = next(frames)
+    planes = np.empty((len(size.frames), *first.shape), dtype=np.uint8)
+    planes[0] = first
+    for place, frame in enumerate(frames, start=1):
+        planes[place] = frame
+    planes[len(numbers) :] = planes[len(numbers) - 1]
+    return planes.reshape(-1, first.shape[1])
+
+
+def _take_from_file(content: Content, sampling: Sampling, settings: ClipSettings, name: str) -> _Taken:
+    facts = video_facts(content, name)
+    if facts.frames < settings.frames_per_patch:
+        raise UserError(f"{name} has {facts.frames} frame, a clip needs 2 or more; give it as a picture.")
+    frames, sampled_fps = choose_frames(sampling, settings, facts.frames, facts.rate, name)
+    return _Taken(facts.size, frames, facts.rate, sampled_fps)
+
+
+def _take_list(
+    contents: tuple[Content, ...], sampling: Sampling, settings: ClipSettings, name: str, where: str
+) -> _Taken:
+    for option in given(sampling):
+        if option not in ("fps", "total_pixels"):
+            raise UserError(f"{name} is given {option}, which has no effect on a list: all its frames are taken.")
+    if len(contents) < settings.frames_per_patch:
+        raise UserError(f"{name} has too few, a clip needs 2 or more; give one frame as a picture.")
+    if sampling.fps is None and settings.timed:
+        raise UserError(f"{name} needs fps, the rate at which they were taken: this model is told the time of each.")
+    unlimited = PixelSettings(settings.patch, settings.merge, min_pixels=1, max_pixels=2**62)
+    sizes = [measure(Image(content), unlimited, where).original for content in contents]
+    for number, size in enumerate(sizes):
+        if size != sizes[0]:
+            raise UserError(
+                f"{name} mixes sizes: frame 0 is {sizes[0][1]}×{sizes[0][0]} pixels, frame {number} is "
+                f"{size[1]}×{size[0]}. Bring them to one size."
+            )
+    last = len(contents) - 1
+    fill = -len(contents) % settings.frames_per_patch
+    rate = sampling.fps or _UNTOLD_FPS
+    return _Taken(sizes[0], (*range(len(contents)), *[last] * fill), rate, rate)
+
+
+def _load_frames(video: Video, size: ClipSize, numbers: list[int], where: str) -> Iterator[np.ndarray]:
+    """[3, height, width] uint8, upright and resized."""
+    if isinstance(video.content, tuple):
+        picture = PictureSize(size.original, size.resized, (1, *size.grid[1:]), size.tokens // size.grid[0])
+        for number in numbers:
+            yield load_pixels(Image(video.content[number]), picture, where)
+        return
+    name = _named(video, where)
+    for number, frame in zip(numbers, read_frames(video.content, numbers, name), strict=True):
+        if frame.shape[:2] != size.original:
+            raise UserError(
+                f"{name} changes its size: frame 0 is {size.original[1]}×{size.original[0]} pixels, frame {number} is "
+                f"{frame.shape[1]}×{frame.shape[0]}. Convert it to one size."
+            )
+        # Colours next to each other, as decoded: torch resizes this layout faster than plane by plane.
+        pixels = torch.from_numpy(frame).permute(2, 0, 1)
+        yield F.resize(pixels, list(size.resized), InterpolationMode.BICUBIC, antialias=True).numpy()
+
+
+def _named(video: Video, where: str) -> str:
+    if isinstance(video.content, tuple):
+        return f"{where}: the clip of {len(video.content)} frames"
+    return video_name(video.content, where)
