@@ -1,0 +1,231 @@
+"""From a picture file to uint8 patches. Floats are made on the device, so a picture travels once and in bytes."""
+
+import io
+import math
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import UnidentifiedImageError
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+from qwenvl_train.data.picture_cache import PictureCache
+from qwenvl_train.data.sample import Content, Image, Limits
+from qwenvl_train.errors import UserError
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
+    3: Pillow.Transpose.ROTATE_180,
+    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: Pillow.Transpose.TRANSPOSE,
+    6: Pillow.Transpose.ROTATE_270,
+    7: Pillow.Transpose.TRANSVERSE,
+    8: Pillow.Transpose.ROTATE_90,
+}
+_SIDEWAYS = {5, 6, 7, 8}
+
+# What Pillow's readers raise for broken files, each in its own way; found by breaking files of every format.
+_FAULTS = (OSError, ValueError, SyntaxError, RuntimeError, Pillow.DecompressionBombError)
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_LONGEST_NAME = 300
+
+
+@dataclass(frozen=True)
+class PixelSettings:
+    """How a checkpoint's image processor cuts pictures."""
+
+    patch: int
+    merge: int
+    min_pixels: int
+    max_pixels: int
+
+    @classmethod
+    def of(cls, image_processor) -> "PixelSettings":
+        return cls(
+            patch=image_processor.patch_size,
+            merge=image_processor.merge_size,
+            min_pixels=image_processor.size["shortest_edge"],
+            max_pixels=image_processor.size["longest_edge"],
+        )
+
+
+@dataclass(frozen=True)
+class PictureSize:
+    original: tuple[int, int]
+    resized: tuple[int, int]
+    """Both height, width, as the picture is seen."""
+    grid: tuple[int, int, int]
+    tokens: int
+    """Placeholders in the text, after merging."""
+
+
+def measure(image: Image, settings: PixelSettings, where: str, shrink: float = 1.0) -> PictureSize:
+    """From the file's header alone, without decoding; `shrink` is the share of its pixels that it may keep."""
+    with open_picture(image.content, where) as picture:
+        width, height = picture.size
+        if _orientation(picture) in _SIDEWAYS:
+            width, height = height, width
+    factor = settings.patch * settings.merge
+    resized = _resized((height, width), image.limits, settings, f"{where}: {_named(image.content)}")
+    if shrink < 1:
+        resized = _shrunk(resized, factor, shrink)
+    grid = (1, resized[0] // settings.patch, resized[1] // settings.patch)
+    return PictureSize((height, width), resized, grid, grid[1] * grid[2] // settings.merge**2)
+
+
+def load_patches(
+    image: Image, size: PictureSize, settings: PixelSettings, where: str, cache: PictureCache | None = None
+) -> np.ndarray:
+    """[patches, channels * patch * patch] uint8, in the order of Hugging Face's processor."""
+
+    def make() -> np.ndarray:
+        return patchify(load_pixels(image, size, where), settings.patch, settings.merge)
+
+    if cache is None:
+        return make()
+    return cache.patches(image.content, size.resized, settings.patch, settings.merge, make)
+
+
+def load_pixels(image: Image, size: PictureSize, where: str) -> np.ndarray:
+    """[3, height, width] uint8: upright, on white where it was transparent, and resized."""
+    with open_picture(image.content, where) as picture:
+        # Asked before decoding, which may find more behind the pixels than `measure` saw in front of them.
+        turn = _TURNS.get(_orientation(picture))
+        rgb = _as_rgb(picture)
+        decoded = F.pil_to_tensor(rgb if turn is None else rgb.transpose(turn))
+    # In this layout, colours next to each other, torch resizes twice as fast as plane by plane.
+    return F.resize(decoded, list(size.resized), InterpolationMode.BICUBIC, antialias=True).numpy()
+
+
+def patchify(pixels: np.ndarray, patch: int, merge: int) -> np.ndarray:
+    """[C, H, W] to [H/p * W/p, C*p*p]; the m×m patches that one token merges lie next to each other."""
+    channels, height, width = pixels.shape
+    p, m = patch, merge
+    blocks = pixels.reshape(channels, height // (p * m), m, p, width // (p * m), m, p)
+    return np.ascontiguousarray(blocks.transpose(1, 4, 2, 5, 0, 3, 6)).reshape(-1, channels * p * p)
+
+
+@contextmanager
+def open_picture(content: Content, where: str) -> Iterator[Pillow.Image]:
+    """Its header is read, its pixels not yet; whatever the file is guilty of in the block is told as a UserError."""
+    name = f"{where}: {_named(content)}"
+    with _open_file(content, name) as file:
+        try:
+            picture = Pillow.open(file)
+            # Pillow itself only warns until twice its limit.
+            if math.prod(picture.size) > (Pillow.MAX_IMAGE_PIXELS or math.inf):
+                raise Pillow.DecompressionBombError
+        except Pillow.DecompressionBombError:
+            raise UserError(
+                f"{name} has more than {Pillow.MAX_IMAGE_PIXELS} pixels, as a decompression bomb would. "
+                "Make it smaller or leave the row out."
+            ) from None
+        except UnidentifiedImageError:
+            raise UserError(f"{name} {_unknown(file)}") from None
+        except _FAULTS as error:
+            raise UserError(f"{name} does not open: {error}. Replace it.") from None
+        try:
+            yield picture
+        except _FAULTS as error:
+            raise UserError(f"{name} does not decode: {error}. Replace it.") from None
+
+
+def _open_file(content: Content, name: str) -> BinaryIO:
+    if isinstance(content, bytes):
+        return io.BytesIO(content)
+    try:
+        facts = os.stat(content)
+        if stat.S_ISDIR(facts.st_mode):
+            raise UserError(f"{name} is a folder; give the path of one picture.")
+        if not stat.S_ISREG(facts.st_mode):
+            # Opening a pipe would wait for a writer forever.
+            raise UserError(f"{name} is not a regular file.")
+        if facts.st_size == 0:
+            raise UserError(f"{name} is empty, a file of 0 bytes. Replace it.")
+        return open(content, "rb")
+    except FileNotFoundError:
+        raise UserError(f"{name} does not exist.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{name} cannot be read: {reason}.") from None
+
+
+def _resized(original: tuple[int, int], limits: Limits, settings: PixelSettings, name: str) -> tuple[int, int]:
+    factor = settings.patch * settings.merge
+    height, width = limits.resized_height, limits.resized_width
+    if height is None and width is None:
+        (height, width), is_or_becomes = original, "is"
+        low, high = limits.min_pixels or settings.min_pixels, limits.max_pixels or settings.max_pixels
+    elif height is None or width is None:
+        raise UserError(f"{name} has only one of resized_height and resized_width; give both or neither.")
+    else:
+        # A size asked for by name is taken, not brought within the model's limits.
+        height, width = (max(1, round(side / factor)) * factor for side in (height, width))
+        is_or_becomes = "is to be"
+        low, high = limits.min_pixels or factor**2, limits.max_pixels or sys.maxsize
+    if low > high:
+        raise UserError(f"{name} has min_pixels {low} above max_pixels {high}; a limit not in the row is the model's.")
+    try:
+        return smart_resize(height, width, factor, low, high)
+    except ValueError:
+        raise UserError(
+            f"{name} {is_or_becomes} {width}×{height} pixels; "
+            "one side may be at most 200 times the other. Crop it or leave the row out."
+        ) from None
+
+
+def _shrunk(resized: tuple[int, int], factor: int, shrink: float) -> tuple[int, int]:
+    """Whole tokens in about the same shape, at most `shrink` of their number, and at least one."""
+    height, width = (side // factor for side in resized)
+    most = shrink * height * width
+    shorter, longer = sorted((height, width))
+    shorter = max(1, math.floor(shorter * math.sqrt(shrink)))
+    # Where the shorter side stops at one token the longer has to give more.
+    longer = max(1, math.floor(min(longer * math.sqrt(shrink), most / shorter)))
+    return (shorter * factor, longer * factor) if height <= width else (longer * factor, shorter * factor)
+
+
+def _orientation(picture: Pillow.Image) -> int:
+    """As the header says it; asked outright, Pillow would decode a whole PNG to look for it behind the pixels."""
+    if picture.format == "TIFF":
+        # Pillow turns these itself, and tells the size that they will have.
+        return 1
+    return Pillow.Image.getexif(picture).get(_ORIENTATION, 1)
+
+
+def _as_rgb(picture: Pillow.Image) -> Pillow.Image:
+    """As the published processor converts, except for grey of more than 8 bits, which Pillow would clip to white."""
+    picture.load()
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
+    if picture.mode.startswith("I;16"):
+        return Pillow.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise ValueError("nothing says which of its 32-bit values is white, as it would with 8 or 16 bits")
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        white = Pillow.new("RGBA", picture.size, (255, 255, 255, 255))
+        return Pillow.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _named(content: Content) -> str:
+    if isinstance(content, bytes):
+        return f"the picture of {len(content)} bytes in the row"
+    return f"the picture {content if len(content) <= _LONGEST_NAME else content[:_LONGEST_NAME] + '…'}"
+
+
+def _unknown(file: BinaryIO) -> str:
+    file.seek(0)
+    start = file.read(12)
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
+        return "is in HEIC format, which is not read. Convert it to JPEG or PNG."
+    return "is not a picture in a format that is read, such as JPEG, PNG or WebP. Replace it."

@@ -1,0 +1,313 @@
+"""Odd pictures: measured from the header as they decode, and equal to what the processor makes of them."""
+
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+from PIL import ImageFile, ImageOps
+from qwen_vl_utils import fetch_image
+
+from qwenvl_train.data.pictures import PixelSettings, load_patches, load_pixels, measure
+from qwenvl_train.data.sample import Image, Limits
+from qwenvl_train.errors import UserError
+from qwenvl_train.families.tiny import build_processor
+from qwenvl_train.model.forward import Pixels
+
+RNG = np.random.default_rng(1)
+NOISE = RNG.integers(0, 256, (70, 120, 4), dtype=np.uint8)
+PHOTO = Pillow.fromarray(NOISE[..., :3])
+SEEN_THROUGH = Pillow.fromarray(NOISE)
+PALETTE = PHOTO.convert("P", palette=Pillow.Palette.ADAPTIVE)
+DEEP = RNG.integers(0, 2**16, (70, 120), dtype=np.uint16)
+SETTINGS = PixelSettings(patch=14, merge=2, min_pixels=56 * 56, max_pixels=112 * 112)
+
+
+def turned(orientation: int) -> Pillow.Exif:
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def encoded(picture: Pillow.Image, format: str, **options) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+def moving(format: str, **options) -> bytes:
+    return encoded(PHOTO, format, save_all=True, append_images=[PHOTO.rotate(180)], **options)
+
+
+def png(pixels: np.ndarray, colour_type: int, claimed: tuple[int, int] | None = None) -> bytes:
+    """Sixteen bits per value, which Pillow writes for grey only."""
+    height, width = claimed or pixels.shape[:2]
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+CASES = {
+    "jpeg": encoded(PHOTO, "JPEG"),
+    "jpeg_progressive": encoded(PHOTO, "JPEG", progressive=True, quality=95),
+    "jpeg_every_colour": encoded(PHOTO, "JPEG", subsampling=0),
+    "jpeg_grey": encoded(PHOTO.convert("L"), "JPEG"),
+    "jpeg_cmyk": encoded(PHOTO.convert("CMYK"), "JPEG"),
+    **{f"jpeg_turned_{o}": encoded(PHOTO, "JPEG", exif=turned(o)) for o in (*range(1, 9), 77)},
+    "jpeg_turned_by_xmp": encoded(PHOTO, "JPEG", xmp=b'<x:xmpmeta tiff:Orientation="8"/>'),
+    "phone": moving("MPO", exif=turned(6).tobytes()),
+    "png": encoded(PHOTO, "PNG"),
+    "png_turned": encoded(PHOTO, "PNG", exif=turned(6)),
+    "png_1_bit": encoded(PHOTO.convert("1"), "PNG"),
+    "png_grey": encoded(PHOTO.convert("L"), "PNG"),
+    "png_palette": encoded(PALETTE, "PNG"),
+    "png_palette_one_clear": encoded(PALETTE, "PNG", transparency=3),
+    "png_palette_alpha": encoded(PALETTE, "PNG", transparency=bytes(range(256))),
+    "png_alpha": encoded(SEEN_THROUGH, "PNG"),
+    "png_grey_alpha": encoded(SEEN_THROUGH.convert("LA"), "PNG"),
+    "png_grey_one_clear": encoded(PHOTO.convert("L"), "PNG", transparency=77),
+    "png_one_clear": encoded(PHOTO, "PNG", transparency=tuple(NOISE[3, 3, :3].tolist())),
+    "png_16_bits": png(RNG.integers(0, 2**16, (70, 120, 3)), colour_type=2),
+    "png_16_bits_alpha": png(RNG.integers(0, 2**16, (70, 120, 4)), colour_type=6),
+    "png_moving": moving("PNG"),
+    "png_moving_second_first": moving("PNG", default_image=True),
+    "gif": encoded(PALETTE, "GIF"),
+    "gif_moving": moving("GIF"),
+    "webp": encoded(PHOTO, "WEBP"),
+    "webp_turned": encoded(PHOTO, "WEBP", exif=turned(5)),
+    "webp_alpha": encoded(SEEN_THROUGH, "WEBP", lossless=True),
+    "webp_moving": moving("WEBP"),
+    "tiff": encoded(PHOTO, "TIFF"),
+    "tiff_turned": encoded(PHOTO, "TIFF", exif=turned(6)),
+    "tiff_lzw_turned": encoded(PHOTO, "TIFF", compression="tiff_lzw", exif=turned(8)),
+    "tiff_cmyk": encoded(PHOTO.convert("CMYK"), "TIFF"),
+    "bmp": encoded(PHOTO, "BMP"),
+    "dot": encoded(PHOTO.resize((1, 1)), "PNG"),
+    "line": encoded(PHOTO.resize((1, 150)), "PNG"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_pictures_of_every_kind_equal_the_processor(name, family):
+    processor = build_processor(family).image_processor
+    settings = PixelSettings.of(processor)
+    upright = ImageOps.exif_transpose(Pillow.open(io.BytesIO(CASES[name])))
+    expected = processor(upright, return_tensors="pt")
+    image = Image(CASES[name])
+    size = measure(image, settings, "row 1")
+    patches = torch.from_numpy(load_patches(image, size, settings, "row 1"))
+    assert size.original == (upright.height, upright.width)
+    assert list(size.grid) == expected["image_grid_thw"][0].tolist()
+    assert size.tokens == size.grid[1] * size.grid[2] // 4
+    assert torch.equal(Pixels(processor)(patches), expected["pixel_values"])
+
+
+@pytest.mark.parametrize("longest", [28 * 28 * 1280, 16384 * 28 * 28])
+def test_a_photo_of_common_size_equals_the_processor(longest):
+    """Sizes at which the resize takes its fast paths; one picture is shrunk, one keeps nearly its size."""
+    processor = build_processor("qwen2_5_vl").image_processor
+    processor.size = {"shortest_edge": 56 * 56, "longest_edge": longest}
+    smooth = RNG.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    photo = encoded(Pillow.fromarray(smooth).resize((1280, 960), Pillow.Resampling.BICUBIC), "JPEG")
+    expected = processor(Pillow.open(io.BytesIO(photo)), return_tensors="pt")
+    settings = PixelSettings.of(processor)
+    size = measure(Image(photo), settings, "row 1")
+    patches = torch.from_numpy(load_patches(Image(photo), size, settings, "row 1"))
+    assert torch.equal(Pixels(processor)(patches), expected["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    ("format", "deep", "options"),
+    [
+        ("PNG", DEEP, {}),
+        ("PNG", DEEP, {"exif": turned(3)}),
+        ("TIFF", DEEP, {}),
+        ("TIFF", DEEP.astype(">u2"), {}),
+    ],
+    ids=["png", "png_turned", "tiff", "tiff_big_endian"],
+)
+def test_16_bit_grey_is_scaled_where_pillow_would_clip_it_to_white(format, deep, options):
+    grey = Pillow.fromarray(deep)
+    assert np.mean(grey.convert("RGB")) > 250
+    shallow = Pillow.fromarray(np.rint(DEEP * (255 / 65535)).astype(np.uint8))
+    images = [Image(encoded(picture, format, **options)) for picture in (grey, shallow)]
+    size = measure(images[0], SETTINGS, "row 1")
+    assert np.array_equal(*(load_pixels(image, size, "row 1") for image in images))
+
+
+def test_a_path_is_read_like_its_bytes(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(CASES["jpeg_turned_6"])
+    sizes = [measure(Image(content), SETTINGS, "row 1") for content in (str(path), CASES["jpeg_turned_6"])]
+    patches = [load_patches(Image(content), sizes[0], SETTINGS, "row 1") for content in (str(path), path.read_bytes())]
+    assert sizes[0] == sizes[1]
+    assert np.array_equal(*patches)
+
+
+def test_measuring_decodes_nothing(monkeypatch):
+    def refuse(self):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
+    for name in ("jpeg_turned_6", "png", "png_turned", "gif_moving", "tiff_turned", "phone"):
+        measure(Image(CASES[name]), SETTINGS, "row 1")
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"min_pixels": 56 * 56, "max_pixels": 100 * 100},
+        {"min_pixels": 300 * 300, "max_pixels": 400 * 400},
+        {"resized_height": 100, "resized_width": 300},
+        {"resized_height": 98, "resized_width": 70},
+        {"resized_height": 700, "resized_width": 1400},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("patch", [14, 16])
+def test_limits_of_a_row_mean_what_they_mean_to_qwen_vl_utils(limits, patch):
+    settings = PixelSettings(patch, 2, min_pixels=56 * 56, max_pixels=112 * 112)
+    expected = fetch_image({"image": PHOTO, **limits}, image_patch_size=patch)
+    size = measure(Image(CASES["png"], Limits(**limits)), settings, "row 1")
+    assert size.resized == (expected.height, expected.width)
+    assert load_pixels(Image(CASES["png"]), size, "row 1").shape == (3, *size.resized)
+
+
+@pytest.mark.parametrize(
+    ("limits", "resized"),
+    [
+        (Limits(resized_height=10, resized_width=30), (28, 28)),
+        (Limits(resized_height=10, resized_width=300), (28, 308)),
+        (Limits(resized_height=560, resized_width=560, max_pixels=280 * 280), (280, 280)),
+        (Limits(resized_height=56, resized_width=56, min_pixels=112 * 112), (112, 112)),
+    ],
+    ids=["below_the_model's_limits", "thin", "above_the_row's_own", "below_the_row's_own"],
+)
+def test_a_size_asked_for_yields_only_to_the_rows_own_limits(limits, resized):
+    assert measure(Image(CASES["png"], limits), SETTINGS, "row 1").resized == resized
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(resized_height=56), "has only one of resized_height and resized_width; give both"),
+        (Limits(resized_width=56), "has only one of resized_height and resized_width; give both"),
+        (Limits(min_pixels=5000, max_pixels=4000), "has min_pixels 5000 above max_pixels 4000"),
+        (Limits(max_pixels=3000), "has min_pixels 3136 above max_pixels 3000; a limit not in the row is the model's"),
+        (Limits(min_pixels=20000), "has min_pixels 20000 above max_pixels 12544"),
+        (Limits(resized_height=28, resized_width=9000), "is to be 8988×28 pixels; one side may be at most 200 times"),
+    ],
+    ids=str,
+)
+def test_limits_that_contradict_are_refused(limits, message):
+    with pytest.raises(UserError, match=rf"row 1: the picture of \d+ bytes in the row {message}"):
+        measure(Image(CASES["png"], limits), SETTINGS, "row 1")
+
+
+@pytest.mark.parametrize("shape", [(70, 120), (960, 1280), (20, 3000), (3000, 20), (1, 1), (5, 900)])
+@pytest.mark.parametrize("limits", [Limits(), Limits(resized_height=280, resized_width=56)], ids=["model", "row"])
+def test_shrinking_keeps_at_most_that_share_and_the_shape(shape, limits):
+    settings = PixelSettings(14, 2, min_pixels=56 * 56, max_pixels=28 * 28 * 1280)
+    image = Image(encoded(Pillow.new("RGB", (shape[1], shape[0])), "PNG"), limits)
+    whole = measure(image, settings, "row 1")
+    assert measure(image, settings, "row 1", shrink=1) == whole
+    before = whole.tokens
+    for shrink in np.geomspace(1, 1e-4, 60)[1:]:
+        size = measure(image, settings, "row 1", float(shrink))
+        assert all(side % 28 == 0 and side >= 28 for side in size.resized)
+        assert size.tokens <= max(1, shrink * whole.tokens)
+        assert size.tokens <= before
+        before = size.tokens
+        if min(size.resized) >= 4 * 28:
+            wanted, got = (resized[1] / resized[0] for resized in (whole.resized, size.resized))
+            assert abs(np.log(got / wanted)) < np.log(5 / 4)
+    assert before == 1
+
+
+def no_file(path):
+    pass
+
+
+def link_to_itself(path):
+    path.symlink_to(path)
+
+
+def folder(path):
+    path.mkdir()
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def content(data: bytes):
+    return lambda path: path.write_bytes(data)
+
+
+HEIC = b"\0\0\0\x18ftypheic" + bytes(100)
+NOT_READ = "is not a picture in a format that is read"
+BAD_FILES = {
+    "missing": (no_file, r"does not exist\."),
+    "link_to_itself": (link_to_itself, "cannot be read: Too many levels of symbolic links"),
+    "folder": (folder, "is a folder; give the path of one picture"),
+    "pipe": (pipe, "is not a regular file"),
+    "empty": (content(b""), "is empty, a file of 0 bytes"),
+    "web_page": (content(b"<html>404 Not Found</html>"), NOT_READ),
+    "heic": (content(HEIC), "is in HEIC format, which is not read. Convert it"),
+    "head_only": (content(CASES["png"][:20]), "does not open: Truncated File Read"),
+    "too_long": (content(encoded(PHOTO.resize((1, 10000)), "PNG")), "is 1×10000 pixels; one side may be at most 200"),
+    "bomb": (content(png(DEEP, 0, claimed=(100_000, 100_000))), "has more than 89478485 pixels, as a decompression"),
+    "small_bomb": (content(png(DEEP, 0, claimed=(9_460, 9_460))), "has more than 89478485 pixels, as a decompression"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_bad_file_is_told_before_it_is_decoded(case, tmp_path):
+    make, message = BAD_FILES[case]
+    path = tmp_path / "bad.png"
+    make(path)
+    with pytest.raises(UserError, match=rf"^row 1: the picture .*bad\.png {message}"):
+        measure(Image(str(path)), SETTINGS, "row 1")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (CASES["jpeg"][: len(CASES["jpeg"]) // 2], "does not decode: .*truncated"),
+        (CASES["png"][: len(CASES["png"]) // 2], "does not decode: .*truncated"),
+        (CASES["gif"][: len(CASES["gif"]) // 2], "does not decode: .*truncated"),
+        (CASES["webp"][: len(CASES["webp"]) // 2], "does not"),
+        (CASES["bmp"][: len(CASES["bmp"]) // 2], "does not decode: .*truncated"),
+        (CASES["png"].replace(CASES["png"][1000:1100], bytes(100)), "does not decode"),
+        (
+            encoded(Pillow.fromarray(DEEP.astype(np.float32)), "TIFF"),
+            "does not decode: nothing says which of its 32-bit",
+        ),
+        (
+            encoded(Pillow.fromarray(DEEP.astype(np.int32)), "TIFF"),
+            "does not decode: nothing says which of its 32-bit",
+        ),
+    ],
+    ids=["jpeg", "png", "gif", "webp", "bmp", "png_damaged", "float", "32_bits"],
+)
+def test_a_file_broken_behind_its_header_is_told_when_decoded(data, message, tmp_path):
+    path = tmp_path / "bad.png"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"^row 1: the picture .*bad\.png {message}"):
+        load_pixels(Image(str(path)), measure(Image(str(path)), SETTINGS, "row 1"), "row 1")
+
+
+def test_a_name_of_any_length_fits_into_the_message():
+    with pytest.raises(UserError, match="cannot be read: File name too long") as raised:
+        measure(Image("iVBORw0KGgo" * 1000), SETTINGS, "row 1")
+    assert len(str(raised.value)) < 500
