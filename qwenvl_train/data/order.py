@@ -3,17 +3,206 @@
 The position in this order is all the state that a resumed run needs.
 """
 
-from functools import lru_cache
+import sys
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from typing import Any, Protocol
 
 import numpy as np
 
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.balance import balanced
+from qwenvl_train.data.lengths import Lengths
+from qwenvl_train.data.mixture import Group, Mixture
+from qwenvl_train.data.packing import pack
+from qwenvl_train.errors import UserError
 
-@lru_cache(maxsize=2)
-def epoch_order(samples: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(samples)
+# numpy ignores zeros at the end of a seed; the mixture uses (seed, epoch) and 1.
+_BALANCE = 2
 
 
-def samples_of_row(row: int, batch_size: int, samples: int, seed: int) -> list[int]:
-    """Rows cut the endless stream of shuffled epochs into pieces of batch_size."""
-    places = range(row * batch_size, (row + 1) * batch_size)
-    return [int(epoch_order(samples, seed, place // samples)[place % samples]) for place in places]
+@dataclass(frozen=True)
+class Seen:
+    samples: int
+    tokens: int
+    supervised: int
+    epoch: float
+
+
+class Order(Protocol):
+    """Row i of the run goes to process i % world; the rows of one micro-step, `world` of them, run at the same time."""
+
+    def row(self, index: int) -> np.ndarray:
+        """The samples of row `index`, for any index from 0 on."""
+
+    def rows(self, epochs: float) -> int:
+        """How many rows it takes to see so many epochs."""
+
+    def seen(self, rows: int) -> Seen:
+        """What the first `rows` rows hold."""
+
+
+def build_order(lengths: Lengths, groups: list[Group], usable: np.ndarray, config: RunConfig, world: int) -> Order:
+    for number, (group, source) in enumerate(zip(groups, config.data.train, strict=True)):
+        if not usable[group.start : group.stop].any():
+            raise UserError(
+                f"data.train.{number} ({source.path}): none of its {group.stop - group.start} rows can be used; "
+                "data.on_error=raise and data.too_long=error tell what is wrong with the first."
+            )
+    mixture = Mixture(groups, usable, config.seed)
+    if not config.data.packing:
+        return SampleOrder(lengths, mixture, config.seed, config.train.batch_size, world, config.data.bucketing)
+    assert config.data.max_length is not None
+    return PackOrder(lengths, mixture, config.seed, config.train.batch_size, world, config.data.max_length)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One epoch, cut into units: unit i is `samples` from `borders[i]` to `borders[i + 1]`."""
+
+    samples: np.ndarray
+    borders: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.borders) - 1
+
+    def sums(self, column: np.ndarray) -> np.ndarray:
+        """Of `column` over the samples of each unit; no unit is empty."""
+        if len(self) == 0:
+            return np.zeros(0, dtype=np.int64)
+        return np.add.reduceat(column[self.samples], self.borders[:-1], dtype=np.int64)
+
+    def reordered(self, units: np.ndarray) -> "Plan":
+        sizes = np.diff(self.borders)[units]
+        borders = np.concatenate([[0], np.cumsum(sizes)])
+        places = np.repeat(self.borders[units] - borders[:-1], sizes) + np.arange(len(self.samples))
+        return Plan(self.samples[places], borders)
+
+
+class _EpochOrder(ABC):
+    """Cuts the endless stream of epochs into rows of `batch_size` units; what a unit is, subclasses say."""
+
+    def __init__(self, lengths: Lengths, mixture: Mixture, seed: int, batch_size: int, world: int):
+        self._lengths, self._mixture, self._seed = lengths, mixture, seed
+        self._batch_size, self._world = batch_size, world
+        self._plans: dict[int, Plan] = {}
+        self._totals: dict[int, tuple[int, int, int]] = {}
+
+    def row(self, index: int) -> np.ndarray:
+        unit, stop = index * self._batch_size, (index + 1) * self._batch_size
+        parts = []
+        while unit < stop:
+            epoch = self._epoch_of(unit)
+            plan, start = self._plan(epoch), self._before(epoch)
+            last = min(stop - start, len(plan))
+            parts.append(plan.samples[plan.borders[unit - start] : plan.borders[last]])
+            unit = start + last
+        return np.concatenate(parts)
+
+    def rows(self, epochs: float) -> int:
+        exact = Fraction(str(epochs))
+        units = self._before(int(exact))
+        if exact % 1:
+            plan = self._plan(int(exact))
+            units += int(np.searchsorted(plan.borders, ceil(exact % 1 * len(plan.samples))))
+        return -(-units // self._batch_size)
+
+    def seen(self, rows: int) -> Seen:
+        if rows == 0:
+            return Seen(0, 0, 0, 0.0)
+        units = rows * self._batch_size
+        epoch = self._epoch_of(units - 1)
+        plan = self._plan(epoch)
+        part = plan.samples[: plan.borders[units - self._before(epoch)]]
+        samples, tokens, supervised = self._total_before(epoch)
+        return Seen(
+            samples + len(part),
+            tokens + int(self._lengths.tokens[part].sum(dtype=np.int64)),
+            supervised + int(self._lengths.supervised[part].sum(dtype=np.int64)),
+            (epoch * len(plan.samples) + len(part)) / len(plan.samples),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker that gets a copy plans for itself."""
+        return self.__dict__ | {"_plans": {}}
+
+    @abstractmethod
+    def _before(self, epoch: int) -> int:
+        """How many units come before `epoch`."""
+
+    @abstractmethod
+    def _epoch_of(self, unit: int) -> int: ...
+
+    @abstractmethod
+    def _make(self, epoch: int) -> Plan: ...
+
+    def _plan(self, epoch: int) -> Plan:
+        """Keeps two: a row may lie across the border of two epochs."""
+        if epoch not in self._plans:
+            plan = self._make(epoch)
+            if len(self._plans) == 2:
+                del self._plans[next(iter(self._plans))]
+            self._plans[epoch] = plan
+        return self._plans[epoch]
+
+    def _total_before(self, epoch: int) -> tuple[int, int, int]:
+        if epoch not in self._totals:
+            columns = self._lengths.tokens, self._lengths.supervised
+            tokens, supervised = (self._mixture.total(column, epoch) for column in columns)
+            self._totals[epoch] = self._mixture.before(epoch), tokens, supervised
+        return self._totals[epoch]
+
+    def _balanced(self, plan: Plan, epoch: int) -> Plan:
+        tokens, patches = plan.sums(self._lengths.tokens), plan.sums(self._lengths.patches)
+        rng = np.random.default_rng((self._seed, epoch, _BALANCE))
+        return plan.reordered(balanced(tokens, patches, self._world, self._batch_size, self._before(epoch), rng))
+
+
+class SampleOrder(_EpochOrder):
+    """A unit is a sample; with `bucketing`, those of one micro-step cost alike."""
+
+    def __init__(self, lengths: Lengths, mixture: Mixture, seed: int, batch_size: int, world: int, bucketing: bool):
+        super().__init__(lengths, mixture, seed, batch_size, world)
+        self._bucketing = bucketing
+
+    def _before(self, epoch: int) -> int:
+        return self._mixture.before(epoch)
+
+    def _epoch_of(self, unit: int) -> int:
+        return bisect_right(range(sys.maxsize), unit, key=self._before) - 1
+
+    def _make(self, epoch: int) -> Plan:
+        samples = self._mixture.epoch(epoch)
+        plan = Plan(samples, np.arange(len(samples) + 1))
+        return self._balanced(plan, epoch) if self._bucketing else plan
+
+
+class PackOrder(_EpochOrder):
+    """A unit is a pack of samples that fill `capacity` tokens; packs of one micro-step cost alike.
+
+    How many packs an epoch has is known once it is planned, so a position in a later epoch plans those before it.
+    """
+
+    def __init__(self, lengths: Lengths, mixture: Mixture, seed: int, batch_size: int, world: int, capacity: int):
+        super().__init__(lengths, mixture, seed, batch_size, world)
+        self._capacity = capacity
+        self._starts = [0]
+
+    def _before(self, epoch: int) -> int:
+        while len(self._starts) <= epoch:
+            self._starts.append(self._starts[-1] + len(self._plan(len(self._starts) - 1)))
+        return self._starts[epoch]
+
+    def _epoch_of(self, unit: int) -> int:
+        while self._starts[-1] <= unit:
+            self._before(len(self._starts))
+        return bisect_right(self._starts, unit) - 1
+
+    def _make(self, epoch: int) -> Plan:
+        samples = self._mixture.epoch(epoch)
+        packs = pack(self._lengths.tokens[samples], self._capacity)
+        borders = np.concatenate([[0], np.cumsum(np.bincount(packs))])
+        return self._balanced(Plan(samples[np.argsort(packs, kind="stable")], borders), epoch)
