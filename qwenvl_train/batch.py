@@ -6,7 +6,7 @@ import torch
 
 
 class Batch(TypedDict, total=False):
-    """T tokens of S samples; P patches of M pictures, in the order of their placeholders."""
+    """T tokens of S samples; M pictures and clips of P patches, in the order of their placeholders."""
 
     input_ids: Required[torch.Tensor]
     """[1, T]"""
@@ -17,7 +17,10 @@ class Batch(TypedDict, total=False):
     cu_seqlens: Required[torch.Tensor]
     """[S + 1] int32: where each sample starts, and the end."""
     max_seqlen: Required[int]
-    patches: torch.Tensor
-    """[P, channels * patch * patch] uint8; normalised, and repeated in time, on the device. Absent without media."""
+    planes: torch.Tensor
+    """[N, channels * patch * patch] uint8: one frame of a patch each, as bytes. Absent without media."""
+    pairs: torch.Tensor
+    """[P, 2] int32: the planes that make up each patch in time. Absent without clips: then N is P, and a still
+    picture's plane is both its frames."""
     grids: torch.Tensor
-    """[M, 3]: patches of each picture in time, height and width."""
+    """[M, 3]: patches of each picture or clip in time, height and width."""

@@ -50,17 +50,23 @@ def write_rows(tmp_path):
 
 
 def conversation(*turns: tuple[str, list], id: str = "a") -> dict:
-    """`("user", [path, "text"])`: paths become pictures, strings text."""
+    """`("user", [path, "text"])`: paths become pictures, or clips where they end in .mp4; strings text."""
     return {
         "id": id,
-        "messages": [
-            {
-                "role": role,
-                "content": [
-                    {"type": "image", "image": str(part)} if isinstance(part, Path) else {"type": "text", "text": part}
-                    for part in parts
-                ],
-            }
-            for role, parts in turns
-        ],
+        "messages": [{"role": role, "content": [_part(part) for part in parts]} for role, parts in turns],
     }
+
+
+def _part(part: Path | str) -> dict:
+    if not isinstance(part, Path):
+        return {"type": "text", "text": part}
+    kind = "video" if part.suffix == ".mp4" else "image"
+    return {"type": kind, kind: str(part)}
+
+
+def sample_of(row: dict):
+    """The Sample of a row in messages form, with absolute paths."""
+    from qwenvl_train.data.formats import to_sample
+    from qwenvl_train.data.locate import Locator
+
+    return to_sample(row, "rows", 1, Locator(Path("/"), fenced=False, allow_remote=False, cache=Path("/")), "messages")

@@ -19,8 +19,13 @@ def collate(rendered: list[Rendered]) -> Batch:
         cu_seqlens=torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32),
         max_seqlen=max(lengths),
     )
-    patches = [item.patches for item in rendered if item.patches is not None]
-    if patches:
-        batch["patches"] = torch.from_numpy(np.concatenate(patches))
-        batch["grids"] = torch.tensor([size.grid for layout in layouts for size in layout.pictures])
+    planes = [item.planes for item in rendered if item.planes is not None]
+    if planes:
+        batch["planes"] = torch.from_numpy(np.concatenate(planes) if len(planes) > 1 else planes[0])
+        batch["grids"] = torch.tensor([size.grid for layout in layouts for size in layout.media])
+    if any(layout.clips for layout in layouts):
+        starts = np.cumsum([0, *map(len, planes)])
+        pairs = [item.pairs for item in rendered if item.pairs is not None]
+        shifted = [pair + start for pair, start in zip(pairs, starts, strict=False)]
+        batch["pairs"] = torch.from_numpy(np.concatenate(shifted).astype(np.int32))
     return batch

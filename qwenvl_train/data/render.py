@@ -4,23 +4,35 @@ Labels follow from construction: what stands in a trained answer, and its end-of
 for, so words in a user's text can neither start a supervised span nor become a placeholder.
 """
 
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
-from qwenvl_train.data.media import PictureSize, PixelSettings, load_patches, measure
-from qwenvl_train.data.positions import mrope_positions
-from qwenvl_train.data.sample import Image, Sample, Text, Turn
+from qwenvl_train.config.schema import DataConfig, VideoConfig
+from qwenvl_train.data.picture_cache import PictureCache
+from qwenvl_train.data.pictures import PictureSize, PixelSettings, load_patches, measure
+from qwenvl_train.data.positions import Span, mrope_positions
+from qwenvl_train.data.regions import in_words
+from qwenvl_train.data.sample import Image, Part, Sample, Text, Turn, Video
+from qwenvl_train.data.template import check_template
+from qwenvl_train.data.videos import ClipSettings, ClipSize, load_clip, measure_clip
+from qwenvl_train.data.words import Words
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
+from qwenvl_train.families.tools import tools_in_words
 
 IGNORED = -100
 
-# What gives a conversation its shape is written by `layout` alone.
-_CONTROL = re.compile(r"(<\|(?:im_start|im_end|endoftext|vision_start|vision_end|vision_pad|image_pad|video_pad)\|>)")
+_SMALLEST = 1 / 4096
+"""How far a sample's media are shrunk at most; below it they are at one token each anyway."""
+
+
+@dataclass(frozen=True)
+class TurnStart:
+    role: str
+    token: int
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,11 @@ class Layout:
     input_ids: np.ndarray
     labels: np.ndarray
     position_ids: np.ndarray
-    pictures: tuple[PictureSize, ...]
+    media: tuple[PictureSize | ClipSize, ...]
+    """In the order of their placeholders."""
+    turns: tuple[TurnStart, ...]
+    shrink: float
+    """Share of the pixels that the media keep; below 1 where the sample was downscaled to fit."""
 
     @property
     def length(self) -> int:
@@ -40,123 +56,220 @@ class Layout:
     def supervised(self) -> int:
         return int((self.labels != IGNORED).sum())
 
+    @property
+    def patches(self) -> int:
+        """What the vision tower sees."""
+        return sum(int(np.prod(size.grid)) for size in self.media)
+
+    @property
+    def pictures(self) -> tuple[PictureSize, ...]:
+        return tuple(size for size in self.media if isinstance(size, PictureSize))
+
+    @property
+    def clips(self) -> tuple[ClipSize, ...]:
+        return tuple(size for size in self.media if isinstance(size, ClipSize))
+
 
 @dataclass(frozen=True)
 class Rendered:
     layout: Layout
-    patches: np.ndarray | None
-    """All pictures' patches one after the other; None without pictures."""
+    planes: np.ndarray | None
+    """[planes, C*p*p] uint8, all media one after the other: a picture's patches once, a clip's for each frame."""
+    pairs: np.ndarray | None
+    """[patches, 2]: the planes of each patch in its two frames; a picture's plane is in both. None without media."""
 
 
 class Renderer:
-    def __init__(self, processor, family: Family, where: str):
+    def __init__(
+        self, processor, family: Family, where: str, video: VideoConfig, data: DataConfig, cache: Path | None = None
+    ):
+        """`where` names the checkpoint in errors; `cache` is the folder for resized pictures."""
         self.family = family
         self.pixels = PixelSettings.of(processor.image_processor)
-        self._backend: str = processor.tokenizer.backend_tokenizer.to_str()
+        self.clips = ClipSettings.of(processor.video_processor, family, video)
+        self.max_length, self._downscale = data.max_length, data.too_long == "downscale"
+        self._vision_ids = data.vision_ids
+        self._cache = PictureCache(cache) if cache and data.cache_pictures else None
+        self._words = Words(processor.tokenizer)
         ids = processor.tokenizer.convert_tokens_to_ids
         self._turn_start, self._turn_end = ids("<|im_start|>"), ids("<|im_end|>")
         self._vision_start, self._vision_end = ids("<|vision_start|>"), ids("<|vision_end|>")
-        self._image_pad = ids("<|image_pad|>")
-        _check_template(processor, family, where)
+        self.image_pad, self.video_pad = ids("<|image_pad|>"), ids("<|video_pad|>")
+        check_template(processor, family, where)
+
+    def fingerprint(self) -> str:
+        """The same where the same sample comes out with the same lengths."""
+        facts = (self.family, self.pixels, self.clips, self.max_length, self._downscale, self._vision_ids)
+        return f"{facts} {self._words.fingerprint()}"
+
+    def blank(self) -> Rendered:
+        """A row in which nothing is learned, for where every sample of a row turned out broken."""
+        ids = np.array([self._turn_end, self._turn_end])
+        positions = mrope_positions(len(ids), (), self.pixels.merge)
+        return Rendered(Layout(ids, np.full_like(ids, IGNORED), positions, (), (), shrink=1), None, None)
 
     def layout(self, sample: Sample) -> Layout:
-        """Tokens, labels and positions from text and picture headers."""
-        ids: list[int] = []
-        labels: list[int] = []
-        pictures: list[PictureSize] = []
-        starts: list[int] = []
-
-        def put(tokens: list[int], supervised: bool = False) -> None:
-            ids.extend(tokens)
-            labels.extend(tokens if supervised else [IGNORED] * len(tokens))
-
-        for turn in self._with_system(sample):
-            put([self._turn_start])
-            text = f"{turn.role}\n"
-            if turn.role == "assistant":
-                # The model is asked to go on after exactly these tokens, so the answer never merges with them.
-                put(self._encode(text))
-                text = ""
-            for part in turn.parts:
-                if isinstance(part, Text):
-                    text += part.text
-                    continue
-                put(self._encode(text), turn.train)
-                text = ""
-                size = measure(part.path, self.pixels, sample.where)
-                put([self._vision_start])
-                starts.append(len(ids))
-                put([self._image_pad] * size.tokens)
-                put([self._vision_end])
-                pictures.append(size)
-            put(self._encode(text), turn.train)
-            put([self._turn_end], turn.train)
-            put(self._encode("\n"))
-        grids = [picture.grid for picture in pictures]
-        positions = mrope_positions(len(ids), list(zip(starts, grids, strict=True)), self.pixels.merge)
-        return Layout(np.array(ids), np.array(labels), positions, tuple(pictures))
+        """Tokens, labels and positions from text and the headers of media. May be longer than max_length."""
+        whole = self._layout(sample, shrink=1)
+        if not self._downscale or self.max_length is None or whole.length <= self.max_length or not whole.media:
+            return whole
+        return self._largest_that_fits(sample, whole, self.max_length)
 
     def render(self, sample: Sample) -> Rendered:
         layout = self.layout(sample)
-        patches = [
-            load_patches(image.path, size, self.pixels, sample.where)
-            for image, size in zip(sample.images, layout.pictures, strict=True)
-        ]
-        return Rendered(layout, np.concatenate(patches) if patches else None)
+        planes: list[np.ndarray] = []
+        pairs: list[np.ndarray] = []
+        start = 0
+        for media, size in zip(sample.media, layout.media, strict=True):
+            if isinstance(media, Image) and isinstance(size, PictureSize):
+                planes.append(load_patches(media, size, self.pixels, sample.where, self._cache))
+                pairs.append(np.arange(start, start + len(planes[-1]), dtype=np.int32)[:, None].repeat(2, axis=1))
+            elif isinstance(media, Video) and isinstance(size, ClipSize):
+                planes.append(load_clip(media, size, self.clips, sample.where))
+                frame = size.grid[1] * size.grid[2]
+                of_frames = np.arange(start, start + len(planes[-1]), dtype=np.int32).reshape(size.grid[0], 2, frame)
+                pairs.append(of_frames.transpose(0, 2, 1).reshape(-1, 2))
+            start += len(planes[-1])
+        if not planes:
+            return Rendered(layout, None, None)
+        return Rendered(layout, np.concatenate(planes), np.concatenate(pairs))
+
+    def _layout(self, sample: Sample, shrink: float) -> Layout:
+        sizes = [self._measured(media, sample.where, shrink) for media in sample.media]
+        of_pictures = [(size.original, size.resized) for size in sizes if isinstance(size, PictureSize)]
+        waiting = iter(sizes)
+        row = _Row(self._words)
+        spans: list[Span] = []
+        turns: list[TurnStart] = []
+        numbers = {Image: 0, Video: 0}
+
+        def put_media(part: Image | Video, train: bool) -> None:
+            size = next(waiting)
+            numbers[type(part)] += 1
+            if self._vision_ids:
+                row.text(f"{'Picture' if isinstance(part, Image) else 'Video'} {numbers[type(part)]}: ")
+            pad = self.image_pad if isinstance(part, Image) else self.video_pad
+            for words, grid, step in self._pieces(size):
+                row.text(words)
+                row.close(train)
+                row.put([self._vision_start])
+                spans.append(Span(len(row.ids), grid, step))
+                row.put([pad] * spans[-1].tokens(self.pixels.merge))
+                row.put([self._vision_end])
+
+        for turn, opens, closes in _with_neighbours(self._with_system(sample)):
+            turns.append(TurnStart(turn.role, len(row.ids)))
+            if opens:
+                row.put([self._turn_start])
+                row.text("user" if turn.role == "tool" else f"{turn.role}\n")
+            if turn.role == "assistant":
+                # The model is asked to go on after exactly these tokens, so the answer never merges with them.
+                row.close()
+            if turn.role == "tool":
+                row.text("\n<tool_response>\n")
+            for part in turn.parts:
+                if isinstance(part, Image | Video):
+                    _refuse_media(turn, sample.where)
+                    put_media(part, turn.train)
+                else:
+                    row.text(
+                        part.text if isinstance(part, Text) else in_words(part, self.family, of_pictures, sample.where)
+                    )
+            if turn.role == "tool":
+                row.text("\n</tool_response>")
+            if closes:
+                row.close(turn.train)
+                row.put([self._turn_end], turn.train)
+                row.text("\n")
+                row.close()
+        return Layout(
+            input_ids=np.array(row.ids),
+            labels=np.array(row.labels),
+            position_ids=mrope_positions(len(row.ids), spans, self.pixels.merge),
+            media=tuple(sizes),
+            turns=tuple(turns),
+            shrink=shrink,
+        )
+
+    def _largest_that_fits(self, sample: Sample, whole: Layout, max_length: int) -> Layout:
+        """Bisects the share of pixels that all media keep; the smallest where even that does not fit."""
+        best = self._layout(sample, _SMALLEST)
+        low, high = _SMALLEST, 1.0
+        while best.length <= max_length and high - low > low / 64:
+            middle = (low * high) ** 0.5
+            tried = self._layout(sample, middle)
+            if tried.length <= max_length:
+                best, low = tried, middle
+            else:
+                high = middle
+        return best
+
+    def _measured(self, media: Image | Video, where: str, shrink: float) -> PictureSize | ClipSize:
+        if isinstance(media, Image):
+            return measure(media, self.pixels, where, shrink)
+        return measure_clip(media, self.clips, where, shrink)
+
+    def _pieces(self, size: PictureSize | ClipSize) -> Iterator[tuple[str, tuple[int, int, int], float]]:
+        """What is written before each run of placeholders, its grid, and the time between the grid's layers."""
+        if isinstance(size, PictureSize):
+            yield "", size.grid, 1
+            return
+        match self.family.video_time:
+            case "pairs":
+                yield "", size.grid, 1
+            case "seconds":
+                yield "", size.grid, self.family.tokens_per_second * self.clips.frames_per_patch / size.sampled_fps
+            case "timestamps":
+                for seconds in size.timestamps:
+                    yield f"<{seconds:.1f} seconds>", (1, *size.grid[1:]), 1
 
     def _with_system(self, sample: Sample) -> tuple[Turn, ...]:
-        if self.family.default_system is None or sample.turns[0].role == "system":
-            return sample.turns
-        return (Turn("system", (Text(self.family.default_system),), train=False), *sample.turns)
-
-    def _encode(self, text: str) -> list[int]:
-        """Control tokens in a sample's words are words; the rest of the vocabulary, boxes included, is itself."""
-        as_published, as_words = self._tokenizers
-        return [
-            token
-            for index, piece in enumerate(_CONTROL.split(text))
-            for token in (as_words if index % 2 else as_published).encode(piece, add_special_tokens=False).ids
-        ]
-
-    @cached_property
-    def _tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
-        as_published, as_words = Tokenizer.from_str(self._backend), Tokenizer.from_str(self._backend)
-        as_words.encode_special_tokens = True
-        return as_published, as_words
-
-    def __getstate__(self) -> dict:
-        """Workers build their own tokenizers."""
-        return {key: value for key, value in self.__dict__.items() if key != "_tokenizers"}
+        first = sample.turns[0]
+        given = first if first.role == "system" else None
+        if given is None and self.family.default_system is not None:
+            given = Turn("system", (Text(self.family.default_system),), train=False)
+        rest = sample.turns[1:] if first.role == "system" else sample.turns
+        if sample.tools:
+            words: tuple[Part, ...] = (Text(tools_in_words(sample.tools)),)
+            given = Turn("system", words if given is None else (*given.parts, Text("\n\n"), *words), train=False)
+        return rest if given is None else (given, *rest)
 
 
-def _check_template(processor, family: Family, where: str) -> None:
-    """A checkpoint whose own chat template says otherwise would be trained on one format and served in another."""
-    turns = (
-        Turn("user", (Image("x"), Text("Which bird?")), train=False),
-        Turn("assistant", (Text("A wren."),), train=True),
-        Turn("user", (Text("Sure?"),), train=False),
-        Turn("assistant", (Text("Yes."),), train=True),
-    )
-    ours = "" if family.default_system is None else f"<|im_start|>system\n{family.default_system}<|im_end|>\n"
-    for turn in turns:
-        parts = (
-            part.text if isinstance(part, Text) else "<|vision_start|><|image_pad|><|vision_end|>"
-            for part in turn.parts
-        )
-        ours += f"<|im_start|>{turn.role}\n{''.join(parts)}<|im_end|>\n"
-    messages = [
-        {
-            "role": turn.role,
-            "content": [
-                {"type": "text", "text": part.text} if isinstance(part, Text) else {"type": "image", "image": "x"}
-                for part in turn.parts
-            ],
-        }
-        for turn in turns
-    ]
-    theirs = processor.apply_chat_template(messages, tokenize=False)
-    if theirs != ours:
+class _Row:
+    """Tokens and labels as they come; text between two control tokens is encoded as one piece."""
+
+    def __init__(self, words: Words):
+        self.ids: list[int] = []
+        self.labels: list[int] = []
+        self._encode = words.encode
+        self._text = ""
+
+    def text(self, words: str) -> None:
+        self._text += words
+
+    def close(self, supervised: bool = False) -> None:
+        """Encodes the text since the last token."""
+        text, self._text = self._text, ""
+        self.put(self._encode(text), supervised)
+
+    def put(self, tokens: list[int], supervised: bool = False) -> None:
+        assert not self._text
+        self.ids.extend(tokens)
+        self.labels.extend(tokens if supervised else [IGNORED] * len(tokens))
+
+
+def _with_neighbours(turns: tuple[Turn, ...]) -> Iterator[tuple[Turn, bool, bool]]:
+    """Each turn, and whether it opens and closes one in the text: results of several tools share one."""
+    for index, turn in enumerate(turns):
+        before = turns[index - 1].role if index else None
+        after = turns[index + 1].role if index + 1 < len(turns) else None
+        tool = turn.role == "tool"
+        yield turn, not (tool and before == "tool"), not (tool and after == "tool")
+
+
+def _refuse_media(turn: Turn, where: str) -> None:
+    if turn.role in ("system", "assistant"):
         raise UserError(
-            f"The chat template of {where} does not write conversations as {family.name} does: "
-            f"it gives {theirs!r}, expected is {ours!r}. Use a checkpoint with the published template."
+            f"{where}: a picture or video stands in the {turn.role}'s turn; "
+            "the models read them in a user's or a tool's turn."
         )

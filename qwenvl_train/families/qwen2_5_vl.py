@@ -11,4 +11,9 @@ FAMILY = Family(
         "llm": ("model.language_model", "lm_head"),
     },
     default_system="You are a helpful assistant.",
+    video_time="seconds",
+    tokens_per_second=2,
+    video_limits="frame",
+    coordinates="resized",
+    regions="json",
 )

@@ -11,4 +11,8 @@ FAMILY = Family(
         "llm": ("model.language_model", "lm_head"),
     },
     default_system="You are a helpful assistant.",
+    video_time="pairs",
+    video_limits="frame",
+    coordinates="relative",
+    regions="tokens",
 )

@@ -11,4 +11,8 @@ FAMILY = Family(
         "llm": ("model.language_model", "lm_head"),
     },
     default_system=None,
+    video_time="timestamps",
+    video_limits="clip",
+    coordinates="relative",
+    regions="json",
 )

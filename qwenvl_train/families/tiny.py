@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from qwenvl_train.families import FAMILIES
+from qwenvl_train.families.tools import AFTER, BEFORE
 
 ADDED_TOKENS = [
     "<|endoftext|>",
@@ -77,19 +78,36 @@ Please answer with one word. Please answer in short. Please think step by step. 
 """
 """What the vocabulary's merges are learned from; any other text falls back to shorter pieces or bytes."""
 
-SYSTEM_TURN = """\
-{% if messages and messages[0].role != 'system' %}<|im_start|>system
-{{ default_system }}<|im_end|>
+TEMPLATE = """\
+{% set seen = namespace(pictures=0, videos=0) %}\
+{% macro words(content) %}{% if content is string %}{{ content }}{% else %}{% for part in content or [] %}\
+{% if part.type == 'image' %}{% set seen.pictures = seen.pictures + 1 %}\
+{% if add_vision_id %}Picture {{ seen.pictures }}: {% endif %}<|vision_start|><|image_pad|><|vision_end|>\
+{% elif part.type == 'video' %}{% set seen.videos = seen.videos + 1 %}\
+{% if add_vision_id %}Video {{ seen.videos }}: {% endif %}<|vision_start|><|video_pad|><|vision_end|>\
+{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}{% endmacro %}\
+{% macro called(call) %}{% set asked = call.function or call %}<tool_call>
+{"name": "{{ asked.name }}", "arguments": \
+{{ asked.arguments if asked.arguments is string else asked.arguments | tojson }}}
+</tool_call>{% endmacro %}\
+{% set own = messages and messages[0].role == 'system' %}\
+{% set system = words(messages[0].content) if own else DEFAULT_SYSTEM %}\
+{% if own or system or tools %}<|im_start|>system
+{{ system }}{% if tools %}{{ '\\n\\n' if system }}TOOLS_BEFORE\
+{% for tool in tools %}{{ '\\n' }}{{ tool | tojson }}{% endfor %}\
+{{ '\\n' }}TOOLS_AFTER{% endif %}<|im_end|>
+{% endif %}\
+{% for message in (messages[1:] if own else messages) %}\
+{% if message.role == 'tool' %}{% if loop.previtem is not defined or loop.previtem.role != 'tool' %}<|im_start|>user\
+{% endif %}{{ '\\n' }}<tool_response>
+{{ words(message.content) }}
+</tool_response>{% if loop.nextitem is not defined or loop.nextitem.role != 'tool' %}<|im_end|>
+{% endif %}{% else %}<|im_start|>{{ message.role }}
+{{ words(message.content) }}{% for call in message.tool_calls or [] %}\
+{{ '\\n' if not loop.first or message.content }}{{ called(call) }}{% endfor %}<|im_end|>
+{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
-
-TURNS = """\
-{% for message in messages %}<|im_start|>{{ message.role }}
-{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}\
-{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>\
-{% elif part.type == 'video' %}<|vision_start|><|video_pad|><|vision_end|>\
-{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>
-{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
+"""The published turn format in our own words, tools and numbered media included."""
 
 
 VISION_2_5 = {
@@ -174,10 +192,10 @@ def build_tokenizer() -> Qwen2Tokenizer:
 
 
 def chat_template(model_type: str) -> str:
-    """The published turn format in our own words; Qwen2 generations open with a default system turn."""
-    default_system = FAMILIES[model_type].default_system
-    opening = "" if default_system is None else SYSTEM_TURN.replace("{{ default_system }}", default_system)
-    return opening + TURNS
+    """Qwen2 generations open with a default system turn; all know tools, which only the published Qwen3-VL does."""
+    default_system = FAMILIES[model_type].default_system or ""
+    template = TEMPLATE.replace("DEFAULT_SYSTEM", f"'{default_system}'")
+    return template.replace("TOOLS_BEFORE", BEFORE).replace("TOOLS_AFTER", AFTER.lstrip("\n"))
 
 
 def build_processor(model_type: str) -> ProcessorMixin:

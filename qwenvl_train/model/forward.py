@@ -1,4 +1,4 @@
-"""The packed forward pass: embed, look once, put pictures in their places, decode.
+"""The packed forward pass: embed, look once, put pictures and clips in their places, decode.
 
 It replaces `forward` on one model instance, below the language-model head, so that TRL's losses above it and
 PEFT's adapters inside it work unchanged. Called without cu_seqlens (by `generate`) the original runs.
@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 
 class Pixels:
-    """From uint8 patches to what the published processor would have given, in float32."""
+    """From uint8 planes to what the published processor would have given, in float32."""
 
     def __init__(self, image_processor):
         scale = 1 / image_processor.rescale_factor
@@ -20,12 +20,15 @@ class Pixels:
         self.std = torch.tensor(image_processor.image_std)[:, None, None] * scale
         self.frames = image_processor.temporal_patch_size
 
-    def __call__(self, patches: torch.Tensor) -> torch.Tensor:
-        """[P, C*p*p] uint8 to [P, C*t*p*p]; a still picture is the same in each of the t frames."""
-        if self.mean.device != patches.device:
-            self.mean, self.std = self.mean.to(patches.device), self.std.to(patches.device)
-        x = patches.unflatten(1, (len(self.mean), 1, -1)).float()
-        return ((x - self.mean) / self.std).expand(-1, -1, self.frames, -1).flatten(1)
+    def __call__(self, planes: torch.Tensor, pairs: torch.Tensor | None = None) -> torch.Tensor:
+        """[N, C*p*p] uint8 to [P, C*t*p*p]; without `pairs`, each plane is the same in each of the t frames."""
+        if self.mean.device != planes.device:
+            self.mean, self.std = self.mean.to(planes.device), self.std.to(planes.device)
+        x = planes.unflatten(1, (len(self.mean), 1, -1)).float()
+        x = (x - self.mean) / self.std
+        if pairs is None:
+            return x.expand(-1, -1, self.frames, -1).flatten(1)
+        return torch.cat([x.index_select(0, frame) for frame in pairs.unbind(1)], dim=2).flatten(1)
 
 
 def use_packed_forward(model: PreTrainedModel, image_processor) -> None:
@@ -36,19 +39,20 @@ def use_packed_forward(model: PreTrainedModel, image_processor) -> None:
     to_pixels = Pixels(image_processor)
 
     @wraps(type(backbone).forward)
-    def forward(self, *args, cu_seqlens=None, max_seqlen=None, patches=None, grids=None, **kwargs):
+    def forward(self, *args, cu_seqlens=None, max_seqlen=None, planes=None, pairs=None, grids=None, **kwargs):
         if cu_seqlens is None:
             return original(*args, **kwargs)
         embeddings = self.get_input_embeddings()(kwargs["input_ids"])
-        real = patches is not None
+        real = planes is not None
         if not real:
             # Every process runs the tower once in every pass, or sharded runs would wait for each other forever.
-            patches = torch.zeros(merge**2, 3 * patch**2, dtype=torch.uint8, device=embeddings.device)
+            planes = torch.zeros(merge**2, 3 * patch**2, dtype=torch.uint8, device=embeddings.device)
             grids = torch.tensor([[1, merge, merge]], device=embeddings.device)
-        seen = self.visual(to_pixels(patches).to(self.visual.dtype), grid_thw=grids, return_dict=True)
+        seen = self.visual(to_pixels(planes, pairs).to(self.visual.dtype), grid_thw=grids, return_dict=True)
         features = seen.pooler_output.to(embeddings.dtype)
         deepstack = getattr(seen, "deepstack_features", None)
-        places = (kwargs["input_ids"] == self.config.image_token_id) & real
+        ids = kwargs["input_ids"]
+        places = ((ids == self.config.image_token_id) | (ids == self.config.video_token_id)) & real
         if real:
             embeddings = embeddings.masked_scatter(places[..., None].expand_as(embeddings), features)
         else:

@@ -1,13 +1,16 @@
 """Held-out score from one forward pass, and generated answers for the report."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from qwenvl_train.data.render import IGNORED, Renderer
+from qwenvl_train.data.pictures import PictureSize
+from qwenvl_train.data.render import IGNORED, Rendered, Renderer
 from qwenvl_train.data.sample import Sample, Text
+from qwenvl_train.data.videos import ClipSize
 from qwenvl_train.model.attention import NAME, set_attention
 from qwenvl_train.model.build import bare
 from qwenvl_train.model.forward import Pixels
@@ -39,6 +42,28 @@ def metrics(sums: torch.Tensor) -> dict[str, float]:
     }
 
 
+def _seen_by(rendered: Rendered, renderer: Renderer, processor, device: torch.device) -> dict[str, torch.Tensor]:
+    """Pictures and clips as `generate` takes them."""
+    if rendered.planes is None or rendered.pairs is None:
+        return {}
+    planes, pairs = (torch.from_numpy(x).to(device) for x in (rendered.planes, rendered.pairs))
+    sizes = rendered.layout.media
+    pixels = Pixels(processor.image_processor)(planes, pairs).split([math.prod(size.grid) for size in sizes])
+    inputs = {}
+    for kind, name, grid in (
+        (PictureSize, "pixel_values", "image_grid_thw"),
+        (ClipSize, "pixel_values_videos", "video_grid_thw"),
+    ):
+        mine = [index for index, size in enumerate(sizes) if isinstance(size, kind)]
+        if mine:
+            inputs[name] = torch.cat([pixels[index] for index in mine])
+            inputs[grid] = torch.tensor([sizes[index].grid for index in mine], device=device)
+    if renderer.family.video_time == "seconds" and rendered.layout.clips:
+        seconds = [renderer.clips.frames_per_patch / clip.sampled_fps for clip in rendered.layout.clips]
+        inputs["second_per_grid_ts"] = torch.tensor(seconds, device=device)
+    return inputs
+
+
 @dataclass(frozen=True)
 class Answer:
     prompt: str
@@ -58,11 +83,9 @@ def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Rendere
     device = below.device
     inputs = {"input_ids": torch.from_numpy(ids[:start])[None].to(device)}
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    inputs["mm_token_type_ids"] = (inputs["input_ids"] == below.config.image_token_id).long()
-    if rendered.patches is not None:
-        pixels = Pixels(processor.image_processor)(torch.from_numpy(rendered.patches).to(device))
-        inputs["pixel_values"] = pixels
-        inputs["image_grid_thw"] = torch.tensor([size.grid for size in rendered.layout.pictures], device=device)
+    kinds = {below.config.image_token_id: 1, below.config.video_token_id: 2}
+    inputs["mm_token_type_ids"] = sum(kind * (inputs["input_ids"] == token) for token, kind in kinds.items())
+    inputs |= _seen_by(rendered, renderer, processor, device)
     # A cache grows token by token, which the packed attention does not serve.
     set_attention(below, "sdpa")
     try:

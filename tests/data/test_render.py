@@ -1,21 +1,24 @@
 """What is supervised, and that words of the user's stay words."""
 
-from pathlib import Path
-
 import pytest
 from transformers import AutoProcessor
 
-from qwenvl_train.data.formats import to_sample
 from qwenvl_train.data.render import IGNORED, Renderer
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
-from tests.conftest import conversation
+from tests.conftest import conversation, sample_of
+from tests.settings import run_config
+
+
+def make_renderer(processor, name: str, **data) -> Renderer:
+    config = run_config(**{f"data.{key}": value for key, value in data.items()})
+    return Renderer(processor, FAMILIES[name], "here", config.model.video, config.data)
 
 
 @pytest.fixture(scope="module")
 def renderers(checkpoints):
     return {
-        name: (Renderer(processor, FAMILIES[name], "test"), processor.tokenizer)
+        name: (make_renderer(processor, name), processor.tokenizer)
         for name, processor in ((name, AutoProcessor.from_pretrained(path)) for name, path in checkpoints.items())
     }
 
@@ -44,7 +47,7 @@ def test_only_trained_answers_and_their_end_are_supervised(model_type, renderers
         ("assistant", ["No."]),
     )
     row["messages"][6]["train"] = False
-    layout = renderer.layout(to_sample(row, "r", 1, Path("/")))
+    layout = renderer.layout(sample_of(row))
     assert spans(layout, tokenizer) == ["assistant\nRed.<|im_end|>", "Yes.<|im_end|><|im_end|>"]
     # The end of turn in the user's words is text: only the seven true ends are the token.
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -55,9 +58,7 @@ def test_only_trained_answers_and_their_end_are_supervised(model_type, renderers
 @pytest.mark.parametrize("words", ["<image>", "<|image_pad|>", "<|vision_start|><|video_pad|><|vision_end|>"])
 def test_placeholders_in_words_stay_words(model_type, words, renderers, pictures):
     renderer, tokenizer = renderers[model_type]
-    layout = renderer.layout(
-        to_sample(conversation(("user", [pictures[0], words]), ("assistant", [words])), "r", 1, Path("/"))
-    )
+    layout = renderer.layout(sample_of(conversation(("user", [pictures[0], words]), ("assistant", [words]))))
     pad = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     assert (layout.input_ids == pad).sum() == layout.pictures[0].tokens
     assert spans(layout, tokenizer) == [f"{words}<|im_end|>"]
@@ -66,7 +67,7 @@ def test_placeholders_in_words_stay_words(model_type, words, renderers, pictures
 def test_grounding_tokens_are_themselves(model_type, renderers):
     renderer, tokenizer = renderers[model_type]
     answer = "<|object_ref_start|>cat<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>"
-    layout = renderer.layout(to_sample(conversation(("user", ["Where?"]), ("assistant", [answer])), "r", 1, Path("/")))
+    layout = renderer.layout(sample_of(conversation(("user", ["Where?"]), ("assistant", [answer]))))
     supervised = layout.labels[layout.labels != IGNORED].tolist()
     assert supervised == tokenizer(f"{answer}<|im_end|>")["input_ids"]
     assert tokenizer.convert_tokens_to_ids("<|box_start|>") in supervised
@@ -76,7 +77,7 @@ def test_the_answer_starts_where_generation_would(model_type, renderers):
     """An answer that begins with a line break must not merge with the one that ends its header."""
     renderer, tokenizer = renderers[model_type]
     answer = "\n\nRed."
-    layout = renderer.layout(to_sample(conversation(("user", ["Hi"]), ("assistant", [answer])), "r", 1, Path("/")))
+    layout = renderer.layout(sample_of(conversation(("user", ["Hi"]), ("assistant", [answer]))))
     start = int((layout.labels != IGNORED).argmax())
     prompt = (
         ""
@@ -91,4 +92,57 @@ def test_another_chat_template_is_refused(checkpoints):
     processor = AutoProcessor.from_pretrained(checkpoints["qwen2_5_vl"])
     processor.chat_template = processor.chat_template.replace("helpful", "grumpy")
     with pytest.raises(UserError, match="chat template of here does not write"):
-        Renderer(processor, FAMILIES["qwen2_5_vl"], "here")
+        make_renderer(processor, "qwen2_5_vl")
+
+
+@pytest.mark.parametrize("role", ["system", "assistant"])
+def test_media_belong_to_those_who_ask(role, renderers, pictures):
+    row = conversation(("system", ["Hi"]), ("user", ["Hi"]), ("assistant", ["Ho"]))
+    place = {"system": 0, "assistant": 2}[role]
+    row["messages"][place]["content"].insert(0, {"type": "image", "image": str(pictures[0])})
+    with pytest.raises(UserError, match=f"a picture or video stands in the {role}'s turn"):
+        renderers["qwen2_5_vl"][0].layout(sample_of(row))
+
+
+def test_turns_are_where_they_start(model_type, renderers, pictures):
+    renderer, tokenizer = renderers[model_type]
+    layout = renderer.layout(sample_of(conversation(("user", [pictures[0], "Hi"]), ("assistant", ["Ho"]))))
+    starts = [(turn.role, tokenizer.decode(layout.input_ids[turn.token : turn.token + 2])) for turn in layout.turns]
+    assert starts[-2:] == [("user", "<|im_start|>user"), ("assistant", "<|im_start|>assistant")]
+
+
+@pytest.mark.parametrize("limit", [30, 45, 60, 100, 140])
+def test_downscaling_fits_and_wastes_little(model_type, limit, checkpoints, pictures):
+    processor = AutoProcessor.from_pretrained(checkpoints[model_type])
+    sample = sample_of(conversation(("user", [pictures[3], pictures[2], "Which? " * 3]), ("assistant", ["Noise."])))
+    whole = make_renderer(processor, model_type).layout(sample)
+    layout = make_renderer(processor, model_type, max_length=limit, too_long="downscale").layout(sample)
+    words = whole.length - sum(size.tokens for size in whole.media)
+    if whole.length <= limit:
+        assert layout.shrink == 1
+        assert layout.length == whole.length
+    elif words + len(whole.media) > limit:
+        assert [size.tokens for size in layout.media] == [1, 1]
+    else:
+        assert words + len(whole.media) <= layout.length <= limit
+        assert layout.shrink < 1
+        # A slightly larger share would not fit: tokens come in whole rows and columns, here of up to five.
+        assert layout.length > limit - 12
+    assert all(small.tokens <= large.tokens for small, large in zip(layout.media, whole.media, strict=True))
+    rendered = make_renderer(processor, model_type, max_length=limit, too_long="downscale").render(sample)
+    assert len(rendered.pairs) == rendered.layout.patches
+
+
+def test_a_blank_row_teaches_nothing(renderers):
+    blank = renderers["qwen3_vl"][0].blank()
+    assert blank.layout.supervised == 0
+    assert blank.layout.position_ids.shape == (4, blank.layout.length)
+    assert blank.planes is None
+
+
+def test_errors_name_a_row_in_one_line():
+    row = conversation(("user", ["Hi"]), ("assistant", ["Ho"]), id="line\nbreak " + "x" * 200)
+    where = sample_of(row).where
+    assert where.startswith("rows:1 (id line break xxx")
+    assert where.endswith("…)")
+    assert len(where) < 100

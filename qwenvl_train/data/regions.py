@@ -1,0 +1,79 @@
+"""Boxes and points: from pixels of the original picture to the words that the published models write, and back."""
+
+import json
+from collections.abc import Iterator, Sequence
+
+from qwenvl_train.data.sample import Coordinates, Listing, Reference, Region
+from qwenvl_train.errors import UserError
+from qwenvl_train.families.family import Family
+
+Size = tuple[int, int]
+"""height, width"""
+
+
+def to_convention(coordinates: Sequence[float], family: Family, original: Size, resized: Size) -> list[int]:
+    """Whole numbers, each at most half a unit off."""
+    return [round(value * scale) for value, scale in _scaled(coordinates, family, original, resized)]
+
+
+def to_pixels(numbers: Sequence[float], family: Family, original: Size, resized: Size) -> list[float]:
+    """Where the model's numbers lie in the original picture."""
+    return [number / scale for number, scale in _scaled(numbers, family, original, resized)]
+
+
+def _scaled(values: Sequence[float], family: Family, original: Size, resized: Size) -> Iterator[tuple[float, float]]:
+    """Each of x, y, x, y with what a pixel of the original counts on its axis."""
+    full = (1000, 1000) if family.coordinates == "relative" else resized
+    for place, value in enumerate(values):
+        axis = 1 - place % 2
+        yield value, full[axis] / original[axis]
+
+
+def in_words(
+    part: Coordinates | Reference | Listing, family: Family, sizes: Sequence[tuple[Size, Size]], where: str
+) -> str:
+    """`sizes` are each picture's original and resized size."""
+    match part:
+        case Reference(label):
+            return _named(label) if family.regions == "tokens" else label
+        case Coordinates(region):
+            numbers = _numbers(region, family, sizes, where)
+            return _boxed(numbers) if family.regions == "tokens" else str(numbers)
+        case Listing(regions) if family.regions == "tokens":
+            return "".join(_named(region.label) + _boxed(_numbers(region, family, sizes, where)) for region in regions)
+        case Listing(regions):
+            lines = (_json_line(region, _numbers(region, family, sizes, where)) for region in regions)
+            return "```json\n[\n" + ",\n".join(lines) + "\n]\n```"
+
+
+def _numbers(region: Region, family: Family, sizes: Sequence[tuple[Size, Size]], where: str) -> list[int]:
+    if region.image >= len(sizes):
+        raise UserError(
+            f"{where}: the region {_told(region)} is in picture {region.image}, counted from 0, but the row has "
+            f"{len(sizes)}."
+        )
+    original, resized = sizes[region.image]
+    if any(not 0 <= value <= original[1 - place % 2] for place, value in enumerate(region.coordinates)):
+        raise UserError(
+            f"{where}: the region {_told(region)} leaves its picture, which is {original[1]}×{original[0]} pixels; "
+            "regions are given in pixels of the original picture."
+        )
+    return to_convention(region.coordinates, family, original, resized)
+
+
+def _told(region: Region) -> str:
+    return f"{list(region.coordinates)} ({region.label})" if region.label else f"{list(region.coordinates)}"
+
+
+def _named(label: str) -> str:
+    return f"<|object_ref_start|>{label}<|object_ref_end|>"
+
+
+def _boxed(numbers: list[int]) -> str:
+    corners = ",".join(f"({x},{y})" for x, y in zip(numbers[::2], numbers[1::2], strict=True))
+    return f"<|box_start|>{corners}<|box_end|>"
+
+
+def _json_line(region: Region, numbers: list[int]) -> str:
+    key = "bbox_2d" if len(numbers) == 4 else "point_2d"
+    return f'\t{{"{key}": {numbers}, "label": {json.dumps(region.label, ensure_ascii=False)}}}'
