@@ -7,13 +7,17 @@ import sys
 import warnings
 from collections.abc import Sequence
 from textwrap import fill
+from typing import get_args
 
 from qwenvl_train import __version__
 from qwenvl_train.config.assets import asset_dir
-from qwenvl_train.config.options import groups, nearest, recipe_files, recipe_summary
+from qwenvl_train.config.options import Verb, groups, nearest, recipe_files, recipe_summary
 from qwenvl_train.errors import UserError, message_of
 
-_VERBS = {"train": "fine-tune a model (this verb may be left out)"}
+_VERBS: dict[str, str] = {
+    "train": "fine-tune a model (this verb may be left out)",
+    "inspect": "show what the model will be trained on: tokens, labels, pictures, clips, boxes, lengths",
+}
 
 # Some launchers append it for each process; the rank is read from the environment.
 _LOCAL_RANK = re.compile(r"--local[-_]rank=\d+")
@@ -35,6 +39,7 @@ Groups: what to train, on what, and where
 Examples
   qwenvl-train +recipe=sft_lora
   qwenvl-train +recipe=sft_lora model=qwen2_5_vl_7b data.train=my.jsonl data.eval=held_out.jsonl
+  qwenvl-train inspect model=qwen2_5_vl_7b data.train=my.jsonl output=html
   qwenvl-train +recipe=sft_full model.path=/models/mine data.train='[a.jsonl,b.jsonl]' train.max_steps=500
   torchrun --nproc_per_node=8 -m qwenvl_train +recipe=sft_full deepspeed=zero2
 
@@ -66,29 +71,34 @@ def _run(arguments: list[str]) -> None:
         _run_verb(*_split_verb(arguments))
 
 
-def _run_verb(verb: str, arguments: list[str]) -> None:
+def _run_verb(verb: Verb, arguments: list[str]) -> None:
     """Imports come late: a mistake in the configuration is told before torch is loaded."""
     _prepare_environment()
     from qwenvl_train.config.compose import compose
 
+    composed = compose(arguments, verb)
+    if sys.stderr.isatty():
+        print("loading libraries …", file=sys.stderr)
     match verb:
         case "train":
-            composed = compose(arguments)
-            if sys.stderr.isatty():
-                print("loading libraries …", file=sys.stderr)
             from qwenvl_train.verbs import train
 
             train.run(composed)
+        case "inspect":
+            from qwenvl_train.verbs import inspect
+
+            inspect.run(composed)
 
 
-def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
+def _split_verb(arguments: list[str]) -> tuple[Verb, list[str]]:
     """The first word is the verb unless it is a setting."""
     if not arguments or "=" in arguments[0] or arguments[0][:1] in "-+~":
         return "train", arguments
     word, rest = arguments[0], arguments[1:]
-    if word not in _VERBS:
-        raise UserError(f"{word}: no such verb{_meant_by(word)}; there are: {', '.join([*_VERBS, 'help'])}")
-    return word, rest
+    for verb in get_args(Verb):
+        if verb == word:
+            return verb, rest
+    raise UserError(f"{word}: no such verb{_meant_by(word)}; there are: {', '.join([*_VERBS, 'help'])}")
 
 
 def _meant_by(word: str) -> str:

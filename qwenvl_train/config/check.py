@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
-from qwenvl_train.config.options import recipe_files
+from qwenvl_train.config.options import Verb, recipe_files
 from qwenvl_train.config.schema import Component, RunConfig
 
 Lines = Iterator[str]
@@ -14,15 +14,15 @@ Rule = Callable[[RunConfig, frozenset[str]], Lines]
 _COMPONENTS: tuple[Component, ...] = ("vision", "mlp", "llm")
 
 
-def broken_rules(config: RunConfig, given: frozenset[str]) -> list[str]:
+def broken_rules(config: RunConfig, given: frozenset[str], verb: Verb) -> list[str]:
     """One line per problem; `given` are the keys that the user wrote, which must each have an effect."""
-    return [line for rule in RULES for line in rule(config, given)]
+    return [line for rule in RULES[verb] for line in rule(config, given)]
 
 
-def broken_rules_of_part(config: RunConfig, given: frozenset[str]) -> list[str]:
+def broken_rules_of_part(config: RunConfig, given: frozenset[str], verb: Verb) -> list[str]:
     """The same for a tree that lacks its invalid values: a rule that reads one of those is left out."""
     lines: list[str] = []
-    for rule in RULES:
+    for rule in RULES[verb]:
         try:
             lines.extend(rule(config, given))
         except AttributeError:  # a value that is not in the tree
@@ -64,6 +64,14 @@ def pixel_limits_are_ordered(config: RunConfig, given: frozenset[str]) -> Lines:
     low, high = config.model.min_pixels, config.model.max_pixels
     if low is not None and high is not None and low > high:
         yield f"model.min_pixels={low} is above model.max_pixels={high}"
+
+
+def frame_limits_are_ordered(config: RunConfig, given: frozenset[str]) -> Lines:
+    video = config.model.video
+    for low, high in (("min_pixels", "max_pixels"), ("min_frames", "max_frames")):
+        least, most = getattr(video, low), getattr(video, high)
+        if least is not None and most is not None and least > most:
+            yield f"model.video.{low}={least} is above model.video.{high}={most}"
 
 
 def quantized_weights_stay_frozen(config: RunConfig, given: frozenset[str]) -> Lines:
@@ -160,26 +168,111 @@ def deepspeed_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lin
             yield f"{key} has no effect without deepspeed=zero2 or deepspeed=zero3"
 
 
-RULES: tuple[Rule, ...] = (
-    something_is_tuned,
-    adapters_are_tuned,
-    one_length_of_training,
-    warmup_ends_within_training,
+def packing_has_a_length(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.data.packing and config.data.max_length is None:
+        yield "data.packing=true needs data.max_length, the length to which rows are filled"
+    if config.data.packing and config.data.bucketing:
+        yield "data.bucketing=true has no effect while data.packing=true; set one of the two"
+
+
+def length_policy_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    if "data.too_long" in given and config.data.too_long != "error" and config.data.max_length is None:
+        yield f"data.too_long={config.data.too_long} has no effect without data.max_length"
+
+
+def skipping_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    if "data.max_skipped" in given and config.data.on_error != "skip" and config.data.too_long != "skip":
+        yield "data.max_skipped has no effect without data.on_error=skip or data.too_long=skip"
+
+
+def mixtures_are_whole(config: RunConfig, given: frozenset[str]) -> Lines:
+    weighted = [source.weight is not None for source in config.data.train]
+    if any(weighted) and not all(weighted):
+        yield "data.train: a weight is given for some entries only; give it for all or for none"
+    if any(weighted) and len(weighted) == 1:
+        yield "data.train: weight has no effect on a single entry"
+    for source in config.data.train:
+        if source.weight is not None and source.repeats is not None:
+            yield f"data.train: {source.path} has both weight and repeats; give one of the two"
+    for source in config.data.eval or ():
+        if source.weight is not None or source.repeats is not None:
+            yield f"data.eval: weight and repeats have no effect on {source.path}; each held-out row is scored once"
+
+
+def streams_are_endless(config: RunConfig, given: frozenset[str]) -> Lines:
+    if not config.data.streaming:
+        return
+    if config.train.max_steps is None:
+        yield "data.streaming=true needs train.max_steps: how many rows an epoch has is not known"
+    for source in config.data.train:
+        if source.repeats is not None:
+            yield f"data.train: repeats has no effect on {source.path} while data.streaming=true; weight has one"
+
+
+def nothing_is_inspected(config: RunConfig, given: frozenset[str]) -> Lines:
+    for key in sorted(given):
+        if key == "output" or key.startswith("inspect."):
+            yield f"{key} has no effect in training; qwenvl-train inspect … shows what a run would train on"
+
+
+def chosen_samples_exist(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.inspect.source == "eval" and config.data.eval is None:
+        yield "inspect.source=eval needs data.eval"
+    chosen = [f"inspect.{name}" for name in ("ids", "lines") if getattr(config.inspect, name)]
+    if chosen:
+        for key in _among(given, "inspect.samples", "inspect.random"):
+            yield f"{key} has no effect beside {' and '.join(chosen)}"
+    elif config.inspect.samples == 0 and (config.output == "json" or not config.inspect.summary):
+        yield "inspect.samples=0 leaves nothing to show"
+    elif config.inspect.samples in (0, None):
+        for key in _among(given, "inspect.random"):
+            yield f"{key} has no effect while inspect.samples={'null' if config.inspect.samples is None else 0}"
+
+
+def output_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.output != "html":
+        for key in _among(given, "inspect.file"):
+            yield f"{key} has no effect without output=html"
+    if config.output == "json":
+        for key in _among(given, "inspect.summary"):
+            yield f"{key} has no effect with output=json, which tells of samples only"
+
+
+RULES_OF_DATA: tuple[Rule, ...] = (
     pixel_limits_are_ordered,
-    quantized_weights_stay_frozen,
-    quantized_models_have_adapters,
-    quantized_weights_are_not_sharded,
-    bitsandbytes_is_installed,
-    resumed_checkpoint_exists,
-    run_name_is_one_folder,
-    learning_rates_are_used,
-    adapter_settings_are_used,
-    checkpointing_is_used,
-    evaluation_settings_are_used,
-    wandb_settings_are_used,
+    frame_limits_are_ordered,
     revision_is_used,
-    deepspeed_settings_are_used,
+    packing_has_a_length,
+    length_policy_is_used,
+    skipping_is_used,
+    mixtures_are_whole,
 )
+
+RULES: dict[Verb, tuple[Rule, ...]] = {
+    "train": (
+        something_is_tuned,
+        adapters_are_tuned,
+        one_length_of_training,
+        warmup_ends_within_training,
+        quantized_weights_stay_frozen,
+        quantized_models_have_adapters,
+        quantized_weights_are_not_sharded,
+        bitsandbytes_is_installed,
+        resumed_checkpoint_exists,
+        run_name_is_one_folder,
+        learning_rates_are_used,
+        adapter_settings_are_used,
+        checkpointing_is_used,
+        evaluation_settings_are_used,
+        wandb_settings_are_used,
+        deepspeed_settings_are_used,
+        *RULES_OF_DATA,
+        streams_are_endless,
+        nothing_is_inspected,
+    ),
+    # The line that will train has only this verb put in front, so settings of training are no fault here.
+    "inspect": (*RULES_OF_DATA, chosen_samples_exist, output_settings_are_used),
+}
 
 
 def is_installed(module: str) -> bool:

@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qwenvl_train.config.arguments import read_arguments
 from qwenvl_train.config.assets import asset_dir
-from qwenvl_train.config.options import recipe_files
+from qwenvl_train.config.options import Verb, recipe_files
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.config.validate import validate, value_problems
 from qwenvl_train.errors import UserError
@@ -26,15 +26,15 @@ class Composed:
     """Dotted keys of the values on the command line."""
 
 
-def compose(overrides: list[str]) -> Composed:
-    """Precedence: command line, then recipe, then group, then train.yaml."""
+def compose(overrides: list[str], verb: Verb = "train") -> Composed:
+    """Precedence: command line, then recipe, then group, then train.yaml; `verb` says which rules hold."""
     arguments = read_arguments(overrides)
     given = frozenset(arguments.values)
     choices = _implied_groups(given) | arguments.choices
     tree = _tree(choices, _replaced_length(arguments.values) | arguments.values)
     if arguments.problems:
         raise UserError("\n".join(arguments.problems + value_problems(tree)))
-    return Composed(validate(tree, given), choices.get("recipe"), given)
+    return Composed(validate(tree, given, verb), choices.get("recipe"), given)
 
 
 def _implied_groups(given: frozenset[str]) -> dict[str, str]:

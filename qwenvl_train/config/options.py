@@ -3,8 +3,11 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 from qwenvl_train.config.assets import asset_dir
+
+Verb = Literal["train", "inspect"]
 
 
 def recipe_files() -> dict[str, Path]:

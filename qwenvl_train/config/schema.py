@@ -20,6 +20,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class VideoConfig(Section):
+    """Each null takes what the checkpoint's video processor says; what that can hold is saved with every checkpoint."""
+
+    fps: PositiveFloat | None
+    """Frames taken from each second of a video."""
+    min_frames: PositiveInt | None
+    max_frames: PositiveInt | None
+    min_pixels: PositiveInt | None
+    max_pixels: PositiveInt | None
+    """Limits on one resized frame."""
+    total_pixels: PositiveInt | None
+    """Limit on all resized frames of a clip together."""
+
+
 class ModelConfig(Section):
     path: str
     """A local folder or a hub id; the family is read from its config, never from this name."""
@@ -30,6 +44,7 @@ class ModelConfig(Section):
     min_pixels: PositiveInt | None
     max_pixels: PositiveInt | None
     """Limits on one resized image, saved with every checkpoint; null keeps the checkpoint's own."""
+    video: VideoConfig
     quantize: Literal["none", "nf4"]
     """nf4 stores the frozen language model in 4 bits (needs bitsandbytes)."""
 
@@ -46,13 +61,29 @@ class LoraConfig(Section):
     """Scale by alpha / sqrt(rank) instead of alpha / rank."""
 
 
+RowFormat = Literal[
+    "auto", "llava", "sharegpt", "messages", "prompt_completion", "query_response", "instruction", "preference"
+]
+
+
 class SourceConfig(Section):
     """One entry of data.train or data.eval; only this section has defaults, since users write it by hand."""
 
     path: str
-    format: Literal["auto", "llava", "messages"] = "auto"
+    """A .jsonl, .json or .parquet file, a folder or glob of these, an arrow dataset folder, or a hub id."""
+    format: RowFormat = "auto"
     media_root: str | None = None
-    """Folder that relative picture paths start from; null means the folder of the file itself."""
+    """Folder that relative paths start from, and that no path may leave; null means the file's folder, and no fence."""
+    weight: PositiveFloat | None = None
+    """Share of this source in an epoch, relative to the other sources' weights; given for all sources or for none."""
+    repeats: PositiveFloat | None = None
+    """How often an epoch goes through this source; 0.5 takes half of it, another half in the next epoch."""
+    split: str | None = None
+    """Of an arrow dataset folder or a hub id; null takes train where there is one."""
+    subset: str | None = None
+    """Configuration name of a hub id."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
 
 
 def _as_sources(value: object) -> object:
@@ -68,10 +99,32 @@ Sources = Annotated[tuple[SourceConfig, ...], BeforeValidator(_as_sources), Fiel
 class DataConfig(Section):
     train: Sources
     eval: Sources | None
+    streaming: bool
+    """Read data.train from front to back while training, instead of measuring every row before; needs
+    train.max_steps."""
     max_length: PositiveInt | None
-    """Longest sample in tokens; a longer one is an error that names its row. Null sets no limit."""
+    """Longest sample in tokens, and the length to which packing fills rows; null sets no limit."""
+    too_long: Literal["error", "skip", "downscale"]
+    """What happens to a sample over max_length; downscale shrinks its pictures and clips until it fits."""
+    packing: bool
+    """Fill each row with samples up to max_length tokens, instead of a fixed number of samples."""
+    bucketing: bool
+    """Without packing: put samples of similar cost into the passes that run at the same time."""
+    on_error: Literal["raise", "skip"]
+    """What a row that cannot be used does: it ends the run, or is left out and listed in skipped.jsonl."""
+    max_skipped: NonNegativeInt
+    """More skipped rows than this end the run."""
+    allow_remote: bool
+    """Fetch media from http and https addresses; a copy is kept in data.cache."""
+    vision_ids: bool
+    """Write "Picture 1: ", "Video 1: " and so on before each picture and clip."""
+    cache: str | None
+    """Folder of the index of lengths, of fetched files, and of parquet files as arrow, which are full copies; null
+    takes .cache below output_dir."""
+    cache_pictures: bool
+    """Keep resized pictures in data.cache, so that later epochs and runs need not decode them again."""
     workers: NonNegativeInt
-    """Processes that decode pictures beside the training process."""
+    """Processes that decode pictures beside the training process, and that measure rows before it."""
 
 
 class TrainConfig(Section):
@@ -81,7 +134,7 @@ class TrainConfig(Section):
     lr_llm: PositiveFloat | None
     """Learning rate of one component; null takes train.lr."""
     batch_size: PositiveInt
-    """Samples in one forward pass on each device."""
+    """Samples, or with data.packing packs of max_length tokens, in one forward pass on each device."""
     eval_batch_size: PositiveInt
     accumulation: PositiveInt
     """Forward passes before one optimizer step."""
@@ -137,6 +190,32 @@ class LoggingConfig(Section):
     """How many held-out samples get a generated answer in the report."""
 
 
+def _as_names(value: object) -> object:
+    entries = value if isinstance(value, list | tuple) else [value]
+    return [str(entry) if isinstance(entry, int) else entry for entry in entries]
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
+"""One name or a list of them; a name that reads as a number is one, too."""
+
+
+class InspectConfig(Section):
+    source: Literal["train", "eval"]
+    """Look at data.train or at data.eval."""
+    samples: NonNegativeInt | None
+    """How many to show; null shows all."""
+    random: bool
+    """Draw them by the seed, instead of taking the first."""
+    ids: Names
+    """Show the samples with these ids."""
+    lines: Names
+    """Show these rows: 17, or my.jsonl:17 where there are several files."""
+    summary: bool
+    """Measure the whole source, and tell about it."""
+    file: str
+    """Where output=html writes its page."""
+
+
 class RunConfig(Section):
     run_name: str | None
     """Folder of the run below output_dir; null makes one from the recipe and the time."""
@@ -152,6 +231,9 @@ class RunConfig(Section):
     optim: OptimConfig
     deepspeed: DeepSpeedConfig
     logging: LoggingConfig
+    output: Literal["text", "html", "json"]
+    """How inspect tells: words on the terminal, a page, or a line of JSON for each sample."""
+    inspect: InspectConfig
 
     def tuned(self, component: Component) -> bool:
         return {"vision": self.tune_mm_vision, "mlp": self.tune_mm_mlp, "llm": self.tune_mm_llm}[component]

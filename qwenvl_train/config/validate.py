@@ -8,6 +8,7 @@ from pydantic_core import ErrorDetails
 
 from qwenvl_train.config.check import broken_rules, broken_rules_of_part
 from qwenvl_train.config.keys import fields_by_key, leaves, nearest_key, section_of
+from qwenvl_train.config.options import Verb
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
 
@@ -29,13 +30,13 @@ _ALLOWED = {
 }
 
 
-def validate(tree: dict, given: frozenset[str]) -> RunConfig:
+def validate(tree: dict, given: frozenset[str], verb: Verb) -> RunConfig:
     """`given` are the keys that the user wrote: those must each have an effect."""
     try:
         config = RunConfig.model_validate(tree)
-        problems = broken_rules(config, given)
+        problems = broken_rules(config, given, verb)
     except ValidationError as error:
-        problems = _all_lines(error) + broken_rules_of_part(_valid_part(RunConfig, tree), given)
+        problems = _all_lines(error) + broken_rules_of_part(_valid_part(RunConfig, tree), given, verb)
     if problems:
         raise UserError("\n".join(problems))
     return config

@@ -133,20 +133,20 @@ def chart(title: str, curves: tuple[Curve, ...], rows: list[Row], steps: Axis) -
 def step_axis(steps: list[int]) -> Axis:
     """The same for every chart of a run, so that they can be read one below the other."""
     first, last = min(steps), max(steps)
-    place = _scale(first, last, LEFT, WIDTH - RIGHT)
+    place = scale(first, last, LEFT, WIDTH - RIGHT)
     return Axis(place, [Tick(place(step), count(step)) for step in step_ticks(first, last)])
 
 
 def value_axis(metric: str, values: list[float]) -> Axis:
     if metric in LOG_METRICS and is_logarithmic(values):
         powers = log_ticks(values)
-        place = _scale(min(*values, powers[0]), max(*values, powers[-1]), HEIGHT - BOTTOM, TOP, math.log10)
+        place = scale(min(*values, powers[0]), max(*values, powers[-1]), HEIGHT - BOTTOM, TOP, math.log10)
         return Axis(place, [Tick(place(y), tick_text(metric, y, y)) for y in powers], "logarithmic scale")
     marks = linear_ticks(0.0 if metric in FROM_ZERO else min(values), max(values))
     if is_ratio(metric):
         marks = [mark for mark in marks if -1e-9 <= mark <= 1 + 1e-9]
     apart = min((after - before for before, after in pairwise(marks)), default=1.0)
-    place = _scale(min(*values, *marks), max(*values, *marks), HEIGHT - BOTTOM, TOP)
+    place = scale(min(*values, *marks), max(*values, *marks), HEIGHT - BOTTOM, TOP)
     return Axis(place, [Tick(place(y), tick_text(metric, y, apart)) for y in marks])
 
 
@@ -211,7 +211,7 @@ def tick_text(metric: str, value: float, apart: float) -> str:
     return f"{value + 0.0:,.{digits}f}"
 
 
-def _scale(
+def scale(
     low: float, high: float, start: float, end: float, of: Callable[[float], float] = float
 ) -> Callable[[float], float]:
     low, high = of(low), of(high)

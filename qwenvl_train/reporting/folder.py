@@ -93,10 +93,6 @@ class RunFolder:
         """Rows of id, source, line, images (paths), prompt, expected, before and after."""
         write_json_lines_atomic(self.path / "predictions.jsonl", rows)
 
-    def write_skipped(self, rows: Iterable[Row] = ()) -> None:
-        """Written empty at the start as well: an empty list says more than a missing one."""
-        write_json_lines_atomic(self.path / "skipped.jsonl", rows)
-
 
 def environment(gpus: list[str], run: Row) -> Row:
     """What somebody needs to repeat the run; the caller names the GPUs, since only torch can, and facts of the run."""

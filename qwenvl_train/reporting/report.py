@@ -1,31 +1,21 @@
 """report.html: the whole run on one page that needs nothing else, made from the run folder's files alone."""
 
-import base64
-import io
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image, ImageOps
 
-from qwenvl_train.reporting.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, charts
+from qwenvl_train.reporting.charts import charts
 from qwenvl_train.reporting.folder import write_text_atomic
 from qwenvl_train.reporting.metrics import read_metrics
+from qwenvl_train.reporting.page import Tile, data_uri, fill_template
 from qwenvl_train.reporting.progress import EVALUATION_FIRST, whole_model
 from qwenvl_train.reporting.reporter import Row, is_evaluation
 from qwenvl_train.reporting.wording import count, duration, figure, label, percent
 
 THUMBNAIL = 160
-
-
-@dataclass(frozen=True)
-class Tile:
-    name: str
-    value: str
-    before: str = ""
 
 
 def write_report(folder: Path) -> Path:
@@ -53,17 +43,8 @@ def render(folder: Path) -> str:
         "predictions": [prediction(row) for row in read_json_lines(folder / "predictions.jsonl")],
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
         "environment": environment_rows(read_json(folder / "environment.json") or {}),
-        "box": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
     }
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters |= {"count": count, "percent": percent}
-    return templates.get_template("report.html.j2").render(page)
+    return fill_template("report.html.j2", page)
 
 
 def read_json(path: Path) -> Any:
@@ -141,9 +122,7 @@ def thumbnail(path: Path) -> str | None:
     except (OSError, Image.DecompressionBombError):
         return None
     small.thumbnail((THUMBNAIL, THUMBNAIL))
-    encoded = io.BytesIO()
-    small.save(encoded, "WEBP", quality=85)
-    return "data:image/webp;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
+    return data_uri(small, "webp", quality=85)
 
 
 def environment_rows(environment: Row) -> list[tuple[str, str]]:

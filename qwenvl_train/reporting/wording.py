@@ -10,6 +10,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def many(number: int, noun: str) -> str:
+    """1 sample, 2 samples"""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 

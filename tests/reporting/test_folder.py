@@ -35,14 +35,6 @@ def test_predictions_are_a_line_each_in_plain_letters(tmp_path):
     assert "Größe" in lines[0]
 
 
-def test_the_list_of_skipped_samples_exists_from_the_start(tmp_path):
-    folder = RunFolder(tmp_path)
-    folder.write_skipped()
-    assert (tmp_path / "skipped.jsonl").read_text() == ""
-    folder.write_skipped([{"source": "train.jsonl", "line": 3, "reason": "no picture"}])
-    assert json.loads((tmp_path / "skipped.jsonl").read_text())["line"] == 3
-
-
 def test_numbers_of_numpy_are_written_and_unknown_things_are_refused(tmp_path):
     write_json_atomic(tmp_path / "a.json", {"loss": numpy.float32(0.5), "steps": numpy.int64(3)})
     assert json.loads((tmp_path / "a.json").read_text()) == {"loss": 0.5, "steps": 3}

@@ -1,0 +1,29 @@
+"""A bar for work that takes a while; on stderr, so that what a verb prints stays whole."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.progress import MofNCompleteColumn, Progress
+
+from qwenvl_train.reporting.progress import console_on
+
+Item = TypeVar("Item")
+
+
+@contextmanager
+def counting(words: str, total: int) -> Iterator[Callable[[int], None]]:
+    """To be called with how many are done; shows nothing in a log file."""
+    console = console_on(sys.stderr)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(words, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def counted(items: Iterable[Item], words: str, total: int) -> Iterator[Item]:
+    with counting(words, total) as progress:
+        for done, item in enumerate(items, start=1):
+            yield item
+            progress(done)

@@ -1,0 +1,113 @@
+"""Geometry of a histogram, in the box and with the axes of the report's curves."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from qwenvl_train.reporting.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Tick, linear_ticks, scale, tick_text
+from qwenvl_train.reporting.wording import count, many
+
+MOST_BARS = 40
+LOG_FROM = 30
+"""Where the largest value is so many times the smallest, bars grow in width."""
+_GAP = 1.0
+_LEAST = 1.5
+"""One among a million is still seen."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    x: float
+    y: float
+    width: float
+    height: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    title: str
+    note: str
+    bars: list[Bar]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    limit: Tick | None
+    """A line across, at a value that matters."""
+
+
+def histogram_of_lengths(title: str, lengths: np.ndarray, unit: str, limit: int | None) -> Histogram:
+    """Of whole numbers above 0; `unit` is what is counted."""
+    low, high = int(lengths.min()), max(int(lengths.max()), limit or 0)
+
+    def told(start: float, stop: float, number: int) -> str:
+        first, last = math.ceil(start), math.ceil(stop) - 1
+        tokens = count(first) if first == last else f"{count(first)} to {count(last)}"
+        return f"{many(number, unit)} of {tokens} tokens"
+
+    if high / low > LOG_FROM:
+        edges = np.unique(np.geomspace(low, high + 1, MOST_BARS + 1).round()).tolist()
+        marks = [mark for mark in _one_two_five(high) if mark >= low]
+        while len(marks) > 8:
+            marks = marks[::-2][::-1]
+        ticks = [(mark, count(mark)) for mark in marks]
+        return _histogram(title, "logarithmic scale", lengths, edges, ticks, told, limit, logarithmic=True)
+    if high - low < MOST_BARS:
+        # A bar for each length; its figure stands below its middle.
+        edges = [edge - 0.5 for edge in range(low, high + 2)]
+        marks = [mark for mark in linear_ticks(low, high + 1) if low <= mark <= high and mark.is_integer()]
+    else:
+        edges = linear_ticks(low, high + 1, most=MOST_BARS)
+        marks = [mark for mark in linear_ticks(edges[0], edges[-1]) if edges[0] <= mark <= edges[-1]]
+    return _histogram(title, "", lengths, edges, [(mark, count(mark)) for mark in marks], told, limit)
+
+
+def histogram_of_shares(title: str, shares: np.ndarray, unit: str) -> Histogram:
+    """Of shares of 1, up to 1."""
+
+    def told(start: float, stop: float, number: int) -> str:
+        return f"{many(number, unit)} filled to {100 * start:.3g} to {100 * stop:.3g} %"
+
+    edges = linear_ticks(min(float(shares.min()), 0.98), 1.0, most=MOST_BARS)
+    marks = [mark for mark in linear_ticks(edges[0], 1.0) if edges[0] - 1e-9 <= mark <= 1 + 1e-9]
+    ticks = [(mark, tick_text("accuracy", mark, 1)) for mark in marks]
+    # What is full belongs into the last bar, whatever the arithmetic of its edge.
+    return _histogram(title, "", np.minimum(shares, edges[-1]), edges, ticks, told, limit=None)
+
+
+def _histogram(
+    title: str,
+    note: str,
+    values: np.ndarray,
+    edges: list[float],
+    ticks: list[tuple[float, str]],
+    told: Callable[[float, float, int], str],
+    limit: int | None,
+    logarithmic: bool = False,
+) -> Histogram:
+    counts = np.histogram(values, edges)[0]
+    x_of = scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT, math.log10 if logarithmic else float)
+    heights = [mark for mark in linear_ticks(0, int(counts.max())) if mark.is_integer()]
+    y_of = scale(0, heights[-1], HEIGHT - BOTTOM, TOP)
+    bars = []
+    for (start, stop), number in zip(pairwise(edges), counts, strict=True):
+        if number:
+            top = min(y_of(number), HEIGHT - BOTTOM - _LEAST)
+            width = max(x_of(stop) - x_of(start) - _GAP, _GAP)
+            height = round(HEIGHT - BOTTOM - top, 1)
+            bars.append(Bar(x_of(start), top, round(width, 1), height, told(start, stop, int(number))))
+    return Histogram(
+        title=title,
+        note=note,
+        bars=bars,
+        x_ticks=[Tick(x_of(value), text) for value, text in ticks],
+        y_ticks=[Tick(y_of(height), count(height)) for height in heights],
+        limit=None if limit is None else Tick(x_of(limit), count(limit)),
+    )
+
+
+def _one_two_five(high: float) -> list[float]:
+    marks = (factor * 10.0**power for power in range(math.floor(math.log10(high)) + 1) for factor in (1, 2, 5))
+    return [mark for mark in marks if mark <= high]

@@ -1,0 +1,157 @@
+"""Pictures and frames as the model sees them, with what is drawn over them: token grid, windows, boxes, points."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from qwenvl_train.reporting.inspection import Clip, Inspected, Mark, Medium, Picture, file_name, sides, visible
+from qwenvl_train.reporting.inspection_text import clip_in_words
+from qwenvl_train.reporting.page import data_uri
+from qwenvl_train.reporting.wording import count, many
+
+MOST_PAIRS = 24
+"""Of a longer clip this many frame pairs are shown, evenly spread."""
+
+_PIXELS, _FRAME_PIXELS = 2_000_000, 120_000
+"""A larger picture or frame is stored smaller: a page of many must still open."""
+_EXACT_BYTES = 200_000
+"""Up to this size a picture is stored without loss."""
+_SIDE, _SIDE_OF_MANY, _FRAME_SIDE = 560, 340, 200
+"""How large a picture is shown at most, in pixels of the page: alone, beside others, as a frame."""
+_ENLARGED = 4
+_ROOM_ABOVE = 0.08
+"""Of the picture's height: above a box that starts lower there is room for its name."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How the vision tower cuts pictures where it attends to a part of them at a time."""
+
+    side: int
+    """In merged tokens."""
+    full_blocks: list[int]
+    """These blocks see the whole picture."""
+
+
+def figure_of(
+    item: Inspected, place: int, frames: list[np.ndarray], starts: list[int], windows: Windows | None
+) -> dict[str, Any]:
+    medium = item.media[place]
+    shown_width = _shown_width(medium, alone=len(item.media) == 1)
+    return {
+        "place": place,
+        "name": item.names[place],
+        "file": visible(file_name(medium)),
+        "path": visible(medium.path) if isinstance(medium.path, str) else "",
+        "caption": _caption(medium, windows),
+        "timing": clip_in_words(medium) if isinstance(medium, Clip) else "",
+        "height": medium.resized[0],
+        "width": medium.resized[1],
+        "shown_width": shown_width,
+        "enlarged": shown_width > medium.resized[1],
+        "cell": medium.cell,
+        "columns": _tokens_across(medium)[1],
+        "layers": [
+            {
+                "start": starts[layer],
+                "time": f"pair {layer + 1}: {medium.timestamps[layer]:.2f} s" if isinstance(medium, Clip) else "",
+                "frames": [_frame(medium, frames, index) for index in indices],
+            }
+            for layer, indices in _shown_layers(medium, len(frames))
+        ],
+        "unshown": max(0, medium.grid[0] - MOST_PAIRS),
+        "grid": _grid_path(medium),
+        "windows": _windows_path(medium, windows) if windows else "",
+        "marks": [
+            _mark(mark, number, medium)
+            for number, mark in enumerate(item.marks)
+            if item.pictures[mark.picture][0] == place
+        ],
+    }
+
+
+def _frame(medium: Medium, frames: list[np.ndarray], index: int) -> dict[str, str]:
+    if isinstance(medium, Picture):
+        return {"uri": encoded(frames[index], _PIXELS), "time": ""}
+    return {"uri": encoded(frames[index], _FRAME_PIXELS), "time": f"{medium.seconds[index]:.2f} s"}
+
+
+def _shown_layers(medium: Medium, frames: int) -> Iterator[tuple[int, range]]:
+    """Layers of the grid, with the numbers of their frames."""
+    layers = medium.grid[0]
+    each = frames // layers
+    for layer in np.unique(np.linspace(0, layers - 1, min(layers, MOST_PAIRS)).round().astype(int)).tolist():
+        yield layer, range(layer * each, (layer + 1) * each)
+
+
+def _tokens_across(medium: Medium) -> tuple[int, int]:
+    """Rows and columns of tokens."""
+    return medium.resized[0] // medium.cell, medium.resized[1] // medium.cell
+
+
+def _shown_width(medium: Medium, alone: bool) -> int:
+    height, width = medium.resized
+    side = _FRAME_SIDE if isinstance(medium, Clip) else _SIDE if alone else _SIDE_OF_MANY
+    return round(width * min(side / max(height, width), _ENLARGED))
+
+
+def _caption(medium: Medium, windows: Windows | None) -> str:
+    rows, columns = _tokens_across(medium)
+    layers = f"{medium.grid[0]}×" if isinstance(medium, Clip) else ""
+    words = (
+        f"{sides(medium.original)} → {sides(medium.resized)}, {layers}{rows}×{columns} = {count(medium.tokens)} tokens"
+    )
+    return f"{words}, {many(len(window_bounds(rows, columns, windows.side)), 'window')}" if windows else words
+
+
+def _grid_path(medium: Medium) -> str:
+    (height, width), cell = medium.resized, medium.cell
+    across = [f"M0,{y}H{width}" for y in range(cell, height, cell)]
+    return "".join(across + [f"M{x},0V{height}" for x in range(cell, width, cell)])
+
+
+def _windows_path(medium: Medium, windows: Windows) -> str:
+    cell = medium.cell
+    return "".join(
+        f"M{left * cell},{top * cell}H{right * cell}V{bottom * cell}H{left * cell}Z"
+        for top, left, bottom, right in window_bounds(*_tokens_across(medium), windows.side)
+    )
+
+
+def _mark(mark: Mark, number: int, medium: Medium) -> dict[str, Any]:
+    """Lines in pixels of the resized picture, and where its name stands, in percent of it."""
+    x, y, *corner = mark.drawn
+    height, width = medium.resized
+    return {
+        "colour": number % 4,
+        "label": visible(mark.label),
+        "point": not corner,
+        "path": f"M{x:.2f},{y:.2f}H{corner[0]:.2f}V{corner[1]:.2f}H{x:.2f}Z" if corner else f"M{x:.2f},{y:.2f}h0",
+        "above": bool(corner) and y > _ROOM_ABOVE * height,
+        "left": round(100 * x / width, 2),
+        "top": round(100 * y / height, 2),
+        "told": mark.told,
+    }
+
+
+def window_bounds(rows: int, columns: int, side: int) -> list[tuple[int, int, int, int]]:
+    """Top, left, bottom, right of each window, in merged tokens; those at the border are cut."""
+    return [
+        (top, left, min(top + side, rows), min(left + side, columns))
+        for top in range(0, rows, side)
+        for left in range(0, columns, side)
+    ]
+
+
+def encoded(pixels: np.ndarray, most: int) -> str:
+    """Without loss where that is small enough, else nearly so; with at most so many pixels."""
+    picture = Image.fromarray(pixels)
+    if (share := most / (picture.width * picture.height)) < 1:
+        picture = picture.resize(
+            (max(1, round(picture.width * share**0.5)), max(1, round(picture.height * share**0.5)))
+        )
+    exact = data_uri(picture, "png")
+    return exact if len(exact) <= _EXACT_BYTES else data_uri(picture, "jpeg", quality=90, subsampling=0)

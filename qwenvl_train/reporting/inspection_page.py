@@ -1,0 +1,159 @@
+"""Samples on one page that needs nothing else: pictures as the model sees them, boxes, frames, tokens and labels."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from qwenvl_train.reporting.folder import write_text_atomic
+from qwenvl_train.reporting.histogram import Histogram, histogram_of_lengths, histogram_of_shares
+from qwenvl_train.reporting.inspection import Broken, Inspected, Overview, Turn, visible
+from qwenvl_train.reporting.inspection_media import Windows, figure_of
+from qwenvl_train.reporting.inspection_text import limit_in_words
+from qwenvl_train.reporting.page import Tile, fill_template
+from qwenvl_train.reporting.wording import count, many, percent
+
+SHOWN_PROBLEMS = 50
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What the page shows of a sample beside its facts."""
+
+    texts: list[str]
+    """Each token in words, on its own; empty for placeholders, and for all but the last token of one character."""
+    pixels: list[list[np.ndarray]]
+    """Of each of its media the frames, [height, width, 3] uint8: one of a picture, all of a clip."""
+
+
+@dataclass(frozen=True)
+class Heading:
+    model: str
+    data: str
+    files: list[str]
+    """Name, rows and format of each file."""
+    windows: Windows | None
+    """None where every block sees the whole picture."""
+
+
+def write_page(
+    path: Path, heading: Heading, items: Iterable[tuple[Inspected, Drawn] | Broken], overview: Overview | None
+) -> None:
+    cards = [
+        broken_card(number, item) if isinstance(item, Broken) else card(number, *item, heading.windows)
+        for number, item in enumerate(items, start=1)
+    ]
+    page = {
+        "heading": heading,
+        "cards": cards,
+        "overview": overview,
+        "tiles": tiles(overview) if overview else [],
+        "histograms": histograms(overview) if overview else [],
+        "limit": limit_in_words(overview) if overview else "",
+        "shown_problems": SHOWN_PROBLEMS,
+        "has_marks": any(medium["marks"] for found in cards for medium in found["media"]),
+        "has_media": any(found["media"] for found in cards),
+    }
+    write_text_atomic(path, fill_template("inspection.html.j2", page))
+
+
+def tiles(overview: Overview) -> list[Tile]:
+    shown = [Tile("Samples", count(len(overview.lengths)))]
+    if len(overview.lengths):
+        shown += [
+            Tile("Tokens", count(overview.tokens)),
+            Tile("Supervised", percent(overview.supervised / overview.tokens)),
+            Tile("Pictures and clips", count(overview.media)),
+            Tile("Median length", count(overview.percentile(50))),
+            Tile("Longest", count(overview.percentile(100))),
+        ]
+    if overview.rows_per_epoch is not None:
+        shown.append(Tile("Rows in an epoch", count(overview.rows_per_epoch)))
+    if overview.fills is not None:
+        shown.append(Tile("Rows filled", percent(float(overview.fills.mean()))))
+    return shown
+
+
+def histograms(overview: Overview) -> list[Histogram]:
+    found = []
+    if len(overview.lengths):
+        found.append(histogram_of_lengths("Tokens in a sample", overview.lengths, "sample", overview.max_length))
+    if overview.fills is not None:
+        found.append(histogram_of_shares("How full packed rows are", overview.fills, "row"))
+    return found
+
+
+def broken_card(number: int, item: Broken) -> dict[str, Any]:
+    return {"number": number, "item": item, "broken": True, "problem": visible(item.problem), "media": [], "turns": []}
+
+
+def card(number: int, item: Inspected, drawn: Drawn, windows: Windows | None) -> dict[str, Any]:
+    starts = first_placeholders(item)
+    return {
+        "number": number,
+        "item": item,
+        "broken": False,
+        "problem": visible(item.problem or ""),
+        "media": [
+            figure_of(item, place, drawn.pixels[place], starts[place], windows) for place in range(len(item.media))
+        ],
+        "turns": [
+            {"role": turn.role, "tokens": turn.tokens, "strip": strip(item, turn, drawn.texts)} for turn in item.turns
+        ],
+        "facts": Markup(json.dumps(facts(item), separators=(",", ":"))),  # numbers alone
+    }
+
+
+def facts(item: Inspected) -> dict[str, Any]:
+    """What the page tells of the token under the pointer; `ids` leaves placeholders out."""
+    media = np.zeros(item.length, dtype=bool)
+    for run in item.runs:
+        media[run.start : run.stop] = run.medium is not None
+    return {"ids": item.input_ids[~media].tolist(), "positions": [stretches(row) for row in item.position_ids]}
+
+
+def stretches(row: np.ndarray) -> list[list[int]]:
+    """[first, step, how many] for each stretch that stays or counts up: rows of positions are little else."""
+    found: list[list[int]] = []
+    for value in row.tolist():
+        if found:
+            first, step, times = found[-1]
+            if times == 1 and value - first in (0, 1):
+                found[-1] = [first, value - first, 2]
+                continue
+            if times > 1 and value == first + step * times:
+                found[-1][2] += 1
+                continue
+        found.append([value, 0, 1])
+    return found
+
+
+def strip(item: Inspected, turn: Turn, texts: Sequence[str]) -> Markup:
+    """An element for each token, and one for all placeholders of a picture, without white space between them."""
+    elements = []
+    for run in turn.runs:
+        if run.medium is not None:
+            tokens = run.stop - run.start
+            facts_of = f'data-medium="{run.medium}" data-tokens="{tokens}"'
+            words = f"{item.name_of(run)} · {many(tokens, 'token')}"
+            elements.append(f'<button type="button" {facts_of}>{words}</button>')
+            continue
+        tag, kind = "b" if run.trained else "i", ' class="c"' if run.control else ""
+        for text in texts[run.start : run.stop]:
+            shown = escape(visible(text).replace("\n", "⏎\n") or "·")
+            elements.append(f"<{tag}{kind}>{shown}</{tag}>")
+    return Markup("".join(elements))
+
+
+def first_placeholders(item: Inspected) -> list[list[int]]:
+    """For each of the media, the token at which each layer of its grid starts."""
+    starts: list[list[int]] = [[] for _ in item.media]
+    for run in item.runs:
+        if run.medium is not None:
+            medium = item.media[run.medium]
+            starts[run.medium] += range(run.start, run.stop, medium.tokens // medium.grid[0])
+    return starts

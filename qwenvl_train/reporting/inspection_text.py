@@ -1,0 +1,152 @@
+"""Samples on a terminal: what the loss counts stands out, and pictures and clips are told in a few words."""
+
+from rich.console import Console
+from rich.rule import Rule
+from rich.text import Text
+
+from qwenvl_train.reporting.inspection import (
+    Broken,
+    Clip,
+    Inspected,
+    Overview,
+    Run,
+    file_name,
+    sides,
+    visible,
+)
+from qwenvl_train.reporting.wording import count, many, percent
+
+TRAINED = "bold underline green"
+OPEN, CLOSE = "⟦", "⟧"
+"""Around what the loss counts, where neither colour nor underline is seen."""
+
+_INDENT = "    "
+_SHOWN_PROBLEMS = 10
+
+
+class InspectionText:
+    def __init__(self, console: Console):
+        self._console = console
+        self._styled = console.is_terminal
+
+    def files(self, files: list[str]) -> None:
+        for line in files:
+            self._say(line)
+        self._say("")
+        legend = Text("underlined green", TRAINED) if self._styled else Text(f"{OPEN}…{CLOSE}")
+        self._say(legend + Text(" is what the loss counts", "not bold not underline default"))
+
+    def sample(self, number: int, total: int, item: Inspected | Broken) -> None:
+        name = f"{item.source}:{item.line}" + (f"  id {item.id}" if item.id is not None else "")
+        self._title(f"{number} of {total}  {visible(name)}")
+        if item.problem:
+            self._say(Text(f"cannot be trained on: {visible(item.problem)}", "bold red"))
+        if isinstance(item, Broken):
+            return
+        self._say(_counts(item))
+        for mark in item.marks:
+            where = f"picture {mark.picture + 1}, " if len(item.pictures) > 1 else ""
+            self._say(where + mark.told)
+        told: set[int] = set()
+        for turn in item.turns:
+            self._say(Text(turn.role, "bold cyan") + Text(f"  {many(turn.tokens, 'token')}", "not bold dim default"))
+            self._say(self._words(item, turn.runs, told))
+
+    def unusable(self, rows: int, total: int) -> None:
+        self._say("")
+        self._say(Text(f"{count(rows)} of these {many(total, 'row')} cannot be trained on", "bold red"))
+
+    def overview(self, overview: Overview) -> None:
+        self._title("the whole source")
+        for line in overview_lines(overview):
+            self._say(line)
+        for problem in overview.problems[:_SHOWN_PROBLEMS]:
+            self._say(Text(f"  {visible(problem)}", "red"))
+        if len(overview.problems) > _SHOWN_PROBLEMS:
+            self._say(f"  and {count(len(overview.problems) - _SHOWN_PROBLEMS)} more")
+
+    def _words(self, item: Inspected, runs: tuple[Run, ...], told: set[int]) -> Text:
+        """The turn's text; `told` are the media that need no second description."""
+        text, trained = Text(_INDENT), False
+        for run in runs:
+            if run.trained != trained and not self._styled:
+                text.append(OPEN if run.trained else CLOSE)
+            trained = run.trained
+            if run.medium is not None:
+                text.append(medium_in_words(item, run, first=run.medium not in told), "bold magenta")
+                told.add(run.medium)
+                continue
+            style = TRAINED if run.trained else ("dim" if run.control else "")
+            first, *rest = visible(run.text).split("\n")
+            text.append(first, style)
+            for line in rest:
+                text.append(f"\n{_INDENT}").append(line, style)
+        if trained and not self._styled:
+            text.append(CLOSE)
+        # Every turn ends in a line break.
+        text.rstrip()
+        return text
+
+    def _title(self, title: str) -> None:
+        self._say("")
+        if self._styled:
+            self._console.print(Rule(Text(title, "bold"), align="left"))
+        else:
+            self._say(f"--- {title}")
+
+    def _say(self, line: Text | str) -> None:
+        # As a Text, so that nothing in the data is taken for markup.
+        self._console.print(Text(line) if isinstance(line, str) else line, soft_wrap=True)
+
+
+def medium_in_words(item: Inspected, run: Run, first: bool) -> str:
+    """[picture 1: cat.jpg 640×480 → 616×476, 374 tokens]"""
+    assert run.medium is not None
+    medium, name = item.media[run.medium], item.name_of(run)
+    tokens = many(run.stop - run.start, "token")
+    if not first:
+        return f"[{name}: {tokens}]"
+    sizes = f"{visible(file_name(medium))} {sides(medium.original)} → {sides(medium.resized)}"
+    timing = f", {clip_in_words(medium)}" if isinstance(medium, Clip) else ""
+    return f"[{name}: {sizes}{timing}, {tokens}]"
+
+
+def clip_in_words(clip: Clip) -> str:
+    """8 frames from 0.0 to 3.5 s, 2 per second"""
+    return f"{clip.frames} frames from {clip.seconds[0]:.1f} to {clip.seconds[-1]:.1f} s, {clip.fps:.3g} per second"
+
+
+def overview_lines(overview: Overview) -> list[str]:
+    """The figures of the source, a line each."""
+    usable = len(overview.lengths)
+    headers = ", as far as the headers of their media tell" if overview.media else ""
+    lines = [f"{many(overview.rows, 'row')}, {count(usable)} of them can be trained on{headers}"]
+    if usable:
+        share = percent(overview.supervised / overview.tokens)
+        told = {"shortest": 0, "half": 50, "90 %": 90, "99 %": 99, "longest": 100}
+        lengths = ", ".join(f"{name} {count(overview.percentile(part))}" for name, part in told.items())
+        lines += [
+            f"{count(overview.tokens)} tokens, {count(overview.supervised)} of them supervised ({share}); "
+            f"{count(overview.media)} pictures and clips",
+            f"tokens in a sample, up to: {lengths}",
+        ]
+    if overview.max_length is not None:
+        lines.append(f"data.max_length={overview.max_length}: {limit_in_words(overview)}")
+    if overview.rows_per_epoch is not None:
+        filled = "" if overview.fills is None else f", {percent(float(overview.fills.mean()))} filled"
+        lines.append(f"an epoch: {many(overview.rows_per_epoch, 'row')} of {overview.row}{filled}")
+    if overview.problems:
+        lines.append(f"{many(len(overview.problems), 'row')} cannot be trained on; {overview.consequence}")
+    return lines
+
+
+def limit_in_words(overview: Overview) -> str:
+    shrunk = [f"{many(overview.shrunk, 'sample')} made smaller"] if overview.shrunk else []
+    over = [f"{many(overview.too_long, 'row')} too long"] if overview.too_long else []
+    return " and ".join(shrunk + over) or "every sample fits"
+
+
+def _counts(item: Inspected) -> str:
+    share = percent(item.supervised / item.length)
+    line = f"{many(item.length, 'token')}, {count(item.supervised)} supervised ({share}), {count(item.visual)} visual"
+    return line + (f"; made smaller: {percent(item.shrink)} of the pixels stay" if item.shrink < 1 else "")

@@ -1,0 +1,71 @@
+"""Boxes and points of a sample: those that its row gives in pixels, and those that stand in its words already."""
+
+import re
+from collections.abc import Iterator
+
+from qwenvl_train.data.pictures import PictureSize
+from qwenvl_train.data.regions import to_convention, to_pixels
+from qwenvl_train.data.sample import Coordinates, Listing, Region, Sample, Text
+from qwenvl_train.families.family import Family
+from qwenvl_train.reporting.inspection import Mark
+
+# As the published models write them, with the label behind or the name in front.
+_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
+_PAIR, _FOUR = rf"\[{_NUMBER},{_NUMBER}\]", rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]"
+_IN_JSON = re.compile(rf'"(?:bbox_2d"\s*:\s*{_FOUR}|point_2d"\s*:\s*{_PAIR})(?:\s*,\s*"label"\s*:\s*"([^"]*)")?')
+_IN_TOKENS = re.compile(
+    r"(?:<\|object_ref_start\|>([^<]*)<\|object_ref_end\|>)?"
+    rf"<\|box_start\|>\({_NUMBER},{_NUMBER}\)(?:,\({_NUMBER},{_NUMBER}\))?<\|box_end\|>"
+)
+
+
+def marks_of(sample: Sample, pictures: tuple[PictureSize, ...], family: Family) -> Iterator[Mark]:
+    """What stands in words alone says of no picture, so it is taken where there is but one."""
+    for turn in sample.turns:
+        for part in turn.parts:
+            match part:
+                case Coordinates(region):
+                    yield _given(region, pictures, family)
+                case Listing(regions):
+                    yield from (_given(region, pictures, family) for region in regions)
+                case Text(text) if len(pictures) == 1:
+                    yield from _in_words(text, pictures[0], family)
+
+
+def _given(region: Region, pictures: tuple[PictureSize, ...], family: Family) -> Mark:
+    size = pictures[region.image]
+    written = to_convention(region.coordinates, family, size.original, size.resized)
+    return _mark(region.image, region.label, region.coordinates, tuple(written), size, family)
+
+
+def _in_words(text: str, size: PictureSize, family: Family) -> Iterator[Mark]:
+    for found in _IN_JSON.finditer(text):
+        *numbers, label = found.groups()
+        yield _read(numbers, label, size, family)
+    for found in _IN_TOKENS.finditer(text):
+        label, *numbers = found.groups()
+        yield _read(numbers, label, size, family)
+
+
+def _read(numbers: list[str | None], label: str | None, size: PictureSize, family: Family) -> Mark:
+    written = tuple(float(number) for number in numbers if number is not None)
+    return _mark(0, label or "", None, written, size, family)
+
+
+def _mark(
+    picture: int,
+    label: str,
+    given: tuple[float, ...] | None,
+    written: tuple[float, ...],
+    size: PictureSize,
+    family: Family,
+) -> Mark:
+    pixels = to_pixels(written, family, size.original, size.resized)
+    sides = [size.original[1 - place % 2] for place in range(len(pixels))]
+    drawn = (
+        value * size.resized[1 - place % 2] / side
+        for place, (value, side) in enumerate(zip(pixels, sides, strict=True))
+    )
+    # A written number is rounded, so that it may leave the picture by half a unit.
+    inside = all(-0.5 <= value <= side + 0.5 for value, side in zip(pixels, sides, strict=True))
+    return Mark(picture, label, given, written, tuple(drawn), inside)

@@ -1,0 +1,75 @@
+"""The figures of a whole source, from the index of lengths that training uses, too."""
+
+import numpy as np
+
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.index import lengths_of
+from qwenvl_train.data.lengths import Lengths, Problem
+from qwenvl_train.data.loader import Rows
+from qwenvl_train.data.order import Order
+from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.samples import Samples
+from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.bar import counting
+from qwenvl_train.reporting.inspection import Overview
+from qwenvl_train.reporting.wording import many
+from qwenvl_train.verbs.rows import cache_folder, make_order
+
+_EVERY_KIND = frozenset({"broken", "too long"})
+
+
+def overview_of(config: RunConfig, samples: Samples, renderer: Renderer) -> Overview:
+    with counting("measuring the whole source", len(samples)) as progress:
+        lengths = lengths_of(samples, renderer, cache_folder(config), config.data.workers, _EVERY_KIND, progress)
+    order = _order(config, Rows(samples, lengths, renderer, skip=True))
+    rows = order.rows(1) if order else None
+    return Overview(
+        rows=len(samples),
+        lengths=lengths.tokens[lengths.usable],
+        supervised=int(lengths.supervised.sum(dtype=np.int64)),
+        media=int(lengths.media.sum(dtype=np.int64)),
+        shrunk=int(lengths.shrunk.sum()),
+        max_length=config.data.max_length,
+        problems=[problem.reason for problem in lengths.problems],
+        too_long=sum(problem.kind == "too long" for problem in lengths.problems),
+        consequence=consequence(config, lengths.problems),
+        rows_per_epoch=rows,
+        row=_row(config),
+        fills=_fills(config, order, rows, lengths) if order and rows and config.data.packing else None,
+    )
+
+
+def consequence(config: RunConfig, problems: tuple[Problem, ...]) -> str:
+    """What a run does about rows that it cannot train on."""
+    skipped = {"broken": config.data.on_error == "skip"}
+    skipped["too long"] = skipped["broken"] or config.data.too_long == "skip"
+    kept = [problem for problem in problems if not skipped[problem.kind]]
+    if kept:
+        key = "data.on_error" if kept[0].kind == "broken" else "data.too_long"
+        return f"a run ends at the first of them, unless {key}=skip leaves them out"
+    if len(problems) > config.data.max_skipped:
+        return f"a run ends, since data.max_skipped={config.data.max_skipped} allows fewer to be left out"
+    return "a run leaves them out, and lists them in skipped.jsonl"
+
+
+def _order(config: RunConfig, rows: Rows) -> Order | None:
+    """Held-out rows are in no order of training."""
+    if config.inspect.source == "eval":
+        return None
+    try:
+        return make_order(config, rows, world=1)
+    except UserError:
+        # An entry without a row to train on; its problems are told one by one.
+        return None
+
+
+def _row(config: RunConfig) -> str:
+    if config.data.packing:
+        return f"{many(config.train.batch_size, 'pack')} of up to {config.data.max_length} tokens"
+    return many(config.train.batch_size, "sample")
+
+
+def _fills(config: RunConfig, order: Order, rows: int, lengths: Lengths) -> np.ndarray:
+    assert config.data.max_length is not None
+    room = config.data.max_length * config.train.batch_size
+    return np.array([lengths.tokens[order.row(row)].sum(dtype=np.int64) / room for row in range(rows)])

@@ -1,0 +1,82 @@
+"""What each verb asks of the configuration, and which of its keys are its own."""
+
+import pytest
+
+from qwenvl_train.config import check
+from qwenvl_train.config.compose import compose
+from qwenvl_train.errors import UserError
+
+LORA = "+recipe=sft_lora"
+OWN = "data.train=mine.jsonl"
+
+
+@pytest.mark.parametrize("recipe", ["sft_lora", "sft_qlora", "sft_full"])
+def test_the_line_that_trains_also_inspects(recipe, monkeypatch):
+    monkeypatch.setattr(check, "is_installed", lambda module: False)
+    words = [f"+recipe={recipe}", OWN, "train.lr=1e-4", "train.resume=nowhere", "deepspeed=zero2", "run_name=x"]
+    assert compose(words, "inspect").config.train.lr == 1e-4
+
+
+def test_nothing_needs_to_be_tuned_to_be_looked_at():
+    assert compose([OWN], "inspect").config.output == "text"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["output=json"], "output has no effect in training"),
+        (["inspect.samples=3"], "inspect.samples has no effect in training"),
+        (["inspect={ids: [a], random: true}"], "inspect.ids has no effect in training"),
+    ],
+)
+def test_what_inspect_reads_is_no_setting_of_training(words, line):
+    with pytest.raises(UserError, match=line):
+        compose([LORA, *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([OWN, "inspect.source=eval"], "inspect.source=eval needs data.eval"),
+        (["inspect.ids=[a]", "inspect.samples=3"], "inspect.samples has no effect beside inspect.ids"),
+        (["inspect.lines=3", "inspect.random=true"], "inspect.random has no effect beside inspect.lines"),
+        (["inspect.samples=null", "inspect.random=true"], "inspect.random has no effect while inspect.samples=null"),
+        (["inspect.samples=0", "inspect.random=true"], "inspect.random has no effect while inspect.samples=0"),
+        (["inspect.samples=0", "inspect.summary=false"], "inspect.samples=0 leaves nothing to show"),
+        (["inspect.samples=0", "output=json"], "inspect.samples=0 leaves nothing to show"),
+        (["inspect.file=a.html"], "inspect.file has no effect without output=html"),
+        (["output=json", "inspect.summary=true"], "inspect.summary has no effect with output=json"),
+        (["output=yaml"], "output=yaml: must be 'text', 'html' or 'json'"),
+        (["data.packing=true"], "data.packing=true needs data.max_length"),
+        (["model.min_pixels=9", "model.max_pixels=8"], "model.min_pixels=9 is above model.max_pixels=8"),
+        (["train.lrr=1"], "train.lrr=1: there is no such setting"),
+    ],
+)
+def test_a_mistake_in_what_inspect_reads_is_named(words, line):
+    with pytest.raises(UserError, match=line):
+        compose(words, "inspect")
+
+
+@pytest.mark.parametrize(
+    ("word", "ids"),
+    [
+        ("inspect.ids=a", ("a",)),
+        ("inspect.ids=[a,b]", ("a", "b")),
+        ("inspect.ids=17", ("17",)),
+        ("inspect.ids=[17,'018']", ("17", "018")),
+        ("inspect.ids=[]", ()),
+    ],
+)
+def test_names_may_read_as_numbers_and_come_alone(word, ids):
+    assert compose([word], "inspect").config.inspect.ids == ids
+
+
+def test_rules_that_are_not_asked_read_no_broken_value():
+    """One value at fault does not hide the others, whatever the verb."""
+    with pytest.raises(UserError) as raised:
+        compose(["inspect.samples=many", "inspect.file=a.html", "seed=-1"], "inspect")
+    assert [line.split("=")[0].split(" ")[0] for line in str(raised.value).splitlines()] == [
+        "seed",
+        "inspect.samples",
+        "inspect.file",
+    ]

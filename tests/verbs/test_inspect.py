@@ -1,0 +1,361 @@
+"""`qwenvl-train inspect`, through the whole command."""
+
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText
+
+from qwenvl_train.cli import main
+from qwenvl_train.config.compose import compose
+from qwenvl_train.data import index
+from qwenvl_train.data.pictures import PictureSize, load_pixels
+from qwenvl_train.data.render import IGNORED
+from qwenvl_train.data.samples import Samples
+from qwenvl_train.model.load import load_family, load_processor
+from qwenvl_train.verbs.rows import cache_folder, make_renderer
+from tests.conftest import conversation
+from tests.reporting.test_report import Page
+from tests.videos import number_of, write_video
+
+TOOL = {"type": "function", "function": {"name": "zoom", "parameters": {"type": "object"}}}
+KEYS = ["id", "source", "line", "length", "input_ids", "labels", "position_ids", "supervised_text", "images", "videos"]
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    return write_video(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=40, fps=8)
+
+
+@pytest.fixture(scope="session")
+def rows(pictures, clip) -> list[dict]:
+    inline = "data:image/png;base64," + base64.b64encode(pictures[0].read_bytes()).decode()
+    a, b, c, d = pictures
+    grounded = conversation(("user", [d, "Where?"]), ("assistant", ["x"]), id="boxes")
+    grounded["messages"][1]["content"] = [
+        {"type": "text", "text": "Here: "},
+        {"type": "objects", "objects": [{"bbox_2d": [20, 12, 100, 60], "label": "cat"}]},
+    ]
+    tools = conversation(
+        ("user", [a, "Look."]), ("assistant", ["I zoom."]), ("tool", ["Done."]), ("assistant", ["Red."]), id="tools"
+    )
+    embedded = conversation(("user", ["What?"]), ("assistant", ["Red."]), id="embedded")
+    embedded["messages"][0]["content"].insert(0, {"type": "image", "image": inline})
+    frames = conversation(("user", ["What?"]), ("assistant", ["Red."]), id="frames")
+    frames["messages"][0]["content"].insert(0, {"type": "video", "video": [str(a), inline], "fps": 2})
+    turns = conversation(
+        ("user", ["Hi"]), ("assistant", ["Not this."]), ("user", ["So?"]), ("assistant", ["This é…"]), id="turns"
+    )
+    turns["messages"][1]["train"] = False
+    return [
+        conversation(("user", ["Say <|image_pad|>"]), ("assistant", ["<|im_start|>no"]), id="text"),
+        conversation(("user", [a, b, c, "Which?"]), ("assistant", ["The third."]), id="three"),
+        conversation(("user", [clip, "What?"]), ("assistant", ["Blocks."]), id="video"),
+        conversation(("user", [b, "A", clip, "B"]), ("assistant", ["Both."]), id="both"),
+        grounded,
+        {**tools, "tools": [TOOL]},
+        embedded,
+        frames,
+        turns,
+    ]
+
+
+@pytest.fixture
+def inspect(tmp_path, capfd):
+    """The verb's stdout and stderr; it must succeed."""
+
+    def run(*words: str, code: int = 0) -> tuple[str, str]:
+        capfd.readouterr()
+        assert main(["inspect", *words, f"output_dir={tmp_path / 'runs'}"]) == code
+        return capfd.readouterr()
+
+    return run
+
+
+def samples_and_renderer(words: list[str]):
+    config = compose(words, "inspect").config
+    family, processor = load_family(config.model), load_processor(config.model)
+    return Samples(config.data.train, "data.train", False, cache_folder(config)), make_renderer(
+        config, processor, family
+    )
+
+
+def spans(labels: np.ndarray) -> list[list[int]]:
+    cuts = np.flatnonzero(np.diff(labels != IGNORED)) + 1
+    return [part.tolist() for part in np.split(labels, cuts) if part[0] != IGNORED]
+
+
+def test_json_is_the_renderers_own_layout(model_type, checkpoints, rows, write_rows, pictures, clip, inspect):
+    words = [f"model.path={checkpoints[model_type]}", f"data.train={write_rows(rows)}"]
+    out, err = inspect(*words, "output=json", "inspect.samples=null")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert (len(found), err) == (len(rows), "")
+    samples, renderer = samples_and_renderer(words)
+    tokenizer = load_processor(compose(words, "inspect").config.model).tokenizer
+    for place, row in enumerate(found):
+        sample = samples[place]
+        layout = renderer.layout(sample)
+        assert list(row) == KEYS
+        assert (row["id"], row["source"], row["line"]) == (rows[place]["id"], samples.names()[0], place + 1)
+        assert row["length"] == layout.length == len(row["input_ids"])
+        assert row["input_ids"] == layout.input_ids.tolist()
+        assert row["labels"] == layout.labels.tolist()
+        assert row["position_ids"] == layout.position_ids.tolist()
+        assert row["supervised_text"] == [tokenizer.decode(span) for span in spans(layout.labels)]
+        pictures_of_row = [
+            (*map(tuple, (p["original"], p["resized"], p["grid_thw"])), p["tokens"]) for p in row["images"]
+        ]
+        assert pictures_of_row == [(size.original, size.resized, size.grid, size.tokens) for size in layout.pictures]
+        clips_of_row = [
+            (v["frames"], v["fps"], *map(tuple, (v["resized"], v["grid_thw"], v["timestamps"])), v["tokens"])
+            for v in row["videos"]
+        ]
+        assert clips_of_row == [
+            (len(size.frames), size.sampled_fps, size.resized, size.grid, size.timestamps, size.tokens)
+            for size in layout.clips
+        ]
+    by_id = {row["id"]: row for row in found}
+    assert by_id["turns"]["supervised_text"] == ["This é…<|im_end|>"]
+    assert len(by_id["tools"]["supervised_text"]) == 2
+    assert [picture["path"] for picture in by_id["three"]["images"]] == [str(path) for path in pictures[:3]]
+    assert by_id["three"]["images"][1]["original"] == [61, 130]
+    assert by_id["embedded"]["images"][0]["path"] is None
+    assert by_id["video"]["videos"][0]["path"] == str(clip)
+    assert by_id["frames"]["videos"][0]["path"] == [str(pictures[0]), None]
+    assert list(by_id["video"]["videos"][0]) == [
+        "path", "frames", "fps", "resized", "grid_thw", "tokens", "timestamps"
+    ]  # fmt: skip
+
+
+def test_the_page_shows_the_pixels_the_boxes_and_the_frames(
+    model_type, checkpoints, rows, write_rows, inspect, tmp_path
+):
+    words = [f"model.path={checkpoints[model_type]}", f"data.train={write_rows(rows)}"]
+    page_file = tmp_path / "page.html"
+    out, _ = inspect(*words, "output=html", "inspect.ids=[three,video,boxes]", f"inspect.file={page_file}")
+    assert out == f"written to {page_file}\n"
+    page = Page(page_file.read_text(encoding="utf-8"))
+    shown = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(image["href"].split(",")[1])))) for image in page.all("image")
+    ]
+    samples, renderer = samples_and_renderer(words)
+    for place, (image, size) in enumerate(zip(samples[1].images, renderer.layout(samples[1]).pictures, strict=True)):
+        assert isinstance(size, PictureSize)
+        np.testing.assert_array_equal(shown[place], load_pixels(image, size, "here").transpose(1, 2, 0))
+    (clip_size,) = renderer.layout(samples[2]).clips
+    frames = shown[3 : 3 + len(clip_size.frames)]
+    enlarged = [np.asarray(Image.fromarray(frame).resize((160, 120))) for frame in frames]
+    assert [number_of(frame) for frame in enlarged] == list(clip_size.frames)
+    for frame in clip_size.frames:
+        assert f"{frame / 8:.2f} s" in page.text
+    (size,) = renderer.layout(samples[4]).pictures
+    (box,) = [path["d"] for path in page.all("path") if path["class"].startswith("mark")]
+    drawn = [float(number) for number in re.findall(r"[\d.]+", box)][:4]
+    height, width = size.resized
+    expected = [20 * width / 200, 12 * height / 120, 100 * width / 200, 60 * height / 120]
+    assert drawn == pytest.approx(expected, abs=0.51)
+    windows = [path for path in page.all("path") if path["class"] == "windows"]
+    assert bool(windows) == (model_type == "qwen2_5_vl")
+
+
+def test_text_names_each_picture_where_it_went(checkpoints, rows, write_rows, inspect):
+    path = write_rows(rows)
+    out, err = inspect(f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={path}", "inspect.samples=null")
+    assert f"{path}: 9 rows, messages: rows have 'messages' with 'role' and 'content'\n" in out
+    assert f"--- 2 of 9  {path}:2  id three\n" in out
+    assert re.search(
+        r"user\n    <\|vision_start\|>\[picture 1: 0\.png 84×84 → \d+×\d+, \d+ tokens\]<\|vision_end\|>", out
+    )
+    assert re.search(
+        r"\[video 1: clip\.mp4 160×120 → \d+×\d+, \d+ frames from 0\.0 to 4\.9 s, 2 per second, \d+ tokens\]", out
+    )
+    assert "    ⟦The third.<|im_end|>⟧\n" in out
+    assert "Not this.<|im_end|>\n" in out
+    assert "    Say <|image_pad|><|im_end|>\n" in out
+    assert "in the row 84×84" in out
+    assert "--- the whole source\n9 rows, 9 of them can be trained on" in out
+    assert err == ""
+
+
+@pytest.fixture
+def few(write_rows):
+    return write_rows(
+        [conversation(("user", ["What? " * n]), ("assistant", ["Red."]), id=f"row {n}") for n in range(1, 41)]
+    )
+
+
+def ids(out: str) -> list[str]:
+    return [json.loads(line)["id"] for line in out.splitlines()]
+
+
+def test_the_first_rows_are_shown_unless_others_are_chosen(few, checkpoints, inspect, tmp_path):
+    def chosen(*words: str) -> list[str]:
+        return ids(inspect(f"model.path={checkpoints['qwen2_vl']}", f"data.train={few}", "output=json", *words)[0])
+
+    assert chosen() == [f"row {n}" for n in range(1, 6)]
+    assert chosen("inspect.samples=2") == ["row 1", "row 2"]
+    drawn = chosen("inspect.random=true", "inspect.samples=8")
+    assert drawn == chosen("inspect.random=true", "inspect.samples=8")
+    assert drawn != chosen("inspect.random=true", "inspect.samples=8", "seed=7")
+    assert len(set(drawn)) == 8
+    assert drawn == sorted(drawn, key=lambda id: int(id.split()[1]))
+    assert chosen("inspect.random=true", "inspect.samples=99") == [f"row {n}" for n in range(1, 41)]
+    assert chosen("inspect.ids=[row 17,row 3]") == ["row 17", "row 3"]
+    assert chosen("inspect.lines=[5,2,5]") == ["row 5", "row 2"]
+    assert chosen("inspect.lines='rows.jsonl:7'", "inspect.ids=row 9") == ["row 9", "row 7"]
+    assert chosen("inspect.source=eval", f"data.eval={few}", "inspect.samples=1") == ["row 1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["inspect.ids=[row 3,nobody]"], "inspect.ids: no row of {few} has the id nobody."),
+        (["inspect.lines=41"], "inspect.lines: there is no row at 41; {few} has 40 rows."),
+        (["inspect.lines=0"], "there is no row at 0"),
+        (["inspect.lines=other.jsonl:3"], "inspect.lines: other.jsonl:3 fits no file of {few}"),
+        (["inspect.lines=last"], "inspect.lines: last is neither a line, as 17, nor a line of a file"),
+        (["inspect.lines=3", "data.train=[{few},{few}]"], "inspect.lines: 3 fits 2 files"),
+    ],
+)
+def test_a_row_that_is_not_there_is_said(words, told, few, checkpoints, inspect):
+    words = [word.format(few=few) for word in words]
+    sources = [] if any(word.startswith("data.train") for word in words) else [f"data.train={few}"]
+    out, err = inspect(f"model.path={checkpoints['qwen2_vl']}", *sources, *words, code=2)
+    assert told.format(few=few) in err
+    assert out == ""
+
+
+@pytest.fixture
+def bad(pictures, tmp_path):
+    half = tmp_path / "half.png"
+    half.write_bytes(pictures[3].read_bytes()[:300])  # its header is whole, its pixels are not
+    rows = [
+        conversation(("user", ["What?"]), ("assistant", ["Red."]), id="good"),
+        conversation(("user", [half, "What?"]), ("assistant", ["Red."]), id="half"),
+        conversation(("user", [tmp_path / "gone.png", "What?"]), ("assistant", ["Red."]), id="gone"),
+        conversation(("user", ["What? " * 200]), ("assistant", ["Red."]), id="long"),
+        conversation(("user", ["What?"]), ("assistant", [""]), ("user", ["?"]), id="no answer"),
+    ]
+    path = tmp_path / "bad.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_broken_rows_are_shown_and_the_others_too(on_error, bad, checkpoints, inspect):
+    words = [
+        f"model.path={checkpoints['qwen2_5_vl']}",
+        f"data.train={bad}",
+        "data.max_length=120",
+        f"data.on_error={on_error}",
+    ]
+    out, err = inspect(*words, "inspect.samples=null", "output=json")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [(row["id"], row["line"], "input_ids" in row) for row in found] == [
+        ("good", 1, True), ("half", 2, False), ("gone", 3, False), ("long", 4, True), (None, 5, False), (None, 6, False)
+    ]  # fmt: skip
+    problems = [
+        "",
+        "half.png does not decode",
+        "gone.png does not exist",
+        "tokens long, data.max_length is 120",
+        "no answer",
+    ]
+    for row, words_of in zip(found, [*problems, "is not valid JSON"], strict=True):
+        assert words_of in row.get("error", "")
+    assert err == "5 of these 6 rows cannot be trained on\n"
+
+    text, _ = inspect(*words, "inspect.samples=null")
+    assert text.count("\ncannot be trained on: ") == 5
+    assert "5 of these 6 rows cannot be trained on\n" in text
+    # What is wrong behind a picture's header comes out when it is decoded.
+    assert "6 rows, 2 of them can be trained on, as far as the headers" in text
+    assert "4 rows cannot be trained on; " in text
+    assert ("unless data.on_error=skip" in text) == (on_error == "raise")
+    assert "data.max_length=120: 1 row too long" in text
+
+
+def test_the_summary_tells_what_a_run_would_see(few, checkpoints, inspect):
+    common = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={few}", "inspect.samples=0"]
+    out, _ = inspect(*common, "data.packing=true", "data.max_length=128", "data.too_long=skip", "train.batch_size=1")
+    found = re.search(r"an epoch: (\d+) rows of 1 pack of up to 128 tokens, ([\d.]+) % filled", out)
+    tokens = int(re.search(r"([\d,]+) tokens, ", out)[1].replace(",", ""))
+    assert tokens / (int(found[1]) * 128) == pytest.approx(float(found[2]) / 100, abs=0.03)
+    assert "data.max_length=128: every sample fits" in out
+    short, _ = inspect(*common, "data.max_length=80", "data.too_long=skip")
+    assert (
+        re.search(r"data.max_length=80: (\d+) rows too long\n", short)[1] == re.search(r"(\d+) rows cannot", short)[1]
+    )
+    assert "a run leaves them out, and lists them in skipped.jsonl" in short
+    held_out, _ = inspect(*common, f"data.eval={few}", "inspect.source=eval")
+    assert "an epoch" not in held_out
+    assert "40 rows, 40 of them can be trained on\n" in held_out
+
+
+def test_the_source_is_measured_once_and_only_for_the_summary(few, checkpoints, inspect, monkeypatch, tmp_path):
+    measured = []
+    whole = index._measure
+    monkeypatch.setattr(index, "_measure", lambda *given: measured.append(1) or whole(*given))
+    common = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={few}"]
+    inspect(*common, "output=json")
+    inspect(*common, "inspect.summary=false")
+    assert not measured
+    inspect(*common)
+    inspect(*common, "output=html", f"inspect.file={tmp_path / 'page.html'}")
+    assert len(measured) == 1
+
+
+def test_media_made_smaller_are_shown_as_small_as_they_are(checkpoints, rows, write_rows, inspect):
+    words = [f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={write_rows(rows)}", "inspect.ids=three"]
+    whole = json.loads(inspect(*words, "output=json")[0])
+    limit = [f"data.max_length={whole['length'] - 3}", "data.too_long=downscale"]
+    small = json.loads(inspect(*words, *limit, "output=json")[0])
+    assert small["length"] <= whole["length"] - 3
+    assert "error" not in small
+    words_alone, still = (row["length"] - sum(p["tokens"] for p in row["images"]) for row in (whole, small))
+    assert words_alone == still
+    text, _ = inspect(*words, *limit, "inspect.summary=false")
+    assert "made smaller: " in text
+
+
+def test_neither_weights_nor_a_run_nor_a_process_group(few, checkpoints, inspect, monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise AssertionError("weights were asked for")
+
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", refuse)
+    inspect("+recipe=sft_lora", f"model.path={checkpoints['qwen2_vl']}", f"data.train={few}", "deepspeed=zero2")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [".cache"]
+    assert not torch.distributed.is_initialized()
+
+
+def test_a_page_that_cannot_be_written_is_said(few, checkpoints, inspect, tmp_path):
+    place = tmp_path / "nowhere" / "page.html"
+    words = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={few}", "output=html", f"inspect.file={place}"]
+    _, err = inspect(*words, code=2)
+    assert err == f"qwenvl-train: inspect.file={place} cannot be written: No such file or directory.\n"
+
+
+def test_stdout_is_json_alone_a_reader_may_leave_and_training_is_not_imported(few, checkpoints, tmp_path):
+    words = ["inspect", f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={few}", f"output_dir={tmp_path}"]
+    code = f"""
+import os, sys
+from qwenvl_train.cli import main
+assert main({[*words, "output=json"]!r}) == 0
+sys.stdout.flush()
+unread, stdout = os.pipe()
+os.close(unread)
+sys.stdout = os.fdopen(stdout, "w")
+assert main({words!r}) == 0
+assert not {{"trl", "peft", "deepspeed", "wandb", "bitsandbytes"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(ids(done.stdout)) == 5
