@@ -1,43 +1,92 @@
 """Rows on demand, in the shape that each consumer asks for."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from datasets import Dataset as HfDataset
 
 from qwenvl_train.batch import Batch
 from qwenvl_train.data.collate import collate
-from qwenvl_train.data.order import samples_of_row
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.lengths import Lengths, Problem, problem_of
+from qwenvl_train.data.order import Order
+from qwenvl_train.data.render import Rendered, Renderer
+from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import Samples
+from qwenvl_train.errors import UserError
+
+
+@dataclass(frozen=True)
+class Row:
+    batch: Batch
+    blank: bool
+    """No sample is in it."""
+    problems: tuple[Problem, ...]
+    """Samples that turned out broken only when their media were decoded, and are not in the batch."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Any samples as one row; workers get this object and paths, never pictures."""
+
+    samples: Samples
+    lengths: Lengths
+    renderer: Renderer
+    skip: bool
+    """Leave out what does not decode, instead of raising."""
+
+    def __call__(self, indices: Iterable[int]) -> Row:
+        parts = ((self.samples.place(int(index)), partial(self._rendered, int(index))) for index in indices)
+        return make_row(parts, self.renderer, self.skip)
+
+    def _rendered(self, index: int) -> Rendered:
+        return render_as_measured(self.samples[index], int(self.lengths.tokens[index]), self.renderer)
+
+
+def make_row(parts: Iterable[tuple[tuple[str, int], Callable[[], Rendered]]], renderer: Renderer, skip: bool) -> Row:
+    """Of each part its source and line, and what renders it."""
+    rendered, problems = [], []
+    for place, render in parts:
+        try:
+            rendered.append(render())
+        except UserError as error:
+            if not skip:
+                raise
+            problems.append(problem_of(place, error))
+    return Row(collate(rendered or [renderer.blank()]), not rendered, tuple(problems))
+
+
+def render_as_measured(sample: Sample, tokens: int, renderer: Renderer) -> Rendered:
+    rendered = renderer.render(sample)
+    if rendered.layout.length != tokens:
+        raise UserError(
+            f"{sample.where} had {tokens} tokens when it was measured and has {rendered.layout.length} now: its "
+            "media were changed. Start again; if this comes back, delete the folder of data.cache."
+        )
+    return rendered
 
 
 @dataclass(frozen=True)
 class TrainRows:
-    """Row i of the run, for any i; workers get this object and paths, never pictures."""
+    """Row i of the run, for any i."""
 
-    samples: Samples
-    renderer: Renderer
-    batch_size: int
-    seed: int
+    rows: Rows
+    order: Order
 
-    def __getitem__(self, row: int) -> Batch:
-        indices = samples_of_row(row, self.batch_size, len(self.samples), self.seed)
-        return collate([self.renderer.render(self.samples[index]) for index in indices])
-
-    def as_dataset(self, rows: int) -> HfDataset:
+    def as_dataset(self, count: int) -> HfDataset:
         """TRL's trainers accept a `datasets.Dataset` only; this one counts rows and makes them when read."""
 
-        def load(columns: dict[str, list[int]]) -> dict[str, list[Batch]]:
-            return {"row": [self[row] for row in columns["row"]]}
+        def load(columns: dict[str, list[int]]) -> dict[str, list[Row]]:
+            return {"row": [self.rows(self.order.row(row)) for row in columns["row"]]}
 
-        return HfDataset.from_dict({"row": range(rows)}).with_transform(load)
+        return HfDataset.from_dict({"row": range(count)}).with_transform(load)
 
 
-def only_row(items: list[dict[str, Batch]]) -> Batch:
+def only_row(items: list[dict[str, Row]]) -> dict[str, object]:
     """The collator of a loader whose items are whole rows."""
     (item,) = items
-    return item["row"]
+    return {**item["row"].batch, "problems": item["row"].problems}
 
 
 class EvalRows(torch.utils.data.Dataset):
@@ -47,18 +96,17 @@ class EvalRows(torch.utils.data.Dataset):
     a row that only fills up counts for nothing.
     """
 
-    def __init__(self, samples: Samples, renderer: Renderer, batch_size: int, rank: int, world: int):
-        self._samples, self._renderer = samples, renderer
-        starts = range(0, len(samples), batch_size)
-        rows = [range(start, min(start + batch_size, len(samples))) for start in starts]
-        mine = rows[rank::world]
-        most = -(-len(rows) // world)
-        self._rows = mine + [rows[0]] * (most - len(mine))
+    def __init__(self, rows: Rows, batch_size: int, rank: int, world: int):
+        usable = rows.lengths.usable.nonzero()[0]
+        cut = [usable[start : start + batch_size] for start in range(0, len(usable), batch_size)]
+        mine = cut[rank::world]
+        self._make = rows
+        self._rows = mine + [cut[0]] * (-(-len(cut) // world) - len(mine))
         self._counted = len(mine)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> tuple[Batch, bool]:
-        batch = collate([self._renderer.render(self._samples[place]) for place in self._rows[index]])
-        return batch, index < self._counted
+    def __getitem__(self, index: int) -> tuple[Row, bool]:
+        row = self._make(self._rows[index])
+        return row, index < self._counted and not row.blank

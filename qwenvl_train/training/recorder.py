@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qwenvl_train.data.lengths import problem_of
+from qwenvl_train.data.loader import Rows
 from qwenvl_train.data.render import Renderer
-from qwenvl_train.data.samples import Samples
+from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.metrics import read_metrics
 from qwenvl_train.reporting.report import write_report
 from qwenvl_train.reporting.reporter import Reporter, RunInfo, is_evaluation
 from qwenvl_train.training.evaluation import answer
+from qwenvl_train.training.skipped import Skipped
 
 
 @dataclass
@@ -22,11 +25,12 @@ class Recorder:
     info: RunInfo
     writes: bool
     reporters: list[Reporter]
-    eval_samples: Samples | None
+    eval_rows: Rows | None
     renderer: Renderer
     processor: Any
     checkpoint: Path | None
     """The newest; at the start, the one that the run goes on from."""
+    skipped: Skipped
     predictions: list[dict[str, Any]] = field(default_factory=list)
 
     def start(self) -> None:
@@ -50,27 +54,33 @@ class Recorder:
         step, sharded = trainer.state.global_step, trainer.is_deepspeed_enabled and _is_sharded()
         if step not in (0, trainer.state.max_steps) or not (self.writes or sharded):
             return
-        assert self.eval_samples is not None
-        wanted = min(self.info.config["logging"]["predictions"], len(self.eval_samples))
-        rows = self.predictions or [{} for _ in range(wanted)]
-        for index in range(wanted):
-            sample = self.eval_samples[index]
-            with trainer.accelerator.autocast():
-                given = answer(trainer.model, sample, self.renderer, self.processor, synced=sharded)
-            rows[index] |= {
+        assert self.eval_rows is not None
+        before = {(row["source"], row["line"]): row["before"] for row in self.predictions}
+        chosen = self.eval_rows.lengths.usable.nonzero()[0][: self.info.config["logging"]["predictions"]]
+        self.predictions = []
+        for index in chosen:
+            sample = self.eval_rows.samples[int(index)]
+            try:
+                with trainer.accelerator.autocast():
+                    given = answer(trainer.model, sample, self.renderer, self.processor, synced=sharded)
+            except UserError as error:
+                if not self.eval_rows.skip:
+                    raise
+                self.skipped.add([problem_of(self.eval_rows.samples.place(int(index)), error)])
+                continue
+            row = {
                 "id": sample.id,
                 "source": sample.source,
                 "line": sample.line,
-                "images": [image.path for image in sample.images],
+                "images": [image.content for image in sample.images if isinstance(image.content, str)],
                 "prompt": given.prompt,
                 "expected": given.expected,
-                "before": rows[index].get("before"),
+                "before": before.get((sample.source, sample.line)),
                 "after": None,
-                "after" if step else "before": given.generated,
             }
-        self.predictions = rows
+            self.predictions.append(row | {"after" if step else "before": given.generated})
         if self.writes:
-            RunFolder(self.info.folder).write_predictions(rows)
+            RunFolder(self.info.folder).write_predictions(self.predictions)
 
     def finish(self, status: str, totals: dict[str, float], reason: str | None = None) -> Path | None:
         """`totals` are the meter's. The report's path, on the main process."""
@@ -83,6 +93,7 @@ class Recorder:
             "steps": totals["step"],
             "samples": totals["samples"],
             "tokens": totals["tokens"],
+            "skipped": self.skipped.listed(),
             "seconds": totals["seconds"],
             "metrics": {
                 "before": next((row for row in evaluations if row["step"] == 0), None),

@@ -37,7 +37,7 @@ CASES = {
     "limits crossed": ("good", ["model.min_pixels=999999"], "is above model.max_pixels"),
     "no such file": ("good", ["data.train=gone.jsonl"], "gone.jsonl is not a file"),
     "too long": ("good", ["data.max_length=10"], "rows.jsonl:1 (id a) is"),
-    "zero bytes": ("zero", [], "zero.jpg does not open"),
+    "zero bytes": ("zero", [], "is empty, a file of 0 bytes"),
     "too thin": ("thin", [], "is 2×900 pixels"),
     "fp16 without a GPU": ("good", ["train.precision=fp16"], "needs a GPU"),
     "warm-up longer than the run": ("good", ["train.warmup=50"], "not below the"),

@@ -1,0 +1,38 @@
+"""A worker that dies: torch notices, and says which process it was, but not what may be done."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from qwenvl_train.errors import UserError
+
+_DEAD = re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: (?P<signal>[^.]+)|exited unexpectedly)")
+
+
+@contextmanager
+def naming_dead_workers() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        dead = _DEAD.search(str(error))
+        if dead is None:
+            raise
+        raise UserError(_told(dead["signal"])) from error
+
+
+def _told(signal: str | None) -> str:
+    match signal:
+        case None | "Killed":
+            return (
+                "A process that prepares data was killed, most often for lack of memory; lower data.workers, and look "
+                "for a very large picture or clip."
+            )
+        case "Bus error":
+            return (
+                "A process that prepares data was killed, as shared memory ran out; give the container more of it "
+                "(--shm-size), or lower data.workers."
+            )
+    return (
+        f"A process that prepares data crashed ({signal}), most often on a damaged picture or clip; "
+        "with data.workers=0 the command itself crashes there, and python -X faulthandler tells where."
+    )
