@@ -35,6 +35,7 @@ def sft_arguments(config: RunConfig, staging: Path, steps: int, precision: str, 
         eval_on_start=config.data.eval is not None and not resumed,
         save_steps=train.save_steps or steps,
         save_strategy="steps",
+        ignore_data_skip=config.data.streaming,  # a stream goes on by itself
         dataloader_num_workers=config.data.workers,
         dataloader_persistent_workers=config.data.workers > 0,
         dataloader_pin_memory=torch.cuda.is_available(),

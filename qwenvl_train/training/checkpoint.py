@@ -5,6 +5,9 @@ import re
 import shutil
 from pathlib import Path
 
+STREAM = "stream.json"
+"""In a checkpoint of a run on streamed data: where the stream goes on."""
+
 _NAME = re.compile(r"step-(\d+)")
 
 

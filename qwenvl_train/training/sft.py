@@ -4,8 +4,10 @@ TRL sums the loss over supervised tokens and divides by their number over the ac
 processes; what is added here are the rows, the component learning rates, the held-out score and the checkpoints.
 """
 
+import json
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerControl
 from trl import SFTTrainer
 
-from qwenvl_train.batch import Batch
 from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.lengths import Problem
 from qwenvl_train.data.loader import EvalRows, only_row
+from qwenvl_train.data.stream import Stream
+from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
-from qwenvl_train.training.checkpoint import publish
+from qwenvl_train.training.checkpoint import STREAM, publish
 from qwenvl_train.training.evaluation import metrics, score
 from qwenvl_train.training.meter import Meter
 from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups
@@ -33,6 +37,7 @@ class Hooks:
     logged: Callable[[dict[str, Any]], None]
     evaluated: Callable[["VisionSFTTrainer"], None]
     saved: Callable[[Path], None]
+    skipped: Callable[[Sequence[Problem]], None]
 
 
 class VisionSFTTrainer(SFTTrainer):
@@ -50,6 +55,7 @@ class VisionSFTTrainer(SFTTrainer):
         meter: Meter,
         checkpoints: Path,
         hooks: Hooks,
+        stream: Stream | None,
         **trainer: Any,
     ):
         # The engine wants an eval_dataset where it is to evaluate; `evaluate` below reads eval_rows instead.
@@ -62,13 +68,25 @@ class VisionSFTTrainer(SFTTrainer):
         # but it is TRL's loss that does.
         self.model_accepts_loss_kwargs = True
         self._run, self._family, self._meter = config, family, meter
-        self._eval_rows, self._checkpoints, self._hooks = eval_rows, checkpoints, hooks
+        self._eval_rows, self._checkpoints, self._hooks, self._stream = eval_rows, checkpoints, hooks, stream
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             groups = parameter_groups(model or self.model, self._family, self._run)
             self.optimizer = build_optimizer(groups, self._run.optim)
         return self.optimizer
+
+    def get_train_dataloader(self) -> DataLoader:
+        if self._stream is None:
+            return super().get_train_dataloader()
+        return self._stream.loader(
+            rows=self._rows_before(self.args.max_steps),
+            skip=self._run.data.on_error == "skip",
+            workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            # All processes leave out the same rows, so one tells.
+            report=self._hooks.skipped if self.accelerator.is_main_process else lambda problems: None,
+        )
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -79,8 +97,10 @@ class VisionSFTTrainer(SFTTrainer):
         model.eval()
         loader = DataLoader(self._eval_rows, batch_size=None, num_workers=self.args.dataloader_num_workers)
         sums = torch.zeros(5, dtype=torch.float64, device=self.args.device)
-        for batch, counted in loader:
-            sums += int(counted) * self._score(model, self._prepare_inputs(batch))
+        for row, counted in loader:
+            if counted:
+                self._hooks.skipped(row.problems)
+            sums += int(counted) * self._score(model, self._prepare_inputs(row.batch))
         sums = self.accelerator.reduce(sums)
         self._hooks.evaluated(self)
         figures = metrics(sums) | {"eval_seconds": time.perf_counter() - started}
@@ -89,6 +109,10 @@ class VisionSFTTrainer(SFTTrainer):
         model.train()
         self._meter.pause(time.perf_counter() - started)
         return figures
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        self._hooks.skipped(inputs.pop("problems", ()))
+        return super()._prepare_inputs(inputs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)
@@ -99,7 +123,7 @@ class VisionSFTTrainer(SFTTrainer):
             figures = {key: logs[key] for key in ("loss", "grad_norm", "mean_token_accuracy", "entropy") if key in logs}
             self._hooks.logged(self._meter.row(self.state.global_step) | figures | self._rates(logs["learning_rate"]))
 
-    def _score(self, model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    def _score(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         with self.compute_loss_context_manager():
             outputs = model(**batch, fused_lm_head=True)
         return score(outputs.log_probs, outputs.is_top1, batch["labels"][:, 1:], batch["cu_seqlens"])
@@ -118,13 +142,31 @@ class VisionSFTTrainer(SFTTrainer):
         """The engine writes aside; the folder becomes a checkpoint once every process is done with it."""
         started = time.perf_counter()
         super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
         step = self.state.global_step
+        written = Path(self.args.output_dir) / f"checkpoint-{step}"
+        self._save_stream(written / STREAM)
+        self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            written = Path(self.args.output_dir) / f"checkpoint-{step}"
             self._hooks.saved(publish(written, self._checkpoints, step, self._run.train.keep))
         self.accelerator.wait_for_everyone()
         self._meter.pause(time.perf_counter() - started)
+
+    def _save_stream(self, file: Path) -> None:
+        if self._stream is None:
+            return
+        stored = json.dumps(self._stream.state(self._rows_before(self.state.global_step)).as_dict())
+        digest = torch.tensor([zlib.crc32(stored.encode())], device=self.args.device)
+        if (self.accelerator.gather(digest) != digest).any():
+            raise UserError(
+                "The processes have read different rows from data.train, so that some were trained on twice and some "
+                "never; a file or an address could not be read everywhere. Go on from the last checkpoint."
+            )
+        if self.accelerator.is_main_process:
+            file.write_text(stored, encoding="utf-8")
+
+    def _rows_before(self, step: int) -> int:
+        """How many rows come before the end of `step`, on all processes."""
+        return step * self.args.gradient_accumulation_steps * self.args.world_size
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """transformers 5.23 looks for its own module names in a file of published names, finds none, and would go on

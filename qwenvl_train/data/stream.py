@@ -1,0 +1,147 @@
+"""The rows of a run on streamed data: windows are planned ahead, rows are cut from them, workers render the rows."""
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+
+from qwenvl_train.data.lengths import Problem
+from qwenvl_train.data.loader import Row, make_row, only_row, render_as_measured
+from qwenvl_train.data.order import Seen
+from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.windows import Measured, Planner, State, Window
+
+_COLUMNS = 4
+
+
+class Stream:
+    """From row `row` on, which lies in the window that begins with `start`. Reads the first window at once."""
+
+    def __init__(self, planner: Planner, start: State, row: int):
+        self._planner, self._row = planner, row
+        self._group = planner.batch_size * planner.world
+        self._units: dict[int, tuple[Measured, ...]] = {}
+        self._starts = [start]
+        # After each micro-step whose end is known, from this one on.
+        self._first_seen = -(-start.unit // self._group)
+        self._seen = array("q")
+        if start.unit % self._group == 0:
+            self._seen.extend((start.samples, start.tokens, start.supervised, start.passes))
+        self.first = planner.window(start)
+        self._formats = planner.formats()
+        # What is open now cannot be read on by the process that plans ahead.
+        planner.close()
+        self._take(self.first)
+
+    def describe(self) -> list[str]:
+        """For each entry its files, and their format with the reason."""
+        return [
+            f"{entry.config.path}: streamed{_files(len(entry.files))}, {', '.join(told)}"
+            for entry, told in zip(self._planner.entries, self._formats, strict=True)
+        ]
+
+    def seen(self, rows: int) -> Seen:
+        """What the first `rows` rows of the run hold, which are whole micro-steps that were handed out."""
+        steps, rest = divmod(rows, self._planner.world)
+        assert rest == 0
+        place = (steps - self._first_seen) * _COLUMNS
+        samples, tokens, supervised, passes = self._seen[place : place + _COLUMNS]
+        return Seen(samples, tokens, supervised, float(passes))
+
+    def state(self, rows: int) -> State:
+        """The beginning of the window in which to go on after `rows` rows: the same on every process, however far
+        ahead it has planned."""
+        unit = rows * self._planner.batch_size
+        place = bisect_left(self._starts, unit, key=lambda state: state.unit)
+        return self._starts[place if self._starts[place].unit == unit else place - 1]
+
+    def loader(
+        self, rows: int, skip: bool, workers: int, pin_memory: bool, report: Callable[[Sequence[Problem]], None]
+    ) -> DataLoader:
+        """This process's share of the run's `rows` rows. `report` is told of rows that windows leave out."""
+        windows = iter(_windows(self._planner, self._starts[-1], workers > 0))
+        mine = _Mine(rows // self._planner.world, partial(self._rows, rows, windows, report))
+        # A generator of its own: the global one must not notice whether a run was resumed.
+        return DataLoader(
+            _Rendering(self._planner.renderer, skip),
+            sampler=mine,
+            collate_fn=only_row,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),
+        )
+
+    def _rows(
+        self, stop: int, windows: Iterator[Window], report: Callable[[Sequence[Problem]], None]
+    ) -> Iterator[tuple[Measured, ...]]:
+        size, rank = self._planner.batch_size, self._planner.rank
+        for row in range(self._row, stop, self._planner.world):
+            while self._starts[-1].unit < row * size + self._group:
+                window = next(windows)
+                report(window.problems)
+                self._take(window)
+            mine = range((row + rank) * size, (row + rank + 1) * size)
+            yield tuple(measured for unit in mine for measured in self._units.pop(unit))
+
+    def _take(self, window: Window) -> None:
+        first = self._row * self._planner.batch_size
+        self._units |= {unit: samples for unit, samples in window.units.items() if unit >= first}
+        self._starts.append(window.after)
+        self._seen.frombytes(window.seen.tobytes())
+
+
+def _windows(planner: Planner, state: State, ahead: bool) -> DataLoader:
+    """With `ahead`, a process of its own plans the next window while this one is trained on."""
+    options: dict[str, Any] = {"num_workers": 1, "prefetch_factor": 1} if ahead else {}
+    return DataLoader(
+        _Endless(planner, state), batch_size=None, collate_fn=_as_it_is, **options, generator=torch.Generator()
+    )
+
+
+class _Endless(IterableDataset):
+    def __init__(self, planner: Planner, state: State):
+        self._planner, self._state = planner, state
+
+    def __iter__(self) -> Iterator[Window]:
+        state = self._state
+        while True:
+            window = self._planner.window(state)
+            yield window
+            state = window.after
+
+
+class _Mine(Sampler):
+    """In the main process, and without end in sight for those who ask."""
+
+    def __init__(self, length: int, rows: Callable[[], Iterator[tuple[Measured, ...]]]):
+        self._length, self._rows = length, rows
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[tuple[Measured, ...]]:
+        return self._rows()
+
+
+class _Rendering(Dataset):
+    def __init__(self, renderer: Renderer, skip: bool):
+        self._renderer, self._skip = renderer, skip
+
+    def __getitem__(self, row: tuple[Measured, ...]) -> dict[str, Row]:
+        parts = [
+            ((one.sample.source, one.sample.line), partial(render_as_measured, one.sample, one.tokens, self._renderer))
+            for one in row
+        ]
+        return {"row": make_row(parts, self._renderer, self._skip)}
+
+
+def _files(count: int) -> str:
+    return f" from {count:,} files" if count > 1 else ""
+
+
+def _as_it_is(window: Window) -> Window:
+    return window

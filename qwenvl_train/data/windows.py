@@ -1,0 +1,190 @@
+"""An endless stream of samples in windows: read on, checked, measured, shuffled, and cut into units.
+
+A window is a pure function of the state that it begins with, so every process computes the same ones without asking,
+and a resumed run needs no more than the beginning of the window that it was in.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.balance import balanced
+from qwenvl_train.data.draw import Draw, Entry, Progress
+from qwenvl_train.data.lengths import COLUMNS, Problem, measure_sample, problem_of
+from qwenvl_train.data.order import Plan
+from qwenvl_train.data.packing import pack
+from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.sample import Sample
+from qwenvl_train.errors import UserError
+
+_SAMPLES = 4096
+_SMALL = 3
+"""The first window is smaller by so many powers of two, so that the first batch comes soon; the next by one less."""
+_FEW_PACKS, _TO_FILL = 128, 1 / 32
+"""A window that fills fewer packs goes on until at most this share of its last one is empty."""
+_BYTES = 256 * 2**20
+"""A window ends in any case once so much of media stands in its rows themselves."""
+
+# numpy ignores zeros at the end of a seed.
+_SHUFFLE, _BALANCE = 1, 2
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a window begins, and what came before it; JSON can hold it."""
+
+    window: int
+    unit: int
+    samples: int
+    tokens: int
+    supervised: int
+    entries: tuple[Progress, ...]
+
+    @property
+    def passes(self) -> int:
+        """Through every entry."""
+        return min(entry.passes for entry in self.entries)
+
+    @property
+    def revisions(self) -> tuple[str | None, ...]:
+        return tuple(entry.revision for entry in self.entries)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> "State":
+        return cls(**stored | {"entries": tuple(Progress(**entry) for entry in stored["entries"])})
+
+    @classmethod
+    def beginning(cls, entries: tuple[Entry, ...]) -> "State":
+        return cls(0, 0, 0, 0, 0, tuple(Progress(entry.config.revision) for entry in entries))
+
+
+@dataclass(frozen=True)
+class Measured:
+    sample: Sample
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Window:
+    start: State
+    after: State
+    units: dict[int, tuple[Measured, ...]]
+    """A unit is a sample or a pack of them. Those of this process, by their number in the stream."""
+    seen: np.ndarray
+    """[micro-steps that end in this window, 4]: samples, tokens, supervised tokens and passes until then."""
+    problems: tuple[Problem, ...]
+    tokens: np.ndarray
+    """[samples]"""
+
+
+class Planner:
+    """Row i of the run is `train.batch_size` units and goes to process i % world; this is the process `rank`."""
+
+    def __init__(
+        self, entries: tuple[Entry, ...], renderer: Renderer, tolerated: frozenset[str], config: RunConfig,
+        rank: int, world: int,
+    ):  # fmt: skip
+        self.entries, self.renderer = entries, renderer
+        self.batch_size, self.rank, self.world = config.train.batch_size, rank, world
+        self._tolerated, self._data, self._seed = tolerated, config.data, config.seed
+        self._capacity = config.data.max_length if config.data.packing else None
+        self._draw: Draw | None = None
+        self._next: State | None = None
+
+    def window(self, start: State) -> Window:
+        if self._draw is None or self._next != start:
+            self.close()
+            self._draw = Draw(self.entries, start.entries)
+        samples, table, problems = self._measured(self._draw, start.window)
+        columns = dict(zip(COLUMNS, table, strict=True))
+        plan = self._plan(columns, start)
+        sizes = np.diff(plan.borders)
+        totals = np.cumsum([sizes, plan.sums(columns["tokens"]), plan.sums(columns["supervised"])], axis=1)
+        totals = totals + np.array([[start.samples], [start.tokens], [start.supervised]])
+        seen = totals[:, -1].tolist() if len(plan) else [start.samples, start.tokens, start.supervised]
+        self._next = State(start.window + 1, start.unit + len(plan), seen[0], seen[1], seen[2], self._draw.progress)
+        units = {
+            start.unit + unit: tuple(
+                Measured(samples[place], int(columns["tokens"][place]))
+                for place in plan.samples[plan.borders[unit] : plan.borders[unit + 1]]
+            )
+            for unit in range(len(plan))
+            if (start.unit + unit) // self.batch_size % self.world == self.rank
+        }
+        return Window(start, self._next, units, self._seen(totals, start, self._next), problems, columns["tokens"])
+
+    def formats(self) -> list[list[str]]:
+        """What has told of the formats of each entry's files since reading began."""
+        assert self._draw is not None
+        return self._draw.formats()
+
+    def close(self) -> None:
+        """Ends all reading, so that another process may go on with it."""
+        if self._draw is not None:
+            self._draw.close()
+            self._draw = None
+
+    def _measured(self, draw: Draw, window: int) -> tuple[list[Sample], np.ndarray, tuple[Problem, ...]]:
+        """The next samples with their COLUMNS, and the rows between them that cannot be used. Ends early at the end of
+        a pass, and where more rows are skipped than any run allows."""
+        least = _SAMPLES >> max(0, _SMALL - window)
+        samples: list[Sample] = []
+        table: list[tuple[int, ...]] = []
+        problems: list[Problem] = []
+        tokens = held = 0
+        while (len(samples) < least or self._leaves_room(tokens)) and held < _BYTES:
+            if len(problems) > self._data.max_skipped or (drawn := draw.next()) is None:
+                break
+            try:
+                sample = drawn.sample()
+                columns = measure_sample(sample, self.renderer)
+            except UserError as error:
+                problems.append(problem_of(drawn.place, error))
+                if problems[-1].kind not in self._tolerated:
+                    raise
+                continue
+            drawn.count()
+            samples.append(sample)
+            table.append(columns)
+            tokens += columns[0]
+            held += _held(sample)
+        return samples, np.array(table, dtype=np.int64).reshape(-1, len(COLUMNS)).T, tuple(problems)
+
+    def _leaves_room(self, tokens: int) -> bool:
+        """Whether the last pack would be a waste that counts."""
+        room = self._capacity
+        return room is not None and tokens < _FEW_PACKS * room and -tokens % room > _TO_FILL * room
+
+    def _plan(self, columns: dict[str, np.ndarray], start: State) -> Plan:
+        tokens = columns["tokens"]
+        order = np.random.default_rng((self._seed, start.window, _SHUFFLE)).permutation(len(tokens))
+        plan = Plan(order, np.arange(len(order) + 1))
+        if self._capacity is not None:
+            packs = pack(tokens[order], self._capacity)
+            plan = Plan(order[np.argsort(packs, kind="stable")], np.concatenate([[0], np.cumsum(np.bincount(packs))]))
+        elif not self._data.bucketing:
+            return plan
+        rng = np.random.default_rng((self._seed, start.window, _BALANCE))
+        costs = plan.sums(tokens), plan.sums(columns["patches"])
+        return plan.reordered(balanced(*costs, self.world, self.batch_size, start.unit, rng))
+
+    def _seen(self, totals: np.ndarray, start: State, after: State) -> np.ndarray:
+        group = self.world * self.batch_size
+        ends = np.arange(-start.unit % group or group, totals.shape[1] + 1, group)
+        passes = np.where(ends < totals.shape[1], start.passes, after.passes)
+        return np.concatenate([totals[:, ends - 1], passes[None]]).T
+
+
+def _held(sample: Sample) -> int:
+    """Bytes of the media that are in the sample, not behind a path."""
+    contents = [part for media in sample.media for part in _parts(media.content)]
+    return sum(len(content) for content in contents if isinstance(content, bytes))
+
+
+def _parts(content: object) -> tuple:
+    return content if isinstance(content, tuple) else (content,)

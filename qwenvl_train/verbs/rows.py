@@ -1,0 +1,132 @@
+"""What the verbs share: opening data files, measuring their rows once for all processes, and telling about them."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from accelerate import PartialState
+from rich.progress import Progress as Bar
+
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.index import lengths_of
+from qwenvl_train.data.loader import Rows
+from qwenvl_train.data.mixture import Group
+from qwenvl_train.data.order import Order, build_order
+from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.samples import Samples
+from qwenvl_train.data.stream import Stream
+from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.families.family import Family
+from qwenvl_train.reporting.progress import console_on
+from qwenvl_train.reporting.wording import percent
+from qwenvl_train.training.processes import agree
+
+Made = TypeVar("Made")
+
+
+def cache_folder(config: RunConfig) -> Path:
+    return Path(config.data.cache) if config.data.cache else Path(config.output_dir) / ".cache"
+
+
+def make_renderer(config: RunConfig, processor, family: Family) -> Renderer:
+    where = f"model.path {config.model.path}"
+    return Renderer(processor, family, where, config.model.video, config.data, cache_folder(config) / "pictures")
+
+
+def open_rows(
+    config: RunConfig, key: Literal["data.train", "data.eval"], renderer: Renderer, state: PartialState
+) -> Rows:
+    """Opens the files and checks every row in them; on a terminal, with a bar."""
+    sources = config.data.train if key == "data.train" else config.data.eval
+    assert sources is not None
+    cache, kinds = cache_folder(config), tolerated_problems(config)
+
+    def build() -> Rows:
+        samples = Samples(sources, key, config.data.allow_remote, cache)
+        show = state.is_main_process and sys.stdout.isatty()
+        with Bar(console=console_on(), transient=True, disable=not show) as bar:
+            task = bar.add_task(f"checking {key}", total=len(samples))
+            lengths = lengths_of(
+                samples,
+                renderer,
+                cache,
+                config.data.workers,
+                kinds,
+                progress=lambda done: bar.update(task, completed=done),
+            )
+        if not lengths.usable.any():
+            raise UserError(f"{key} has no row that can be used; the first: {lengths.problems[0].reason}")
+        return Rows(samples, lengths, renderer, config.data.on_error == "skip")
+
+    return first_then_others(state, build)
+
+
+def tolerated_problems(config: RunConfig) -> frozenset[str]:
+    """The kinds of problems for which a row is left out, instead of ending the run."""
+    skip = config.data.on_error == "skip"
+    tolerated = {"broken": skip, "too long": skip or config.data.too_long == "skip"}
+    return frozenset(kind for kind, yes in tolerated.items() if yes)
+
+
+def make_order(config: RunConfig, train: Rows, world: int) -> Order:
+    groups = [
+        Group(group.start, group.stop, group.config.weight, group.config.repeats) for group in train.samples.groups
+    ]
+    return build_order(train.lengths, groups, train.lengths.usable, config, world)
+
+
+def first_then_others(state: PartialState, build: Callable[[], Made]) -> Made:
+    """The main process does the work, the others then find it in the cache; where it fails, all fail alike."""
+    made, failure = None, ""
+    if state.is_main_process:
+        try:
+            made = build()
+        except UserError as error:
+            failure = message_of(error)
+    failure = agree(state, failure)
+    if failure:
+        raise UserError(failure)
+    return made or build()
+
+
+def about_data(
+    config: RunConfig, train: Rows, held_out: Rows | None, order: Order, steps: int, rows_per_step: int
+) -> str:
+    tokens, longest = int(train.lengths.tokens.sum()), int(train.lengths.tokens.max())
+    usable = int(train.lengths.usable.sum())
+    seen = order.seen(steps * rows_per_step)
+    lines = [*train.samples.describe()]
+    lines.append(
+        f"{usable:,} samples, {tokens:,} tokens (longest sample {longest:,}), "
+        f"{int(train.lengths.media.sum()):,} pictures and clips{_evaluated(held_out)}"
+    )
+    if shrunk := int(train.lengths.shrunk.sum()):
+        lines.append(f"{shrunk:,} samples had their media made smaller to fit into data.max_length")
+    if train.lengths.problems:
+        lines.append(f"{len(train.lengths.problems):,} rows cannot be used: skipped.jsonl lists them")
+    if config.data.packing and config.data.max_length:
+        packs = steps * rows_per_step * config.train.batch_size
+        full = percent(seen.tokens / (packs * config.data.max_length))
+        lines.append(f"filled into {packs:,} packs of {config.data.max_length:,} tokens, {full} full")
+    lines.append(f"{steps:,} steps of {seen.samples / steps:,.4g} samples, {seen.epoch:.2f} epochs")
+    return "\n".join(lines)
+
+
+def about_stream(config: RunConfig, stream: Stream, held_out: Rows | None, steps: int, rows_per_step: int) -> str:
+    first = stream.first
+    lines = [*stream.describe()]
+    lines.append(
+        f"how many samples there are is not known; the first {len(first.tokens):,} have {int(first.tokens.sum()):,} "
+        f"tokens (longest sample {int(first.tokens.max(initial=0)):,}){_evaluated(held_out)}"
+    )
+    if first.problems:
+        lines.append(f"{len(first.problems):,} of the first rows cannot be used: skipped.jsonl lists them")
+    units = rows_per_step * config.train.batch_size
+    what = f"rows of up to {config.data.max_length:,} tokens" if config.data.packing else "samples"
+    lines.append(f"{steps:,} steps of {units:,} {what}")
+    return "\n".join(lines)
+
+
+def _evaluated(held_out: Rows | None) -> str:
+    return f"; {int(held_out.lengths.usable.sum()):,} samples held out" if held_out else ""

@@ -1,0 +1,112 @@
+"""What a run trains on: rows that were all measured before it, or a stream that is measured as it comes."""
+
+import json
+from math import ceil
+from pathlib import Path
+
+from accelerate import PartialState
+from datasets import Dataset as HfDataset
+
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.draw import open_entries
+from qwenvl_train.data.loader import Rows, TrainRows
+from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.stream import Stream
+from qwenvl_train.data.windows import Planner, State
+from qwenvl_train.errors import UserError
+from qwenvl_train.training.checkpoint import STREAM
+from qwenvl_train.verbs.rows import (
+    about_data,
+    about_stream,
+    cache_folder,
+    first_then_others,
+    make_order,
+    open_rows,
+    tolerated_problems,
+)
+
+
+class Indexed:
+    stream = None
+
+    def __init__(self, config: RunConfig, renderer: Renderer, state: PartialState):
+        self._config = config
+        self._rows = open_rows(config, "data.train", renderer, state)
+        self.counts = make_order(config, self._rows, state.num_processes)
+        lengths = self._rows.lengths
+        self.facts = {"samples": int(lengths.usable.sum()), "tokens": int(lengths.tokens.sum())}
+        self.problems = lengths.problems
+
+    def steps(self, rows_per_step: int) -> int:
+        train = self._config.train
+        steps = train.max_steps or ceil(self.counts.rows(train.epochs or 0) / rows_per_step)
+        if steps == 0:
+            raise UserError(f"train.epochs={train.epochs:g} of so few samples is not a single one; raise it.")
+        return steps
+
+    def go_to(self, row: int, checkpoint: Path | None) -> None:
+        """Any row can be asked for at any time; planned now, workers find it there when they are forked."""
+        self.counts.row(row)
+
+    def dataset(self, rows: int) -> HfDataset:
+        return TrainRows(self._rows, self.counts).as_dataset(rows)
+
+    def about(self, held_out: Rows | None, steps: int, rows_per_step: int) -> str:
+        return about_data(self._config, self._rows, held_out, self.counts, steps, rows_per_step)
+
+
+class Streamed:
+    stream: Stream
+
+    def __init__(self, config: RunConfig, renderer: Renderer, state: PartialState):
+        self._config, self._renderer, self._state = config, renderer, state
+        entries = first_then_others(state, lambda: open_entries(config.data, cache_folder(config)))
+        # What is streamed has no number of samples; that its files have not changed can be told nevertheless.
+        files, size = sum(len(entry.files) for entry in entries), sum(entry.size() for entry in entries)
+        self.facts = {"samples": None, "tokens": None, "streamed_files": files, "streamed_bytes": size}
+
+    @property
+    def counts(self) -> Stream:
+        return self.stream
+
+    @property
+    def problems(self):
+        return self.stream.first.problems
+
+    def steps(self, rows_per_step: int) -> int:
+        assert self._config.train.max_steps is not None
+        return self._config.train.max_steps
+
+    def go_to(self, row: int, checkpoint: Path | None) -> None:
+        """Reads what comes first."""
+        stored = _stored(checkpoint) if checkpoint else None
+        self.stream = first_then_others(self._state, lambda: self._open(stored, row))
+
+    def dataset(self, rows: int) -> HfDataset:
+        """TRL's trainers want one, but take the rows from the stream's loader."""
+        return HfDataset.from_dict({"row": [0]})
+
+    def about(self, held_out: Rows | None, steps: int, rows_per_step: int) -> str:
+        return about_stream(self._config, self.stream, held_out, steps, rows_per_step)
+
+    def _open(self, stored: State | None, row: int) -> Stream:
+        config, state = self._config, self._state
+        entries = open_entries(config.data, cache_folder(config), stored.revisions if stored else None)
+        planner = Planner(
+            entries, self._renderer, tolerated_problems(config), config, state.process_index, state.num_processes
+        )
+        return Stream(planner, stored or State.beginning(entries), row)
+
+
+TrainingData = Indexed | Streamed
+
+
+def open_training_data(config: RunConfig, renderer: Renderer, state: PartialState) -> TrainingData:
+    return (Streamed if config.data.streaming else Indexed)(config, renderer, state)
+
+
+def _stored(checkpoint: Path) -> State:
+    try:
+        return State.of(json.loads((checkpoint / STREAM).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"train.resume: {checkpoint} has no {STREAM}; it is not from a run on streamed data.") from None
