@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-distributed lint format clean
+.PHONY: help setup demo test test-distributed bench lint format clean
 
 help:
 	@echo "make demo              fine-tune the embedded default on a laptop's CPU, about 3 minutes"
 	@echo "make test              the test suite"
 	@echo "make test-distributed  the tests that start several processes"
+	@echo "make bench             measure the way from picture files to batches beside others', about 3 minutes"
 	@echo "make lint              style, types, import layers, spelling"
 	@echo "make format            rewrite the code in the project's style"
 	@echo "make clean             remove .venv and all generated files"
@@ -30,6 +31,9 @@ test: setup
 
 test-distributed: setup
 	$(BIN)/python -m pytest -m distributed
+
+bench: setup
+	$(BIN)/python scripts/bench/data_path.py --output tests/baselines/data_path.json
 
 lint: setup
 	$(BIN)/ruff check .

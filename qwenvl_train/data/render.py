@@ -268,8 +268,7 @@ def _with_neighbours(turns: tuple[Turn, ...]) -> Iterator[tuple[Turn, bool, bool
 
 
 def _refuse_media(turn: Turn, where: str) -> None:
-    if turn.role in ("system", "assistant"):
+    if turn.role == "system":
         raise UserError(
-            f"{where}: a picture or video stands in the {turn.role}'s turn; "
-            "the models read them in a user's or a tool's turn."
+            f"{where}: a picture or video stands in the system turn; the models read them in a user's or a tool's turn."
         )

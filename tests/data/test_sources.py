@@ -545,7 +545,8 @@ class Hub:
         self._splits = splits
         self.asked: list[tuple] = []
 
-    def __call__(self, path: str, name: str | None, split: str | None, revision: str | None):
+    def __call__(self, path: str, name: str | None, split: str | None, revision: str | None, streaming: bool):
+        assert not streaming
         self.asked.append((path, name, split, revision))
         return self._splits[split] if split else self._splits
 

@@ -52,6 +52,6 @@ def test_the_wheel_trains_in_an_empty_folder(installed, tmp_path):
         "train.max_steps=2",
         "logging.wandb.mode=disabled",
     )
-    (folder,) = (tmp_path / "runs").iterdir()
+    (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.name != ".cache")
     assert (folder / "checkpoints" / "step-2" / "adapter_model.safetensors").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}

@@ -1,13 +1,10 @@
 """What the table says, what requires_grad says, and what an optimiser step really changes: the same, everywhere."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from qwenvl_train.data.collate import collate
-from qwenvl_train.data.formats import to_sample
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
@@ -16,7 +13,7 @@ from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.build import bare, refuse_what_experts_cannot
 from qwenvl_train.model.components import COMPONENTS, component_of, component_table, linear_layers, select_trained
 from qwenvl_train.model.forward import use_packed_forward
-from tests.conftest import conversation
+from tests.conftest import conversation, sample_of
 from tests.settings import run_config
 
 ALL_TUNED = {f"tune_mm_{component}": True for component in COMPONENTS}
@@ -29,12 +26,13 @@ def batches(checkpoints, pictures):
     def make(model_type):
         if model_type not in cache:
             processor = AutoProcessor.from_pretrained(checkpoints[model_type])
-            renderer = Renderer(processor, FAMILIES[model_type], "test")
+            config = run_config()
+            renderer = Renderer(processor, FAMILIES[model_type], "test", config.model.video, config.data)
             rows = [
                 conversation(("user", [pictures[3], "What?"]), ("assistant", ["A red circle on the left."])),
                 conversation(("user", ["Who?"]), ("assistant", ["Nobody but you and me."])),
             ]
-            cache[model_type] = processor, collate([renderer.render(to_sample(row, "r", 1, Path("/"))) for row in rows])
+            cache[model_type] = processor, collate([renderer.render(sample_of(row)) for row in rows])
         return cache[model_type]
 
     return make
