@@ -33,7 +33,7 @@ test-distributed: setup
 	$(BIN)/python -m pytest -m distributed
 
 bench: setup
-	$(BIN)/python scripts/bench/data_path.py --output tests/baselines/data_path.json
+	$(BIN)/python scripts/bench/data_path.py --output runs/bench/data_path.json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -77,7 +77,7 @@ def measure(image: Image, settings: PixelSettings, where: str, shrink: float = 1
     factor = settings.patch * settings.merge
     resized = _resized((height, width), image.limits, settings, f"{where}: {_named(image.content)}")
     if shrink < 1:
-        resized = _shrunk(resized, factor, shrink)
+        resized = shrunk(resized, factor, shrink)
     grid = (1, resized[0] // settings.patch, resized[1] // settings.patch)
     return PictureSize((height, width), resized, grid, grid[1] * grid[2] // settings.merge**2)
 
@@ -183,7 +183,7 @@ def _resized(original: tuple[int, int], limits: Limits, settings: PixelSettings,
         ) from None
 
 
-def _shrunk(resized: tuple[int, int], factor: int, shrink: float) -> tuple[int, int]:
+def shrunk(resized: tuple[int, int], factor: int, shrink: float) -> tuple[int, int]:
     """Whole tokens in about the same shape, at most `shrink` of their number, and at least one."""
     height, width = (side // factor for side in resized)
     most = shrink * height * width

@@ -25,7 +25,7 @@ from qwenvl_train.families.tools import tools_in_words
 
 IGNORED = -100
 
-_SMALLEST = 1 / 4096
+_SMALLEST = 1 / 16384
 """How far a sample's media are shrunk at most; below it they are at one token each anyway."""
 
 
@@ -132,7 +132,8 @@ class Renderer:
             start += len(planes[-1])
         if not planes:
             return Rendered(layout, None, None)
-        return Rendered(layout, np.concatenate(planes), np.concatenate(pairs))
+        # A single picture is not copied.
+        return Rendered(layout, planes[0] if len(planes) == 1 else np.concatenate(planes), np.concatenate(pairs))
 
     def _layout(self, sample: Sample, shrink: float) -> Layout:
         sizes = [self._measured(media, sample.where, shrink) for media in sample.media]
