@@ -67,6 +67,6 @@ def _part(part: Path | str) -> dict:
 def sample_of(row: dict):
     """The Sample of a row in messages form, with absolute paths."""
     from qwenvl_train.data.formats import to_sample
-    from qwenvl_train.data.locate import Locator
+    from qwenvl_train.data.media.locate import Locator
 
     return to_sample(row, "rows", 1, Locator(Path("/"), fenced=False, allow_remote=False, cache=Path("/")), "messages")

@@ -18,7 +18,7 @@ from qwenvl_train.config.schema import DataConfig, RowFormat, SourceConfig
 from qwenvl_train.data.formats import detect
 from qwenvl_train.data.formats.turns import ROLES
 from qwenvl_train.data.lengths import Problem, measure_sample
-from qwenvl_train.data.mixture import Group, Mixture
+from qwenvl_train.data.order.mixture import Group, Mixture
 from qwenvl_train.data.render import IGNORED, Layout, Renderer
 from qwenvl_train.data.sample import Limits, Sample, Sampling, Video
 from qwenvl_train.data.samples import Samples

@@ -10,7 +10,7 @@ from datasets import Dataset as HfDataset
 from qwenvl_train.batch import Batch
 from qwenvl_train.data.collate import collate
 from qwenvl_train.data.lengths import Lengths, Problem, problem_of
-from qwenvl_train.data.order import Order
+from qwenvl_train.data.order.order import Order
 from qwenvl_train.data.render import Rendered, Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import Samples

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from qwenvl_train.config.schema import DataConfig, VideoConfig
-from qwenvl_train.data.picture_cache import PictureCache
-from qwenvl_train.data.pictures import PictureSize, PixelSettings, load_patches, measure
+from qwenvl_train.data.media.picture_cache import PictureCache
+from qwenvl_train.data.media.pictures import PictureSize, PixelSettings, load_patches, measure
+from qwenvl_train.data.media.videos import ClipSettings, ClipSize, load_clip, measure_clip
 from qwenvl_train.data.positions import Span, mrope_positions
 from qwenvl_train.data.regions import in_words
 from qwenvl_train.data.sample import Image, Part, Sample, Text, Turn, Video
 from qwenvl_train.data.template import check_template
-from qwenvl_train.data.videos import ClipSettings, ClipSize, load_clip, measure_clip
 from qwenvl_train.data.words import Words
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family

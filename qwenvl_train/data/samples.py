@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qwenvl_train.config.schema import SourceConfig
 from qwenvl_train.data.formats import Detected, detect, to_sample
-from qwenvl_train.data.locate import Locator
+from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.sources.opening import open_sources
 from qwenvl_train.data.sources.source import Source

@@ -7,10 +7,10 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from qwenvl_train.data.pictures import PictureSize
+from qwenvl_train.data.media.pictures import PictureSize
+from qwenvl_train.data.media.videos import ClipSize
 from qwenvl_train.data.render import IGNORED, Rendered, Renderer
 from qwenvl_train.data.sample import Sample, Text
-from qwenvl_train.data.videos import ClipSize
 from qwenvl_train.model.attention import NAME, set_attention
 from qwenvl_train.model.build import bare
 from qwenvl_train.model.forward import Pixels

@@ -3,7 +3,7 @@
 import time
 from typing import Protocol
 
-from qwenvl_train.data.order import Seen
+from qwenvl_train.data.order.order import Seen
 
 
 class Counts(Protocol):

@@ -21,7 +21,7 @@ from trl import SFTTrainer
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.lengths import Problem
 from qwenvl_train.data.loader import EvalRows, only_row
-from qwenvl_train.data.stream import Stream
+from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.training.checkpoint import STREAM, publish

@@ -6,11 +6,11 @@ from itertools import groupby, pairwise
 import numpy as np
 
 from qwenvl_train.data.lengths import measure_rows
-from qwenvl_train.data.pictures import PictureSize
+from qwenvl_train.data.media.pictures import PictureSize
+from qwenvl_train.data.media.videos import ClipSize
 from qwenvl_train.data.render import IGNORED, Layout, Rendered, Renderer
 from qwenvl_train.data.sample import Content, Media, Sample, Video
 from qwenvl_train.data.samples import Samples
-from qwenvl_train.data.videos import ClipSize
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.reporting.inspection import Broken, Clip, Inspected, Medium, Picture, Run, Turn
 from qwenvl_train.reporting.inspection_page import Drawn

@@ -11,11 +11,11 @@ from rich.progress import Progress as Bar
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.index import lengths_of
 from qwenvl_train.data.loader import Rows
-from qwenvl_train.data.mixture import Group
-from qwenvl_train.data.order import Order, build_order
+from qwenvl_train.data.order.mixture import Group
+from qwenvl_train.data.order.order import Order, build_order
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.samples import Samples
-from qwenvl_train.data.stream import Stream
+from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.reporting.progress import console_on

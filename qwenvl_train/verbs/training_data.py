@@ -8,11 +8,11 @@ from accelerate import PartialState
 from datasets import Dataset as HfDataset
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.draw import open_entries
 from qwenvl_train.data.loader import Rows, TrainRows
 from qwenvl_train.data.render import Renderer
-from qwenvl_train.data.stream import Stream
-from qwenvl_train.data.windows import Planner, State
+from qwenvl_train.data.streaming.draw import open_entries
+from qwenvl_train.data.streaming.stream import Stream
+from qwenvl_train.data.streaming.windows import Planner, State
 from qwenvl_train.errors import UserError
 from qwenvl_train.training.checkpoint import STREAM
 from qwenvl_train.verbs.rows import (

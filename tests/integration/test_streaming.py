@@ -8,7 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from qwenvl_train.cli import main
-from qwenvl_train.data import windows
+from qwenvl_train.data.streaming import windows
 from tests.conftest import conversation
 from tests.run import rows, summary, train
 

@@ -17,9 +17,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
 from qwenvl_train.data.collate import collate
-from qwenvl_train.data.pictures import PictureSize
+from qwenvl_train.data.media.pictures import PictureSize
+from qwenvl_train.data.media.videos import ClipSize
 from qwenvl_train.data.render import IGNORED, Rendered, Renderer
-from qwenvl_train.data.videos import ClipSize
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.forward import Pixels, use_packed_forward
 from qwenvl_train.model.load import load_family

@@ -4,7 +4,7 @@ import pytest
 
 from qwenvl_train.training import meter as module
 from qwenvl_train.training.meter import Meter
-from tests.data.mixes import mix, order_of, stream
+from tests.data.order.mixes import mix, order_of, stream
 
 LENGTHS = mix("pictures and text", 500, 4096)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qwenvl_train.data.pictures import PictureSize
+from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.sample import Coordinates, Image, Listing, Region, Sample, Text, Turn
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.verbs.marks import marks_of

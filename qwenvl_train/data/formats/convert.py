@@ -7,7 +7,7 @@ from qwenvl_train.data.formats.keys import present
 from qwenvl_train.data.formats.reader import Reader
 from qwenvl_train.data.formats.rows import read_turns
 from qwenvl_train.data.formats.tools import read_tools
-from qwenvl_train.data.locate import Locator
+from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample, Text, Turn, place_of
 from qwenvl_train.errors import UserError
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from qwenvl_train.data.formats.keys import misspelt, present
-from qwenvl_train.data.locate import shown
+from qwenvl_train.data.media.locate import shown
 from qwenvl_train.errors import UserError
 
 # The first rule whose keys a row has counts: a preference row has those of another format as well.

@@ -3,7 +3,7 @@
 import re
 
 from qwenvl_train.data.formats.keys import present, refuse_unknown
-from qwenvl_train.data.locate import shown
+from qwenvl_train.data.media.locate import shown
 from qwenvl_train.data.sample import Coordinates, Listing, Part, Reference, Region
 from qwenvl_train.errors import UserError
 

@@ -4,7 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from qwenvl_train.data.formats.keys import present, refuse_unknown
-from qwenvl_train.data.locate import Locator, shown
+from qwenvl_train.data.media.locate import Locator, shown
 from qwenvl_train.data.sample import Image, Limits, Sampling, Video, given
 from qwenvl_train.errors import UserError
 

@@ -10,7 +10,7 @@ from qwenvl_train.data.formats.keys import MEDIA, misspelt, present, refuse_unkn
 from qwenvl_train.data.formats.objects import MARK, Objects, listing, picture
 from qwenvl_train.data.formats.parts import CONTENT, image, kind_of, opened, video
 from qwenvl_train.data.formats.turns import Said
-from qwenvl_train.data.locate import Locator, shown
+from qwenvl_train.data.media.locate import Locator, shown
 from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Text, Turn, Video
 from qwenvl_train.errors import UserError
 

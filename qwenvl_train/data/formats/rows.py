@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from qwenvl_train.data.formats.keys import REJECTING, misspelt
 from qwenvl_train.data.formats.turns import Said, check_order, column_turns, listed_turns
-from qwenvl_train.data.locate import shown
+from qwenvl_train.data.media.locate import shown
 from qwenvl_train.errors import UserError
 
 # Where a format keeps its turns or its question, and the answer where that lies apart.

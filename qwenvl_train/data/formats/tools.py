@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from qwenvl_train.data.formats.keys import present, refuse_unknown
-from qwenvl_train.data.locate import shown
+from qwenvl_train.data.media.locate import shown
 from qwenvl_train.errors import UserError
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from qwenvl_train.data.formats.keys import present, refuse_unknown
 from qwenvl_train.data.formats.tools import read_calls
-from qwenvl_train.data.locate import shown
+from qwenvl_train.data.media.locate import shown
 from qwenvl_train.errors import UserError
 
 ROLES = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from qwenvl_train.config.schema import DataConfig, SourceConfig
 from qwenvl_train.data.formats import detect, to_sample
-from qwenvl_train.data.locate import Locator
+from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import make_locator
 from qwenvl_train.data.sources.flows import Flow, Hub, Place, RawRow

@@ -12,12 +12,12 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from qwenvl_train.data.pictures import PictureSize, PixelSettings, load_pixels, measure, patchify
+from qwenvl_train.data.media.pictures import PictureSize, PixelSettings, load_pixels, measure, patchify
+from qwenvl_train.data.media.video_files import read_frames, video_facts, video_name
+from qwenvl_train.data.media.video_limits import frame_size
+from qwenvl_train.data.media.video_sampling import choose_frames
+from qwenvl_train.data.media.video_settings import ClipSettings
 from qwenvl_train.data.sample import Content, Image, Sampling, Video, given
-from qwenvl_train.data.video_files import read_frames, video_facts, video_name
-from qwenvl_train.data.video_limits import frame_size
-from qwenvl_train.data.video_sampling import choose_frames
-from qwenvl_train.data.video_settings import ClipSettings
 from qwenvl_train.errors import UserError
 
 _UNTOLD_FPS = 2.0

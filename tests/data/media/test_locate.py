@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageOps
 
-from qwenvl_train.data import locate as module
-from qwenvl_train.data.locate import Locator
+from qwenvl_train.data.media import locate as module
+from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.errors import UserError
 
 OPEN = Locator(Path("/media"), fenced=False, allow_remote=False, cache=Path("/cache"))

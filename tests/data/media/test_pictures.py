@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 from PIL import ImageFile, ImageOps
 from qwen_vl_utils import fetch_image
 
-from qwenvl_train.data.pictures import PixelSettings, load_patches, load_pixels, measure
+from qwenvl_train.data.media.pictures import PixelSettings, load_patches, load_pixels, measure
 from qwenvl_train.data.sample import Image, Limits
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.tiny import build_processor

@@ -8,9 +8,9 @@ import pytest
 import torch
 from qwen_vl_utils import vision_process
 
+from qwenvl_train.data.media.video_sampling import choose_frames
+from qwenvl_train.data.media.video_settings import ClipSettings
 from qwenvl_train.data.sample import Sampling, given
-from qwenvl_train.data.video_sampling import choose_frames
-from qwenvl_train.data.video_settings import ClipSettings
 from qwenvl_train.errors import UserError
 
 SETTINGS = ClipSettings(

@@ -5,8 +5,8 @@ import logging
 import torch
 from qwen_vl_utils import vision_process
 
+from qwenvl_train.data.media.video_settings import ClipSettings
 from qwenvl_train.data.sample import Sampling, given
-from qwenvl_train.data.video_settings import ClipSettings
 from qwenvl_train.errors import UserError
 
 _ROUNDED_SECONDS = 1.0

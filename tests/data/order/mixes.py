@@ -6,8 +6,8 @@ import numpy as np
 
 from qwenvl_train.config.schema import RunConfig, SourceConfig
 from qwenvl_train.data.lengths import Lengths
-from qwenvl_train.data.mixture import Group
-from qwenvl_train.data.order import Order, build_order
+from qwenvl_train.data.order.mixture import Group
+from qwenvl_train.data.order.order import Order, build_order
 from tests.settings import run_config
 
 MIXES = ("chat", "instructions", "pictures and text", "one size", "documents and text", "clips", "uniform", "long tail")

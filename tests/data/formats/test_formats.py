@@ -18,7 +18,7 @@ from trl.data_utils import prepare_multimodal_messages
 
 from qwenvl_train.config.schema import RowFormat
 from qwenvl_train.data.formats import detect, to_sample
-from qwenvl_train.data.locate import Locator
+from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import (
     Content,
     Coordinates,

@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from qwenvl_train.data import video_files
-from qwenvl_train.data.video_files import read_frames, video_facts
+from qwenvl_train.data.media import video_files
+from qwenvl_train.data.media.video_files import read_frames, video_facts
 from qwenvl_train.errors import UserError
 from tests.videos import (
     B_FRAMES,

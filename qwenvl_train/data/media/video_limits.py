@@ -3,9 +3,9 @@
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import smart_resize as resize_one_frame
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as resize_whole_clip
 
-from qwenvl_train.data.pictures import shrunk
+from qwenvl_train.data.media.pictures import shrunk
+from qwenvl_train.data.media.video_settings import ClipSettings
 from qwenvl_train.data.sample import Video
-from qwenvl_train.data.video_settings import ClipSettings
 from qwenvl_train.errors import UserError
 
 _NO_LIMIT = 2**62

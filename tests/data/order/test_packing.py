@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenvl_train.data.packing import pack
-from tests.data.mixes import MIXES, mix
+from qwenvl_train.data.order.packing import pack
+from tests.data.order.mixes import MIXES, mix
 
 CAPACITY = 8192
 

@@ -11,8 +11,8 @@ from PIL import Image as Pillow
 from transformers.video_utils import VideoMetadata
 
 from qwenvl_train.config.schema import VideoConfig
+from qwenvl_train.data.media.videos import ClipSettings, ClipSize, load_clip, measure_clip
 from qwenvl_train.data.sample import Limits, Sampling, Video
-from qwenvl_train.data.videos import ClipSettings, ClipSize, load_clip, measure_clip
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_processor

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwenvl_train.data.lengths import Lengths
-from qwenvl_train.data.mixture import Group, Mixture
-from qwenvl_train.data.order import Order
+from qwenvl_train.data.order.mixture import Group, Mixture
+from qwenvl_train.data.order.order import Order
 from qwenvl_train.errors import UserError
-from tests.data.mixes import lengths_of, mix, order_of, stream
+from tests.data.order.mixes import lengths_of, mix, order_of, stream
 
 
 @dataclass(frozen=True)

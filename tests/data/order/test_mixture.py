@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenvl_train.data.mixture import Group, Mixture, shared_out
+from qwenvl_train.data.order.mixture import Group, Mixture, shared_out
 
 
 def mixture(sizes: list[int], weights=None, repeats=None, seed: int = 0, usable: np.ndarray | None = None) -> Mixture:

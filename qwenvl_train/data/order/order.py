@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.balance import balanced
 from qwenvl_train.data.lengths import Lengths
-from qwenvl_train.data.mixture import Group, Mixture
-from qwenvl_train.data.packing import pack
+from qwenvl_train.data.order.balance import balanced
+from qwenvl_train.data.order.mixture import Group, Mixture
+from qwenvl_train.data.order.packing import pack
 from qwenvl_train.errors import UserError
 
 # numpy ignores zeros at the end of a seed; the mixture uses (seed, epoch) and 1.

@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from qwenvl_train.data.lengths import Problem
 from qwenvl_train.data.loader import Row, make_row, only_row, render_as_measured
-from qwenvl_train.data.order import Seen
+from qwenvl_train.data.order.order import Seen
 from qwenvl_train.data.render import Renderer
-from qwenvl_train.data.windows import Measured, Planner, State, Window
+from qwenvl_train.data.streaming.windows import Measured, Planner, State, Window
 
 _COLUMNS = 4
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenvl_train.data.balance import balanced
-from tests.data.mixes import mix, order_of
+from qwenvl_train.data.order.balance import balanced
+from tests.data.order.mixes import mix, order_of
 
 WORLD = 8
 

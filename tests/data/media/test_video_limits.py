@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from transformers import Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
 
 from qwenvl_train.config.schema import VideoConfig
+from qwenvl_train.data.media.video_limits import frame_size
+from qwenvl_train.data.media.video_settings import ClipSettings
 from qwenvl_train.data.sample import Limits, Sampling, Video
-from qwenvl_train.data.video_limits import frame_size
-from qwenvl_train.data.video_settings import ClipSettings
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 

@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from transformers import AutoProcessor
 
 from qwenvl_train.config.schema import RunConfig, SourceConfig
-from qwenvl_train.data import windows as module
-from qwenvl_train.data.draw import Entry, open_entries
-from qwenvl_train.data.locate import Locator
-from qwenvl_train.data.order import Seen
+from qwenvl_train.data.media.locate import Locator
+from qwenvl_train.data.order.order import Seen
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.sources.flows import RawRow
-from qwenvl_train.data.stream import Stream
-from qwenvl_train.data.windows import Planner, State
+from qwenvl_train.data.streaming import windows as module
+from qwenvl_train.data.streaming.draw import Entry, open_entries
+from qwenvl_train.data.streaming.stream import Stream
+from qwenvl_train.data.streaming.windows import Planner, State
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families import FAMILIES
 from tests.conftest import conversation

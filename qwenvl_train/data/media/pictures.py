@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-from qwenvl_train.data.picture_cache import PictureCache
+from qwenvl_train.data.media.picture_cache import PictureCache
 from qwenvl_train.data.sample import Content, Image, Limits
 from qwenvl_train.errors import UserError
 
