@@ -302,7 +302,7 @@ CASES = {
     ),
     "picture in a system turn": row(
         talk(("system", [{"type": "image", "image": "good.png"}]), ("user", "Hi"), ("assistant", "Red.")),
-        "stands in the system's turn",
+        "stands in the system turn",
     ),
     "more marks than pictures": row(
         talk(("user", "<image><image>?"), ("assistant", "Red."), images=["good.png"]), "has 2 <image> in its questions"

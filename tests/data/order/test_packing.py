@@ -41,10 +41,9 @@ def test_packs_are_full(name):
 
 @pytest.fixture(scope="module")
 def packs_of_trl():
-    from datasets import Dataset, disable_progress_bars
+    from datasets import Dataset
     from trl.data_utils import pack_dataset
 
-    disable_progress_bars()
 
     def count(lengths: np.ndarray) -> int:
         rows = Dataset.from_dict({"input_ids": [np.zeros(length, np.int8) for length in lengths]})

@@ -532,7 +532,7 @@ def _rows_of(cache: Path, path: Path) -> list[object]:
 
 
 def test_tables_open_quietly_and_leave_bars_as_they_were(opened, tables, capfd):
-    assert not datasets.are_progress_bars_disabled()
+    datasets.enable_progress_bars()
     opened(tables / "rows.parquet")
     assert capfd.readouterr().err == ""
     assert not datasets.are_progress_bars_disabled()
