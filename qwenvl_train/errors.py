@@ -1,5 +1,10 @@
 """The one exception that means: the user's input is at fault."""
 
+import re
+
+# A UserError, or one of a more special kind, as a traceback names it.
+_RAISED = re.compile(r"qwenvl_train(?:\.\w+)+: ")
+
 
 class UserError(Exception):
     """Says what is wrong, where, and what to do, in words for the user; the command prints it and exits with 2."""
@@ -10,4 +15,4 @@ class UserError(Exception):
 
 def message_of(error: UserError) -> str:
     """The user's sentence, also when a DataLoader worker raised it and torch wrapped a traceback around it."""
-    return str(error).rsplit("qwenvl_train.errors.UserError: ", 1)[-1].strip()
+    return _RAISED.split(str(error))[-1].strip()

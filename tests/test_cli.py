@@ -8,7 +8,7 @@ import pytest
 
 from qwenvl_train import __version__, cli
 from qwenvl_train.config.options import groups, recipe_files
-from qwenvl_train.errors import UserError
+from qwenvl_train.errors import UserError, message_of
 
 LORA = "+recipe=sft_lora"
 
@@ -143,3 +143,11 @@ def test_the_module_exits_with_the_code_of_main():
     done = subprocess.run([sys.executable, "-m", "qwenvl_train", "trainn"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_a_sentence_is_found_below_a_worker_s_traceback():
+    wrapped = (
+        "Caught TooLong in DataLoader worker process 0.\nTraceback …\nqwenvl_train.data.lengths.TooLong: a.jsonl:3 is"
+    )
+    assert message_of(UserError(wrapped)) == "a.jsonl:3 is"
+    assert message_of(UserError("a.jsonl:3 is")) == "a.jsonl:3 is"

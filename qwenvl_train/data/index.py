@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from importlib.metadata import version
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from uuid import uuid4
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from qwenvl_train.errors import UserError
 _VERSION = 1
 """To be raised when the same row may come out with other lengths than before."""
 
+_PACKAGES = ("av", "pillow", "qwen-vl-utils", "tokenizers", "transformers")
+"""What has a say in lengths."""
+
 _CHUNK = 256
 _WORTH_PROCESSES = 2000
 """Fewer rows are measured faster than processes start."""
@@ -30,17 +33,25 @@ Progress = Callable[[int], None]
 
 
 def lengths_of(
-    samples: Samples, renderer: Renderer, cache: Path, processes: int, tolerated: frozenset[str], progress: Progress
+    samples: Samples,
+    renderer: Renderer,
+    cache: Path,
+    processes: int,
+    tolerated: frozenset[str],
+    progress: Progress,
+    mend: bool = True,
 ) -> Lengths:
     """From the cache, or measured now. Raises a UserError for the first row that cannot be used, unless its kind of
-    problem is tolerated."""
-    key = hashlib.sha256(f"{_VERSION} {samples.fingerprint()} {renderer.fingerprint()}".encode()).hexdigest()[:32]
+    problem is tolerated. With `mend`, broken rows in the cache are looked at again; of several processes, one does."""
+    made_by = [version(package) for package in _PACKAGES]
+    facts = f"{_VERSION} {made_by} {samples.fingerprint()} {renderer.fingerprint()}"
+    key = hashlib.sha256(facts.encode()).hexdigest()[:32]
     file = cache / "lengths" / f"{key}.npz"
     kept = _load(file)
     if kept is None:
         lengths = _measure(samples, renderer, processes, tolerated, progress)
     else:
-        lengths = _mended(kept, samples, renderer, tolerated)
+        lengths = _mended(kept, samples, renderer, tolerated) if mend else kept
     _refuse(lengths.problems, tolerated)
     if lengths is not kept:
         _save(lengths, file)
@@ -73,11 +84,14 @@ def _mended(kept: Lengths, samples: Samples, renderer: Renderer, tolerated: froz
         return kept
     table = kept.table()
     problems: list[Problem] = []
-    for index in np.flatnonzero(~kept.usable):
-        part, found = measure_rows(samples, renderer, range(index, index + 1), tolerated)
-        table[:, index] = part[:, 0]
-        problems += found
-    return Lengths.of(table, problems)
+    for index, known in zip(np.flatnonzero(~kept.usable), kept.problems, strict=True):
+        if known.kind == "broken":
+            part, found = measure_rows(samples, renderer, range(index, index + 1), tolerated)
+            table[:, index] = part[:, 0]
+            problems += found
+        else:
+            problems.append(known)
+    return kept if tuple(problems) == kept.problems else Lengths.of(table, problems)
 
 
 def _results(
@@ -120,11 +134,15 @@ def _in_order(pool: Executor, chunks: list[range], ahead: int) -> Iterator[tuple
 
 
 def _save(lengths: Lengths, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     problems = json.dumps([problem.as_dict() for problem in lengths.problems])
-    with NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-        np.savez(part, table=lengths.table(), problems=np.array(problems))
-    os.replace(part.name, file)
+    part = file.with_suffix(f".{uuid4().hex}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as written:
+            np.savez(written, table=lengths.table(), problems=np.array(problems))
+        part.replace(file)
+    except OSError as error:
+        raise UserError(f"data.cache: {file.parent} cannot be written: {error}. Name another folder.") from None
 
 
 def _load(file: Path) -> Lengths | None:

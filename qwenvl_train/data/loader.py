@@ -108,5 +108,4 @@ class EvalRows(torch.utils.data.Dataset):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[Row, bool]:
-        row = self._make(self._rows[index])
-        return row, index < self._counted and not row.blank
+        return self._make(self._rows[index]), index < self._counted

@@ -100,8 +100,10 @@ class VisionSFTTrainer(SFTTrainer):
         for row, counted in loader:
             if counted:
                 self._hooks.skipped(row.problems)
-            sums += int(counted) * self._score(model, self._prepare_inputs(row.batch))
+            sums += int(counted and not row.blank) * self._score(model, self._prepare_inputs(row.batch))
         sums = self.accelerator.reduce(sums)
+        if not sums[-1]:
+            raise UserError("data.eval: no sample of it could be decoded; skipped.jsonl says why.")
         self._hooks.evaluated(self)
         figures = metrics(sums) | {"eval_seconds": time.perf_counter() - started}
         self.log(figures)

@@ -24,6 +24,8 @@ class Skipped:
     def add(self, problems: Sequence[Problem]) -> None:
         """Each is told once, though every epoch meets it again."""
         new = [problem for problem in problems if problem not in self._seen]
+        if not new:
+            return
         self._seen.update(new)
         with self._file.open("a", encoding="utf-8") as file:
             file.writelines(map(_line, new))

@@ -54,12 +54,19 @@ def open_rows(
                 config.data.workers,
                 kinds,
                 progress=lambda done: bar.update(task, completed=done),
+                mend=state.is_main_process,
             )
         if not lengths.usable.any():
             raise UserError(f"{key} has no row that can be used; the first: {lengths.problems[0].reason}")
         return Rows(samples, lengths, renderer, config.data.on_error == "skip")
 
-    return first_then_others(state, build)
+    rows = first_then_others(state, build)
+    if agree(state, rows.lengths.digest()) != rows.lengths.digest():
+        raise UserError(
+            f"{key}: the processes measured other lengths than the first one; data.cache ({cache}) must be a folder "
+            "that all of them share, and so must the data."
+        )
+    return rows
 
 
 def tolerated_problems(config: RunConfig) -> frozenset[str]:

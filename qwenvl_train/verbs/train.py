@@ -91,6 +91,7 @@ def run(composed: Composed) -> None:
     )
     stop.accelerator = trainer.accelerator
 
+    state.wait_for_everyone()  # all have read what the folder held
     if state.is_main_process:
         _open_folder(info, staging, facts)
         skipped.write()

@@ -157,6 +157,23 @@ def test_a_row_that_was_mended_is_used_again(pictures, write_rows, processor, tm
     assert done == []
 
 
+def test_only_one_process_mends(pictures, write_rows, processor, tmp_path):
+    late = tmp_path / "late.png"
+    path = write_rows([conversation(("user", [late, "What?"]), ("assistant", ["Red."]))])
+    renderer = make_renderer(processor)
+    first, _ = measured(path, renderer, tmp_path)
+    late.write_bytes(pictures[0].read_bytes())
+    others = lengths_of(samples_of(path, tmp_path), renderer, tmp_path, 0, ALL, lambda done: None, mend=False)
+    assert others.problems == first.problems
+    assert others.digest() == first.digest() != measured(path, renderer, tmp_path)[0].digest()
+
+
+def test_a_cache_that_cannot_be_written_is_told(rows, processor, tmp_path):
+    (tmp_path / "lengths").write_text("no folder")
+    with pytest.raises(UserError, match=r"data\.cache: .*lengths cannot be written"):
+        measured(rows, make_renderer(processor), tmp_path)
+
+
 def test_a_long_sample_is_refused_skipped_or_shrunk(pictures, write_rows, processor, tmp_path):
     large = pictures[0].with_name("large.png")
     Image.effect_noise((400, 300), 50).save(large)

@@ -2,18 +2,24 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+import torch
 
 from qwenvl_train.cli import main
 from qwenvl_train.data.streaming import windows
+from qwenvl_train.data.streaming.windows import State
+from qwenvl_train.errors import UserError
+from qwenvl_train.training.sft import VisionSFTTrainer
 from tests.conftest import conversation
+from tests.distributed.test_launch import assert_same_curve, figures, launch
 from tests.run import rows, summary, train
 
 SETTINGS = (
-    "+recipe=sft_lora", "lora.dropout=0.1", "data.streaming=true", "train.max_steps=6", "train.save_steps=3",
+    "+recipe=sft_lora", "data.streaming=true", "train.max_steps=6", "train.save_steps=3",
     "train.log_steps=1", "train.warmup=0", "train.accumulation=2",
 )  # fmt: skip
 KEYS = ("step", "loss", "grad_norm", "tokens", "samples", "supervised_tokens", "epoch")
@@ -58,7 +64,13 @@ def uneven(pictures, tmp_path):
 )
 def test_a_killed_run_goes_on_with_the_same_rows(settings, workers, uneven, checkpoints, tmp_path, capsys):
     """With another number of workers, too."""
-    common = (*SETTINGS, *settings, f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={uneven}")
+    common = (
+        *SETTINGS,
+        "lora.dropout=0.1",
+        *settings,
+        f"model.path={checkpoints['qwen2_5_vl']}",
+        f"data.train={uneven}",
+    )
     whole = train(tmp_path, *common, f"data.workers={workers[0]}")
     assert f"{uneven}: streamed from 2 files, messages: rows have" in capsys.readouterr().out
     shutil.copytree(whole, tmp_path / "killed" / "run")
@@ -140,3 +152,36 @@ def test_what_cannot_be_streamed_is_told_before_anything_is_written(settings, wo
 def test_what_a_stream_cannot_do_is_told(settings, words, capsys):
     assert main(["+recipe=sft_lora", "data.streaming=true", *settings]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_processes_that_read_different_rows_do_not_save(tmp_path):
+    stream = SimpleNamespace(state=lambda rows: State(0, rows, 0, 0, 0, ()))
+    accelerator = SimpleNamespace(gather=lambda mine: torch.cat([mine, mine + 1]), is_main_process=True)
+    trainer = SimpleNamespace(
+        _stream=stream,
+        _rows_before=lambda step: step,
+        accelerator=accelerator,
+        args=SimpleNamespace(device="cpu"),
+        state=SimpleNamespace(global_step=3),
+    )
+    with pytest.raises(UserError, match="have read different rows"):
+        VisionSFTTrainer._save_stream(trainer, tmp_path / "stream.json")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.distributed
+def test_two_processes_read_as_one(uneven, checkpoints, tmp_path, monkeypatch):
+    monkeypatch.undo()  # which the launched processes know nothing of
+    with (uneven / "a.jsonl").open("a") as file:
+        file.write("{\n")
+    data = (f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={uneven}", "data.on_error=skip")
+    one = train(tmp_path / "one", *SETTINGS, *data, "train.batch_size=4")
+    two = tmp_path / "two" / "run"
+    settings = (*SETTINGS, *data, "train.batch_size=2", "data.workers=1")
+    launch("torchrun", tmp_path / "two", *settings)
+    assert_same_curve(figures(two), figures(one))
+    assert [json.loads(line)["line"] for line in (two / "skipped.jsonl").read_text().splitlines()] == [14]
+    before = curve(two)
+    shutil.rmtree(two / "checkpoints" / "step-6")
+    launch("torchrun", tmp_path / "two", *settings)
+    assert curve(two) == before

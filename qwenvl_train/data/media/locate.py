@@ -8,6 +8,7 @@ import io
 import os
 import re
 import reprlib
+import struct
 import urllib.error
 import urllib.request
 from contextlib import suppress
@@ -138,7 +139,7 @@ def _encoded(picture: Pillow.Image, where: str) -> bytes:
             picture.save(buffer, "PNG", compress_level=1, **given)
         else:
             picture.save(buffer, "TIFF", **given)
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
         raise UserError(f"{where}: the {picture.mode} picture in the row cannot be stored: {error}.") from None
     return buffer.getvalue()
 

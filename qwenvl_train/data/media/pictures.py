@@ -4,7 +4,9 @@ import io
 import math
 import os
 import stat
+import struct
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +36,16 @@ _TURNS = {
 _SIDEWAYS = {5, 6, 7, 8}
 
 # What Pillow's readers raise for broken files, each in its own way; found by breaking files of every format.
-_FAULTS = (OSError, ValueError, SyntaxError, RuntimeError, Pillow.DecompressionBombError)
+_FAULTS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Pillow.DecompressionBombError,
+)
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _LONGEST_NAME = 300
 

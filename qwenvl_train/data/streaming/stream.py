@@ -115,7 +115,7 @@ class _Endless(IterableDataset):
 
 
 class _Mine(Sampler):
-    """In the main process, and without end in sight for those who ask."""
+    """Its length is that of the whole run, of which a resumed one yields the rest."""
 
     def __init__(self, length: int, rows: Callable[[], Iterator[tuple[Measured, ...]]]):
         self._length, self._rows = length, rows

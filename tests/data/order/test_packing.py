@@ -44,7 +44,6 @@ def packs_of_trl():
     from datasets import Dataset
     from trl.data_utils import pack_dataset
 
-
     def count(lengths: np.ndarray) -> int:
         rows = Dataset.from_dict({"input_ids": [np.zeros(length, np.int8) for length in lengths]})
         return len(pack_dataset(rows, CAPACITY, "bfd"))
