@@ -265,6 +265,26 @@ def test_seed_window_and_pass_shuffle():
     assert first[:40] != sorted(first[:40], key=int)
 
 
+def test_what_runs_at_the_same_time_costs_alike_in_every_window():
+    """A window does not begin where a micro-step does."""
+    module._SAMPLES = 101
+    source = Listed("a.jsonl", [raw(str(row), 9 if row * 7 % 13 < 6 else 1) for row in range(404)])
+    case = Case((entry(source),), config_of(bucketing=True), 2, 0, [])
+    costs = [row[0][1] for row in case.rows(404)]
+    uneven = sum(one != other for one, other in zip(costs[::2], costs[1::2], strict=True))
+    assert uneven <= 4 + 4  # in each window and at each border, one
+
+
+def test_a_window_is_the_same_whenever_it_is_asked_for():
+    module._SAMPLES = 3
+    source = Listed("a.jsonl", [raw(str(row), row + 1) for row in range(8)])
+    planner = Planner((entry(source),), Counting(), NONE, config_of(), 0, 1)
+    first = planner.window(State.beginning(planner.entries))
+    second = planner.window(first.after)
+    assert planner.window(first.start).units == first.units
+    assert planner.window(second.start).units == second.units != first.units
+
+
 def test_windows_grow_so_that_the_first_batch_comes_soon(monkeypatch):
     monkeypatch.undo()
     source = Listed("a.jsonl", [raw(str(index), 1) for index in range(20_000)])
