@@ -18,7 +18,7 @@ class Batch(TypedDict, total=False):
     """[S + 1] int32: where each sample starts, and the end."""
     max_seqlen: Required[int]
     planes: torch.Tensor
-    """[N, channels * patch * patch] uint8: one frame of a patch each, as bytes. Absent without media."""
+    """[N, patch * patch * channels] uint8: one frame of a patch each, as bytes. Absent without media."""
     pairs: torch.Tensor
     """[P, 2] int32: the planes that make up each patch in time. Absent without clips: then N is P, and a still
     picture's plane is both its frames."""

@@ -1,25 +1,26 @@
 """The lengths of all rows, measured once by several processes and kept for the next run."""
 
 import hashlib
-import json
-import zipfile
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
-from uuid import uuid4
+from threading import Thread
+from time import monotonic
 
 import numpy as np
 
-from qwenvl_train.data.lengths import COLUMNS, Lengths, Problem, measure_rows
+from qwenvl_train.data.index_files import IndexFiles
+from qwenvl_train.data.lengths import COLUMNS, Lengths, Problem, measure_rows, within
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 
-_VERSION = 1
+_VERSION = 2
 """To be raised when the same row may come out with other lengths than before."""
 
 _PACKAGES = ("av", "pillow", "qwen-vl-utils", "tokenizers", "transformers")
@@ -28,6 +29,8 @@ _PACKAGES = ("av", "pillow", "qwen-vl-utils", "tokenizers", "transformers")
 _CHUNK = 256
 _WORTH_PROCESSES = 2000
 """Fewer rows are measured faster than processes start."""
+_PART_SECONDS = 60
+"""So much work is lost at most where a start is killed while it measures."""
 
 Progress = Callable[[int], None]
 
@@ -45,29 +48,43 @@ def lengths_of(
     problem is tolerated. With `mend`, broken rows in the cache are looked at again; of several processes, one does."""
     made_by = [version(package) for package in _PACKAGES]
     facts = f"{_VERSION} {made_by} {samples.fingerprint()} {renderer.fingerprint()}"
-    key = hashlib.sha256(facts.encode()).hexdigest()[:32]
-    file = cache / "lengths" / f"{key}.npz"
-    kept = _load(file)
+    files = IndexFiles(cache / "lengths", hashlib.sha256(facts.encode()).hexdigest()[:32])
+    kept = files.whole()
     if kept is None:
-        lengths = _measure(samples, renderer, processes, tolerated, progress)
+        lengths = _measure(samples, renderer, processes, tolerated, progress, files)
     else:
         lengths = _mended(kept, samples, renderer, tolerated) if mend else kept
-    _refuse(lengths.problems, tolerated)
+    # What is kept holds for any data.max_length.
+    usable = within(lengths, samples, renderer.max_length, tolerated)
     if lengths is not kept:
-        _save(lengths, file)
-    return lengths
+        files.save(lengths)
+    return usable
 
 
 def _measure(
-    samples: Samples, renderer: Renderer, processes: int, tolerated: frozenset[str], progress: Progress
+    samples: Samples,
+    renderer: Renderer,
+    processes: int,
+    tolerated: frozenset[str],
+    progress: Progress,
+    files: IndexFiles,
 ) -> Lengths:
-    chunks = [range(start, min(start + _CHUNK, len(samples))) for start in range(0, len(samples), _CHUNK)]
+    """Goes on where a start that was killed had come to. What is too long has its lengths and is no problem yet."""
+    begun = _mended(files.begun(), samples, renderer, tolerated)
+    within(begun, samples, renderer.max_length, tolerated)
+    first = len(begun.tokens)
     table = np.zeros((len(COLUMNS), len(samples)), dtype=np.int32)
-    problems: list[Problem] = []
+    table[:, :first] = begun.table()
+    problems = list(begun.problems)
+    saved, told, last = first, len(problems), monotonic()
+    chunks = [range(start, min(start + _CHUNK, len(samples))) for start in range(first, len(samples), _CHUNK)]
     for rows, (part, found) in zip(chunks, _results(samples, renderer, chunks, processes, tolerated), strict=True):
-        table[:, rows.start : rows.stop] = part
         _refuse(found, tolerated)
-        problems += found
+        table[:, rows.start : rows.stop] = part
+        problems += [problem for problem in found if problem.kind == "broken"]
+        if monotonic() - last >= _PART_SECONDS:
+            files.save_part(saved, Lengths.of(table[:, saved : rows.stop], problems[told:]))
+            saved, told, last = rows.stop, len(problems), monotonic()
         progress(rows.stop)
     return Lengths.of(table, problems)
 
@@ -84,13 +101,10 @@ def _mended(kept: Lengths, samples: Samples, renderer: Renderer, tolerated: froz
         return kept
     table = kept.table()
     problems: list[Problem] = []
-    for index, known in zip(np.flatnonzero(~kept.usable), kept.problems, strict=True):
-        if known.kind == "broken":
-            part, found = measure_rows(samples, renderer, range(index, index + 1), tolerated)
-            table[:, index] = part[:, 0]
-            problems += found
-        else:
-            problems.append(known)
+    for index in np.flatnonzero(~kept.usable).tolist():
+        part, found = measure_rows(samples, renderer, range(index, index + 1), tolerated)
+        table[:, index] = part[:, 0]
+        problems += [problem for problem in found if problem.kind == "broken"]
     return kept if tuple(problems) == kept.problems else Lengths.of(table, problems)
 
 
@@ -105,7 +119,7 @@ def _results(
     # Forked, so that nothing is sent but ranges and results.
     global _shared
     _shared = (samples, renderer, tolerated)
-    with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
+    with ProcessPoolExecutor(processes, get_context("fork"), _end_with_parent) as pool:
         try:
             yield from _in_order(pool, chunks, ahead=4 * processes)
         except BrokenProcessPool:
@@ -120,6 +134,18 @@ def _results(
 _shared: tuple[Samples, Renderer, frozenset[str]]
 
 
+def _end_with_parent() -> None:
+    """A process that outlived a killed parent would hold its sockets open, and other processes would wait on them."""
+
+    def watch() -> None:
+        parent = parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
 def _measure_shared(rows: range) -> tuple[np.ndarray, list[Problem]]:
     samples, renderer, tolerated = _shared
     return measure_rows(samples, renderer, rows, tolerated)
@@ -131,25 +157,3 @@ def _in_order(pool: Executor, chunks: list[range], ahead: int) -> Iterator[tuple
     while running:
         yield running.pop(0).result()
         running += [pool.submit(_measure_shared, rows) for rows in islice(waiting, 1)]
-
-
-def _save(lengths: Lengths, file: Path) -> None:
-    problems = json.dumps([problem.as_dict() for problem in lengths.problems])
-    part = file.with_suffix(f".{uuid4().hex}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as written:
-            np.savez(written, table=lengths.table(), problems=np.array(problems))
-        part.replace(file)
-    except OSError as error:
-        raise UserError(f"data.cache: {file.parent} cannot be written: {error}. Name another folder.") from None
-
-
-def _load(file: Path) -> Lengths | None:
-    """A file that does not read is measured again."""
-    try:
-        with np.load(file) as stored:
-            problems = json.loads(str(stored["problems"]))
-            return Lengths.of(stored["table"], (Problem(**problem) for problem in problems))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None

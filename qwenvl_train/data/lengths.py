@@ -59,6 +59,7 @@ class Lengths:
 
 
 COLUMNS = ("tokens", "supervised", "patches", "media", "shrunk")
+Measured = tuple[int, int, int, int, int]
 
 
 class TooLong(UserError):
@@ -68,12 +69,16 @@ class TooLong(UserError):
 def measure_rows(
     samples: Samples, renderer: Renderer, rows: range, tolerated: frozenset[str]
 ) -> tuple[np.ndarray, list[Problem]]:
-    """[columns, rows] and the rows that cannot be used, up to the first whose kind is not tolerated."""
+    """[columns, rows], where what is too long has its lengths, too; and the rows that cannot be used, up to the first
+    whose kind is not tolerated."""
     table = np.zeros((len(COLUMNS), len(rows)), dtype=np.int32)
     problems: list[Problem] = []
     for place, index in enumerate(rows):
         try:
-            table[:, place] = measure_sample(samples[index], renderer)
+            sample = samples[index]
+            measured = _measured(sample, renderer)
+            table[:, place] = measured
+            _refuse_long(sample, measured, renderer.max_length)
         except UserError as error:
             problems.append(problem_of(samples.place(index), error))
             if problems[-1].kind not in tolerated:
@@ -81,13 +86,48 @@ def measure_rows(
     return table, problems
 
 
+def within(lengths: Lengths, samples: Samples, max_length: int | None, tolerated: frozenset[str]) -> Lengths:
+    """The same where nothing is longer than `max_length`; what is longer becomes a problem. Raises a UserError for the
+    first row with a problem whose kind is not tolerated."""
+    broken = dict(zip(np.flatnonzero(~lengths.usable).tolist(), lengths.problems, strict=True))
+    long = [] if max_length is None else np.flatnonzero(lengths.tokens > max_length).tolist()
+    table = lengths.table() if long else None
+    problems = []
+    for index in sorted([*broken, *long]):
+        if index in broken:
+            problem = broken[index]
+        else:
+            assert table is not None
+            problem = _long_problem(samples, index, tuple(table[:, index].tolist()), max_length)
+            table[:, index] = 0
+        if problem.kind not in tolerated:
+            raise UserError(problem.reason)
+        problems.append(problem)
+    return lengths if table is None else Lengths.of(table, problems)
+
+
+def _long_problem(samples: Samples, index: int, measured: Measured, max_length: int | None) -> Problem:
+    """The sentence names the row's id, which only the row knows; it is read, but not measured again."""
+    try:
+        _refuse_long(samples[index], measured, max_length)
+    except UserError as error:
+        return problem_of(samples.place(index), error)
+    raise AssertionError(f"{samples.place(index)} is not too long")
+
+
 def problem_of(place: tuple[str, int], error: UserError) -> Problem:
     """`place` is the source and the line."""
     return Problem(*place, "too long" if isinstance(error, TooLong) else "broken", message_of(error))
 
 
-def measure_sample(sample: Sample, renderer: Renderer) -> tuple[int, int, int, int, int]:
+def measure_sample(sample: Sample, renderer: Renderer) -> Measured:
     """Its COLUMNS. Raises a UserError for a row that cannot be trained on."""
+    measured = _measured(sample, renderer)
+    _refuse_long(sample, measured, renderer.max_length)
+    return measured
+
+
+def _measured(sample: Sample, renderer: Renderer) -> Measured:
     if sample.rejected:
         raise UserError(
             f"{sample.where} is a preference row, with an answer that was rejected; "
@@ -96,10 +136,14 @@ def measure_sample(sample: Sample, renderer: Renderer) -> tuple[int, int, int, i
     layout = renderer.layout(sample)
     if layout.supervised == 0:
         raise UserError(f"{sample.where} has no supervised token: its answers are empty.")
-    if renderer.max_length is not None and layout.length > renderer.max_length:
-        shrunk = ", even with its media at their smallest" if layout.shrink < 1 else ""
+    return layout.length, layout.supervised, layout.patches, len(layout.media), int(layout.shrink < 1)
+
+
+def _refuse_long(sample: Sample, measured: Measured, max_length: int | None) -> None:
+    tokens, *_, shrunk = measured
+    if max_length is not None and tokens > max_length:
+        smallest = ", even with its media at their smallest" if shrunk else ""
         raise TooLong(
-            f"{sample.where} is {layout.length} tokens long{shrunk}, data.max_length is {renderer.max_length}; "
+            f"{sample.where} is {tokens} tokens long{smallest}, data.max_length is {max_length}; "
             "raise it, lower model.max_pixels, set data.too_long to skip or downscale, or leave the row out."
         )
-    return layout.length, layout.supervised, layout.patches, len(layout.media), int(layout.shrink < 1)

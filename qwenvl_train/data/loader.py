@@ -76,11 +76,10 @@ class TrainRows:
 
     def as_dataset(self, count: int) -> HfDataset:
         """TRL's trainers accept a `datasets.Dataset` only; this one counts rows and makes them when read."""
+        return HfDataset.from_dict({"row": range(count)}).with_transform(self)
 
-        def load(columns: dict[str, list[int]]) -> dict[str, list[Row]]:
-            return {"row": [self.rows(self.order.row(row)) for row in columns["row"]]}
-
-        return HfDataset.from_dict({"row": range(count)}).with_transform(load)
+    def __call__(self, columns: dict[str, list[int]]) -> dict[str, list[Row]]:
+        return {"row": [self.rows(self.order.row(row)) for row in columns["row"]]}
 
 
 def only_row(items: list[dict[str, Row]]) -> dict[str, object]:

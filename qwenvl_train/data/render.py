@@ -4,19 +4,21 @@ Labels follow from construction: what stands in a trained answer, and its end-of
 for, so words in a user's text can neither start a supervised span nor become a placeholder.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from qwenvl_train.config.schema import DataConfig, VideoConfig
+from qwenvl_train.data.downscale import largest_share, shrunk
 from qwenvl_train.data.media.picture_cache import PictureCache
 from qwenvl_train.data.media.pictures import PictureSize, PixelSettings, load_patches, measure
 from qwenvl_train.data.media.videos import ClipSettings, ClipSize, load_clip, measure_clip
 from qwenvl_train.data.positions import Span, mrope_positions
 from qwenvl_train.data.regions import in_words
-from qwenvl_train.data.sample import Image, Part, Sample, Text, Turn, Video
+from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Sample, Text, Turn, Video
 from qwenvl_train.data.template import check_template
 from qwenvl_train.data.words import Words
 from qwenvl_train.errors import UserError
@@ -25,8 +27,7 @@ from qwenvl_train.families.tools import tools_in_words
 
 IGNORED = -100
 
-_SMALLEST = 1 / 16384
-"""How far a sample's media are shrunk at most; below it they are at one token each anyway."""
+_Sizes = list[PictureSize | ClipSize]
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Layout:
 class Rendered:
     layout: Layout
     planes: np.ndarray | None
-    """[planes, C*p*p] uint8, all media one after the other: a picture's patches once, a clip's for each frame."""
+    """[planes, p*p*C] uint8, all media one after the other: a picture's patches once, a clip's for each frame."""
     pairs: np.ndarray | None
     """[patches, 2]: the planes of each patch in its two frames; a picture's plane is in both. None without media."""
 
@@ -99,7 +100,8 @@ class Renderer:
 
     def fingerprint(self) -> str:
         """The same where the same sample comes out with the same lengths."""
-        facts = (self.family, self.pixels, self.clips, self.max_length, self._downscale, self._vision_ids)
+        limit = self.max_length if self._downscale else None
+        facts = (self.family, self.pixels, self.clips, limit, self._vision_ids)
         return f"{facts} {self._words.fingerprint()}"
 
     def blank(self) -> Rendered:
@@ -110,10 +112,21 @@ class Renderer:
 
     def layout(self, sample: Sample) -> Layout:
         """Tokens, labels and positions from text and the headers of media. May be longer than max_length."""
-        whole = self._layout(sample, shrink=1)
-        if not self._downscale or self.max_length is None or whole.length <= self.max_length or not whole.media:
+        # Of text that is laid out again with smaller media, most is the same.
+        encode = cache(self._words.encode)
+        sizes = [self._measured(media, sample.where) for media in sample.media]
+        whole = self._laid_out(sample, sizes, encode)
+        if not self._downscale or self.max_length is None or whole.length <= self.max_length or not sizes:
             return whole
-        return self._largest_that_fits(sample, whole, self.max_length)
+        words = whole.length - _tokens(sizes)
+        fixed = not self._tells_sizes(sample)
+
+        def length(share: float) -> int:
+            smaller = self._shrunk(sizes, share)
+            return words + _tokens(smaller) if fixed else self._laid_out(sample, smaller, encode).length
+
+        share = largest_share(length, self.max_length)
+        return self._laid_out(sample, self._shrunk(sizes, share), encode, share)
 
     def render(self, sample: Sample) -> Rendered:
         layout = self.layout(sample)
@@ -135,11 +148,12 @@ class Renderer:
         # A single picture is not copied.
         return Rendered(layout, planes[0] if len(planes) == 1 else np.concatenate(planes), np.concatenate(pairs))
 
-    def _layout(self, sample: Sample, shrink: float) -> Layout:
-        sizes = [self._measured(media, sample.where, shrink) for media in sample.media]
+    def _laid_out(
+        self, sample: Sample, sizes: _Sizes, encode: Callable[[str], list[int]], shrink: float = 1.0
+    ) -> Layout:
         of_pictures = [(size.original, size.resized) for size in sizes if isinstance(size, PictureSize)]
         waiting = iter(sizes)
-        row = _Row(self._words)
+        row = _Row(encode)
         spans: list[Span] = []
         turns: list[TurnStart] = []
         numbers = {Image: 0, Video: 0}
@@ -192,23 +206,18 @@ class Renderer:
             shrink=shrink,
         )
 
-    def _largest_that_fits(self, sample: Sample, whole: Layout, max_length: int) -> Layout:
-        """Bisects the share of pixels that all media keep; the smallest where even that does not fit."""
-        best = self._layout(sample, _SMALLEST)
-        low, high = _SMALLEST, 1.0
-        while best.length <= max_length and high - low > low / 64:
-            middle = (low * high) ** 0.5
-            tried = self._layout(sample, middle)
-            if tried.length <= max_length:
-                best, low = tried, middle
-            else:
-                high = middle
-        return best
-
-    def _measured(self, media: Image | Video, where: str, shrink: float) -> PictureSize | ClipSize:
+    def _measured(self, media: Media, where: str) -> PictureSize | ClipSize:
         if isinstance(media, Image):
-            return measure(media, self.pixels, where, shrink)
-        return measure_clip(media, self.clips, where, shrink)
+            return measure(media, self.pixels, where)
+        return measure_clip(media, self.clips, where)
+
+    def _shrunk(self, sizes: _Sizes, share: float) -> _Sizes:
+        return [shrunk(size, share, self.pixels.merge) for size in sizes]
+
+    def _tells_sizes(self, sample: Sample) -> bool:
+        """Whether its words change with the size of its pictures: they hold regions, told in resized pixels."""
+        parts = (part for turn in sample.turns for part in turn.parts)
+        return self.family.coordinates == "resized" and any(isinstance(part, Coordinates | Listing) for part in parts)
 
     def _pieces(self, size: PictureSize | ClipSize) -> Iterator[tuple[str, tuple[int, int, int], float]]:
         """What is written before each run of placeholders, its grid, and the time between the grid's layers."""
@@ -239,10 +248,10 @@ class Renderer:
 class _Row:
     """Tokens and labels as they come; text between two control tokens is encoded as one piece."""
 
-    def __init__(self, words: Words):
+    def __init__(self, encode: Callable[[str], list[int]]):
         self.ids: list[int] = []
         self.labels: list[int] = []
-        self._encode = words.encode
+        self._encode = encode
         self._text = ""
 
     def text(self, words: str) -> None:
@@ -257,6 +266,10 @@ class _Row:
         assert not self._text
         self.ids.extend(tokens)
         self.labels.extend(tokens if supervised else [IGNORED] * len(tokens))
+
+
+def _tokens(sizes: _Sizes) -> int:
+    return sum(size.tokens for size in sizes)
 
 
 def _with_neighbours(turns: tuple[Turn, ...]) -> Iterator[tuple[Turn, bool, bool]]:

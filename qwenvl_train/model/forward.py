@@ -21,10 +21,11 @@ class Pixels:
         self.frames = image_processor.temporal_patch_size
 
     def __call__(self, planes: torch.Tensor, pairs: torch.Tensor | None = None) -> torch.Tensor:
-        """[N, C*p*p] uint8 to [P, C*t*p*p]; without `pairs`, each plane is the same in each of the t frames."""
+        """[N, p*p*C] uint8 to [P, C*t*p*p]; without `pairs`, each plane is the same in each of the t frames."""
         if self.mean.device != planes.device:
             self.mean, self.std = self.mean.to(planes.device), self.std.to(planes.device)
-        x = planes.unflatten(1, (len(self.mean), 1, -1)).float()
+        # Put in order while they are bytes, a quarter of the floats.
+        x = planes.unflatten(1, (-1, 1, len(self.mean))).permute(0, 3, 2, 1).contiguous().float()
         x = (x - self.mean) / self.std
         if pairs is None:
             return x.expand(-1, -1, self.frames, -1).flatten(1)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.progress import MofNCompleteColumn, Progress
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from qwenvl_train.reporting.progress import console_on
 
@@ -13,11 +13,11 @@ Item = TypeVar("Item")
 
 
 @contextmanager
-def counting(words: str, total: int) -> Iterator[Callable[[int], None]]:
+def counting(words: str, total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
     """To be called with how many are done; shows nothing in a log file."""
     console = console_on(sys.stderr)
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (*Progress.get_default_columns(), TextColumn("left"), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
         task = bar.add_task(words, total=total)
         yield lambda done: bar.update(task, completed=done)
 

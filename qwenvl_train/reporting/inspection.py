@@ -180,7 +180,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class Overview:
-    """The whole source."""
+    """The whole source, or what a stream reads first."""
 
     rows: int
     lengths: np.ndarray
@@ -196,11 +196,19 @@ class Overview:
     consequence: str
     """What a run does about them."""
     rows_per_epoch: int | None
-    """None where the source is not one to train on, or has nothing to train on."""
+    """None where the source is not one to train on, has nothing to train on, or is a stream."""
     row: str
     """What goes into each of these."""
     fills: np.ndarray | None
-    """Of each packed row of an epoch, the share of its room that samples fill."""
+    """Of each packed row of an epoch, or of each pack where that is not known, the share of its room that samples
+    fill."""
+    extent: str = "the whole source"
+    """What all this is about."""
+
+    @property
+    def filled(self) -> str:
+        """What `fills` is about."""
+        return "pack" if self.rows_per_epoch is None else "row"
 
     @property
     def tokens(self) -> int:

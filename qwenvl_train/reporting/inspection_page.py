@@ -74,7 +74,7 @@ def tiles(overview: Overview) -> list[Tile]:
     if overview.rows_per_epoch is not None:
         shown.append(Tile("Rows in an epoch", count(overview.rows_per_epoch)))
     if overview.fills is not None:
-        shown.append(Tile("Rows filled", percent(float(overview.fills.mean()))))
+        shown.append(Tile(f"{overview.filled.title()}s filled", percent(float(overview.fills.mean()))))
     return shown
 
 
@@ -83,7 +83,8 @@ def histograms(overview: Overview) -> list[Histogram]:
     if len(overview.lengths):
         found.append(histogram_of_lengths("Tokens in a sample", overview.lengths, "sample", overview.max_length))
     if overview.fills is not None:
-        found.append(histogram_of_shares("How full packed rows are", overview.fills, "row"))
+        title = "How full packed rows are" if overview.filled == "row" else "How full packs are"
+        found.append(histogram_of_shares(title, overview.fills, overview.filled))
     return found
 
 

@@ -57,7 +57,7 @@ class InspectionText:
         self._say(Text(f"{count(rows)} of these {many(total, 'row')} cannot be trained on", "bold red"))
 
     def overview(self, overview: Overview) -> None:
-        self._title("the whole source")
+        self._title(overview.extent)
         for line in overview_lines(overview):
             self._say(line)
         for problem in overview.problems[:_SHOWN_PROBLEMS]:
@@ -135,6 +135,9 @@ def overview_lines(overview: Overview) -> list[str]:
     if overview.rows_per_epoch is not None:
         filled = "" if overview.fills is None else f", {percent(float(overview.fills.mean()))} filled"
         lines.append(f"an epoch: {many(overview.rows_per_epoch, 'row')} of {overview.row}{filled}")
+    elif overview.fills is not None:
+        packs = f"{many(len(overview.fills), 'pack')} of up to {overview.max_length} tokens"
+        lines.append(f"filled into {packs}, {percent(float(overview.fills.mean()))} full")
     if overview.problems:
         lines.append(f"{many(len(overview.problems), 'row')} cannot be trained on; {overview.consequence}")
     return lines

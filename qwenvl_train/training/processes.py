@@ -2,14 +2,22 @@
 
 import os
 import socket
+from collections.abc import Iterator
 from datetime import timedelta
+from itertools import count
+from threading import Thread
+from time import monotonic, sleep
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
+
+_BEATS = "beats of the first process"
+_BEAT = 5.0
+_SILENCE = 60.0
+"""A process whose heart has not beaten for so long is dead; a busy one may miss some beats."""
 
 
 def join_processes(config: RunConfig) -> PartialState:
@@ -23,6 +31,9 @@ def join_processes(config: RunConfig) -> PartialState:
         }  # fmt: skip
     # The main process may be busy for long with a report or generated answers.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=1))
+    if state.num_processes > 1 and state.is_main_process:
+        # A connection of its own, as one that waits for an answer is not free for others.
+        Thread(target=_beat, args=(_store().clone(),), daemon=True).start()
     if config.deepspeed.stage:
         import deepspeed
 
@@ -32,11 +43,54 @@ def join_processes(config: RunConfig) -> PartialState:
 
 
 def agree(state: PartialState, value: str) -> str:
-    """The main process's value, on every process."""
-    values = [value]
-    if state.num_processes > 1:
-        broadcast_object_list(values)
-    return values[0]
+    """The main process's value, on every process. The others wait however long it works, but not for a dead one.
+
+    A collective would not do: its wait has a deadline, after which NCCL ends the process.
+    """
+    if state.num_processes == 1:
+        return value
+    store, key = _store(), f"agreed/{next(_agreed)}"
+    if state.is_main_process:
+        store.set(key, value)
+        # The store may end with this process, so the others read first; a dead one is not waited for.
+        for waited in _waiting():
+            if waited > _SILENCE or store.add(f"{key}/read", 0) == state.num_processes - 1:
+                return value
+    beats, heard = -1, 0.0
+    for waited in _waiting():
+        if store.check([key]):
+            break
+        if (now := store.add(_BEATS, 0)) != beats:
+            beats, heard = now, waited
+        elif waited - heard > _SILENCE:
+            raise RuntimeError("the first process has died; what it said last tells why")
+    found = store.get(key).decode()
+    store.add(f"{key}/read", 1)
+    return found
+
+
+def _waiting() -> Iterator[float]:
+    """The seconds so far, again and again."""
+    start, pause = monotonic(), 0.01
+    while True:
+        yield monotonic() - start
+        sleep(pause)
+        pause = min(1.0, 2 * pause)
+
+
+_agreed = count()
+
+
+def _beat(store: torch.distributed.Store) -> None:
+    """For as long as this process lives, whatever its main thread is busy with."""
+    while True:
+        store.add(_BEATS, 1)
+        sleep(_BEAT)
+
+
+def _store() -> torch.distributed.Store:
+    """Where the processes have met."""
+    return torch.distributed.group.WORLD.get_group_store()
 
 
 def choose_precision(config: RunConfig) -> str:

@@ -1,36 +1,37 @@
 """Which rows a user asked to look at."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 import numpy as np
 
 from qwenvl_train.config.schema import InspectConfig
 from qwenvl_train.data.samples import Samples
+from qwenvl_train.data.streaming.head import Head
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counted
 
 
-def choose(samples: Samples, config: InspectConfig, seed: int) -> list[int]:
+def choose(rows: Samples | Head, config: InspectConfig, seed: int) -> list[int]:
     """Named rows in the order of their naming, drawn ones in the order of the files."""
     if config.ids or config.lines:
-        named = [*_with_ids(samples, config.ids), *(_at_line(samples, line) for line in config.lines)]
+        named = [*_with_ids(rows, config.ids), *(_at_line(rows, line) for line in config.lines)]
         return list(dict.fromkeys(named))
-    wanted = len(samples) if config.samples is None else min(config.samples, len(samples))
+    wanted = len(rows) if config.samples is None else min(config.samples, len(rows))
     if not config.random:
         return list(range(wanted))
-    return sorted(np.random.default_rng(seed).choice(len(samples), wanted, replace=False).tolist())
+    return sorted(np.random.default_rng(seed).choice(len(rows), wanted, replace=False).tolist())
 
 
-def _with_ids(samples: Samples, ids: tuple[str, ...]) -> list[int]:
+def _with_ids(rows: Samples | Head, ids: tuple[str, ...]) -> list[int]:
     """The first row with each id."""
     found: dict[str, int] = {}
     missing, unread = set(ids), 0
-    rows = range(len(samples)) if ids else range(0)
-    for index in counted(rows, "looking for inspect.ids", len(rows)):
+    searched = range(len(rows)) if ids else range(0)
+    for index in counted(searched, "looking for inspect.ids", len(searched)):
         try:
-            id = samples[index].id
+            id = rows[index].id
         except UserError:
             unread += 1
             continue
@@ -42,33 +43,49 @@ def _with_ids(samples: Samples, ids: tuple[str, ...]) -> list[int]:
     if missing:
         names = ", ".join(id for id in ids if id in missing)
         told = f"; {unread} rows could not be read, and inspect.lines shows those" if unread else ""
-        raise UserError(f"inspect.ids: no row of {_listed(samples)} has the id {names}{told}.")
+        raise UserError(f"inspect.ids: no row {_where(rows)} has the id {names}{told}{_hint(rows)}.")
     return [found[id] for id in ids]
 
 
-def _at_line(samples: Samples, wanted: str) -> int:
+def _at_line(rows: Samples | Head, wanted: str) -> int:
     """17, or my.jsonl:17 with as much of the path as tells the file."""
     file, _, number = wanted.rpartition(":")
     if not number.isdecimal():
         raise UserError(f"inspect.lines: {wanted} is neither a line, as 17, nor a line of a file, as my.jsonl:17.")
-    places = [place for place in _files(samples) if not file or place[0] == file or place[0].endswith(f"/{file}")]
+    places = [place for place in _files(rows) if not file or place[0] == file or place[0].endswith(f"/{file}")]
     if len(places) != 1:
         names = "no file" if not places else f"{len(places)} files"
-        raise UserError(f"inspect.lines: {wanted} fits {names} of {_listed(samples)}; write it as the file's name:17.")
-    _, rows = places[0]
-    row = bisect_left(rows, int(number), key=lambda index: samples.place(index)[1])
-    if row == len(rows) or samples.place(rows[row])[1] != int(number):
-        raise UserError(f"inspect.lines: there is no row at {wanted}; {places[0][0]} has {len(rows)} rows.")
-    return rows[row]
+        raise UserError(f"inspect.lines: {wanted} fits {names} of {_listed(rows)}; write it as the file's name:17.")
+    name, indices = places[0]
+    row = bisect_left(indices, int(number), key=lambda index: rows.place(index)[1])
+    if row == len(indices) or rows.place(indices[row])[1] != int(number):
+        why = f" {_where(rows)}{_hint(rows)}" if _cut(rows) else f"; {name} has {len(indices)} rows"
+        raise UserError(f"inspect.lines: there is no row at {wanted}{why}.")
+    return indices[row]
 
 
-def _files(samples: Samples) -> Iterator[tuple[str, range]]:
+def _files(rows: Samples | Head) -> Iterator[tuple[str, Sequence[int]]]:
     """Each source with the indices of its rows."""
-    ends = list(accumulate(map(len, samples.sources), initial=0))
-    for source, start, stop in zip(samples.sources, ends, ends[1:], strict=False):
+    if isinstance(rows, Head):
+        yield from rows.files()
+        return
+    ends = list(accumulate(map(len, rows.sources), initial=0))
+    for source, start, stop in zip(rows.sources, ends, ends[1:], strict=False):
         yield source.name, range(start, stop)
 
 
-def _listed(samples: Samples) -> str:
-    names = samples.names()
+def _cut(rows: Samples | Head) -> bool:
+    return isinstance(rows, Head) and not rows.whole
+
+
+def _where(rows: Samples | Head) -> str:
+    return f"among the first {len(rows):,} rows of {_listed(rows)}" if _cut(rows) else f"of {_listed(rows)}"
+
+
+def _hint(rows: Samples | Head) -> str:
+    return "; the rest of a stream is not read, data.streaming=false finds every row" if _cut(rows) else ""
+
+
+def _listed(rows: Samples | Head) -> str:
+    names = rows.names()
     return ", ".join(names if len(names) <= 3 else [*names[:3], f"and {len(names) - 3} more"])

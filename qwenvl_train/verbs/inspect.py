@@ -10,9 +10,10 @@ from rich.console import Console
 from transformers import AutoConfig
 
 from qwenvl_train.config.compose import Composed
-from qwenvl_train.config.schema import ModelConfig, RunConfig
+from qwenvl_train.config.schema import ModelConfig, RunConfig, SourceConfig
 from qwenvl_train.data.render import Rendered, Renderer
 from qwenvl_train.data.samples import Samples
+from qwenvl_train.data.streaming.head import Head, read_head
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.load import load_family, load_processor
@@ -22,9 +23,10 @@ from qwenvl_train.reporting.inspection_json import as_json
 from qwenvl_train.reporting.inspection_media import Windows
 from qwenvl_train.reporting.inspection_page import Drawn, Heading, write_page
 from qwenvl_train.reporting.inspection_text import InspectionText
+from qwenvl_train.reporting.progress import console_on
 from qwenvl_train.verbs.choosing import choose
 from qwenvl_train.verbs.inspected import Inspector
-from qwenvl_train.verbs.overview import overview_of
+from qwenvl_train.verbs.overview import EVERY_KIND, overview_of
 from qwenvl_train.verbs.rows import cache_folder, make_renderer
 
 Looked = Iterator[tuple[Inspected, Rendered] | Broken]
@@ -37,34 +39,42 @@ def run(composed: Composed) -> None:
     renderer = make_renderer(config, processor, family)
     sources = config.data.train if config.inspect.source == "train" else config.data.eval
     assert sources is not None
-    samples = Samples(sources, f"data.{config.inspect.source}", config.data.allow_remote, cache_folder(config))
-    chosen = choose(samples, config.inspect, config.seed)
-    inspector = Inspector(samples, renderer, processor.tokenizer)
+    rows = _open(config, sources, renderer)
+    chosen = choose(rows, config.inspect, config.seed)
+    inspector = Inspector(rows, renderer, processor.tokenizer)
     looked = (inspector.look(index) for index in chosen)
     try:
         match config.output:
             case "text":
-                _print_text(config, samples, renderer, looked, len(chosen))
+                _print_text(config, rows, renderer, looked, len(chosen))
             case "html":
                 heading = Heading(
                     model=f"{family.name} ({config.model.path})",
                     data=", ".join(source.path for source in sources),
-                    files=samples.describe(),
+                    files=rows.describe(),
                     windows=_windows(config.model, family, renderer),
                 )
                 items = counted(_drawn(inspector, looked), "drawing samples", len(chosen))
-                _write_page(config, heading, items, samples, renderer)
+                _write_page(config, heading, items, rows, renderer)
             case "json":
-                _print_json(looked, len(chosen))
+                _print_json(rows, looked, len(chosen))
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read has seen enough, as `| head` does; at its end Python would flush, and complain once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _print_text(config: RunConfig, samples: Samples, renderer: Renderer, looked: Looked, total: int) -> None:
+def _open(config: RunConfig, sources: tuple[SourceConfig, ...], renderer: Renderer) -> Samples | Head:
+    """All rows, by index; or those that a streamed run reads first."""
+    if not config.data.streaming or config.inspect.source == "eval":
+        return Samples(sources, f"data.{config.inspect.source}", config.data.allow_remote, cache_folder(config))
+    with console_on(sys.stderr).status("reading the first rows"):
+        return read_head(config, renderer, cache_folder(config), EVERY_KIND)
+
+
+def _print_text(config: RunConfig, rows: Samples | Head, renderer: Renderer, looked: Looked, total: int) -> None:
     text = InspectionText(_Printer(highlight=False))
-    text.files(samples.describe())
+    text.files(rows.describe())
     unusable = 0
     for number, found in enumerate(looked, start=1):
         item = _facts(found)
@@ -73,7 +83,7 @@ def _print_text(config: RunConfig, samples: Samples, renderer: Renderer, looked:
     if unusable:
         text.unusable(unusable, total)
     if config.inspect.summary:
-        text.overview(overview_of(config, samples, renderer))
+        text.overview(overview_of(config, rows, renderer))
 
 
 class _Printer(Console):
@@ -82,7 +92,9 @@ class _Printer(Console):
         raise BrokenPipeError
 
 
-def _print_json(looked: Looked, total: int) -> None:
+def _print_json(rows: Samples | Head, looked: Looked, total: int) -> None:
+    if isinstance(rows, Head) and not rows.whole:
+        print(rows.extent, file=sys.stderr)
     unusable = 0
     for found in looked:
         item = _facts(found)
@@ -96,10 +108,10 @@ def _write_page(
     config: RunConfig,
     heading: Heading,
     items: Iterator[tuple[Inspected, Drawn] | Broken],
-    samples: Samples,
+    rows: Samples | Head,
     renderer: Renderer,
 ) -> None:
-    overview = overview_of(config, samples, renderer) if config.inspect.summary else None
+    overview = overview_of(config, rows, renderer) if config.inspect.summary else None
     path = Path(config.inspect.file)
     try:
         write_page(path, heading, items, overview)

@@ -5,45 +5,48 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from qwenvl_train.data.lengths import measure_rows
+from qwenvl_train.data.lengths import measure_sample
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
 from qwenvl_train.data.render import IGNORED, Layout, Rendered, Renderer
 from qwenvl_train.data.sample import Content, Media, Sample, Video
 from qwenvl_train.data.samples import Samples
+from qwenvl_train.data.streaming.head import Head
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.reporting.inspection import Broken, Clip, Inspected, Medium, Picture, Run, Turn
 from qwenvl_train.reporting.inspection_page import Drawn
 from qwenvl_train.verbs.marks import marks_of
 
-_EVERY_KIND = frozenset({"broken", "too long"})
 _LONGEST_CHARACTER = 4
 """Tokens, at a byte each."""
 
 
 class Inspector:
-    def __init__(self, samples: Samples, renderer: Renderer, tokenizer):
-        self._samples, self._renderer, self._tokenizer = samples, renderer, tokenizer
+    def __init__(self, rows: Samples | Head, renderer: Renderer, tokenizer):
+        self._rows, self._renderer, self._tokenizer = rows, renderer, tokenizer
         self._control = set(tokenizer.get_added_vocab().values())
 
     def look(self, index: int) -> tuple[Inspected, Rendered] | Broken:
         """Any row; what keeps it from training is told in `problem`."""
         id = None
         try:
-            sample = self._samples[index]
+            sample = self._rows[index]
             id = sample.id
             rendered = self._renderer.render(sample)
         except UserError as error:
-            return Broken(id, *self._samples.place(index), message_of(error))
-        return self._inspected(sample, rendered.layout, self._problem(index)), rendered
+            return Broken(id, *self._rows.place(index), message_of(error))
+        return self._inspected(sample, rendered.layout, self._problem(sample)), rendered
 
     def draw(self, item: Inspected, rendered: Rendered) -> Drawn:
         return Drawn(list(self._texts(item)), self._frames(rendered))
 
-    def _problem(self, index: int) -> str | None:
+    def _problem(self, sample: Sample) -> str | None:
         """As the check before a run tells it."""
-        _, problems = measure_rows(self._samples, self._renderer, range(index, index + 1), _EVERY_KIND)
-        return problems[0].reason if problems else None
+        try:
+            measure_sample(sample, self._renderer)
+        except UserError as error:
+            return message_of(error)
+        return None
 
     def _inspected(self, sample: Sample, layout: Layout, problem: str | None) -> Inspected:
         side = self._renderer.pixels.patch * self._renderer.pixels.merge
@@ -117,11 +120,11 @@ class Inspector:
 
 
 def unpatchify(planes: np.ndarray, resized: tuple[int, int], patch: int, merge: int) -> np.ndarray:
-    """The picture, [H, W, C], that `patchify` cut into [H/p * W/p, C*p*p]."""
+    """The picture, [H, W, C], that `patchify` cut into [H/p * W/p, p*p*C]."""
     height, width = resized
     p, m = patch, merge
-    blocks = planes.reshape(height // (p * m), width // (p * m), m, m, -1, p, p)
-    return np.ascontiguousarray(blocks.transpose(0, 2, 5, 1, 3, 6, 4)).reshape(height, width, -1)
+    blocks = planes.reshape(height // (p * m), width // (p * m), m, m, p, -1)
+    return np.ascontiguousarray(blocks.transpose(0, 2, 4, 1, 3, 5)).reshape(height, width, -1)
 
 
 def _tokens_of_media(layout: Layout) -> Iterator[int]:

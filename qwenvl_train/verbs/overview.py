@@ -1,4 +1,4 @@
-"""The figures of a whole source, from the index of lengths that training uses, too."""
+"""The figures of a whole source, from the index of lengths that training uses, too; or of what a stream reads first."""
 
 import numpy as np
 
@@ -9,22 +9,33 @@ from qwenvl_train.data.loader import Rows
 from qwenvl_train.data.order.order import Order
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.samples import Samples
+from qwenvl_train.data.streaming.head import Head
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.inspection import Overview
 from qwenvl_train.reporting.wording import many
-from qwenvl_train.verbs.rows import cache_folder, make_order
+from qwenvl_train.verbs.rows import cache_folder, make_order, tolerated_problems
 
-_EVERY_KIND = frozenset({"broken", "too long"})
+EVERY_KIND = frozenset({"broken", "too long"})
+"""Whatever is wrong with a row, it can be looked at."""
 
 
-def overview_of(config: RunConfig, samples: Samples, renderer: Renderer) -> Overview:
-    with counting("measuring the whole source", len(samples)) as progress:
-        lengths = lengths_of(samples, renderer, cache_folder(config), config.data.workers, _EVERY_KIND, progress)
-    order = _order(config, Rows(samples, lengths, renderer, skip=True))
-    rows = order.rows(1) if order else None
+def overview_of(config: RunConfig, rows: Samples | Head, renderer: Renderer) -> Overview:
+    if isinstance(rows, Head):
+        return _overview(config, rows.lengths(), rows.extent, None, _fills_of_packs(config, rows.units))
+    with counting("measuring the whole source", len(rows)) as progress:
+        lengths = lengths_of(rows, renderer, cache_folder(config), config.data.workers, EVERY_KIND, progress)
+    order = _order(config, Rows(rows, lengths, renderer, skip=True))
+    per_epoch = order.rows(1) if order else None
+    fills = _fills_of_rows(config, order, per_epoch, lengths) if order and per_epoch else None
+    return _overview(config, lengths, "the whole source", per_epoch, fills)
+
+
+def _overview(
+    config: RunConfig, lengths: Lengths, extent: str, rows_per_epoch: int | None, fills: np.ndarray | None
+) -> Overview:
     return Overview(
-        rows=len(samples),
+        rows=len(lengths.tokens),
         lengths=lengths.tokens[lengths.usable],
         supervised=int(lengths.supervised.sum(dtype=np.int64)),
         media=int(lengths.media.sum(dtype=np.int64)),
@@ -33,19 +44,19 @@ def overview_of(config: RunConfig, samples: Samples, renderer: Renderer) -> Over
         problems=[problem.reason for problem in lengths.problems],
         too_long=sum(problem.kind == "too long" for problem in lengths.problems),
         consequence=consequence(config, lengths.problems),
-        rows_per_epoch=rows,
+        rows_per_epoch=rows_per_epoch,
         row=_row(config),
-        fills=_fills(config, order, rows, lengths) if order and rows and config.data.packing else None,
+        fills=fills,
+        extent=extent,
     )
 
 
 def consequence(config: RunConfig, problems: tuple[Problem, ...]) -> str:
     """What a run does about rows that it cannot train on."""
-    skipped = {"broken": config.data.on_error == "skip"}
-    skipped["too long"] = skipped["broken"] or config.data.too_long == "skip"
-    kept = [problem for problem in problems if not skipped[problem.kind]]
-    if kept:
-        key = "data.on_error" if kept[0].kind == "broken" else "data.too_long"
+    tolerated = tolerated_problems(config)
+    ending = [problem for problem in problems if problem.kind not in tolerated]
+    if ending:
+        key = "data.on_error" if ending[0].kind == "broken" else "data.too_long"
         return f"a run ends at the first of them, unless {key}=skip leaves them out"
     if len(problems) > config.data.max_skipped:
         return f"a run ends, since data.max_skipped={config.data.max_skipped} allows fewer to be left out"
@@ -69,7 +80,15 @@ def _row(config: RunConfig) -> str:
     return many(config.train.batch_size, "sample")
 
 
-def _fills(config: RunConfig, order: Order, rows: int, lengths: Lengths) -> np.ndarray:
+def _fills_of_rows(config: RunConfig, order: Order, rows: int, lengths: Lengths) -> np.ndarray | None:
+    if not config.data.packing:
+        return None
     assert config.data.max_length is not None
     room = config.data.max_length * config.train.batch_size
     return np.array([lengths.tokens[order.row(row)].sum(dtype=np.int64) / room for row in range(rows)])
+
+
+def _fills_of_packs(config: RunConfig, tokens: np.ndarray) -> np.ndarray | None:
+    if not config.data.packing or len(tokens) == 0:
+        return None
+    return tokens / config.data.max_length

@@ -1,12 +1,10 @@
 """What the verbs share: opening data files, measuring their rows once for all processes, and telling about them."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from accelerate import PartialState
-from rich.progress import Progress as Bar
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.index import lengths_of
@@ -18,7 +16,7 @@ from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.family import Family
-from qwenvl_train.reporting.progress import console_on
+from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import percent
 from qwenvl_train.training.processes import agree
 
@@ -44,17 +42,9 @@ def open_rows(
 
     def build() -> Rows:
         samples = Samples(sources, key, config.data.allow_remote, cache)
-        show = state.is_main_process and sys.stdout.isatty()
-        with Bar(console=console_on(), transient=True, disable=not show) as bar:
-            task = bar.add_task(f"checking {key}", total=len(samples))
+        with counting(f"checking {key}", len(samples), shown=state.is_main_process) as progress:
             lengths = lengths_of(
-                samples,
-                renderer,
-                cache,
-                config.data.workers,
-                kinds,
-                progress=lambda done: bar.update(task, completed=done),
-                mend=state.is_main_process,
+                samples, renderer, cache, config.data.workers, kinds, progress, mend=state.is_main_process
             )
         if not lengths.usable.any():
             raise UserError(f"{key} has no row that can be used; the first: {lengths.problems[0].reason}")

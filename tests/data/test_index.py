@@ -3,6 +3,7 @@
 import os
 import signal
 
+import numpy as np
 import pytest
 from PIL import Image
 from transformers import AutoProcessor
@@ -133,6 +134,78 @@ def test_a_damaged_file_is_measured_again(content, rows, processor, tmp_path):
     assert measured(rows, make_renderer(processor), tmp_path)[1] == []
 
 
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture
+def killed(monkeypatch):
+    """Measures with a part kept after every chunk, until so many rows are done."""
+    monkeypatch.setattr(module, "_CHUNK", 6)
+
+    def killed(path, renderer, cache, after):
+        def progress(done):
+            if done >= after:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_PART_SECONDS", 0)
+            with pytest.raises(Killed):
+                lengths_of(samples_of(path, cache), renderer, cache, 0, ALL, progress)
+
+    return killed
+
+
+def test_a_killed_start_goes_on_where_it_was(rows, processor, tmp_path, killed):
+    lines = rows.read_text().splitlines()
+    lines[3], lines[14], lines[30] = "{", "[]", "}"
+    rows.write_text("\n".join(lines))
+    renderer = make_renderer(processor)
+    whole, _ = measured(rows, renderer, tmp_path / "whole")
+    killed(rows, renderer, tmp_path, after=6)
+    killed(rows, renderer, tmp_path, after=18)
+    again, done = measured(rows, renderer, tmp_path)
+    assert done == [24, 30, 36, 40]
+    assert table(again) == table(whole)
+    assert again.problems == whole.problems
+    assert [problem.line for problem in again.problems] == [4, 15, 31]
+    # Nothing is left of the parts.
+    assert len(list((tmp_path / "lengths").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("damaged", "first"), [("0.npz", 6), ("6.npz", 12), ("12.npz", 18)])
+def test_a_part_that_does_not_read_is_measured_again(damaged, first, rows, processor, tmp_path, killed):
+    renderer = make_renderer(processor)
+    killed(rows, renderer, tmp_path, after=18)
+    (parts,) = (tmp_path / "lengths").iterdir()
+    assert sorted(part.name for part in parts.iterdir()) == ["0.npz", "12.npz", "6.npz"]
+    content = (parts / damaged).read_bytes()
+    (parts / damaged).write_bytes(content[: len(content) // 2])
+    again, done = measured(rows, renderer, tmp_path)
+    assert done[0] == first
+    assert table(again) == table(measured(rows, renderer, tmp_path / "whole")[0])
+
+
+def test_parts_hold_for_their_own_settings_only(rows, processor, tmp_path, killed):
+    killed(rows, make_renderer(processor), tmp_path, after=18)
+    _, done = measured(rows, make_renderer(processor, vision_ids=True), tmp_path)
+    assert done[0] == 6
+
+
+def test_problems_in_parts_are_looked_at_again_and_refused(pictures, write_rows, processor, tmp_path, killed):
+    late = tmp_path / "late.png"
+    good, bad = (conversation(("user", [path, "What?"]), ("assistant", ["Red."])) for path in (pictures[0], late))
+    path = write_rows([good, bad, *[good] * 12])
+    renderer = make_renderer(processor)
+    killed(path, renderer, tmp_path, after=6)
+    with pytest.raises(UserError, match=r"rows\.jsonl:2 .*late\.png"):
+        measured(path, renderer, tmp_path, tolerated=NONE)
+    late.write_bytes(pictures[0].read_bytes())
+    lengths, done = measured(path, renderer, tmp_path, tolerated=NONE)
+    assert lengths.usable.all()
+    assert done == [12, 14]
+
+
 def test_problems_are_kept_and_still_refused_from_the_cache(rows, processor, tmp_path):
     rows.write_text(rows.read_text() + "{\n")
     renderer = make_renderer(processor)
@@ -194,6 +267,83 @@ def test_a_long_sample_is_refused_skipped_or_shrunk(pictures, write_rows, proces
     assert shrunk.shrunk.tolist() == [1, 0, 0]
     assert 40 < shrunk.tokens[0] <= 50
     assert "words" in shrunk.problems[0].reason
+
+
+@pytest.fixture
+def many(write_rows):
+    """In turns short, long and broken, so that the order of problems shows."""
+    rows = [
+        conversation(("user", ["word " * (9 * index + 1)]), ("assistant", ["Red."]), id=f"n{index}")
+        for index in range(9)
+    ]
+    rows[5]["messages"] = []
+    return write_rows(rows)
+
+
+@pytest.mark.parametrize("limits", [(None, 60), (60, None), (60, 30), (30, 60)])
+def test_another_limit_measures_nothing(limits, many, processor, tmp_path):
+    before, after = (make_renderer(processor, max_length=limit, too_long="skip") for limit in limits)
+    measured(many, before, tmp_path)
+    lengths, done = measured(many, after, tmp_path)
+    assert done == []
+    fresh, done = measured(many, after, tmp_path / "fresh")
+    assert done
+    assert table(lengths) == table(fresh)
+    assert lengths.problems == fresh.problems
+    assert len(lengths.problems) > (limits[1] is not None)
+
+
+def test_a_limit_without_effect_on_lengths_is_not_in_their_key(processor):
+    made = {
+        (limit, policy): make_renderer(processor, max_length=limit, too_long=policy).fingerprint()
+        for limit in (None, 100, 200)
+        for policy in ("error", "skip", "downscale")
+    }
+    assert len(set(made.values())) == 3
+    assert made[None, "error"] == made[200, "skip"] == made[None, "downscale"] != made[100, "downscale"]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(
+    ("tolerated", "first"),
+    [
+        ({"too long"}, r"rows\.jsonl:6 "),
+        ({"broken"}, r"rows\.jsonl:\d \(id n[234]\) is \d+ tokens long, data\.max_length is 60; raise it"),
+        (set(), r"rows\.jsonl:\d \(id n[234]\) is"),
+    ],
+    ids=str,
+)
+def test_the_first_problem_in_the_file_is_raised(tolerated, first, kept, many, processor, tmp_path):
+    if kept:
+        measured(many, make_renderer(processor), tmp_path)
+    with pytest.raises(UserError, match=first):
+        measured(many, make_renderer(processor, max_length=60), tmp_path, tolerated=frozenset(tolerated))
+
+
+def test_problems_from_the_cache_stand_in_the_order_of_the_rows(many, processor, tmp_path):
+    measured(many, make_renderer(processor), tmp_path)
+    lengths, _ = measured(many, make_renderer(processor, max_length=60, too_long="skip"), tmp_path)
+    lines = [problem.line for problem in lengths.problems]
+    assert lines == sorted(lines) == (np.flatnonzero(~lengths.usable) + 1).tolist()
+    assert [problem.kind for problem in lengths.problems if problem.line == 6] == ["broken"]
+    assert {problem.kind for problem in lengths.problems if problem.line != 6} == {"too long"}
+    assert (lengths.table()[:, ~lengths.usable] == 0).all()
+
+
+def test_only_rows_that_are_too_long_are_read_again(many, processor, tmp_path, monkeypatch):
+    measured(many, make_renderer(processor), tmp_path)
+    read = []
+    whole = Samples.__getitem__
+    monkeypatch.setattr(Samples, "__getitem__", lambda self, index: read.append(index) or whole(self, index))
+    lengths, _ = measured(many, make_renderer(processor, max_length=60, too_long="skip"), tmp_path)
+    broken = [5]  # looked at again in any case
+    assert sorted(read) == sorted(
+        broken + [problem.line - 1 for problem in lengths.problems if problem.kind != "broken"]
+    )
+    read.clear()
+    with pytest.raises(UserError):
+        measured(many, make_renderer(processor, max_length=60), tmp_path, tolerated=frozenset({"broken"}))
+    assert len(read) == 2
 
 
 def test_a_preference_row_is_refused(write_rows, processor, tmp_path):

@@ -1,9 +1,15 @@
 """What is supervised, and that words of the user's stay words."""
 
+from dataclasses import replace
+
 import pytest
 from transformers import AutoProcessor
 
+from qwenvl_train.data.media import pictures as media
+from qwenvl_train.data.regions import in_words
 from qwenvl_train.data.render import IGNORED, Renderer
+from qwenvl_train.data.sample import Listing, Region, Text, Turn
+from qwenvl_train.data.words import Words
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from tests.conftest import conversation, sample_of
@@ -129,6 +135,36 @@ def test_downscaling_fits_and_wastes_little(model_type, limit, checkpoints, pict
     assert all(small.tokens <= large.tokens for small, large in zip(layout.media, whole.media, strict=True))
     rendered = make_renderer(processor, model_type, max_length=limit, too_long="downscale").render(sample)
     assert len(rendered.pairs) == rendered.layout.patches
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_downscaling_opens_a_file_once_and_encodes_a_text_once(model_type, regions, checkpoints, pictures, monkeypatch):
+    processor = AutoProcessor.from_pretrained(checkpoints[model_type])
+    noise = Listing((Region((3, 5, 100, 70), "noise", 0), Region((20, 5, 21, 50), "line", 0)))
+    sample = sample_of(conversation(("user", [pictures[3], pictures[2], "Which?"]), ("assistant", ["Noise."])))
+    answer = Turn("assistant", (noise if regions else Text("Noise."),), train=True)
+    sample = replace(sample, turns=(sample.turns[0], answer))
+    limit = make_renderer(processor, model_type).layout(sample).length - 20
+    renderer = make_renderer(processor, model_type, max_length=limit, too_long="downscale")
+
+    opened, encoded = [], []
+    open_picture, encode = media.open_picture, Words.encode
+    monkeypatch.setattr(media, "open_picture", lambda *which: opened.append(which) or open_picture(*which))
+    monkeypatch.setattr(Words, "encode", lambda self, text: encoded.append(text) or encode(self, text))
+    layout = renderer.layout(sample)
+    assert limit - 12 <= layout.length <= limit
+    assert layout.shrink < 1
+    assert len(opened) == 2
+    assert len(encoded) == len(set(encoded))
+    # Qwen2.5-VL alone is told regions in pixels of the resized picture.
+    assert (sum("noise" in text for text in encoded) > 1) == (regions and model_type == "qwen2_5_vl")
+    if regions:
+        words = processor.tokenizer.decode(layout.labels[layout.labels != IGNORED])
+        assert (
+            words
+            == in_words(noise, renderer.family, [(size.original, size.resized) for size in layout.media], "here")
+            + "<|im_end|>"
+        )
 
 
 def test_a_blank_row_teaches_nothing(renderers):

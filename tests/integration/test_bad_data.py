@@ -290,7 +290,7 @@ CASES = {
     "user trained": row(
         {"id": "bad", "messages": [{"role": "user", "content": "Hi", "train": True}]}, "only an assistant's turn"
     ),
-    "preference": row(talk(("user", "Hi"), ("assistant", "Red."), rejected_response="Blue."), "set format: preference"),
+    "preference": row(talk(("user", "Hi"), ("assistant", "Red."), rejected_response="Blue."), "as preference rows have"),
     # Parts and marks
     "part is a text": row(talk(("user", ["Hi"]), ("assistant", "Red.")), "a part is an object with a 'type'"),
     "unknown type": row(asked({"type": "sound", "sound": "a.wav"}), "a part is one of"),

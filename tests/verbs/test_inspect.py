@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from qwenvl_train.data import index
 from qwenvl_train.data.media.pictures import PictureSize, load_pixels
 from qwenvl_train.data.render import IGNORED
 from qwenvl_train.data.samples import Samples
+from qwenvl_train.data.streaming import windows
 from qwenvl_train.model.load import load_family, load_processor
 from qwenvl_train.verbs.rows import cache_folder, make_renderer
 from tests.conftest import conversation
@@ -149,7 +151,7 @@ def test_the_page_shows_the_pixels_the_boxes_and_the_frames(
     samples, renderer = samples_and_renderer(words)
     for place, (image, size) in enumerate(zip(samples[1].images, renderer.layout(samples[1]).pictures, strict=True)):
         assert isinstance(size, PictureSize)
-        np.testing.assert_array_equal(shown[place], load_pixels(image, size, "here").transpose(1, 2, 0))
+        np.testing.assert_array_equal(shown[place], load_pixels(image, size, "here"))
     (clip_size,) = renderer.layout(samples[2]).clips
     frames = shown[3 : 3 + len(clip_size.frames)]
     enlarged = [np.asarray(Image.fromarray(frame).resize((160, 120))) for frame in frames]
@@ -343,19 +345,147 @@ def test_a_page_that_cannot_be_written_is_said(few, checkpoints, inspect, tmp_pa
     assert err == f"qwenvl-train: inspect.file={place} cannot be written: No such file or directory.\n"
 
 
-def test_stdout_is_json_alone_a_reader_may_leave_and_training_is_not_imported(few, checkpoints, tmp_path):
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_a_reader_may_leave(output, few, checkpoints, inspect, monkeypatch):
+    unread, stdout = os.pipe()
+    os.close(unread)
+    with os.fdopen(stdout, "w") as left:
+        monkeypatch.setattr(sys, "stdout", left)
+        _, err = inspect(f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={few}", f"output={output}")
+        left.write("more, as is flushed at the end of a process")
+    assert err == ""
+
+
+def test_stdout_is_json_alone_and_training_is_not_imported(few, checkpoints, tmp_path):
     words = ["inspect", f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={few}", f"output_dir={tmp_path}"]
     code = f"""
-import os, sys
+import sys
 from qwenvl_train.cli import main
 assert main({[*words, "output=json"]!r}) == 0
-sys.stdout.flush()
-unread, stdout = os.pipe()
-os.close(unread)
-sys.stdout = os.fdopen(stdout, "w")
-assert main({words!r}) == 0
 assert not {{"trl", "peft", "deepspeed", "wandb", "bitsandbytes"}} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(ids(done.stdout)) == 5
+
+
+@pytest.fixture
+def short_window(monkeypatch):
+    """A streamed run reads six rows first."""
+    monkeypatch.setattr(windows, "_SAMPLES", 6)
+    monkeypatch.setattr(windows, "_SMALL", 0)
+
+
+def test_a_stream_that_is_read_as_a_whole_shows_the_same(model_type, checkpoints, rows, write_rows, bad, inspect):
+    words = [f"model.path={checkpoints[model_type]}", "inspect.samples=null"]
+    for path, settings in (
+        (write_rows(rows), ["data.max_length=1200"]),
+        (bad, ["data.max_length=120", "data.on_error=skip"]),
+    ):
+        both = [*words, f"data.train={path}", *settings]
+        indexed, streamed = inspect(*both, "output=json"), inspect(*both, "output=json", "data.streaming=true")
+        assert streamed == indexed
+        told = [re.sub("an epoch: .*\n", "", inspect(*both, *more)[0]) for more in ([], ["data.streaming=true"])]
+        named = f"{path}: {{}}, messages: rows have 'messages' with 'role' and 'content'\n"
+        assert told[1] == told[0].replace(
+            named.format(f"{len(path.read_text().splitlines())} rows"), named.format("streamed")
+        )
+
+
+def test_of_a_longer_stream_the_first_rows_are_all_that_is_looked_at(
+    few, checkpoints, inspect, short_window, monkeypatch, tmp_path
+):
+    def refuse(*_, **__):
+        raise AssertionError("the source was opened by index")
+
+    monkeypatch.setattr(Samples, "__init__", refuse)
+    common = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={few}", "data.streaming=true"]
+    first = [f"row {n}" for n in range(1, 7)]
+    rest = "the first 6 rows; the rest is not read\n"
+
+    out, err = inspect(*common, "output=json")
+    assert (ids(out), err) == (first[:5], rest)
+    assert ids(inspect(*common, "output=json", "inspect.samples=null")[0]) == first
+    assert ids(inspect(*common, "output=json", "inspect.ids=[row 6,row 2]", "inspect.lines=3")[0]) == [
+        "row 6", "row 2", "row 3"
+    ]  # fmt: skip
+    drawn = [
+        ids(inspect(*common, "output=json", "inspect.random=true", "inspect.samples=3", f"seed={seed}")[0])
+        for seed in range(6)
+    ]
+    assert {id for found in drawn for id in found} == set(first)
+    assert all(found == sorted(found) and len(found) == 3 for found in drawn)
+
+    text, err = inspect(*common, "inspect.samples=1")
+    assert text.startswith(f"{few}: streamed, messages: rows have 'messages' with 'role' and 'content'\n{rest}")
+    assert f"--- {rest}6 rows, 6 of them can be trained on\n" in text
+    assert "an epoch" not in text
+    assert "source" not in text
+    assert err == ""
+
+    page = tmp_path / "page.html"
+    inspect(*common, "output=html", f"inspect.file={page}")
+    assert rest.strip() in Page(page.read_text(encoding="utf-8")).texts
+
+
+def test_how_full_the_first_packs_of_a_stream_are(few, checkpoints, inspect, short_window, tmp_path):
+    common = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={few}", "data.streaming=true"]
+    packing = ["data.packing=true", "data.max_length=256", "data.too_long=skip"]
+    out, _ = inspect(*common, *packing, "inspect.samples=null")
+    tokens = int(re.search(r"([\d,]+) tokens, [\d,]+ of them", out)[1].replace(",", ""))
+    packs, share = re.search(r"filled into (\d+) packs? of up to 256 tokens, ([\d.]+) % full\n", out).groups()
+    assert float(share) == pytest.approx(100 * tokens / (int(packs) * 256), abs=0.06)
+    page = tmp_path / "page.html"
+    inspect(*common, *packing, "output=html", f"inspect.file={page}")
+    shown = Page(page.read_text(encoding="utf-8")).texts
+    assert {"Packs filled", f"{share} %", "How full packs are"} <= set(shown)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["inspect.ids=[row 3,row 7]"],
+            "inspect.ids: no row among the first 6 rows of {few} has the id row 7; the rest of a",
+        ),
+        (
+            ["inspect.lines=7"],
+            "inspect.lines: there is no row at 7 among the first 6 rows of {few}; the rest of a stream is",
+        ),
+        (["inspect.lines=3", "data.train=[{few},{few}]"], "inspect.lines: 3 fits 2 files of {few}, {few}; write it"),
+        (["inspect.lines=other.jsonl:3"], "inspect.lines: other.jsonl:3 fits no file of {few}"),
+    ],
+)
+def test_a_row_that_does_not_come_first_is_said(words, told, few, checkpoints, inspect, short_window):
+    words = [word.format(few=few) for word in words]
+    sources = [] if any(word.startswith("data.train") for word in words) else [f"data.train={few}"]
+    out, err = inspect(f"model.path={checkpoints['qwen2_vl']}", *sources, *words, "data.streaming=true", code=2)
+    assert told.format(few=few) in err
+    assert ("data.streaming=false finds every row" in err) == ("among" in told)
+    assert out == ""
+
+
+def test_a_stream_without_a_row_to_train_on_is_shown(bad, checkpoints, inspect, tmp_path):
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("{\n[]\n")
+    words = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={broken}", "data.streaming=true"]
+    out, _ = inspect(*words, "data.packing=true", "data.max_length=120")
+    assert out.startswith(f"{broken}: streamed, format not known yet\n")
+    assert f"--- 1 of 2  {broken}:1\ncannot be trained on: {broken}:1 is not valid JSON" in out
+    assert "--- the whole source\n2 rows, 0 of them can be trained on\n" in out
+    assert "2 rows cannot be trained on; a run ends at the first of them" in out
+    broken.write_text("\n")
+    assert f"({broken}) has no rows" in inspect(*words, code=2)[1]
+
+
+def test_a_mixture_shows_each_row_once_and_held_out_rows_are_no_stream(
+    few, checkpoints, write_rows, inspect, short_window
+):
+    short = write_rows([conversation(("user", ["What?"]), ("assistant", ["Red."]), id="short")], "short.jsonl")
+    words = [f"model.path={checkpoints['qwen2_vl']}", "data.streaming=true", "output=json", "inspect.samples=null"]
+    both = f"data.train=[{{path: {short}, weight: 1}}, {{path: {few}, weight: 1}}]"
+    out, err = inspect(*words, both)
+    assert ids(out) == ["short", "row 1", "row 2", "row 3"]
+    assert err == "the first 4 rows; the rest is not read\n"
+    assert ids(inspect(*words[:3], both, "inspect.lines='rows.jsonl:2'")[0]) == ["row 2"]
+    assert len(ids(inspect(*words, both, f"data.eval={few}", "inspect.source=eval")[0])) == 40

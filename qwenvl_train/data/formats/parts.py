@@ -1,4 +1,7 @@
-"""Pictures and clips with their options, as typed parts and columns give them."""
+"""Pictures and clips with their options, as typed parts and columns give them.
+
+What can be said of the options by themselves is checked here; `media` checks them against the model and the file.
+"""
 
 from dataclasses import fields
 from typing import Any
@@ -74,6 +77,7 @@ def video(content: object, options: dict, locator: Locator, place: str) -> Video
     _one_of(("fps", "sample_fps"), options, place)
     options = {("fps" if key == "sample_fps" else key): value for key, value in options.items()}
     limits, sampling = _limits(options, place), _sampling(options, place)
+    _one_of(("total_pixels", "resized_height"), options, place)
     if not isinstance(content, list | tuple):
         return Video(locator.locate(content, place), limits, sampling)
     if not content:

@@ -24,7 +24,10 @@ def read_turns(row: dict, format: str, where: str) -> tuple[list[Said], list[Sai
         return _preference(row, where)
     for key in REJECTING:
         if row.get(key):
-            raise UserError(f"{where} has {key!r}, which the format {format} does not read; set format: preference.")
+            raise UserError(
+                f"{where} has {key!r}, as preference rows have; supervised fine-tuning learns from one answer, "
+                "so keep the good one alone."
+            )
     question, answer = _COLUMNS[format]
     for key in filter(None, (question, answer)):
         if key not in row:

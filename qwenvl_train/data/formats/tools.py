@@ -1,11 +1,15 @@
 """Tools and tool calls, in the words that the published chat template has for them."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from qwenvl_train.data.formats.keys import present, refuse_unknown
 from qwenvl_train.data.media.locate import shown
 from qwenvl_train.errors import UserError
+
+_DEEPEST = 100
+"""What is deeper may be read and then not written: how deep Python goes depends on where in the program it is."""
 
 
 def read_tools(value: object, where: str) -> tuple[dict[str, Any], ...]:
@@ -14,7 +18,9 @@ def read_tools(value: object, where: str) -> tuple[dict[str, Any], ...]:
     parsed = _parsed(value, place) if isinstance(value, str) and value else value or []
     if not isinstance(parsed, list):
         raise UserError(f"{place}: {shown(parsed)} is no list of functions.")
-    return tuple(_tool(_parsed(tool, place) if isinstance(tool, str) else tool, place) for tool in parsed)
+    tools = [_parsed(tool, place) if isinstance(tool, str) else tool for tool in parsed]
+    _refuse_deep(tools, place)
+    return tuple(_tool(tool, place) for tool in tools)
 
 
 def _tool(tool: Any, place: str) -> dict[str, Any]:
@@ -46,10 +52,28 @@ def _call(call: object, place: str) -> str:
             refuse_unknown(present(rest), ("id", "type", "name", "arguments"), place)
         case _:
             raise UserError(f'{place}: {shown(call)} is no tool call; expected is {{"name": …, "arguments": {{…}}}}.')
-    if isinstance(arguments, str):
-        _parsed(arguments, f"{place}, arguments of {name}")
+    named = f"{place}, arguments of {name}"
+    _refuse_deep(_parsed(arguments, named) if isinstance(arguments, str) else arguments, named)
     written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     return f'<tool_call>\n{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {written}}}\n</tool_call>'
+
+
+def _refuse_deep(value: object, place: str) -> None:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for item in level for inner in _inside(item)]
+        if not level:
+            return
+    raise UserError(f"{place}: {shown(value)} is nested more than {_DEEPEST} levels deep; leave the row out.")
+
+
+def _inside(value: object) -> Iterable[object]:
+    match value:
+        case dict():
+            return value.values()
+        case list():
+            return value
+    return ()
 
 
 def _parsed(value: str, place: str) -> Any:

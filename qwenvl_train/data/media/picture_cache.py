@@ -17,7 +17,7 @@ from qwenvl_train.data.sample import Content
 from qwenvl_train.errors import UserError
 
 # Goes up when the same picture comes to other patches.
-_RULE = 1
+_RULE = 2
 _CHANNELS = 3
 _CHECK_BYTES = 4
 _KEEP_FREE = 10 * 2**30
@@ -43,7 +43,7 @@ class PictureCache:
     def patches(
         self, content: Content, resized: tuple[int, int], patch: int, merge: int, make: Callable[[], np.ndarray]
     ) -> np.ndarray:
-        """What `make` returns, [patches, channels * patch * patch] uint8, from disk where it was made before."""
+        """What `make` returns, [patches, patch * patch * channels] uint8, from disk where it was made before."""
         height, width = resized
         shape = (height * width // patch**2, _CHANNELS * patch**2)
         try:

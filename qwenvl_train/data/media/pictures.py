@@ -1,9 +1,6 @@
 """From a picture file to uint8 patches. Floats are made on the device, so a picture travels once and in bytes."""
 
-import io
 import math
-import os
-import stat
 import struct
 import sys
 import zlib
@@ -19,6 +16,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
+from qwenvl_train.data.media.files import name_of, open_file
 from qwenvl_train.data.media.picture_cache import PictureCache
 from qwenvl_train.data.sample import Content, Image, Limits
 from qwenvl_train.errors import UserError
@@ -47,7 +45,6 @@ _FAULTS = (
     Pillow.DecompressionBombError,
 )
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-_LONGEST_NAME = 300
 
 
 @dataclass(frozen=True)
@@ -79,16 +76,13 @@ class PictureSize:
     """Placeholders in the text, after merging."""
 
 
-def measure(image: Image, settings: PixelSettings, where: str, shrink: float = 1.0) -> PictureSize:
-    """From the file's header alone, without decoding; `shrink` is the share of its pixels that it may keep."""
+def measure(image: Image, settings: PixelSettings, where: str) -> PictureSize:
+    """From the file's header alone, without decoding."""
     with open_picture(image.content, where) as picture:
         width, height = picture.size
         if _orientation(picture) in _SIDEWAYS:
             width, height = height, width
-    factor = settings.patch * settings.merge
-    resized = _resized((height, width), image.limits, settings, f"{where}: {_named(image.content)}")
-    if shrink < 1:
-        resized = shrunk(resized, factor, shrink)
+    resized = _resized((height, width), image.limits, settings, name_of(image.content, "picture", where))
     grid = (1, resized[0] // settings.patch, resized[1] // settings.patch)
     return PictureSize((height, width), resized, grid, grid[1] * grid[2] // settings.merge**2)
 
@@ -96,7 +90,7 @@ def measure(image: Image, settings: PixelSettings, where: str, shrink: float = 1
 def load_patches(
     image: Image, size: PictureSize, settings: PixelSettings, where: str, cache: PictureCache | None = None
 ) -> np.ndarray:
-    """[patches, channels * patch * patch] uint8, in the order of Hugging Face's processor."""
+    """[patches, patch * patch * channels] uint8, the patches in the order of Hugging Face's processor."""
 
     def make() -> np.ndarray:
         return patchify(load_pixels(image, size, where), settings.patch, settings.merge)
@@ -107,29 +101,31 @@ def load_patches(
 
 
 def load_pixels(image: Image, size: PictureSize, where: str) -> np.ndarray:
-    """[3, height, width] uint8: upright, on white where it was transparent, and resized."""
+    """[height, width, 3] uint8: upright, on white where it was transparent, and resized."""
     with open_picture(image.content, where) as picture:
         # Asked before decoding, which may find more behind the pixels than `measure` saw in front of them.
         turn = _TURNS.get(_orientation(picture))
         rgb = _as_rgb(picture)
         decoded = F.pil_to_tensor(rgb if turn is None else rgb.transpose(turn))
     # In this layout, colours next to each other, torch resizes twice as fast as plane by plane.
-    return F.resize(decoded, list(size.resized), InterpolationMode.BICUBIC, antialias=True).numpy()
+    resized = F.resize(decoded, list(size.resized), InterpolationMode.BICUBIC, antialias=True)
+    return resized.permute(1, 2, 0).numpy()
 
 
 def patchify(pixels: np.ndarray, patch: int, merge: int) -> np.ndarray:
-    """[C, H, W] to [H/p * W/p, C*p*p]; the m×m patches that one token merges lie next to each other."""
-    channels, height, width = pixels.shape
+    """[H, W, C] to [H/p * W/p, p*p*C]; the m×m patches that one token merges lie next to each other."""
+    height, width, channels = pixels.shape
     p, m = patch, merge
-    blocks = pixels.reshape(channels, height // (p * m), m, p, width // (p * m), m, p)
-    return np.ascontiguousarray(blocks.transpose(1, 4, 2, 5, 0, 3, 6)).reshape(-1, channels * p * p)
+    # Each line of a patch is copied as one piece.
+    blocks = pixels.reshape(height // (p * m), m, p, width // (p * m), m, p * channels)
+    return np.ascontiguousarray(blocks.transpose(0, 3, 1, 4, 2, 5)).reshape(-1, p * p * channels)
 
 
 @contextmanager
 def open_picture(content: Content, where: str) -> Iterator[Pillow.Image]:
     """Its header is read, its pixels not yet; whatever the file is guilty of in the block is told as a UserError."""
-    name = f"{where}: {_named(content)}"
-    with _open_file(content, name) as file:
+    name = name_of(content, "picture", where)
+    with open_file(content, name) as file:
         try:
             picture = Pillow.open(file)
             # Pillow itself only warns until twice its limit.
@@ -150,41 +146,19 @@ def open_picture(content: Content, where: str) -> Iterator[Pillow.Image]:
             raise UserError(f"{name} does not decode: {error}. Replace it.") from None
 
 
-def _open_file(content: Content, name: str) -> BinaryIO:
-    if isinstance(content, bytes):
-        return io.BytesIO(content)
-    try:
-        facts = os.stat(content)
-        if stat.S_ISDIR(facts.st_mode):
-            raise UserError(f"{name} is a folder; give the path of one picture.")
-        if not stat.S_ISREG(facts.st_mode):
-            # Opening a pipe would wait for a writer forever.
-            raise UserError(f"{name} is not a regular file.")
-        if facts.st_size == 0:
-            raise UserError(f"{name} is empty, a file of 0 bytes. Replace it.")
-        return open(content, "rb")
-    except FileNotFoundError:
-        raise UserError(f"{name} does not exist.") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{name} cannot be read: {reason}.") from None
-
-
 def _resized(original: tuple[int, int], limits: Limits, settings: PixelSettings, name: str) -> tuple[int, int]:
     factor = settings.patch * settings.merge
-    height, width = limits.resized_height, limits.resized_width
-    if height is None and width is None:
+    asked = asked_size(limits, factor)
+    if asked is not None:
+        (height, width), is_or_becomes = asked, "is to be"
+        low, high = factor**2, sys.maxsize
+    else:
         (height, width), is_or_becomes = original, "is"
         low, high = limits.min_pixels or settings.min_pixels, limits.max_pixels or settings.max_pixels
-    elif height is None or width is None:
-        raise UserError(f"{name} has only one of resized_height and resized_width; give both or neither.")
-    else:
-        # A size asked for by name is taken, not brought within the model's limits.
-        height, width = (max(1, round(side / factor)) * factor for side in (height, width))
-        is_or_becomes = "is to be"
-        low, high = limits.min_pixels or factor**2, limits.max_pixels or sys.maxsize
-    if low > high:
-        raise UserError(f"{name} has min_pixels {low} above max_pixels {high}; a limit not in the row is the model's.")
+        if low > high:
+            raise UserError(
+                f"{name} has min_pixels {low} above max_pixels {high}; a limit not in the row is the model's."
+            )
     try:
         return smart_resize(height, width, factor, low, high)
     except ValueError:
@@ -194,15 +168,11 @@ def _resized(original: tuple[int, int], limits: Limits, settings: PixelSettings,
         ) from None
 
 
-def shrunk(resized: tuple[int, int], factor: int, shrink: float) -> tuple[int, int]:
-    """Whole tokens in about the same shape, at most `shrink` of their number, and at least one."""
-    height, width = (side // factor for side in resized)
-    most = shrink * height * width
-    shorter, longer = sorted((height, width))
-    shorter = max(1, math.floor(shorter * math.sqrt(shrink)))
-    # Where the shorter side stops at one token the longer has to give more.
-    longer = max(1, math.floor(min(longer * math.sqrt(shrink), most / shorter)))
-    return (shorter * factor, longer * factor) if height <= width else (longer * factor, shorter * factor)
+def asked_size(limits: Limits, factor: int) -> tuple[int, int] | None:
+    """A size asked for by name is taken, not brought within the model's limits."""
+    if limits.resized_height is None or limits.resized_width is None:
+        return None
+    return max(1, round(limits.resized_height / factor)) * factor, max(1, round(limits.resized_width / factor)) * factor
 
 
 def _orientation(picture: Pillow.Image) -> int:
@@ -226,12 +196,6 @@ def _as_rgb(picture: Pillow.Image) -> Pillow.Image:
         white = Pillow.new("RGBA", picture.size, (255, 255, 255, 255))
         return Pillow.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
     return picture.convert("RGB")
-
-
-def _named(content: Content) -> str:
-    if isinstance(content, bytes):
-        return f"the picture of {len(content)} bytes in the row"
-    return f"the picture {content if len(content) <= _LONGEST_NAME else content[:_LONGEST_NAME] + '…'}"
 
 
 def _unknown(file: BinaryIO) -> str:

@@ -4,16 +4,13 @@ Frame i is the i-th picture that a player shows, counted from 0, in whatever ord
 stores them. What its edit list cuts off is not shown, and not counted.
 """
 
-import io
 import math
 import os
-import stat
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import IO
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -24,6 +21,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from PIL import Image as Pillow
 
+from qwenvl_train.data.media.files import File, file_at, open_file
 from qwenvl_train.data.sample import Content
 from qwenvl_train.errors import UserError
 
@@ -32,8 +30,6 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _VP8_SHOWN = 0x10
 _SAME_RATE = 0.01
 _CUT_OFF = "is cut off or damaged. Replace it."
-_LONGEST_NAME = 300
-_NO_TIME = -(2**63)
 
 
 @dataclass(frozen=True)
@@ -45,22 +41,9 @@ class VideoFacts:
     """Height and width, upright."""
 
 
-def video_name(content: Content, where: str) -> str:
-    """How an error names it."""
-    if isinstance(content, bytes):
-        return f"{where}: the video of {len(content)} bytes in the row"
-    return f"{where}: the video {content if len(content) <= _LONGEST_NAME else content[:_LONGEST_NAME] + '…'}"
-
-
 def video_facts(content: Content, name: str) -> VideoFacts:
     """From the container, and one decoded frame: it alone tells how the video is turned."""
-    if isinstance(content, bytes):
-        return _facts(content, name)
-    try:
-        modified = os.stat(content).st_mtime_ns
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name} {_unreadable(error)}") from None
-    return _facts_of_file(content, name, modified)
+    return _facts(content, name) if isinstance(content, bytes) else _facts_of_file(file_at(content, name))
 
 
 def read_frames(content: Content, wanted: Sequence[int], name: str) -> Iterator[np.ndarray]:
@@ -68,8 +51,11 @@ def read_frames(content: Content, wanted: Sequence[int], name: str) -> Iterator[
     to_rgb = VideoReformatter()
     with _opened(content, name) as (container, stream):
         # Only these two kinds tell exactly where decoding can start; elsewhere frames are counted from the beginning.
-        read = _by_seeking if container.format.name in (_MP4, _MATROSKA) else _by_counting
-        found = read(container, stream, wanted)
+        packets = _packets_of(content, name) if container.format.name in (_MP4, _MATROSKA) else None
+        if packets is None or packets.times is None:
+            found = _by_counting(container, stream, wanted)
+        else:
+            found = _by_seeking(container, stream, packets.times, packets.keys, wanted)
         for index in wanted:
             frame = next(found, None)
             if frame is None or frame.is_corrupt:
@@ -79,10 +65,33 @@ def read_frames(content: Content, wanted: Sequence[int], name: str) -> Iterator[
             yield np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
+@dataclass(frozen=True)
+class _Packets:
+    """What reading a whole file tells, without decoding it."""
+
+    frames: int
+    rate: float
+    """0 where unknown."""
+    times: np.ndarray | None
+    """[frames] int64: when each is shown, in the stream's units; None where they do not tell frames apart."""
+    keys: np.ndarray
+    """When each frame is shown at which decoding can start."""
+
+
+# A file is looked at when a row is laid out and when it is rendered, and often by several rows.
+@lru_cache(maxsize=1024)
+def _facts_of_file(file: File) -> VideoFacts:
+    return _facts(file.path, file.name)
+
+
+# An hour of video takes a megabyte.
 @lru_cache(maxsize=64)
-def _facts_of_file(path: str, name: str, modified: int) -> VideoFacts:
-    """Kept, since a row that is downscaled to fit is measured many times."""
-    return _facts(path, name)
+def _packets_of_file(file: File) -> _Packets:
+    return _packets(file.path, file.name)
+
+
+def _packets_of(content: Content, name: str) -> _Packets:
+    return _packets(content, name) if isinstance(content, bytes) else _packets_of_file(file_at(content, name))
 
 
 def _facts(content: Content, name: str) -> VideoFacts:
@@ -94,9 +103,11 @@ def _facts(content: Content, name: str) -> VideoFacts:
                 "Make it smaller or leave the row out."
             )
         if container.format.name == _MP4 and stream.frames:
-            frames, rate, first = _from_index(container, stream, name)
+            frames, rate = _from_index(container, stream, name)
         else:
-            frames, rate, first = _by_demuxing(container, stream, name)
+            packets = _packets_of(content, name)
+            frames, rate = packets.frames, packets.rate
+        first = next(container.decode(stream), None)
         if first is None or not frames:
             raise UserError(f"{name} has no frame that decodes. Replace it.")
         if rate == 0:
@@ -105,41 +116,43 @@ def _facts(content: Content, name: str) -> VideoFacts:
         return VideoFacts(frames, rate, size[::-1] if _quarter_turns(first, name) % 2 else size)
 
 
-_Found = tuple[int, float, VideoFrame | None]
-"""Number of frames, rate (0 where unknown), and the first frame."""
-
-
-def _from_index(container: InputContainer, stream: VideoStream, name: str) -> _Found:
-    """An mp4 file begins or ends with a table of all its frames."""
+def _from_index(container: InputContainer, stream: VideoStream, name: str) -> tuple[int, float]:
+    """Number of frames and rate; an mp4 file begins or ends with a table of all its frames."""
     entries = list(stream.index_entries)
     if max((entry.pos + entry.size for entry in entries), default=0) > container.size:
         raise UserError(f"{name} {_CUT_OFF}")
     shown = sum(not entry.is_discard for entry in entries)
     seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0
-    return shown, _rate(stream, shown, seconds), next(container.decode(stream), None)
+    return shown, _rate(stream, shown, seconds)
 
 
-def _by_demuxing(container: InputContainer, stream: VideoStream, name: str) -> _Found:
-    first: VideoFrame | None = None
+def _packets(content: Content, name: str) -> _Packets:
     frames = 0
-    times: list[float] = []
+    times: list[int] = []
+    keys: list[int] = []
     order: list[int] = []
     cut_off = False
-    for packet in container.demux(stream):
-        # Only of the last packet it means that the file ends too early: joined broadcasts have such packets inside.
-        cut_off = packet.is_corrupt if packet.size else cut_off
-        if _is_shown(packet):
-            frames += 1
-            times += [] if packet.pts is None else [float(packet.pts * packet.time_base)]
-            order += [] if packet.dts is None else [packet.dts]
-        if first is None:
-            # The empty packet at the end brings out what the decoder holds back.
-            first = next(iter(packet.decode()), None)
-    if cut_off:
-        raise UserError(f"{name} {_CUT_OFF}")
-    # Where videos were joined the times start again, and do not tell how long it lasts.
-    seconds = max(times) - min(times) if times and order == sorted(order) else 0
-    return frames, _rate(stream, len(times) - 1, seconds), first
+    with _opened(content, name) as (container, stream):
+        for packet in container.demux(stream):
+            # Only of the last packet it means that the file ends too early: joined broadcasts have such packets inside.
+            cut_off = packet.is_corrupt if packet.size else cut_off
+            if packet.is_keyframe and packet.pts is not None:
+                keys.append(packet.pts)
+            if _is_shown(packet):
+                frames += 1
+                times += [] if packet.pts is None else [packet.pts]
+                order += [] if packet.dts is None else [packet.dts]
+        if cut_off:
+            raise UserError(f"{name} {_CUT_OFF}")
+        times.sort()
+        # Where videos were joined the times start again, and do not tell how long it lasts.
+        lasts = times[-1] - times[0] if times and order == sorted(order) else 0
+        return _Packets(
+            frames=frames,
+            rate=_rate(stream, len(times) - 1, float(lasts * (stream.time_base or 0))),
+            times=np.array(times) if keys and len(set(times)) == frames else None,
+            keys=np.array(sorted(keys)),
+        )
 
 
 def _rate(stream: VideoStream, frames: int, seconds: float) -> float:
@@ -157,27 +170,16 @@ def _by_counting(container: InputContainer, stream: VideoStream, wanted: Sequenc
         yield next((frame for number, frame in frames if number == index), None)
 
 
-def _by_seeking(container: InputContainer, stream: VideoStream, wanted: Sequence[int]) -> Iterator[VideoFrame | None]:
-    """Reads when every frame is shown, then decodes only from the key frame before each wanted one."""
-    times: list[int] = []
-    keys: list[int] = []
-    for packet in container.demux(stream):
-        if packet.is_keyframe and packet.pts is not None:
-            keys.append(packet.pts)
-        if _is_shown(packet):
-            times.append(_NO_TIME if packet.pts is None else packet.pts)
-    if len(set(times)) < len(times) or _NO_TIME in times or not keys:
-        container.seek(0)
-        yield from _by_counting(container, stream, wanted)
-        return
-    times.sort()
-    keys.sort()
+def _by_seeking(
+    container: InputContainer, stream: VideoStream, times: np.ndarray, keys: np.ndarray, wanted: Sequence[int]
+) -> Iterator[VideoFrame | None]:
+    """Decodes only from the key frame before each wanted one."""
     frames: Iterator[VideoFrame] = iter(())
     reached: float = -math.inf
-    chosen = {times[index] for index in wanted if index < len(times)}
+    chosen = {int(times[index]) for index in wanted if index < len(times)}
     for index in wanted:
-        time: float = times[index] if index < len(times) else math.inf
-        key = keys[max(0, bisect_right(keys, time) - 1)]
+        time: float = int(times[index]) if index < len(times) else math.inf
+        key = int(keys[max(0, int(np.searchsorted(keys, time, side="right")) - 1)])
         if key > reached:
             container.seek(key, stream=stream)
             frames = _decode(container, stream, chosen)
@@ -218,7 +220,7 @@ def _quarter_turns(frame: VideoFrame, name: str) -> int:
 @contextmanager
 def _opened(content: Content, name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Whatever the file is guilty of in the block is told as a UserError."""
-    with _open_file(content, name) as file:
+    with open_file(content, name) as file:
         if _is_cut_matroska(file):
             raise UserError(f"{name} {_CUT_OFF}")
         try:
@@ -239,28 +241,7 @@ def _opened(content: Content, name: str) -> Iterator[tuple[InputContainer, Video
             raise UserError(f"{name} changes what it holds on the way. Convert it to mp4 or replace it.") from None
 
 
-def _open_file(content: Content, name: str) -> IO[bytes]:
-    if isinstance(content, bytes):
-        return io.BytesIO(content)
-    try:
-        facts = os.stat(content)
-        if not stat.S_ISREG(facts.st_mode):
-            # Opening a pipe would wait for a writer forever.
-            raise UserError(f"{name} is not a regular file.")
-        if facts.st_size == 0:
-            raise UserError(f"{name} is empty, a file of 0 bytes. Replace it.")
-        return open(content, "rb", buffering=0)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{name} {_unreadable(error)}") from None
-
-
-def _unreadable(error: OSError | ValueError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "does not exist."
-    return f"cannot be read: {error.strerror if isinstance(error, OSError) else error}."
-
-
-def _is_cut_matroska(file: IO[bytes]) -> bool:
+def _is_cut_matroska(file: BinaryIO) -> bool:
     """Whether an mkv or webm file is shorter than it says; reading it, one finds only fewer frames."""
     start = file.read(64).ljust(128, b"\0")
     end = file.seek(0, os.SEEK_END)

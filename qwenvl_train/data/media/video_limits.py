@@ -3,7 +3,7 @@
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import smart_resize as resize_one_frame
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as resize_whole_clip
 
-from qwenvl_train.data.media.pictures import shrunk
+from qwenvl_train.data.media.pictures import asked_size
 from qwenvl_train.data.media.video_settings import ClipSettings
 from qwenvl_train.data.sample import Video
 from qwenvl_train.errors import UserError
@@ -12,19 +12,11 @@ _NO_LIMIT = 2**62
 
 
 def frame_size(
-    video: Video, original: tuple[int, int], frames: int, settings: ClipSettings, name: str, shrink: float
+    video: Video, original: tuple[int, int], frames: int, settings: ClipSettings, name: str
 ) -> tuple[int, int]:
     """Height and width. What the row sets goes before what the model sets."""
-    factor = settings.patch * settings.merge
-    height, width = video.limits.resized_height, video.limits.resized_width
-    if height is None or width is None:
-        resized = _within_limits(video, original, frames, settings, name)
-    elif video.sampling.total_pixels is None:
-        # A size asked for by name is taken, not brought within the model's limits.
-        resized = (max(1, round(height / factor)) * factor, max(1, round(width / factor)) * factor)
-    else:
-        raise UserError(f"{name} is given both a size and total_pixels; keep one of them.")
-    return shrunk(resized, factor, shrink) if shrink < 1 else resized
+    asked = asked_size(video.limits, settings.patch * settings.merge)
+    return _within_limits(video, original, frames, settings, name) if asked is None else asked
 
 
 def _within_limits(

@@ -36,8 +36,6 @@ def choose_frames(
         ) from None
     try:
         frames = vision_process.smart_nframes(options, count, rate)
-    except AssertionError:
-        raise UserError(f"{name} is given both fps and nframes; keep one of them.") from None
     except ValueError:
         raise UserError(
             f"{name} has {count} frames to choose from, and nframes is {options['nframes']}; "
@@ -60,8 +58,6 @@ def _check_frame_limits(options: dict, name: str) -> None:
 
 def _check_range(sampling: Sampling, seconds: float, name: str) -> None:
     start, end = sampling.video_start, sampling.video_end
-    if start is not None and end is not None and start >= end:
-        raise UserError(f"{name} has video_start {start:g}, not before video_end, {end:g}.")
     if start is not None and start >= seconds:
         raise UserError(f"{name} has video_start {start:g}, but is only {seconds:.1f} seconds long.")
     if end is not None and end > seconds + _ROUNDED_SECONDS:

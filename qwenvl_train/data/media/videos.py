@@ -12,12 +12,13 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from qwenvl_train.data.media.files import name_of
 from qwenvl_train.data.media.pictures import PictureSize, PixelSettings, load_pixels, measure, patchify
-from qwenvl_train.data.media.video_files import read_frames, video_facts, video_name
+from qwenvl_train.data.media.video_files import read_frames, video_facts
 from qwenvl_train.data.media.video_limits import frame_size
 from qwenvl_train.data.media.video_sampling import choose_frames
 from qwenvl_train.data.media.video_settings import ClipSettings
-from qwenvl_train.data.sample import Content, Image, Sampling, Video, given
+from qwenvl_train.data.sample import Content, Image, Sampling, Video
 from qwenvl_train.errors import UserError
 
 _UNTOLD_FPS = 2.0
@@ -51,14 +52,13 @@ class _Taken:
     sampled_fps: float
 
 
-def measure_clip(video: Video, settings: ClipSettings, where: str, shrink: float = 1.0) -> ClipSize:
-    """`shrink` is the share of its pixels that each frame may keep."""
+def measure_clip(video: Video, settings: ClipSettings, where: str) -> ClipSize:
     name = _named(video, where)
     if isinstance(video.content, tuple):
         taken = _take_list(video.content, video.sampling, settings, name, where)
     else:
         taken = _take_from_file(video.content, video.sampling, settings, name)
-    resized = frame_size(video, taken.original, len(taken.frames), settings, name, shrink)
+    resized = frame_size(video, taken.original, len(taken.frames), settings, name)
     together = settings.frames_per_patch
     grid = (len(taken.frames) // together, resized[0] // settings.patch, resized[1] // settings.patch)
     seconds = [frame / taken.file_fps for frame in taken.frames]
@@ -78,7 +78,7 @@ def measure_clip(video: Video, settings: ClipSettings, where: str, shrink: float
 
 
 def load_clip(video: Video, size: ClipSize, settings: ClipSettings, where: str) -> np.ndarray:
-    """[frames * patches of one frame, channels * patch * patch] uint8; each frame is cut as a picture is."""
+    """[frames * patches of one frame, patch * patch * channels] uint8; each frame is cut as a picture is."""
     numbers = list(dict.fromkeys(size.frames))
     frames = (patchify(pixels, settings.patch, settings.merge) for pixels in _load_frames(video, size, numbers, where))
     first = next(frames)
@@ -101,9 +101,6 @@ def _take_from_file(content: Content, sampling: Sampling, settings: ClipSettings
 def _take_list(
     contents: tuple[Content, ...], sampling: Sampling, settings: ClipSettings, name: str, where: str
 ) -> _Taken:
-    for option in given(sampling):
-        if option not in ("fps", "total_pixels"):
-            raise UserError(f"{name} is given {option}, which has no effect on a list: all its frames are taken.")
     if len(contents) < settings.frames_per_patch:
         raise UserError(f"{name} has too few, a clip needs 2 or more; give one frame as a picture.")
     if sampling.fps is None and settings.timed:
@@ -123,7 +120,7 @@ def _take_list(
 
 
 def _load_frames(video: Video, size: ClipSize, numbers: list[int], where: str) -> Iterator[np.ndarray]:
-    """[3, height, width] uint8, upright and resized."""
+    """[height, width, 3] uint8, upright and resized."""
     if isinstance(video.content, tuple):
         picture = PictureSize(size.original, size.resized, (1, *size.grid[1:]), size.tokens // size.grid[0])
         for number in numbers:
@@ -138,10 +135,11 @@ def _load_frames(video: Video, size: ClipSize, numbers: list[int], where: str) -
             )
         # Colours next to each other, as decoded: torch resizes this layout faster than plane by plane.
         pixels = torch.from_numpy(frame).permute(2, 0, 1)
-        yield F.resize(pixels, list(size.resized), InterpolationMode.BICUBIC, antialias=True).numpy()
+        resized = F.resize(pixels, list(size.resized), InterpolationMode.BICUBIC, antialias=True)
+        yield resized.permute(1, 2, 0).numpy()
 
 
 def _named(video: Video, where: str) -> str:
     if isinstance(video.content, tuple):
         return f"{where}: the clip of {len(video.content)} frames"
-    return video_name(video.content, where)
+    return name_of(video.content, "video", where)

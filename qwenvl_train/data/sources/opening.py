@@ -22,7 +22,8 @@ _FILE_ENDINGS = (*READ, *PACKED, ".csv", ".tsv", ".txt", ".arrow", ".tar")
 
 
 def open_sources(config: SourceConfig, key: str, cache: Path) -> list[Source]:
-    """`key` is the setting that names the entry, for errors; parquet files are converted into the cache."""
+    """`key` is the setting that names the entry, for errors. In the cache lie parquet files as arrow, and of large text
+    files where their rows are."""
     with _naming(config, key):
         sources = _open(config, cache)
     for source in sources:
@@ -31,7 +32,7 @@ def open_sources(config: SourceConfig, key: str, cache: Path) -> list[Source]:
     return sources
 
 
-def open_flows(config: SourceConfig, key: str) -> list[Flow]:
+def open_flows(config: SourceConfig, key: str, cache: Path) -> list[Flow]:
     """The same to be read from front to back; of a hub id, one commit is settled on."""
     with _naming(config, key):
         match _find(config):
@@ -42,7 +43,7 @@ def open_flows(config: SourceConfig, key: str) -> list[Flow]:
             case "hub id":
                 return [Hub(at_commit(config))]
             case files:
-                return [_flow(file) for file in files]
+                return [_flow(file, cache) for file in files]
 
 
 @contextmanager
@@ -100,19 +101,19 @@ def _settled(files: list[Path], config: SourceConfig) -> list[Path]:
 def _open_file(path: Path, cache: Path) -> Source:
     match _ending(path):
         case ".jsonl":
-            return index_lines(path)
+            return index_lines(path, cache)
         case ".json":
-            return index_list(path)
+            return index_list(path, cache)
         case ".parquet":
             return open_parquet(path, cache)
 
 
-def _flow(path: Path) -> Flow:
+def _flow(path: Path, cache: Path) -> Flow:
     match _ending(path):
         case ".jsonl":
             return Lines(path)
         case ".json":
-            return Indexed(str(path), partial(index_list, path), path)
+            return Indexed(str(path), partial(index_list, path, cache), path)
         case ".parquet":
             return Parquet(path)
 

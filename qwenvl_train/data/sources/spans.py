@@ -17,8 +17,8 @@ _NEWLINE, _QUOTE, _COMMA, _OPEN, _CLOSE = b'\n",{}'
 _SHAPE = ord("[") ^ ord("{")
 
 
-def line_spans(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Start, size and number of each line with more than white space in it."""
+def line_spans(path: Path) -> np.ndarray:
+    """[3, rows]: start, size and number of each line with more than white space in it."""
     with path.open("rb") as file:
         starts, firsts, end = _line_starts(file)
         sizes = np.diff(starts, append=end)
@@ -27,7 +27,7 @@ def line_spans(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             file.seek(starts[place])
             blank[place] = file.read(sizes[place]).isspace()
     rows = np.flatnonzero(~blank)
-    return starts[rows], sizes[rows], rows + 1
+    return np.stack([starts[rows], sizes[rows], rows + 1])
 
 
 def _line_starts(file: BinaryIO) -> tuple[np.ndarray, np.ndarray, int]:
@@ -50,8 +50,8 @@ def _line_starts(file: BinaryIO) -> tuple[np.ndarray, np.ndarray, int]:
     return np.concatenate(starts), np.concatenate(firsts), offset
 
 
-def list_spans(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Start and size of each element of the one list in the file.
+def list_spans(path: Path) -> np.ndarray:
+    """[3, rows]: start, size and number of each element of the one list in the file.
 
     The elements lie between the list's own commas. Where each of them is valid JSON the whole file is, so a broken
     one is found when it is parsed.
@@ -60,7 +60,7 @@ def list_spans(path: Path) -> tuple[np.ndarray, np.ndarray]:
         head = file.read(_CHUNK)
         content = head.removeprefix(_BOM).lstrip(_BLANK)
         if not content:
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+            return np.empty((3, 0), dtype=np.int64)
         if not content.startswith(b"["):
             raise UserError(
                 f"{path} is not a list of rows, as .json files are; where each line is a row, name it .jsonl."
@@ -73,8 +73,8 @@ def list_spans(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if len(starts) == 1 and sizes[0] <= LARGEST_ROW:
             file.seek(starts[0])
             if not file.read(sizes[0]).strip():
-                return starts[:0], sizes[:0]
-    return starts, sizes
+                starts, sizes = starts[:0], sizes[:0]
+    return np.stack([starts, sizes, np.arange(1, len(starts) + 1)])
 
 
 def _borders(file: BinaryIO, start: int) -> np.ndarray | None:

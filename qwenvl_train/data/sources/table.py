@@ -52,7 +52,7 @@ class TableRows:
             if table.nbytes > LARGEST_ROW:
                 raise too_large(where, table.nbytes)
             return _value(table.to_pylist()[0], self.dataset.features) or {}
-        except (OSError, ValueError, pyarrow.ArrowException) as error:
+        except (OSError, ValueError, RecursionError, pyarrow.ArrowException) as error:
             raise UserError(f"{where} cannot be read: {error}.") from None
 
 

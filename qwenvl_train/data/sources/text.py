@@ -1,6 +1,7 @@
 """The rows of a .jsonl or .json file as byte ranges, so that a row takes memory only while it is read."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qwenvl_train.data.sources.source import LARGEST_ROW, stamp, too_large, unreadable
+from qwenvl_train.data.sources.span_files import kept_spans
 from qwenvl_train.data.sources.spans import line_spans, list_spans
 from qwenvl_train.errors import UserError
 
@@ -57,17 +59,20 @@ class TextRows:
             raise
 
 
-def index_lines(path: Path) -> TextRows:
+def index_lines(path: Path, cache: Path) -> TextRows:
     """Lines of white space only are no rows."""
-    mark = stamp(path)
-    return TextRows(path, *line_spans(path), mark)
+    return _index(path, cache, line_spans)
 
 
-def index_list(path: Path) -> TextRows:
+def index_list(path: Path, cache: Path) -> TextRows:
     """A .json file is one list of rows."""
+    return _index(path, cache, list_spans)
+
+
+def _index(path: Path, cache: Path, find: Callable[[Path], np.ndarray]) -> TextRows:
     mark = stamp(path)
-    starts, sizes = list_spans(path)
-    return TextRows(path, starts, sizes, np.arange(1, len(starts) + 1), mark)
+    starts, sizes, lines = kept_spans(path, mark, cache, find)
+    return TextRows(path, starts, sizes, lines, mark)
 
 
 def _parse(raw: bytes, where: str) -> Any:

@@ -40,7 +40,7 @@ def open_entries(data: DataConfig, cache: Path, revisions: tuple[str | None, ...
     for number, config in enumerate(data.train):
         if revisions is not None:
             config = config.model_copy(update={"revision": revisions[number]})
-        flows = open_flows(config, "data.train")
+        flows = open_flows(config, "data.train", cache)
         settled = flows[0].config if isinstance(flows[0], Hub) else config
         locators = (make_locator(flow.folder, config, "data.train", data.allow_remote, cache) for flow in flows)
         files = tuple(zip(flows, locators, strict=True))
@@ -66,6 +66,15 @@ class Progress:
     """Of that file, once a row has told."""
     place: Place | None = None
     """In that file; None is its beginning."""
+
+    @property
+    def whole(self) -> bool:
+        """Each of its rows was read."""
+        return self.ended or self.passes > 0
+
+
+class NothingUsable(UserError):
+    pass
 
 
 class Draw:
@@ -149,9 +158,9 @@ class _Reader:
             format = self.progress.format if file == self.progress.file else None
             self.progress = replace(self.progress, file=file, format=format, place=row.after)
             return Drawn(self, *self._entry.files[file], row)
+        self.progress = replace(self.progress, ended=True)
         if self.progress.drawn_in_pass == 0:
             raise self._useless()
-        self.progress = replace(self.progress, ended=True)
         return None
 
     def format(self, raw: object, where: str) -> str:
@@ -180,7 +189,7 @@ class _Reader:
     def _useless(self) -> UserError:
         if self.progress.place is None:
             return UserError(f"{self._entry.name} has no rows.")
-        return UserError(
+        return NothingUsable(
             f"{self._entry.name}: none of its rows can be used; data.on_error=raise and data.too_long=error tell what "
             "is wrong with the first."
         )

@@ -3,9 +3,11 @@
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
@@ -16,6 +18,15 @@ from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.streaming.windows import Measured, Planner, State, Window
 
 _COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class First:
+    """What is told of the first window; its samples are let go as they are trained on."""
+
+    tokens: np.ndarray
+    """[samples]"""
+    problems: tuple[Problem, ...]
 
 
 class Stream:
@@ -31,18 +42,16 @@ class Stream:
         self._seen = array("q")
         if start.unit % self._group == 0:
             self._seen.extend((start.samples, start.tokens, start.supervised, start.passes))
-        self.first = planner.window(start)
-        self._formats = planner.formats()
+        window = planner.window(start)
+        self.first = First(window.tokens, window.problems)
+        self._described = planner.describe()
         # What is open now cannot be read on by the process that plans ahead.
         planner.close()
-        self._take(self.first)
+        self._take(window)
 
     def describe(self) -> list[str]:
         """For each entry its files, and their format with the reason."""
-        return [
-            f"{entry.config.path}: streamed{_files(len(entry.files))}, {', '.join(told)}"
-            for entry, told in zip(self._planner.entries, self._formats, strict=True)
-        ]
+        return self._described
 
     def seen(self, rows: int) -> Seen:
         """What the first `rows` rows of the run hold, which are whole micro-steps that were handed out."""
@@ -132,15 +141,8 @@ class _Rendering(Dataset):
         self._renderer, self._skip = renderer, skip
 
     def __getitem__(self, row: tuple[Measured, ...]) -> dict[str, Row]:
-        parts = [
-            ((one.sample.source, one.sample.line), partial(render_as_measured, one.sample, one.tokens, self._renderer))
-            for one in row
-        ]
+        parts = [(one.place, partial(render_as_measured, one.sample, one.tokens, self._renderer)) for one in row]
         return {"row": make_row(parts, self._renderer, self._skip)}
-
-
-def _files(count: int) -> str:
-    return f" from {count:,} files" if count > 1 else ""
 
 
 def _as_it_is(window: Window) -> Window:

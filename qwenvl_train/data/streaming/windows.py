@@ -4,6 +4,7 @@ A window is a pure function of the state that it begins with, so every process c
 and a resumed run needs no more than the beginning of the window that it was in.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,8 +66,33 @@ class State:
 
 @dataclass(frozen=True)
 class Measured:
+    """A row that can be trained on."""
+
     sample: Sample
-    tokens: int
+    columns: tuple[int, ...]
+    """Its COLUMNS."""
+
+    @property
+    def tokens(self) -> int:
+        return self.columns[0]
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Source and line."""
+        return self.sample.source, self.sample.line
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A row that cannot."""
+
+    problem: Problem
+    sample: Sample | None
+    """None where no sample could be made of it."""
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.problem.source, self.problem.line
 
 
 @dataclass(frozen=True)
@@ -97,70 +123,55 @@ class Planner:
         self._next: State | None = None
 
     def window(self, start: State) -> Window:
-        if self._draw is None or self._next != start:
-            self.close()
-            self._draw = Draw(self.entries, start.entries)
-        samples, table, problems = self._measured(self._draw, start.window)
-        columns = dict(zip(COLUMNS, table, strict=True))
-        plan = self._plan(columns, start)
+        read = list(self.rows(start))
+        measured = [row for row in read if isinstance(row, Measured)]
+        problems = tuple(row.problem for row in read if isinstance(row, Unusable))
+        columns = columns_of(measured)
+        plan = self.plan(columns, start)
         sizes = np.diff(plan.borders)
         totals = np.cumsum([sizes, plan.sums(columns["tokens"]), plan.sums(columns["supervised"])], axis=1)
         totals = totals + np.array([[start.samples], [start.tokens], [start.supervised]])
         seen = totals[:, -1].tolist() if len(plan) else [start.samples, start.tokens, start.supervised]
-        self._next = State(start.window + 1, start.unit + len(plan), seen[0], seen[1], seen[2], self._draw.progress)
+        self._next = State(start.window + 1, start.unit + len(plan), seen[0], seen[1], seen[2], self._progress)
         units = {
             start.unit + unit: tuple(
-                Measured(samples[place], int(columns["tokens"][place]))
-                for place in plan.samples[plan.borders[unit] : plan.borders[unit + 1]]
+                measured[place] for place in plan.samples[plan.borders[unit] : plan.borders[unit + 1]]
             )
             for unit in range(len(plan))
             if (start.unit + unit) // self.batch_size % self.world == self.rank
         }
         return Window(start, self._next, units, self._seen(totals, start, self._next), problems, columns["tokens"])
 
-    def formats(self) -> list[list[str]]:
-        """What has told of the formats of each entry's files since reading began."""
-        assert self._draw is not None
-        return self._draw.formats()
-
-    def close(self) -> None:
-        """Ends all reading, so that another process may go on with it."""
-        if self._draw is not None:
-            self._draw.close()
-            self._draw = None
-
-    def _measured(self, draw: Draw, window: int) -> tuple[list[Sample], np.ndarray, tuple[Problem, ...]]:
-        """The next samples with their COLUMNS, and the rows between them that cannot be used. Ends early at the end of
-        a pass, and where more rows are skipped than any run allows."""
-        least = _SAMPLES >> max(0, _SMALL - window)
-        samples: list[Sample] = []
-        table: list[tuple[int, ...]] = []
-        problems: list[Problem] = []
-        tokens = held = 0
-        while (len(samples) < least or self._leaves_room(tokens)) and held < _BYTES:
-            if len(problems) > self._data.max_skipped or (drawn := draw.next()) is None:
-                break
+    def rows(self, start: State) -> Iterator[Measured | Unusable]:
+        """Those of the window that begins with `start`, as they are read. Ends early at the end of a pass, and where
+        more rows are skipped than any run allows; raises a UserError for a row with a problem that is not tolerated."""
+        if self._draw is None or self._next != start:
+            self.close()
+            self._draw = Draw(self.entries, start.entries)
+        least = _SAMPLES >> max(0, _SMALL - start.window)
+        samples = skipped = tokens = held = 0
+        while (samples < least or self._leaves_room(tokens)) and held < _BYTES:
+            if skipped > self._data.max_skipped or (drawn := self._draw.next()) is None:
+                return
+            sample = None
             try:
                 sample = drawn.sample()
-                columns = measure_sample(sample, self.renderer)
+                row = Measured(sample, measure_sample(sample, self.renderer))
             except UserError as error:
-                problems.append(problem_of(drawn.place, error))
-                if problems[-1].kind not in self._tolerated:
+                problem = problem_of(drawn.place, error)
+                if problem.kind not in self._tolerated:
                     raise
+                skipped += 1
+                yield Unusable(problem, sample)
                 continue
             drawn.count()
-            samples.append(sample)
-            table.append(columns)
-            tokens += columns[0]
+            samples += 1
+            tokens += row.tokens
             held += _held(sample)
-        return samples, np.array(table, dtype=np.int64).reshape(-1, len(COLUMNS)).T, tuple(problems)
+            yield row
 
-    def _leaves_room(self, tokens: int) -> bool:
-        """Whether the last pack would be a waste that counts."""
-        room = self._capacity
-        return room is not None and tokens < _FEW_PACKS * room and -tokens % room > _TO_FILL * room
-
-    def _plan(self, columns: dict[str, np.ndarray], start: State) -> Plan:
+    def plan(self, columns: dict[str, np.ndarray], start: State) -> Plan:
+        """Cuts the samples of the window that begins with `start` into units; `columns` are [samples] each."""
         tokens = columns["tokens"]
         order = np.random.default_rng((self._seed, start.window, _SHUFFLE)).permutation(len(tokens))
         plan = Plan(order, np.arange(len(order) + 1))
@@ -173,11 +184,49 @@ class Planner:
         costs = plan.sums(tokens), plan.sums(columns["patches"])
         return plan.reordered(balanced(*costs, self.world, self.batch_size, start.unit, rng))
 
+    def describe(self) -> list[str]:
+        """For each entry its files, and the format of those that were read from, with the reason."""
+        assert self._draw is not None
+        return [
+            f"{entry.config.path}: streamed{_files(len(entry.files))}, " + (", ".join(told) or "format not known yet")
+            for entry, told in zip(self.entries, self._draw.formats(), strict=True)
+        ]
+
+    def whole(self) -> bool:
+        """Whether nothing is left that was not read."""
+        return all(entry.whole for entry in self._progress)
+
+    def close(self) -> None:
+        """Ends all reading, so that another process may go on with it."""
+        if self._draw is not None:
+            self._draw.close()
+            self._draw = None
+
+    @property
+    def _progress(self) -> tuple[Progress, ...]:
+        assert self._draw is not None
+        return self._draw.progress
+
+    def _leaves_room(self, tokens: int) -> bool:
+        """Whether the last pack would be a waste that counts."""
+        room = self._capacity
+        return room is not None and tokens < _FEW_PACKS * room and -tokens % room > _TO_FILL * room
+
     def _seen(self, totals: np.ndarray, start: State, after: State) -> np.ndarray:
         group = self.world * self.batch_size
         ends = np.arange(-start.unit % group or group, totals.shape[1] + 1, group)
         passes = np.where(ends < totals.shape[1], start.passes, after.passes)
         return np.concatenate([totals[:, ends - 1], passes[None]]).T
+
+
+def columns_of(rows: Iterable[Measured]) -> dict[str, np.ndarray]:
+    """[rows] each"""
+    table = np.array([row.columns for row in rows], dtype=np.int64).reshape(-1, len(COLUMNS))
+    return dict(zip(COLUMNS, table.T, strict=True))
+
+
+def _files(count: int) -> str:
+    return f" from {count:,} files" if count > 1 else ""
 
 
 def _held(sample: Sample) -> int:

@@ -801,7 +801,14 @@ REFUSED: dict[str, tuple[object, str]] = {
     "end before start": (clip(video_start=3, video_end=3), "video_start is 3.0, not before video_end, 3.0"),
     "no frames": (clip([]), "the clip is a list of frames, and empty"),
     "frame of wrong type": (clip(["1.png", 2]), "2 is no file"),
-    "choice among frames": (clip(["1.png"], nframes=2), "nframes has no effect on a list of frames"),
+    "size of a frame and of all": (
+        clip(resized_height=56, resized_width=56, total_pixels=9),
+        "total_pixels and resized_height exclude",
+    ),
+    **{
+        f"{option} among frames": (clip(["1.png"], **{option: 2}), f"{option} has no effect on a list of frames")
+        for option in ("nframes", "min_frames", "max_frames", "video_start", "video_end")
+    },
     "two rates": (clip(["1.png"], fps=2, sample_fps=2), "fps and sample_fps exclude each other"),
     "rate of frames for a file": (clip(sample_fps=2), "the clip has the unknown key 'sample_fps'"),
     # tools
@@ -962,7 +969,7 @@ def test_a_row_with_anything_in_it_is_read_or_refused_in_words(case):
 FORCED = {
     "rows of another format": ("llava", chat("Hi"), "has no 'conversations', which the format llava needs"),
     "a dropped answer": ("messages", chat("Hi", rejected_response="No"), "has 'rejected_response', which the format"),
-    "a dropped pair": ("prompt_completion", pair(completion="x"), "set format: preference"),
+    "a dropped pair": ("prompt_completion", pair(completion="x"), "as preference rows have"),
     "one answer only": ("preference", {"prompt": "Hi", "chosen": "a"}, "'rejected' is None; give text"),
     "half a row": (
         "query_response",

@@ -164,6 +164,29 @@ def test_a_changed_file_is_measured_anew(tmp_path):
     assert video_facts(str(path), "clip").frames == 12
 
 
+@pytest.mark.parametrize("name", ["h264.mkv", "h264.mp4", "h264.avi"])
+def test_a_file_is_read_through_once_for_all_rows(name, files, tmp_path, monkeypatch):
+    path = tmp_path / name
+    path.write_bytes(files[name].read_bytes())
+    read_through = []
+    packets = video_files._packets
+    monkeypatch.setattr(video_files, "_packets", lambda *which: read_through.append(which) or packets(*which))
+    for row in ("row 1", "row 2"):
+        assert video_facts(str(path), row).frames == 60
+        assert [number_of(frame) for frame in read_frames(str(path), [7, 40], row)] == [7, 40]
+    assert len(read_through) == 1
+    write_video(path, 12)
+    assert [number_of(frame) for frame in read_frames(str(path), [11], "row 3")] == [11]
+
+
+def test_each_row_is_named_where_a_file_is_broken(tmp_path):
+    path = tmp_path / "clip.mkv"
+    path.write_bytes(b"no video")
+    for row in ("row 1", "row 2"):
+        with pytest.raises(UserError, match=f"^{row} does not decode"):
+            video_facts(str(path), row)
+
+
 def test_a_name_with_a_colon_is_a_file_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_video(Path("clip.mp4"), 4).rename("12:30.mp4")
@@ -191,7 +214,7 @@ def damaged(path: Path) -> bytes:
 
 BROKEN = {
     "missing": (lambda files, folder: str(folder / "no.mp4"), "clip does not exist"),
-    "folder": (lambda files, folder: str(folder), "clip is not a regular file"),
+    "folder": (lambda files, folder: str(folder), "clip is a folder; give the path of a file"),
     "no name": (lambda files, folder: "a\0b", "clip cannot be read"),
     "zero bytes": (lambda files, folder: str(empty(folder)), "clip is empty, a file of 0 bytes"),
     "no bytes": (lambda files, folder: b"", "clip does not decode"),

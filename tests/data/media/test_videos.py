@@ -56,8 +56,8 @@ def assert_equal(model_type: str, planes: np.ndarray, size: ClipSize, expected: 
     assert size.tokens == (ids == expected["tokenizer"].convert_tokens_to_ids("<|video_pad|>")).sum()
     # Planes of frames 2t and 2t+1 side by side, as the published patches hold them, normalised in float32.
     steps, patches = size.grid[0], size.grid[1] * size.grid[2]
-    shape = (steps, processor.temporal_patch_size, patches, 3, processor.patch_size**2)
-    values = planes.reshape(shape).transpose(0, 2, 3, 1, 4).astype(np.float32)
+    shape = (steps, processor.temporal_patch_size, patches, processor.patch_size**2, 3)
+    values = planes.reshape(shape).transpose(0, 2, 4, 1, 3).astype(np.float32)
     mean, std = (
         np.array(numbers, dtype=np.float32)[:, None, None] * np.float32(255)
         for numbers in (processor.image_mean, processor.image_std)
@@ -165,17 +165,6 @@ def test_only_qwen2_needs_no_rate_of_a_list(model_type, tmp_path):
         measure_clip(video, settings, WHERE)
 
 
-def test_shrinking_keeps_frames_and_times(model_type, clip):
-    settings = settings_of(model_type)
-    whole = measure_clip(Video(str(clip)), settings, WHERE)
-    half = measure_clip(Video(str(clip)), settings, WHERE, shrink=0.5)
-    least = measure_clip(Video(str(clip)), settings, WHERE, shrink=1e-6)
-    assert (half.frames, half.timestamps) == (whole.frames, whole.timestamps)
-    assert 0 < half.tokens <= whole.tokens / 2
-    assert least.tokens == least.grid[0]
-    assert len(load_clip(Video(str(clip)), least, settings, WHERE)) == 4 * len(least.frames)
-
-
 def test_the_row_goes_before_the_model(model_type, clip):
     settings = settings_of(model_type, max_pixels=6000)
     sizes = [
@@ -221,13 +210,6 @@ MISTAKES = {
     "mixed sizes": (mixed_sizes, "mixes sizes: frame 0 is 150×110 pixels, frame 2 is 40×30"),
     "broken picture": (broken_picture, r"the picture .*1\.png is not a picture"),
     "long and thin": (long_and_thin, "is 4040×20 pixels; one side may be at most 200 times the other"),
-    **{
-        option: (
-            lambda folder, option=option: Video(save_frames(folder, 4), sampling=Sampling(fps=1.0, **{option: 2})),
-            f"the clip of 4 frames is given {option}, which has no effect on a list",
-        )
-        for option in ("nframes", "min_frames", "max_frames", "video_start", "video_end")
-    },
 }
 
 

@@ -1,6 +1,7 @@
 """Streams: nothing lost or doubled, the same on every process, and the same again from any row on."""
 
 import json
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -285,13 +286,25 @@ def test_a_window_is_the_same_whenever_it_is_asked_for():
     assert planner.window(second.start).units == second.units != first.units
 
 
+def test_samples_are_let_go_as_they_are_trained_on():
+    module._SAMPLES = 4
+    source = Listed("a.jsonl", [raw(str(row), row + 1) for row in range(8)])
+    planner = Planner((entry(source),), Counting(), NONE, config_of(), 0, 1)
+    stream = Stream(planner, State.beginning(planner.entries), 0)
+    rows = iter(stream.loader(8, False, 0, pin_memory=False, report=lambda found: None).sampler)
+    held = [weakref.ref(one.sample) for _ in range(3) for one in next(rows)]
+    assert [sample() for sample in held] == [None, None, None]
+    assert sorted(stream.first.tokens) == [1, 2, 3, 4]
+
+
 def test_windows_grow_so_that_the_first_batch_comes_soon(monkeypatch):
     monkeypatch.undo()
     source = Listed("a.jsonl", [raw(str(index), 1) for index in range(20_000)])
     planner = Planner((entry(source),), Counting(), NONE, config_of(), 0, 1)
     stream = Stream(planner, State.beginning(planner.entries), 0)
     assert max(source.read) < 600
-    sizes, state = [], stream.first.start
+    assert len(stream.first.tokens) == 512
+    sizes, state = [], State.beginning(planner.entries)
     for _ in range(6):
         window = planner.window(state)
         state = window.after

@@ -1,0 +1,97 @@
+"""The rows that a streamed run reads first, to be looked at before it; what comes after them is not read."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.lengths import COLUMNS, Lengths
+from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.sample import Sample
+from qwenvl_train.data.streaming.draw import NothingUsable, open_entries
+from qwenvl_train.data.streaming.windows import Measured, Planner, State, Unusable, columns_of
+from qwenvl_train.errors import UserError
+
+
+@dataclass(frozen=True)
+class Head:
+    """The rows of the first window by number, in the order of reading; each once, though with weights a short entry
+    comes again."""
+
+    rows: tuple[Measured | Unusable, ...]
+    whole: bool
+    """There are no others."""
+    units: np.ndarray
+    """The tokens of each unit that the window is cut into."""
+    sources: list[str]
+    """The names of all files, also of those that were not read from."""
+    described: list[str]
+    """The entries, for people."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        row = self.rows[index]
+        if row.sample is None:
+            raise UserError(row.problem.reason)
+        return row.sample
+
+    def place(self, index: int) -> tuple[str, int]:
+        """Source and line."""
+        return self.rows[index].place
+
+    def names(self) -> list[str]:
+        return self.sources
+
+    def files(self) -> Iterator[tuple[str, list[int]]]:
+        """Each source with the numbers of its rows."""
+        found: dict[str, list[int]] = {name: [] for name in self.sources}
+        for index, row in enumerate(self.rows):
+            found[row.place[0]].append(index)
+        return ((name, found[name]) for name in self.sources)
+
+    def describe(self) -> list[str]:
+        return self.described if self.whole else [*self.described, self.extent]
+
+    @property
+    def extent(self) -> str:
+        if self.whole:
+            return "the whole source"
+        rows = "row" if len(self) == 1 else f"{len(self):,} rows"
+        return f"the first {rows}; the rest is not read"
+
+    def lengths(self) -> Lengths:
+        table = np.zeros((len(COLUMNS), len(self)), dtype=np.int64)
+        for index, row in enumerate(self.rows):
+            if isinstance(row, Measured):
+                table[:, index] = row.columns
+        return Lengths.of(table, (row.problem for row in self.rows if isinstance(row, Unusable)))
+
+
+def read_head(config: RunConfig, renderer: Renderer, cache: Path, tolerated: frozenset[str]) -> Head:
+    """Raises a UserError for a row with a problem that is not tolerated."""
+    entries = open_entries(config.data, cache)
+    planner = Planner(entries, renderer, tolerated, config, rank=0, world=1)
+    start = State.beginning(entries)
+    each: dict[tuple[str, int], Measured | Unusable] = {}
+    measured = []
+    # Of an entry that is of no use, each row says why.
+    with suppress(NothingUsable):
+        for row in planner.rows(start):
+            each.setdefault(row.place, row)
+            if isinstance(row, Measured):
+                measured.append(row)
+    columns = columns_of(measured)
+    head = Head(
+        rows=tuple(each.values()),
+        whole=planner.whole(),
+        units=planner.plan(columns, start).sums(columns["tokens"]),
+        sources=[flow.name for entry in entries for flow, _ in entry.files],
+        described=planner.describe(),
+    )
+    planner.close()
+    return head

@@ -1,0 +1,26 @@
+"""The bar of long work: on a terminal with the time left, in a log file nothing."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from qwenvl_train.reporting import bar
+from qwenvl_train.reporting.bar import counting
+
+
+@pytest.mark.parametrize(("terminal", "shown"), [(True, True), (False, True), (True, False)])
+def test_a_bar_tells_what_is_done_and_the_time_left(terminal, shown, monkeypatch):
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=terminal, width=100)
+    monkeypatch.setattr(bar, "console_on", lambda stream: console)
+    with counting("checking data.train", 1000, shown) as progress:
+        progress(10)
+        progress(250)
+    text = written.getvalue()
+    if terminal and shown:
+        assert "checking data.train" in text
+        assert " left" in text
+        assert "250/1000" in text
+    else:
+        assert not text

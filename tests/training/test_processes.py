@@ -1,0 +1,62 @@
+"""What one process tells the others: they wait for as long as it lives, and no longer."""
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from threading import Thread
+from time import monotonic, sleep
+from types import SimpleNamespace
+
+import pytest
+from torch.distributed import HashStore
+
+from qwenvl_train.training import processes
+from qwenvl_train.training.processes import agree
+
+MAIN, OTHER = (SimpleNamespace(num_processes=2, is_main_process=main) for main in (True, False))
+
+
+@pytest.fixture
+def store(monkeypatch) -> HashStore:
+    """Threads stand for processes."""
+    store = HashStore()
+    monkeypatch.setattr(processes, "_store", lambda: store)
+    monkeypatch.setattr(processes, "_agreed", repeat(0))
+    monkeypatch.setattr(processes, "_BEAT", 0.05)
+    monkeypatch.setattr(processes, "_SILENCE", 0.5)
+    return store
+
+
+def test_a_process_alone_asks_nobody():
+    assert agree(SimpleNamespace(num_processes=1), "mine") == "mine"
+
+
+def test_the_others_wait_for_as_long_as_the_first_lives(store):
+    Thread(target=processes._beat, args=(store,), daemon=True).start()
+    with ThreadPoolExecutor() as pool:
+        told = pool.submit(agree, OTHER, "")
+        sleep(3 * processes._SILENCE)
+        assert not told.done()
+        assert agree(MAIN, "its own, with an é") == "its own, with an é"
+        assert told.result() == "its own, with an é"
+
+
+@pytest.mark.parametrize("beats", [0, 7])
+def test_the_others_do_not_wait_for_a_dead_one(beats, store):
+    store.add(processes._BEATS, beats)
+    start = monotonic()
+    with pytest.raises(RuntimeError, match="the first process has died"):
+        agree(OTHER, "")
+    assert processes._SILENCE < monotonic() - start < 10 * processes._SILENCE
+
+
+def test_the_first_does_not_leave_before_the_others_have_read(store, monkeypatch):
+    monkeypatch.setattr(processes, "_SILENCE", 30)
+    with ThreadPoolExecutor() as pool:
+        told = pool.submit(agree, MAIN, "mine")
+        sleep(0.2)
+        assert not told.done()
+        assert agree(OTHER, "") == told.result() == "mine"
+
+
+def test_the_first_does_not_wait_for_a_dead_one(store):
+    assert agree(MAIN, "mine") == "mine"
