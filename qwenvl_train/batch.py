@@ -1,5 +1,6 @@
 """What crosses from data to model: one row of samples laid end to end, without padding."""
 
+from dataclasses import dataclass
 from typing import Required, TypedDict
 
 import torch
@@ -24,3 +25,13 @@ class Batch(TypedDict, total=False):
     picture's plane is both its frames."""
     grids: torch.Tensor
     """[M, 3]: patches of each picture or clip in time, height and width."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is in a Batch, in plain numbers beside it: nobody has to ask the device for them."""
+
+    lengths: tuple[int, ...]
+    """Tokens of each sample."""
+    supervised: int
+    grids: tuple[tuple[int, int, int], ...]

@@ -7,8 +7,9 @@ processes; what is added here are the rows, the component learning rates, the he
 import json
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,16 @@ from transformers import PrinterCallback, TrainerControl
 from trl import SFTTrainer
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.lengths import Problem
 from qwenvl_train.data.loader import EvalRows, only_row
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
-from qwenvl_train.training.checkpoint import STREAM, publish
+from qwenvl_train.training.checkpoint import PROGRESS, STREAM, publish
 from qwenvl_train.training.evaluation import metrics, score
-from qwenvl_train.training.meter import Meter
+from qwenvl_train.training.meeting import Meeting
+from qwenvl_train.training.meter import Counts, Meter
 from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups
+from qwenvl_train.training.skipped import Skipped
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,6 @@ class Hooks:
     logged: Callable[[dict[str, Any]], None]
     evaluated: Callable[["VisionSFTTrainer"], None]
     saved: Callable[[Path], None]
-    skipped: Callable[[Sequence[Problem]], None]
 
 
 class VisionSFTTrainer(SFTTrainer):
@@ -53,6 +54,8 @@ class VisionSFTTrainer(SFTTrainer):
         family: Family,
         eval_rows: EvalRows | None,
         meter: Meter,
+        meeting: Meeting,
+        skipped: Skipped,
         checkpoints: Path,
         hooks: Hooks,
         stream: Stream | None,
@@ -67,7 +70,7 @@ class VisionSFTTrainer(SFTTrainer):
         # Makes the engine count the window's supervised tokens; the models declare that they cannot use the count,
         # but it is TRL's loss that does.
         self.model_accepts_loss_kwargs = True
-        self._run, self._family, self._meter = config, family, meter
+        self._run, self._family, self._meter, self._meeting, self._skipped = config, family, meter, meeting, skipped
         self._eval_rows, self._checkpoints, self._hooks, self._stream = eval_rows, checkpoints, hooks, stream
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
@@ -81,12 +84,27 @@ class VisionSFTTrainer(SFTTrainer):
             return super().get_train_dataloader()
         return self._stream.loader(
             rows=self._rows_before(self.args.max_steps),
-            skip=self._run.data.on_error == "skip",
             workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             # All processes leave out the same rows, so one tells.
-            report=self._hooks.skipped if self.accelerator.is_main_process else lambda problems: None,
+            report=self._skipped.met if self.accelerator.is_main_process else lambda problems: None,
         )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], torch.Tensor]:
+        """The rows of one step and its supervised tokens on all processes; what did not decode is told to all."""
+        rows = list(islice(epoch_iterator, num_batches))
+        counts = Counts()
+        for row in rows:
+            counts = counts.plus(Counts.of(row.pop("contents")))
+            self._skipped.met(row.pop("problems"))
+        *sums, unsaid = self._meeting.sum([*counts, self._skipped.unsaid])
+        if unsaid:
+            self._skipped.share(self._meeting, self.accelerator.is_main_process)
+        totals = Counts(*sums)
+        self._meter.took(self.state.global_step + 1, totals)
+        return rows, torch.tensor(totals.supervised).to(device, non_blocking=True)
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -99,9 +117,11 @@ class VisionSFTTrainer(SFTTrainer):
         sums = torch.zeros(5, dtype=torch.float64, device=self.args.device)
         for row, counted in loader:
             if counted:
-                self._hooks.skipped(row.problems)
-            sums += int(counted and not row.blank) * self._score(model, self._prepare_inputs(row.batch))
+                self._skipped.met(row.problems)
+            known = counted and row.contents.lengths
+            sums += int(bool(known)) * self._score(model, self._prepare_inputs(row.batch))
         sums = self.accelerator.reduce(sums)
+        self._skipped.share(self._meeting, self.accelerator.is_main_process)
         if not sums[-1]:
             raise UserError("data.eval: no sample of it could be decoded; skipped.jsonl says why.")
         self._hooks.evaluated(self)
@@ -111,10 +131,6 @@ class VisionSFTTrainer(SFTTrainer):
         model.train()
         self._meter.pause(time.perf_counter() - started)
         return figures
-
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        self._hooks.skipped(inputs.pop("problems", ()))
-        return super()._prepare_inputs(inputs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)
@@ -147,6 +163,8 @@ class VisionSFTTrainer(SFTTrainer):
         step = self.state.global_step
         written = Path(self.args.output_dir) / f"checkpoint-{step}"
         self._save_stream(written / STREAM)
+        if self.accelerator.is_main_process:
+            (written / PROGRESS).write_text(json.dumps(self._meter.progress(step).as_dict()), encoding="utf-8")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             self._hooks.saved(publish(written, self._checkpoints, step, self._run.train.keep))

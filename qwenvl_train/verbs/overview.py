@@ -21,7 +21,7 @@ _EVERY_KIND = frozenset({"broken", "too long"})
 def overview_of(config: RunConfig, samples: Samples, renderer: Renderer) -> Overview:
     with counting("measuring the whole source", len(samples)) as progress:
         lengths = lengths_of(samples, renderer, cache_folder(config), config.data.workers, _EVERY_KIND, progress)
-    order = _order(config, Rows(samples, lengths, renderer, skip=True))
+    order = _order(config, Rows(samples, lengths, renderer))
     rows = order.rows(1) if order else None
     return Overview(
         rows=len(samples),
