@@ -51,7 +51,7 @@ def make_row(parts: Iterable[tuple[tuple[str, int], Callable[[], Rendered]]], re
             rendered.append(render())
         except UserError as error:
             problems.append(problem_of(place, error))
-    return Row(collate(rendered or [renderer.blank()]), contents_of(rendered), tuple(problems))
+    return Row(collate(rendered or [renderer.blank()], renderer), contents_of(rendered), tuple(problems))
 
 
 def contents_of(rendered: Iterable[Rendered]) -> Contents:
