@@ -4,25 +4,32 @@ import numpy as np
 import torch
 
 from qwenvl_train.batch import Batch
-from qwenvl_train.data.render import IGNORED, Rendered
+from qwenvl_train.data.render import IGNORED, Rendered, Renderer
+from qwenvl_train.data.segments import segments_of
 
 
-def collate(rendered: list[Rendered]) -> Batch:
+def collate(rendered: list[Rendered], renderer: Renderer) -> Batch:
     layouts = [item.layout for item in rendered]
     # The last token of one sample must not be taught to predict the first of the next.
     assert all(layout.labels[0] == IGNORED for layout in layouts)
-    lengths = [layout.length for layout in layouts]
-    batch = Batch(
-        input_ids=torch.from_numpy(np.concatenate([layout.input_ids for layout in layouts]))[None],
-        labels=torch.from_numpy(np.concatenate([layout.labels for layout in layouts]))[None],
-        position_ids=torch.from_numpy(np.concatenate([layout.position_ids for layout in layouts], axis=1))[:, None],
-        cu_seqlens=torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32),
-        max_seqlen=max(lengths),
-    )
+    ids = np.concatenate([layout.input_ids for layout in layouts])
+    labels = np.concatenate([layout.labels for layout in layouts])
+    grids = [size.grid for layout in layouts for size in layout.media]
     planes = [item.planes for item in rendered if item.planes is not None]
-    if planes:
-        batch["planes"] = torch.from_numpy(np.concatenate(planes) if len(planes) > 1 else planes[0])
-        batch["grids"] = torch.tensor([size.grid for layout in layouts for size in layout.media])
+    if not planes:
+        planes, grids = [renderer.blank_planes()], [(1, renderer.pixels.merge, renderer.pixels.merge)]
+    shapes = torch.tensor(grids)
+    batch = Batch(
+        input_ids=torch.from_numpy(ids)[None],
+        labels=torch.from_numpy(labels)[None],
+        learned=torch.from_numpy(np.flatnonzero(labels != IGNORED)),
+        position_ids=torch.from_numpy(np.concatenate([layout.position_ids for layout in layouts], axis=1))[:, None],
+        samples=segments_of(layout.length for layout in layouts),
+        places=torch.from_numpy(np.flatnonzero((ids == renderer.image_pad) | (ids == renderer.video_pad))),
+        planes=torch.from_numpy(np.concatenate(planes) if len(planes) > 1 else planes[0]),
+        grids=shapes,
+        vision=renderer.vision_index(shapes),
+    )
     if any(layout.clips for layout in layouts):
         starts = np.cumsum([0, *map(len, planes)])
         pairs = [item.pairs for item in rendered if item.pairs is not None]

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from datasets import Dataset as HfDataset
 
-from qwenvl_train.batch import Batch
+from qwenvl_train.batch import Batch, Contents
 from qwenvl_train.data.collate import collate
 from qwenvl_train.data.lengths import Lengths, Problem, problem_of
 from qwenvl_train.data.order.order import Order
@@ -20,8 +20,8 @@ from qwenvl_train.errors import UserError
 @dataclass(frozen=True)
 class Row:
     batch: Batch
-    blank: bool
-    """No sample is in it."""
+    contents: Contents
+    """Without a sample in it where none could be decoded; the batch then teaches nothing."""
     problems: tuple[Problem, ...]
     """Samples that turned out broken only when their media were decoded, and are not in the batch."""
 
@@ -33,28 +33,34 @@ class Rows:
     samples: Samples
     lengths: Lengths
     renderer: Renderer
-    skip: bool
-    """Leave out what does not decode, instead of raising."""
 
     def __call__(self, indices: Iterable[int]) -> Row:
         parts = ((self.samples.place(int(index)), partial(self._rendered, int(index))) for index in indices)
-        return make_row(parts, self.renderer, self.skip)
+        return make_row(parts, self.renderer)
 
     def _rendered(self, index: int) -> Rendered:
         return render_as_measured(self.samples[index], int(self.lengths.tokens[index]), self.renderer)
 
 
-def make_row(parts: Iterable[tuple[tuple[str, int], Callable[[], Rendered]]], renderer: Renderer, skip: bool) -> Row:
-    """Of each part its source and line, and what renders it."""
+def make_row(parts: Iterable[tuple[tuple[str, int], Callable[[], Rendered]]], renderer: Renderer) -> Row:
+    """Of each part its source and line, and what renders it. Whether a run goes on without what does not decode is
+    for all its processes to say together."""
     rendered, problems = [], []
     for place, render in parts:
         try:
             rendered.append(render())
         except UserError as error:
-            if not skip:
-                raise
             problems.append(problem_of(place, error))
-    return Row(collate(rendered or [renderer.blank()]), not rendered, tuple(problems))
+    return Row(collate(rendered or [renderer.blank()], renderer), contents_of(rendered), tuple(problems))
+
+
+def contents_of(rendered: Iterable[Rendered]) -> Contents:
+    layouts = [one.layout for one in rendered]
+    return Contents(
+        lengths=tuple(layout.length for layout in layouts),
+        supervised=sum(layout.supervised for layout in layouts),
+        grids=tuple(size.grid for layout in layouts for size in layout.media),
+    )
 
 
 def render_as_measured(sample: Sample, tokens: int, renderer: Renderer) -> Rendered:
@@ -85,7 +91,8 @@ class TrainRows:
 def only_row(items: list[dict[str, Row]]) -> dict[str, object]:
     """The collator of a loader whose items are whole rows."""
     (item,) = items
-    return {**item["row"].batch, "problems": item["row"].problems}
+    row = item["row"]
+    return {**row.batch, "contents": row.contents, "problems": row.problems}
 
 
 class EvalRows(torch.utils.data.Dataset):

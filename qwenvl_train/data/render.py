@@ -20,6 +20,7 @@ from qwenvl_train.data.positions import Span, mrope_positions
 from qwenvl_train.data.regions import in_words
 from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Sample, Text, Turn, Video
 from qwenvl_train.data.template import check_template
+from qwenvl_train.data.vision_index import VisionIndex
 from qwenvl_train.data.words import Words
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
@@ -88,6 +89,7 @@ class Renderer:
         self.family = family
         self.pixels = PixelSettings.of(processor.image_processor)
         self.clips = ClipSettings.of(processor.video_processor, family, video)
+        self.vision_index = VisionIndex(self.pixels.merge, self.pixels.patch, family.window_size, family.position_side)
         self.max_length, self._downscale = data.max_length, data.too_long == "downscale"
         self._vision_ids = data.vision_ids
         self._cache = PictureCache(cache) if cache and data.cache_pictures else None
@@ -109,6 +111,10 @@ class Renderer:
         ids = np.array([self._turn_end, self._turn_end])
         positions = mrope_positions(len(ids), (), self.pixels.merge)
         return Rendered(Layout(ids, np.full_like(ids, IGNORED), positions, (), (), shrink=1), None, None)
+
+    def blank_planes(self) -> np.ndarray:
+        """A picture of as few patches as can be merged."""
+        return np.zeros((self.pixels.merge**2, 3 * self.pixels.patch**2), dtype=np.uint8)
 
     def layout(self, sample: Sample) -> Layout:
         """Tokens, labels and positions from text and the headers of media. May be longer than max_length."""

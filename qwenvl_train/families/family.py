@@ -27,6 +27,10 @@ class Family:
     """Answers list regions between tokens made for them, or as JSON."""
     tokens_per_second: float = 0
     """How fast positions grow where video_time is seconds; the checkpoint's own number replaces the published one."""
+    window_size: int | None = None
+    """Side in pixels of the windows that most vision blocks look within; the checkpoint's own replaces it."""
+    position_side: int | None = None
+    """Side of the square of learned positions in the vision tower; the checkpoint's own replaces it."""
     expert_weights: tuple[str, ...] = ()
     """Weights of expert layers, three-dimensional parameters rather than modules, as paths in one decoder layer."""
     vision_path: str = "model.visual"

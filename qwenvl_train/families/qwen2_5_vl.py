@@ -13,6 +13,7 @@ FAMILY = Family(
     default_system="You are a helpful assistant.",
     video_time="seconds",
     tokens_per_second=2,
+    window_size=112,
     video_limits="frame",
     coordinates="resized",
     regions="json",

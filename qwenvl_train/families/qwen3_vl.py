@@ -12,6 +12,7 @@ FAMILY = Family(
     },
     default_system=None,
     video_time="timestamps",
+    position_side=48,
     video_limits="clip",
     coordinates="relative",
     regions="json",

@@ -1,14 +1,14 @@
-"""One attention function for decoder and vision windows: samples lie end to end and cu_seqlens tells them apart."""
-
-from collections import defaultdict
-from itertools import pairwise
+"""One attention function for decoder and vision windows: pieces lie end to end, and Segments tell them apart."""
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedModel
 
-# The vision towers hand over cu_seqlens only to an attention whose name contains "flash". Having registered no
-# mask function under this name, transformers builds no mask either.
+from qwenvl_train.batch import Segments
+
+# The vision towers hand over where pieces begin only to an attention whose name contains "flash". Having registered
+# no mask function under this name, transformers builds no mask either.
 NAME = "qwenvl_flash_varlen"
 
 
@@ -18,25 +18,18 @@ def packed_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    cu_seq_lens_q: torch.Tensor,
+    cu_seq_lens_q: Segments,
     scaling: float | None = None,
     dropout: float = 0.0,
     is_causal: bool | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """q [1, heads, T, d], k and v [1, kv_heads, T, d] to [1, T, heads, d]; no token sees another sample."""
+    """q [1, heads, T, d], k and v [1, kv_heads, T, d] to [1, T, heads, d]; no token sees another piece."""
     causal = module.is_causal if is_causal is None else is_causal
     query, key = query.to(value.dtype), key.to(value.dtype)
-    output = torch.empty_like(query)
-    for length, rows in _by_length(cu_seq_lens_q).items():
-        # Samples of one length share a call.
-        take = (rows[:, None] + torch.arange(length)).flatten().to(query.device)
-        q, k, v = (_as_batch(x, take, len(rows)) for x in (query, key, value))
-        part = F.scaled_dot_product_attention(
-            q, k, v, dropout_p=dropout, is_causal=causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
-        )
-        output[:, :, take] = part.transpose(0, 1).flatten(1, 2)[None]
-    return output.transpose(1, 2), None
+    if value.is_cuda and value.dtype != torch.float32 and not dropout:
+        return _in_one_kernel(query, key, value, cu_seq_lens_q, scaling, causal), None
+    return _in_groups(query, key, value, cu_seq_lens_q, scaling, causal, dropout), None
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:
@@ -50,15 +43,54 @@ def set_attention(model: PreTrainedModel, name: str) -> None:
         config._attn_implementation = name
 
 
-def _by_length(cu_seqlens: torch.Tensor) -> dict[int, torch.Tensor]:
-    bounds = cu_seqlens.tolist()
-    starts = defaultdict(list)
-    for start, end in pairwise(bounds):
-        if end > start:
-            starts[end - start].append(start)
-    return {length: torch.tensor(places) for length, places in starts.items()}
+def _in_one_kernel(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pieces: Segments, scale: float | None, causal: bool
+) -> torch.Tensor:
+    """torch's own flash kernel for pieces of any length."""
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    borders, longest = pieces.cu_seqlens, pieces.longest
+    window = (-1, 0) if causal else (-1, -1)
+    grouped = q.shape[1] != k.shape[1]
+    output = varlen_attn(
+        q, k, v, borders, borders, longest, longest, scale=scale, window_size=window, enable_gqa=grouped
+    )
+    assert isinstance(output, torch.Tensor)
+    return output[None]
 
 
-def _as_batch(x: torch.Tensor, take: torch.Tensor, rows: int) -> torch.Tensor:
-    """[1, h, T, d] to [rows, h, length, d]."""
-    return x[0].index_select(1, take).unflatten(1, (rows, -1)).transpose(0, 1)
+def _in_groups(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+    pieces: Segments, scale: float | None, causal: bool, dropout: float,
+) -> torch.Tensor:  # fmt: skip
+    """Pieces of one length share a call."""
+    q, k, v = (_arranged(x[0], 1, pieces.order, pieces.back) for x in (query, key, value))
+    parts, start = [], 0
+    for length, count in pieces.groups:
+        taken = slice(start, start + length * count)
+        part = F.scaled_dot_product_attention(
+            *(x[:, taken].unflatten(1, (count, length)).transpose(0, 1) for x in (q, k, v)),
+            dropout_p=dropout,
+            is_causal=causal,
+            scale=scale,
+            enable_gqa=q.shape[0] != k.shape[0],
+        )
+        parts.append(part.transpose(1, 2).flatten(0, 1))
+        start += length * count
+    return _arranged(torch.cat(parts) if len(parts) > 1 else parts[0], 0, pieces.back, pieces.order)[None]
+
+
+def _arranged(x: torch.Tensor, dim: int, order: torch.Tensor | None, back: torch.Tensor | None) -> torch.Tensor:
+    return x if order is None else _Arranged.apply(x, dim, order, back)
+
+
+class _Arranged(torch.autograd.Function):
+    """Takes what is in another order; its gradient is taken the same way back, instead of being summed up."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, dim: int, order: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        ctx.dim, ctx.back = dim, back
+        return x.index_select(dim, order)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        return gradient.index_select(ctx.dim, ctx.back), None, None, None

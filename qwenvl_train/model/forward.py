@@ -1,14 +1,21 @@
-"""The packed forward pass: embed, look once, put pictures and clips in their places, decode.
+"""The packed forward pass: embed, look once, put pictures and clips in their places, decode, score what is learned.
 
-It replaces `forward` on one model instance, below the language-model head, so that TRL's losses above it and
-PEFT's adapters inside it work unchanged. Called without cu_seqlens (by `generate`) the original runs.
+It replaces `forward` on one model instance, so that PEFT's adapters inside it work unchanged. Called without
+`samples` (by `generate`) the original runs. Nothing in it waits for the device to tell a number.
 """
 
 import types
+from dataclasses import dataclass
 from functools import wraps
 
 import torch
 from transformers import PreTrainedModel
+from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+from trl.trainer.utils import maybe_gather_lm_head_ctx
+
+from qwenvl_train.batch import Segments
+
+_VOCABULARY_CHUNK = 32768
 
 
 class Pixels:
@@ -32,48 +39,80 @@ class Pixels:
         return torch.cat([x.index_select(0, frame) for frame in pairs.unbind(1)], dim=2).flatten(1)
 
 
+@dataclass
+class Scores:
+    """Of the tokens that are learned, in the order of the row; each [L]."""
+
+    log_probs: torch.Tensor
+    entropy: torch.Tensor
+    is_top1: torch.Tensor
+    """Whether the token is the likeliest one."""
+
+
 def use_packed_forward(model: PreTrainedModel, image_processor) -> None:
     """`model` is the bare AutoModelForImageTextToText, before adapters."""
-    backbone = model.base_model
+    backbone, original = model.base_model, model.forward
+
+    @wraps(type(model).forward)
+    def forward(self, *args, samples: Segments | None = None, **kwargs):
+        if samples is None:
+            return original(*args, **kwargs)
+        states = backbone(samples=samples, **kwargs)
+        return _scores(states[0], self.get_output_embeddings(), kwargs["labels"][0], kwargs["learned"])
+
+    model.forward = types.MethodType(forward, model)
+    _use_packed_backbone(backbone, Pixels(image_processor))
+    if hasattr(backbone.visual, "deepstack_merger_list"):
+        backbone.language_model._deepstack_process = _add_at_places
+
+
+def _use_packed_backbone(backbone: PreTrainedModel, to_pixels: Pixels) -> None:
+    """As a module, or what hooks on it (adapters, sharded weights) do would be missed."""
     original = backbone.forward
-    merge, patch = image_processor.merge_size, image_processor.patch_size
-    to_pixels = Pixels(image_processor)
 
     @wraps(type(backbone).forward)
-    def forward(self, *args, cu_seqlens=None, max_seqlen=None, planes=None, pairs=None, grids=None, **kwargs):
-        if cu_seqlens is None:
-            return original(*args, **kwargs)
-        embeddings = self.get_input_embeddings()(kwargs["input_ids"])
-        real = planes is not None
-        if not real:
-            # Every process runs the tower once in every pass, or sharded runs would wait for each other forever.
-            planes = torch.zeros(merge**2, 3 * patch**2, dtype=torch.uint8, device=embeddings.device)
-            grids = torch.tensor([[1, merge, merge]], device=embeddings.device)
-        seen = self.visual(to_pixels(planes, pairs).to(self.visual.dtype), grid_thw=grids, return_dict=True)
+    def forward(self, *args, samples: Segments | None = None, **row):
+        if samples is None:
+            return original(*args, **row)
+        embeddings = self.get_input_embeddings()(row["input_ids"])
+        pixels = to_pixels(row["planes"], row.get("pairs")).to(self.visual.dtype)
+        seen = self.visual(pixels, grid_thw=row["grids"], return_dict=True, **row["vision"])
         features = seen.pooler_output.to(embeddings.dtype)
-        deepstack = getattr(seen, "deepstack_features", None)
-        ids = kwargs["input_ids"]
-        places = ((ids == self.config.image_token_id) | (ids == self.config.video_token_id)) & real
-        if real:
-            embeddings = embeddings.masked_scatter(places[..., None].expand_as(embeddings), features)
+        levels = getattr(seen, "deepstack_features", None)
+        places, extra = row["places"], {}
+        if len(places):
+            embeddings = embeddings.index_copy(1, places, features[None])
+            if levels is not None:
+                extra = {"visual_pos_masks": places, "deepstack_visual_embeds": levels}
         else:
-            embeddings = embeddings + (0 * features).sum()
-            if deepstack is not None:
-                embeddings = embeddings + sum((0 * level).sum() for level in deepstack)
-        extra = {}
-        if deepstack is not None and real:
-            extra = {"visual_pos_masks": places, "deepstack_visual_embeds": deepstack}
+            # The blank picture: its weights take part in the pass, and nothing comes of it.
+            embeddings = embeddings + 0 * sum(level.sum() for level in (features, *(levels or ())))
         return self.language_model(
             input_ids=None,
             inputs_embeds=embeddings,
-            position_ids=kwargs["position_ids"],
+            position_ids=row["position_ids"],
             attention_mask=None,
             use_cache=False,
-            cu_seq_lens_q=cu_seqlens,
-            cu_seq_lens_k=cu_seqlens,
-            max_length_q=max_seqlen,
-            max_length_k=max_seqlen,
+            cu_seq_lens_q=samples,
+            cu_seq_lens_k=samples,
+            max_length_q=samples.longest,
+            max_length_k=samples.longest,
             **extra,
-        )
+        ).last_hidden_state
 
     backbone.forward = types.MethodType(forward, backbone)
+
+
+def _scores(states: torch.Tensor, head: torch.nn.Linear, labels: torch.Tensor, learned: torch.Tensor) -> Scores:
+    """Logits exist for the learned tokens alone, a part of the vocabulary at a time."""
+    with maybe_gather_lm_head_ctx(head.weight):
+        log_probs, entropy, _, _, is_top1 = ChunkedLogProbFunction.apply(
+            states.index_select(0, learned - 1), head.weight, None, labels.index_select(0, learned),
+            1.0, _VOCABULARY_CHUNK, None, 1.0, ("entropy", "is_top1"),
+        )  # fmt: skip
+    return Scores(log_probs, entropy, is_top1)
+
+
+def _add_at_places(states: torch.Tensor, places: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    """transformers' own takes a mask, whose size the device would have to tell."""
+    return states.index_add(1, places, level[None].to(states.dtype))

@@ -1,5 +1,6 @@
 """From model.path to a model of a known family and its processor, with errors that say what to do offline."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,8 +31,16 @@ def load_family(config: ModelConfig) -> Family:
             f"model.path {config.path} holds a {family.model_type}, but model.family asks for {config.family}; "
             "choose the model= entry of that family, or model=custom."
         )
+    return _with_own_numbers(family, checkpoint.vision_config)
+
+
+def _with_own_numbers(family: Family, vision) -> Family:
     if family.video_time == "seconds":
-        return replace(family, tokens_per_second=checkpoint.vision_config.tokens_per_second)
+        family = replace(family, tokens_per_second=vision.tokens_per_second)
+    if family.window_size is not None:
+        family = replace(family, window_size=vision.window_size)
+    if family.position_side is not None:
+        family = replace(family, position_side=math.isqrt(vision.num_position_embeddings))
     return family
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 STREAM = "stream.json"
 """In a checkpoint of a run on streamed data: where the stream goes on."""
 
+PROGRESS = "progress.json"
+"""In a checkpoint: how long the run has taken, and what it has seen."""
+
 _NAME = re.compile(r"step-(\d+)")
 
 

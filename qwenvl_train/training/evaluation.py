@@ -13,23 +13,22 @@ from qwenvl_train.data.render import IGNORED, Rendered, Renderer
 from qwenvl_train.data.sample import Sample, Text
 from qwenvl_train.model.attention import NAME, set_attention
 from qwenvl_train.model.build import bare
-from qwenvl_train.model.forward import Pixels
+from qwenvl_train.model.forward import Pixels, Scores
 
 
-def score(
-    log_probs: torch.Tensor, is_top1: torch.Tensor, labels: torch.Tensor, cu_seqlens: torch.Tensor
-) -> torch.Tensor:
-    """[5] sums: loss, tokens, tokens right, samples right, samples. All but cu_seqlens are [1, T - 1], shifted.
+def score(scores: Scores, learned: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+    """[5] sums: loss, tokens, tokens right, samples right, samples.
 
     A sample is right where every supervised token is the likeliest one given the true tokens before it: then, and
     only then, does greedy generation give each of its answers word for word, after the true turns before it.
     """
-    counted = labels != IGNORED
-    wrong = (counted & ~is_top1.bool())[0]
-    sample_of = torch.searchsorted(cu_seqlens, torch.arange(1, wrong.numel() + 1, device=wrong.device), right=True) - 1
-    mistakes = torch.zeros(len(cu_seqlens) - 1, device=wrong.device).index_add_(0, sample_of, wrong.float())
-    sums = (-log_probs[counted].sum(), counted.sum(), (counted & is_top1.bool()).sum(), (mistakes == 0).sum())
-    return torch.stack([x.double() for x in (*sums, torch.tensor(len(mistakes), device=wrong.device))])
+    right = scores.is_top1.double()
+    sample_of = torch.searchsorted(cu_seqlens, learned, right=True) - 1
+    mistakes = right.new_zeros(len(cu_seqlens) - 1).index_add_(0, sample_of, 1 - right)
+    counts = right.new_tensor([len(learned), len(mistakes)])
+    return torch.stack(
+        [-scores.log_probs.double().sum(), counts[0], right.sum(), (mistakes == 0).double().sum(), counts[1]]
+    )
 
 
 def metrics(sums: torch.Tensor) -> dict[str, float]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qwenvl_train.data.lengths import problem_of
 from qwenvl_train.data.loader import Rows
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.errors import UserError
@@ -63,11 +62,8 @@ class Recorder:
             try:
                 with trainer.accelerator.autocast():
                     given = answer(trainer.model, sample, self.renderer, self.processor, synced=sharded)
-            except UserError as error:
-                if not self.eval_rows.skip:
-                    raise
-                self.skipped.add([problem_of(self.eval_rows.samples.place(int(index)), error)])
-                continue
+            except UserError:
+                continue  # the score, which comes first, has told it
             row = {
                 "id": sample.id,
                 "source": sample.source,
@@ -93,7 +89,7 @@ class Recorder:
             "steps": totals["step"],
             "samples": totals["samples"],
             "tokens": totals["tokens"],
-            "skipped": self.skipped.listed(),
+            "skipped": len(self.skipped),
             "seconds": totals["seconds"],
             "metrics": {
                 "before": next((row for row in evaluations if row["step"] == 0), None),

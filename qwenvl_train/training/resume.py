@@ -8,7 +8,8 @@ import yaml
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
-from qwenvl_train.training.checkpoint import is_checkpoint, saved, step_of
+from qwenvl_train.training.checkpoint import PROGRESS, is_checkpoint, saved, step_of
+from qwenvl_train.training.meter import Progress
 
 # These may change between the two parts of a run; any other key would bend its curve.
 FREE = (
@@ -52,6 +53,16 @@ def checkpoint_to_resume(config: RunConfig, folder: Path, facts: dict[str, Any])
     if found is not None:
         _refuse_changes(config, facts, found.parent.parent)
     return found
+
+
+def progress_at(checkpoint: Path) -> Progress:
+    try:
+        return Progress.of(json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(
+            f"train.resume: {checkpoint} has no {PROGRESS}: it is damaged, or from an older version, with which the "
+            "run can go on."
+        ) from None
 
 
 def _refuse_changes(config: RunConfig, facts: dict[str, Any], stored: Path) -> None:

@@ -1,33 +1,39 @@
 """Supervised fine-tuning on TRL's trainer: packed rows in, a token-exact loss, whole checkpoints out.
 
-TRL sums the loss over supervised tokens and divides by their number over the accumulation window and all
-processes; what is added here are the rows, the component learning rates, the held-out score and the checkpoints.
+The loss is summed over supervised tokens and divided by their number over the accumulation window and all processes;
+besides it, added here are the rows, the component learning rates, the held-out score and the checkpoints. A step
+waits for the device nowhere; the figures are fetched when a row is logged.
 """
 
 import json
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from peft import PeftModel
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerControl
 from trl import SFTTrainer
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.lengths import Problem
 from qwenvl_train.data.loader import EvalRows, only_row
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
-from qwenvl_train.training.checkpoint import STREAM, publish
+from qwenvl_train.model.forward import Scores
+from qwenvl_train.training.checkpoint import PROGRESS, STREAM, publish
 from qwenvl_train.training.evaluation import metrics, score
-from qwenvl_train.training.meter import Meter
+from qwenvl_train.training.meeting import Meeting
+from qwenvl_train.training.meter import Counts, Meter
 from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups
+from qwenvl_train.training.skipped import Skipped
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,6 @@ class Hooks:
     logged: Callable[[dict[str, Any]], None]
     evaluated: Callable[["VisionSFTTrainer"], None]
     saved: Callable[[Path], None]
-    skipped: Callable[[Sequence[Problem]], None]
 
 
 class VisionSFTTrainer(SFTTrainer):
@@ -53,6 +58,8 @@ class VisionSFTTrainer(SFTTrainer):
         family: Family,
         eval_rows: EvalRows | None,
         meter: Meter,
+        meeting: Meeting,
+        skipped: Skipped,
         checkpoints: Path,
         hooks: Hooks,
         stream: Stream | None,
@@ -67,8 +74,9 @@ class VisionSFTTrainer(SFTTrainer):
         # Makes the engine count the window's supervised tokens; the models declare that they cannot use the count,
         # but it is TRL's loss that does.
         self.model_accepts_loss_kwargs = True
-        self._run, self._family, self._meter = config, family, meter
+        self._run, self._family, self._meter, self._meeting, self._skipped = config, family, meter, meeting, skipped
         self._eval_rows, self._checkpoints, self._hooks, self._stream = eval_rows, checkpoints, hooks, stream
+        self._learned = _Learned()
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -81,12 +89,44 @@ class VisionSFTTrainer(SFTTrainer):
             return super().get_train_dataloader()
         return self._stream.loader(
             rows=self._rows_before(self.args.max_steps),
-            skip=self._run.data.on_error == "skip",
             workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             # All processes leave out the same rows, so one tells.
-            report=self._hooks.skipped if self.accelerator.is_main_process else lambda problems: None,
+            report=self._skipped.met if self.accelerator.is_main_process else lambda problems: None,
         )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], torch.Tensor]:
+        """The rows of one step and its supervised tokens on all processes; what did not decode is told to all."""
+        rows = list(islice(epoch_iterator, num_batches))
+        counts = Counts()
+        for row in rows:
+            counts = counts.plus(Counts.of(row.pop("contents")))
+            self._skipped.met(row.pop("problems"))
+        *sums, unsaid = self._meeting.sum([*counts, self._skipped.unsaid])
+        if unsaid:
+            self._skipped.share(self._meeting, self.accelerator.is_main_process)
+        totals = Counts(*sums)
+        self._meter.took(self.state.global_step + 1, totals)
+        return rows, torch.tensor(totals.supervised).to(device, non_blocking=True)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        scores = model(**inputs)
+        assert num_items_in_batch is not None
+        self._learned.add(scores)
+        # A window in which nothing could be decoded teaches nothing. What processes give is averaged over them.
+        return -scores.log_probs.sum() / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """The engine's own formula knows no pictures, and goes through all weights at each pass."""
+        return 0
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -99,9 +139,11 @@ class VisionSFTTrainer(SFTTrainer):
         sums = torch.zeros(5, dtype=torch.float64, device=self.args.device)
         for row, counted in loader:
             if counted:
-                self._hooks.skipped(row.problems)
-            sums += int(counted and not row.blank) * self._score(model, self._prepare_inputs(row.batch))
+                self._skipped.met(row.problems)
+            known = counted and row.contents.lengths
+            sums += int(bool(known)) * self._score(model, self._prepare_inputs(row.batch))
         sums = self.accelerator.reduce(sums)
+        self._skipped.share(self._meeting, self.accelerator.is_main_process)
         if not sums[-1]:
             raise UserError("data.eval: no sample of it could be decoded; skipped.jsonl says why.")
         self._hooks.evaluated(self)
@@ -113,8 +155,8 @@ class VisionSFTTrainer(SFTTrainer):
         return figures
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        self._hooks.skipped(inputs.pop("problems", ()))
-        return super()._prepare_inputs(inputs)
+        """The engine's own overlooks Segments, and under DeepSpeed rounds what the vision tower is given."""
+        return send_to_device(inputs, self.args.device, non_blocking=self.args.dataloader_pin_memory)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)
@@ -122,13 +164,15 @@ class VisionSFTTrainer(SFTTrainer):
             place = self._meter.totals(self.state.global_step)
             self._hooks.logged({key: place[key] for key in ("step", "epoch", "seconds")} | _only(logs, "eval_"))
         elif "loss" in logs:
-            figures = {key: logs[key] for key in ("loss", "grad_norm", "mean_token_accuracy", "entropy") if key in logs}
-            self._hooks.logged(self._meter.row(self.state.global_step) | figures | self._rates(logs["learning_rate"]))
+            figures = {key: logs[key] for key in ("loss", "grad_norm") if key in logs}
+            learned = self._learned.take(self.accelerator)
+            rates = self._rates(logs["learning_rate"])
+            self._hooks.logged(self._meter.row(self.state.global_step) | figures | learned | rates)
 
     def _score(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         with self.compute_loss_context_manager():
-            outputs = model(**batch, fused_lm_head=True)
-        return score(outputs.log_probs, outputs.is_top1, batch["labels"][:, 1:], batch["cu_seqlens"])
+            scores = model(**batch)
+        return score(scores, batch["learned"], batch["samples"].cu_seqlens)
 
     def _rates(self, first: float) -> dict[str, float]:
         """All groups follow one schedule, so the first group's rate tells the others'."""
@@ -147,6 +191,8 @@ class VisionSFTTrainer(SFTTrainer):
         step = self.state.global_step
         written = Path(self.args.output_dir) / f"checkpoint-{step}"
         self._save_stream(written / STREAM)
+        if self.accelerator.is_main_process:
+            (written / PROGRESS).write_text(json.dumps(self._meter.progress(step).as_dict()), encoding="utf-8")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             self._hooks.saved(publish(written, self._checkpoints, step, self._run.train.keep))
@@ -181,6 +227,26 @@ class VisionSFTTrainer(SFTTrainer):
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """TRL would write a README with links of its own into the folder."""
+
+
+class _Learned:
+    """Sums over the learned tokens of this process since the last row of metrics; they stay on the device."""
+
+    def __init__(self) -> None:
+        self._sums: torch.Tensor | None = None
+
+    def add(self, scores: Scores) -> None:
+        tokens = torch.full((), len(scores.log_probs), device=scores.log_probs.device)
+        sums = (scores.is_top1.sum(), scores.entropy.detach().sum(), tokens)
+        new = torch.stack([value.double() for value in sums])
+        self._sums = new if self._sums is None else self._sums + new
+
+    def take(self, accelerator: Accelerator) -> dict[str, float]:
+        """Of all processes."""
+        assert self._sums is not None
+        right, entropy, tokens = accelerator.reduce(self._sums).tolist()
+        self._sums = None
+        return {"mean_token_accuracy": right / max(tokens, 1), "entropy": entropy / max(tokens, 1)}
 
 
 def _only(logs: dict[str, float], prefix: str) -> dict[str, float]:

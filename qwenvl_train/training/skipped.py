@@ -6,39 +6,57 @@ from pathlib import Path
 
 from qwenvl_train.data.lengths import Problem
 from qwenvl_train.errors import UserError
+from qwenvl_train.training.meeting import Meeting
+
+
+class Unusable(UserError):
+    """Raised by all processes at once."""
 
 
 class Skipped:
-    """One on every process. What the index left out is known to all; what does not decode, to the one that met it."""
+    """One on every process. What the index left out is known to all; what does not decode, to the one that met it
+    until it is shared."""
 
-    def __init__(self, before: Sequence[Problem], most: int, file: Path, resumed: bool):
+    def __init__(self, before: Sequence[Problem], most: int, fatal: bool, file: Path, resumed: bool):
+        """`most` rows may be left out; with `fatal`, the first that does not decode ends the run nevertheless."""
         stored = file.read_text(encoding="utf-8").splitlines() if resumed and file.is_file() else []
         self._seen = set(before) | {Problem(**json.loads(line)) for line in stored}
-        self._most, self._file = most, file
+        self._most, self._fatal, self._file = most, fatal, file
+        self._unsaid: list[Problem] = []
         self._refuse_many()
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    @property
+    def unsaid(self) -> int:
+        """How many this process alone has met."""
+        return len(self._unsaid)
 
     def write(self) -> None:
         """The list at the start of the run; an empty one says more than none. On the main process."""
         self._file.write_text("".join(map(_line, sorted(self._seen, key=_place))), encoding="utf-8")
 
-    def add(self, problems: Sequence[Problem]) -> None:
+    def met(self, problems: Sequence[Problem]) -> None:
         """Each is told once, though every epoch meets it again."""
-        new = [problem for problem in problems if problem not in self._seen]
-        if not new:
-            return
-        self._seen.update(new)
-        with self._file.open("a", encoding="utf-8") as file:
-            file.writelines(map(_line, new))
-        self._refuse_many()
+        self._unsaid += [problem for problem in dict.fromkeys(problems) if problem not in self._seen]
 
-    def listed(self) -> int:
-        """By all processes."""
-        return len(self._file.read_text(encoding="utf-8").splitlines())
+    def share(self, meeting: Meeting, writes: bool) -> None:
+        """All processes come here together; one of them `writes`."""
+        new = [problem for problem in dict.fromkeys(meeting.everything(self._unsaid)) if problem not in self._seen]
+        self._unsaid = []
+        if self._fatal and new:
+            raise Unusable(new[0].reason)
+        self._seen.update(new)
+        if writes:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.writelines(map(_line, new))
+        self._refuse_many()
 
     def _refuse_many(self) -> None:
         if len(self._seen) > self._most:
             last = max(self._seen, key=_place)
-            raise UserError(
+            raise Unusable(
                 f"{len(self._seen)} rows cannot be used, data.max_skipped allows {self._most}; "
                 f"one of them: {last.reason}"
             )

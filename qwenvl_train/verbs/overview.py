@@ -25,7 +25,7 @@ def overview_of(config: RunConfig, rows: Samples | Head, renderer: Renderer) -> 
         return _overview(config, rows.lengths(), rows.extent, None, _fills_of_packs(config, rows.units))
     with counting("measuring the whole source", len(rows)) as progress:
         lengths = lengths_of(rows, renderer, cache_folder(config), config.data.workers, EVERY_KIND, progress)
-    order = _order(config, Rows(rows, lengths, renderer, skip=True))
+    order = _order(config, Rows(rows, lengths, renderer))
     per_epoch = order.rows(1) if order else None
     fills = _fills_of_rows(config, order, per_epoch, lengths) if order and per_epoch else None
     return _overview(config, lengths, "the whole source", per_epoch, fills)

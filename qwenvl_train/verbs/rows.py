@@ -48,7 +48,7 @@ def open_rows(
             )
         if not lengths.usable.any():
             raise UserError(f"{key} has no row that can be used; the first: {lengths.problems[0].reason}")
-        return Rows(samples, lengths, renderer, config.data.on_error == "skip")
+        return Rows(samples, lengths, renderer)
 
     rows = first_then_others(state, build)
     if agree(state, rows.lengths.digest()) != rows.lengths.digest():

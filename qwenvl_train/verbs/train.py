@@ -16,19 +16,21 @@ from qwenvl_train.model.build import build_model
 from qwenvl_train.model.components import component_table
 from qwenvl_train.model.load import load_family, load_processor
 from qwenvl_train.reporting.folder import RunFolder
-from qwenvl_train.reporting.metrics import MetricsFile, read_metrics
+from qwenvl_train.reporting.metrics import MetricsFile
 from qwenvl_train.reporting.progress import Progress, print_components
 from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo
 from qwenvl_train.reporting.wandb import WandbRun
 from qwenvl_train.training.arguments import sft_arguments
 from qwenvl_train.training.checkpoint import step_of
 from qwenvl_train.training.interrupt import StopOnSignal
+from qwenvl_train.training.meeting import Meeting
 from qwenvl_train.training.meter import Meter
+from qwenvl_train.training.meter import Progress as Done
 from qwenvl_train.training.processes import agree, choose_precision, join_processes
 from qwenvl_train.training.recorder import Recorder
-from qwenvl_train.training.resume import checkpoint_to_resume
+from qwenvl_train.training.resume import checkpoint_to_resume, progress_at
 from qwenvl_train.training.sft import Hooks, VisionSFTTrainer
-from qwenvl_train.training.skipped import Skipped
+from qwenvl_train.training.skipped import Skipped, Unusable
 from qwenvl_train.training.workers import naming_dead_workers
 from qwenvl_train.verbs.rows import make_renderer, open_rows
 from qwenvl_train.verbs.training_data import open_training_data
@@ -62,19 +64,22 @@ def run(composed: Composed) -> None:
             print("nothing is left to do: this run is finished")
         return
     train.go_to(start_step * rows_per_step, checkpoint)
+    before = progress_at(checkpoint) if checkpoint else Done()
+    problems = [*train.problems, *(held_out.lengths.problems if held_out else ())]
+    fatal, list_file = config.data.on_error == "raise", folder / "skipped.jsonl"
+    skipped = Skipped(problems, config.data.max_skipped, fatal, list_file, resumed=checkpoint is not None)
 
     # ZeRO-3 shards the weights as they are read, so the trainer's arguments come before the model.
     staging = folder / ".staging"
     arguments = sft_arguments(config, staging, steps, precision, resumed=checkpoint is not None)
     model = build_model(config, family, processor, precision)
     table = [row.as_dict() for row in component_table(model, family, config)]
-    problems = [*train.problems, *(held_out.lengths.problems if held_out else ())]
-    skipped = Skipped(problems, config.data.max_skipped, folder / "skipped.jsonl", resumed=checkpoint is not None)
     info = RunInfo(folder.name, folder, config.model_dump(mode="json"), table, steps, start_step)
     recorder = Recorder(info, state.is_main_process, reporters, held_out, renderer, processor, checkpoint, skipped)
-    stop = StopOnSignal()
+    meeting = Meeting(state.num_processes)
+    stop = StopOnSignal(meeting)
     place = (state.process_index, state.num_processes)
-    meter = Meter(train.counts, rows_per_step, start_step, _seconds_before(folder, start_step))
+    meter = Meter(train.counts, rows_per_step, before)
     trainer = VisionSFTTrainer(
         model=model,
         args=arguments,
@@ -85,11 +90,12 @@ def run(composed: Composed) -> None:
         stream=train.stream,
         eval_rows=None if held_out is None else EvalRows(held_out, config.train.eval_batch_size, *place),
         meter=meter,
+        meeting=meeting,
+        skipped=skipped,
         checkpoints=folder / "checkpoints",
-        hooks=Hooks(recorder.logged, recorder.evaluated, recorder.saved, skipped.add),
+        hooks=Hooks(recorder.logged, recorder.evaluated, recorder.saved),
         callbacks=[stop],
     )
-    stop.accelerator = trainer.accelerator
 
     state.wait_for_everyone()  # all have read what the folder held
     if state.is_main_process:
@@ -106,7 +112,7 @@ def run(composed: Composed) -> None:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except UserError as error:
         stop.restore()
-        error.on_every_process = False
+        error.on_every_process = isinstance(error, Unusable)
         recorder.finish("failed", meter.totals(trainer.state.global_step), message_of(error))
         raise
     except BaseException as error:
@@ -136,11 +142,6 @@ def _reporters(config: RunConfig, state: PartialState) -> list[Reporter]:
 
 def _new_name(recipe: str | None) -> str:
     return f"{Path(recipe or 'sft').name}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _seconds_before(folder: Path, start_step: int) -> float:
-    rows = [row for row in read_metrics(folder) if row["step"] <= start_step] if start_step else []
-    return rows[-1]["seconds"] if rows else 0.0
 
 
 def _open_folder(info: RunInfo, staging: Path, facts: Row) -> None:

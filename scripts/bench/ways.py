@@ -47,7 +47,7 @@ def ours(processor: ProcessorMixin, cache: Path | None = None) -> Way:
     renderer = Renderer(processor, FAMILIES[MODEL_TYPE], "benchmark", config.model.video, data, cache)
 
     def run(rows: list[Row]) -> Batch:
-        return collate([renderer.render(_sample(row)) for row in rows])
+        return collate([renderer.render(_sample(row)) for row in rows], renderer)
 
     return run
 

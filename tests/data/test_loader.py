@@ -3,7 +3,6 @@
 import pickle
 
 import pytest
-import torch
 from transformers import AutoProcessor
 
 from qwenvl_train.config.schema import SourceConfig
@@ -15,6 +14,7 @@ from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.families import FAMILIES
 from tests.conftest import conversation
+from tests.loading import assert_same
 from tests.settings import run_config
 
 COUNT = 6
@@ -34,7 +34,7 @@ def rows(pictures, write_rows, checkpoints, tmp_path) -> Rows:
     renderer = Renderer(processor, family, "test", config.model.video, config.data, tmp_path / "pictures")
     samples = Samples((SourceConfig(path=str(path)),), "data.train", allow_remote=False, cache=tmp_path)
     lengths = lengths_of(samples, renderer, tmp_path, 0, frozenset(), lambda done: None)
-    return Rows(samples, lengths, renderer, skip=False)
+    return Rows(samples, lengths, renderer)
 
 
 @pytest.fixture(params=[{}, {"data.packing": True, "data.max_length": 200}, {"data.bucketing": True}], ids=str)
@@ -44,21 +44,12 @@ def train_rows(request, rows) -> TrainRows:
     return TrainRows(rows, order)
 
 
-def assert_equal(one: dict, other: dict) -> None:
-    assert one.keys() == other.keys()
-    for key, value in one.items():
-        if isinstance(value, torch.Tensor):
-            torch.testing.assert_close(other[key], value, rtol=0, atol=0, equal_nan=True)
-        else:
-            assert other[key] == value
-
-
 def test_training_rows_are_the_same_after_pickling(train_rows):
     train_rows.order.row(0)  # planned, as it is when workers start
     here = train_rows.as_dataset(4)
     there = pickle.loads(pickle.dumps(here))
     for index in range(4):
-        assert_equal(only_row([here[index]]), only_row([there[index]]))
+        assert_same(only_row([here[index]]), only_row([there[index]]))
 
 
 def test_held_out_rows_are_the_same_after_pickling(rows):
@@ -66,5 +57,5 @@ def test_held_out_rows_are_the_same_after_pickling(rows):
     again = pickle.loads(pickle.dumps(held_out))
     for index in range(len(held_out)):
         (row, counted), (other, also_counted) = held_out[index], again[index]
-        assert_equal(row.batch, other.batch)
+        assert_same(row.batch, other.batch)
         assert counted == also_counted

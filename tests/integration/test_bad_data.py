@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from transformers import AutoProcessor
 
@@ -30,6 +29,7 @@ from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.training.workers import naming_dead_workers
+from tests.loading import assert_same
 from tests.settings import run_config
 from tests.videos import write_sound, write_video
 
@@ -290,7 +290,9 @@ CASES = {
     "user trained": row(
         {"id": "bad", "messages": [{"role": "user", "content": "Hi", "train": True}]}, "only an assistant's turn"
     ),
-    "preference": row(talk(("user", "Hi"), ("assistant", "Red."), rejected_response="Blue."), "as preference rows have"),
+    "preference": row(
+        talk(("user", "Hi"), ("assistant", "Red."), rejected_response="Blue."), "as preference rows have"
+    ),
     # Parts and marks
     "part is a text": row(talk(("user", ["Hi"]), ("assistant", "Red.")), "a part is an object with a 'type'"),
     "unknown type": row(asked({"type": "sound", "sound": "a.wav"}), "a part is one of"),
@@ -373,7 +375,7 @@ def rendered_alone(renderer_of, tmp_path_factory) -> Row:
     """Two good rows in a file of their own."""
     path = write(tmp_path_factory.mktemp("good"), GOOD, GOOD)
     samples = opened(path)
-    return Rows(samples, measured(samples, renderer_of(), NONE), renderer_of(), skip=False)([0, 1])
+    return Rows(samples, measured(samples, renderer_of(), NONE), renderer_of())([0, 1])
 
 
 def write(folder: Path, *rows: dict | list | bytes | int | None) -> Path:
@@ -401,15 +403,14 @@ def test_bad_data_is_named_or_left_out(name, renderer_of, rendered_alone, tmp_pa
     path = write(tmp_path, GOOD, case.make(tmp_path), GOOD)
     samples = opened(path, case.fenced)
 
-    def rows(tolerated: frozenset[str], skip: bool) -> tuple[Row, Lengths]:
-        lengths = measured(samples, renderer, tolerated)
-        assert len(lengths.problems) == (0 if case.decoded else 1)
-        return Rows(samples, lengths, renderer, skip)(lengths.usable.nonzero()[0]), lengths
-
-    with pytest.raises(UserError) as raised:
-        rows(KINDS if case.decoded else KINDS - {case.kind}, skip=False)
-    reason = str(raised.value)
-    row, lengths = rows(frozenset({case.kind}), skip=True)
+    lengths = measured(samples, renderer, frozenset({case.kind}))
+    assert len(lengths.problems) == (0 if case.decoded else 1)
+    row = Rows(samples, lengths, renderer)(lengths.usable.nonzero()[0])
+    (problem,) = (*lengths.problems, *row.problems)
+    reason = problem.reason
+    if not case.decoded:
+        with pytest.raises(UserError, match=re.escape(reason)):
+            measured(samples, renderer, KINDS - {case.kind})
     path.unlink()  # one is large
 
     place = f"{path}:2 (id bad)" if case.read else f"{path}:2 "
@@ -419,17 +420,11 @@ def test_bad_data_is_named_or_left_out(name, renderer_of, rendered_alone, tmp_pa
     assert "\n" not in reason
     assert len(reason) < 1000
     assert not re.search(r"\w(Error|Exception)\b|Errno|Traceback|<\w+[ .].* at 0x", reason)
-    problem = Problem(str(path), 2, case.kind, reason)
-    assert (*lengths.problems, *row.problems) == (problem,)
+    assert problem == Problem(str(path), 2, case.kind, reason)
     assert lengths.usable.tolist() == [True, case.decoded, True]
-    assert lengths.tokens[0] == lengths.tokens[2] == rendered_alone.batch["max_seqlen"]
-    same(row, rendered_alone)
-
-
-def same(row: Row, other: Row) -> None:
-    assert row.batch.keys() == other.batch.keys()
-    for key, value in row.batch.items():
-        assert np.array_equal(value, other.batch[key]), key
+    assert lengths.tokens[0] == lengths.tokens[2] == rendered_alone.contents.lengths[0]
+    assert_same(row.batch, rendered_alone.batch)
+    assert row.contents == rendered_alone.contents
 
 
 def good(name: str, content: bytes) -> Make:
@@ -491,10 +486,10 @@ def test_odd_data_is_used(name, renderer_of, tmp_path):
     given = make(tmp_path)
     samples = opened(write(tmp_path, *given) if isinstance(given, list) else write(tmp_path, given))
     lengths = measured(samples, renderer_of(), NONE)
-    row = Rows(samples, lengths, renderer_of(), skip=False)(range(len(samples)))
+    row = Rows(samples, lengths, renderer_of())(range(len(samples)))
     assert [samples[index].id for index in range(len(samples))] == ids
     assert lengths.usable.all()
-    assert torch.equal(row.batch["cu_seqlens"].diff(), torch.from_numpy(lengths.tokens))
+    assert row.contents.lengths == tuple(lengths.tokens)
 
 
 @pytest.mark.parametrize("dying", ["rows", "held_out"])

@@ -5,7 +5,6 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from qwenvl_train.data.collate import collate
-from qwenvl_train.data.render import Renderer
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_model
@@ -14,6 +13,7 @@ from qwenvl_train.model.build import bare, refuse_what_experts_cannot
 from qwenvl_train.model.components import COMPONENTS, component_of, component_table, linear_layers, select_trained
 from qwenvl_train.model.forward import use_packed_forward
 from tests.conftest import conversation, sample_of
+from tests.loading import renderer_of
 from tests.settings import run_config
 
 ALL_TUNED = {f"tune_mm_{component}": True for component in COMPONENTS}
@@ -26,13 +26,12 @@ def batches(checkpoints, pictures):
     def make(model_type):
         if model_type not in cache:
             processor = AutoProcessor.from_pretrained(checkpoints[model_type])
-            config = run_config()
-            renderer = Renderer(processor, FAMILIES[model_type], "test", config.model.video, config.data)
+            renderer = renderer_of(processor, checkpoints[model_type])
             rows = [
                 conversation(("user", [pictures[3], "What?"]), ("assistant", ["A red circle on the left."])),
                 conversation(("user", ["Who?"]), ("assistant", ["Nobody but you and me."])),
             ]
-            cache[model_type] = processor, collate([renderer.render(sample_of(row)) for row in rows])
+            cache[model_type] = processor, collate([renderer.render(sample_of(row)) for row in rows], renderer)
         return cache[model_type]
 
     return make
@@ -46,8 +45,7 @@ def tiny(model_type, processor, tie=True):
 
 
 def loss_of(model, batch):
-    inputs = {key: value for key, value in batch.items() if key != "labels"}
-    return torch.nn.functional.cross_entropy(model(**inputs).logits[0, :-1], batch["labels"][0, 1:], ignore_index=-100)
+    return -model(**batch).log_probs.mean()
 
 
 def test_components_cover_every_parameter_once(model_type, batches):

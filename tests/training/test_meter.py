@@ -1,12 +1,13 @@
-"""The meter's figures are those of the rows that were trained on."""
+"""The meter's figures are those of the rows that the steps were given."""
 
 import pytest
 
+from qwenvl_train.batch import Contents
 from qwenvl_train.training import meter as module
-from qwenvl_train.training.meter import Meter
-from tests.data.order.mixes import mix, order_of, stream
+from qwenvl_train.training.meter import Counts, Meter, Progress
+from tests.data.order.mixes import mix, order_of
 
-LENGTHS = mix("pictures and text", 500, 4096)
+ORDER = order_of(mix("pictures and text", 500, 4096), batch_size=5)
 
 
 class Clock:
@@ -23,41 +24,47 @@ def clock(monkeypatch) -> Clock:
     return clock
 
 
-@pytest.mark.parametrize("options", [{}, {"bucketing": True}, {"packing": True, "max_length": 4096}])
-@pytest.mark.parametrize("step", [0, 1, 17])
-def test_totals_count_what_the_order_gives(options, step):
-    order = order_of(LENGTHS, world=2, batch_size=3, **options)
-    totals = Meter(order, rows_per_step=4).totals(step)
-    held = stream(order, 4 * step)
-    assert totals["step"] == step
-    assert totals["samples"] == len(held)
-    assert totals["tokens"] == LENGTHS.tokens[held].sum()
-    assert totals["supervised_tokens"] == LENGTHS.supervised[held].sum()
-    assert totals["epoch"] == len(held) / 500
+def test_counts_are_those_of_the_contents():
+    counts = Counts.of(Contents(lengths=(4, 6), supervised=3, grids=((1, 4, 6), (2, 2, 2))))
+    assert counts == Counts(samples=2, tokens=10, supervised=3)
+    assert counts.plus(Counts(1, 2, 3)) == Counts(3, 12, 6)
+    assert Counts.of(Contents((), 0, ())) == Counts()
 
 
-def test_the_pace_is_that_since_the_last_row_without_pauses(clock):
-    order = order_of(LENGTHS, packing=True, max_length=4096)
-    meter = Meter(order, rows_per_step=2)
+def test_totals_and_the_pace_since_the_last_row_without_pauses(clock):
+    meter = Meter(ORDER, rows_per_step=2, before=Progress())
     clock.now += 5  # loading
     meter.start()
     clock.now += 10
-    first = meter.row(10)
-    assert first["seconds"] == 10
-    assert first["samples_per_second"] == len(stream(order, 20)) / 10
+    meter.took(1, Counts(10, 1000, 100))
+    assert meter.row(1) == {
+        "step": 1, "epoch": 0.02, "samples": 10, "tokens": 1000, "supervised_tokens": 100, "seconds": 10,
+        "tokens_per_second": 100, "samples_per_second": 1,
+    }  # fmt: skip
     clock.now += 7
     meter.pause(3)
-    second = meter.row(12)
-    assert second["seconds"] == 17
-    assert second["samples_per_second"] == (second["samples"] - first["samples"]) / 4
-    assert second["tokens_per_second"] == (second["tokens"] - first["tokens"]) / 4
+    meter.took(2, Counts(9, 800, 80))  # one did not decode
+    meter.took(3, Counts(10, 1200, 120))
+    assert meter.row(3) == {
+        "step": 3, "epoch": 0.06, "samples": 29, "tokens": 3000, "supervised_tokens": 300, "seconds": 17,
+        "tokens_per_second": 2000 / 4, "samples_per_second": 19 / 4,
+    }  # fmt: skip
+
+
+def test_a_step_that_does_not_end_counts_for_nothing(clock):
+    meter = Meter(ORDER, rows_per_step=2, before=Progress())
+    meter.took(1, Counts(10, 1000, 100))
+    meter.took(2, Counts(10, 1000, 100))
+    assert meter.totals(1)["samples"] == 10
 
 
 def test_a_resumed_run_goes_on_with_time_and_counts(clock):
-    order = order_of(LENGTHS, batch_size=2)
-    meter = Meter(order, rows_per_step=5, start_step=30, seconds_before=60)
+    stored = Progress(30, 60.0, Counts(290, 3000, 300))
+    assert Progress.of(stored.as_dict()) == stored
+    meter = Meter(ORDER, rows_per_step=2, before=stored)
     clock.now += 4
-    row = meter.row(32)
+    meter.took(31, Counts(10, 100, 10))
+    row = meter.row(31)
     assert row["seconds"] == 64
-    assert row["samples"] == 320
-    assert row["samples_per_second"] == 20 / 4
+    assert row["samples"] == 300
+    assert row["samples_per_second"] == 10 / 4

@@ -6,49 +6,84 @@ import pytest
 
 from qwenvl_train.data.lengths import Problem
 from qwenvl_train.errors import UserError
+from qwenvl_train.training.meeting import Meeting
 from qwenvl_train.training.skipped import Skipped
 
-ONE, TWO, THREE = (Problem("a.jsonl", line, "broken", f"a.jsonl:{line} is broken") for line in (1, 2, 3))
+ONE, TWO, THREE, FOUR = (Problem("a.jsonl", line, "broken", f"a.jsonl:{line} is broken") for line in (1, 2, 3, 4))
+ALONE = Meeting(1)
+
+
+class Elsewhere(Meeting):
+    """Another process brings what it has met."""
+
+    def __init__(self, *theirs: Problem):
+        super().__init__(1)
+        self._theirs = theirs
+
+    def everything(self, mine):
+        return [*mine, *self._theirs]
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "skipped.jsonl"
 
 
 def lines(file) -> list[int]:
     return [json.loads(line)["line"] for line in file.read_text().splitlines()]
 
 
-def test_each_problem_is_listed_once(tmp_path):
-    file = tmp_path / "skipped.jsonl"
-    skipped = Skipped([TWO, ONE], most=3, file=file, resumed=False)
+def test_each_problem_is_listed_once_whoever_met_it(file):
+    skipped = Skipped([TWO, ONE], most=4, fatal=False, file=file, resumed=False)
     skipped.write()
     assert lines(file) == [1, 2]
-    skipped.add([THREE, ONE])
-    skipped.add([THREE])
-    assert lines(file) == [1, 2, 3]
+    skipped.met([THREE, ONE, THREE])
+    assert skipped.unsaid == 1
+    skipped.share(Elsewhere(THREE, FOUR), writes=True)
+    skipped.met([FOUR])
+    assert skipped.unsaid == 0
+    skipped.share(Elsewhere(THREE), writes=True)
+    assert lines(file) == [1, 2, 3, 4]
     assert json.loads(file.read_text().splitlines()[2]) == THREE.as_dict()
-    assert skipped.listed() == 3
+    assert len(skipped) == 4
 
 
-def test_an_empty_list_is_written(tmp_path):
-    Skipped([], most=0, file=tmp_path / "skipped.jsonl", resumed=False).write()
-    assert (tmp_path / "skipped.jsonl").read_text() == ""
+def test_one_process_writes(file):
+    skipped = Skipped([], most=4, fatal=False, file=file, resumed=False)
+    skipped.met([ONE])
+    skipped.share(ALONE, writes=False)
+    assert len(skipped) == 1
+    assert not file.exists()
 
 
-def test_a_resumed_run_keeps_what_it_had_found(tmp_path):
-    file = tmp_path / "skipped.jsonl"
-    first = Skipped([ONE], most=3, file=file, resumed=False)
+def test_an_empty_list_is_written(file):
+    Skipped([], most=0, fatal=True, file=file, resumed=False).write()
+    assert file.read_text() == ""
+
+
+def test_a_resumed_run_keeps_what_it_had_found(file):
+    first = Skipped([ONE], most=3, fatal=False, file=file, resumed=False)
     first.write()
-    first.add([THREE])
-    Skipped([ONE], most=3, file=file, resumed=True).write()
+    first.met([THREE])
+    first.share(ALONE, writes=True)
+    Skipped([ONE], most=3, fatal=False, file=file, resumed=True).write()
     assert lines(file) == [1, 3]
-    Skipped([ONE], most=3, file=file, resumed=False).write()
+    Skipped([ONE], most=3, fatal=False, file=file, resumed=False).write()
     assert lines(file) == [1]
 
 
-def test_too_many_end_the_run(tmp_path):
-    file = tmp_path / "skipped.jsonl"
+def test_too_many_end_the_run(file):
     with pytest.raises(UserError, match=r"2 rows cannot be used, data\.max_skipped allows 1; one of them: a\.jsonl:2"):
-        Skipped([ONE, TWO], most=1, file=file, resumed=False)
-    skipped = Skipped([ONE], most=1, file=file, resumed=False)
+        Skipped([ONE, TWO], most=1, fatal=False, file=file, resumed=False)
+    skipped = Skipped([ONE], most=1, fatal=False, file=file, resumed=False)
     skipped.write()
     with pytest.raises(UserError, match="2 rows cannot be used"):
-        skipped.add([THREE])
+        skipped.share(Elsewhere(THREE), writes=True)
     assert lines(file) == [1, 3]
+
+
+def test_the_first_ends_a_run_that_leaves_nothing_out(file):
+    skipped = Skipped([ONE], most=3, fatal=True, file=file, resumed=False)
+    skipped.share(ALONE, writes=True)
+    with pytest.raises(UserError, match=r"^a\.jsonl:3 is broken$"):
+        skipped.share(Elsewhere(THREE), writes=True)

@@ -69,14 +69,14 @@ class Stream:
         return self._starts[place if self._starts[place].unit == unit else place - 1]
 
     def loader(
-        self, rows: int, skip: bool, workers: int, pin_memory: bool, report: Callable[[Sequence[Problem]], None]
+        self, rows: int, workers: int, pin_memory: bool, report: Callable[[Sequence[Problem]], None]
     ) -> DataLoader:
         """This process's share of the run's `rows` rows. `report` is told of rows that windows leave out."""
         windows = iter(_windows(self._planner, self._starts[-1], workers > 0))
         mine = _Mine(rows // self._planner.world, partial(self._rows, rows, windows, report))
         # A generator of its own: the global one must not notice whether a run was resumed.
         return DataLoader(
-            _Rendering(self._planner.renderer, skip),
+            _Rendering(self._planner.renderer),
             sampler=mine,
             collate_fn=only_row,
             num_workers=workers,
@@ -137,12 +137,12 @@ class _Mine(Sampler):
 
 
 class _Rendering(Dataset):
-    def __init__(self, renderer: Renderer, skip: bool):
-        self._renderer, self._skip = renderer, skip
+    def __init__(self, renderer: Renderer):
+        self._renderer = renderer
 
     def __getitem__(self, row: tuple[Measured, ...]) -> dict[str, Row]:
         parts = [(one.place, partial(render_as_measured, one.sample, one.tokens, self._renderer)) for one in row]
-        return {"row": make_row(parts, self._renderer, self._skip)}
+        return {"row": make_row(parts, self._renderer)}
 
 
 def _as_it_is(window: Window) -> Window:

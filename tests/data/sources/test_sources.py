@@ -82,7 +82,7 @@ def test_any_list_is_read_row_by_row(tmp_path_factory, expected, ascii, marked, 
     path.write_bytes(b"\xef\xbb\xbf" * marked + (around + written + around).encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spans, "_CHUNK", chunk)
-        source = text.index_list(path, tmp_path / "cache")
+        source = text.index_list(path, path.parent / "cache")
     assert rows(source) == expected
     assert [source.line(index) for index in range(len(source))] == list(range(1, len(expected) + 1))
 
@@ -103,7 +103,7 @@ def test_any_lines_are_read_one_by_one(tmp_path_factory, content, ascii, marked,
     path.write_bytes(b"\xef\xbb\xbf" * marked + (newline.join(written) + newline * closed).encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spans, "_CHUNK", chunk)
-        source = text.index_lines(path, tmp_path / "cache")
+        source = text.index_lines(path, path.parent / "cache")
     expected = {number: line for number, line in enumerate(content, start=1) if not isinstance(line, bytes)}
     assert [source.line(index) for index in range(len(source))] == list(expected)
     assert rows(source) == list(expected.values())

@@ -1,0 +1,87 @@
+"""The packed pass waits for nothing that the device would have to tell, and looks once."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from qwenvl_train.data.collate import collate
+from qwenvl_train.model.attention import use_packed_attention
+from qwenvl_train.model.forward import use_packed_forward
+from tests.conftest import conversation, sample_of
+from tests.loading import renderer_of
+from tests.videos import write_video
+
+# Where the host must know what is on the device.
+ASKING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_consecutive", "repeat_interleave"}
+
+
+class Asked(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        if function.overloadpacket.__name__ in ASKING:
+            self.names.append(str(function))
+        return function(*arguments, **(keywords or {}))
+
+
+@pytest.fixture
+def packed(model_type, checkpoints):
+    processor = AutoProcessor.from_pretrained(checkpoints[model_type])
+    renderer = renderer_of(processor, checkpoints[model_type])
+    model = AutoModelForImageTextToText.from_pretrained(checkpoints[model_type], dtype=torch.float32)
+    use_packed_forward(model, processor.image_processor)
+    use_packed_attention(model)
+    return model, renderer
+
+
+@pytest.fixture
+def rows(pictures, tmp_path) -> dict[str, list]:
+    clip = write_video(tmp_path / "clip.mp4", frames=8, size=(64, 48))
+    asked = conversation(("user", [pictures[0], "What?"]), ("assistant", ["Red."]))
+    watched = conversation(("user", [clip, pictures[2], "What?"]), ("assistant", ["Nothing."]))
+    text = conversation(("user", ["Who?"]), ("assistant", ["Nobody."]))
+    return {"text": [text], "media": [asked, watched, text, asked]}
+
+
+@pytest.mark.parametrize("case", ["text", "media"])
+def test_a_pass_asks_the_device_for_nothing(case, packed, rows, monkeypatch):
+    model, renderer = packed
+    batch = collate([renderer.render(sample_of(row)) for row in rows[case]], renderer)
+
+    def refuse(tensor):
+        raise AssertionError("a tensor is read by the host")
+
+    looked = []
+    model.model.visual.register_forward_hook(lambda *_: looked.append(1))
+    asked = Asked()
+    with asked, monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "tolist", refuse)
+        (-model(**batch).log_probs.sum()).backward()
+    assert asked.names == []
+    assert looked == [1]
+    # What nothing stands for still takes part, so that no process waits for another one's gradients.
+    assert all(parameter.grad is not None for parameter in model.model.visual.parameters())
+
+
+@pytest.mark.gpu
+def test_a_pass_on_a_gpu_does_not_wait(packed, rows):
+    model, renderer = packed
+    model = model.to("cuda", torch.bfloat16)
+    batch = collate([renderer.render(sample_of(row)) for row in rows["media"]], renderer)
+    moved = {
+        key: {name: _moved(one) for name, one in value.items()} if isinstance(value, dict) else _moved(value)
+        for key, value in batch.items()
+    }
+    model(**moved).log_probs.sum().backward()  # whatever is set up once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        model(**moved).log_probs.sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def _moved(value):
+    return value.to("cuda") if hasattr(value, "to") else value
