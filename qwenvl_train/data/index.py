@@ -15,7 +15,7 @@ from time import monotonic
 import numpy as np
 
 from qwenvl_train.data.index_files import IndexFiles
-from qwenvl_train.data.lengths import COLUMNS, Lengths, Problem, measure_rows, within
+from qwenvl_train.data.lengths import COLUMNS, Lengths, Problem, measure_rows, refuse_many, within
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
@@ -42,20 +42,22 @@ def lengths_of(
     processes: int,
     tolerated: frozenset[str],
     progress: Progress,
+    most: int | None = None,
     mend: bool = True,
 ) -> Lengths:
     """From the cache, or measured now. Raises a UserError for the first row that cannot be used, unless its kind of
-    problem is tolerated. With `mend`, broken rows in the cache are looked at again; of several processes, one does."""
+    problem is tolerated and there are no more than `most`. With `mend`, broken rows in the cache are looked at again;
+    of several processes, one does."""
     made_by = [version(package) for package in _PACKAGES]
     facts = f"{_VERSION} {made_by} {samples.fingerprint()} {renderer.fingerprint()}"
     files = IndexFiles(cache / "lengths", hashlib.sha256(facts.encode()).hexdigest()[:32])
     kept = files.whole()
     if kept is None:
-        lengths = _measure(samples, renderer, processes, tolerated, progress, files)
+        lengths = _measure(samples, renderer, processes, tolerated, progress, files, most)
     else:
         lengths = _mended(kept, samples, renderer, tolerated) if mend else kept
     # What is kept holds for any data.max_length.
-    usable = within(lengths, samples, renderer.max_length, tolerated)
+    usable = within(lengths, samples, renderer.max_length, tolerated, most)
     if lengths is not kept:
         files.save(lengths)
     return usable
@@ -68,10 +70,11 @@ def _measure(
     tolerated: frozenset[str],
     progress: Progress,
     files: IndexFiles,
+    most: int | None,
 ) -> Lengths:
     """Goes on where a start that was killed had come to. What is too long has its lengths and is no problem yet."""
     begun = _mended(files.begun(), samples, renderer, tolerated)
-    within(begun, samples, renderer.max_length, tolerated)
+    within(begun, samples, renderer.max_length, tolerated, most)
     first = len(begun.tokens)
     table = np.zeros((len(COLUMNS), len(samples)), dtype=np.int32)
     table[:, :first] = begun.table()
@@ -82,6 +85,7 @@ def _measure(
         _refuse(found, tolerated)
         table[:, rows.start : rows.stop] = part
         problems += [problem for problem in found if problem.kind == "broken"]
+        refuse_many(problems, most)
         if monotonic() - last >= _PART_SECONDS:
             files.save_part(saved, Lengths.of(table[:, saved : rows.stop], problems[told:]))
             saved, told, last = rows.stop, len(problems), monotonic()

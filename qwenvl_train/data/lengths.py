@@ -1,7 +1,7 @@
 """What every sample costs, known before the run without decoding a picture, and every row checked on the way."""
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -66,6 +66,18 @@ class TooLong(UserError):
     pass
 
 
+class TooMany(UserError):
+    """Rows that cannot be used."""
+
+
+def refuse_many(problems: Collection[Problem], most: int | None) -> None:
+    if most is not None and len(problems) > most:
+        last = max(problems, key=lambda problem: (problem.source, problem.line))
+        raise TooMany(
+            f"{len(problems)} rows cannot be used, data.max_skipped allows {most}; one of them: {last.reason}"
+        )
+
+
 def measure_rows(
     samples: Samples, renderer: Renderer, rows: range, tolerated: frozenset[str]
 ) -> tuple[np.ndarray, list[Problem]]:
@@ -86,9 +98,11 @@ def measure_rows(
     return table, problems
 
 
-def within(lengths: Lengths, samples: Samples, max_length: int | None, tolerated: frozenset[str]) -> Lengths:
+def within(
+    lengths: Lengths, samples: Samples, max_length: int | None, tolerated: frozenset[str], most: int | None
+) -> Lengths:
     """The same where nothing is longer than `max_length`; what is longer becomes a problem. Raises a UserError for the
-    first row with a problem whose kind is not tolerated."""
+    first row with a problem whose kind is not tolerated, and where there are more than `most`."""
     broken = dict(zip(np.flatnonzero(~lengths.usable).tolist(), lengths.problems, strict=True))
     long = [] if max_length is None else np.flatnonzero(lengths.tokens > max_length).tolist()
     table = lengths.table() if long else None
@@ -103,6 +117,7 @@ def within(lengths: Lengths, samples: Samples, max_length: int | None, tolerated
         if problem.kind not in tolerated:
             raise UserError(problem.reason)
         problems.append(problem)
+        refuse_many(problems, most)
     return lengths if table is None else Lengths.of(table, problems)
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from qwenvl_train.data.lengths import Problem
+from qwenvl_train.data.lengths import Problem, TooMany, refuse_many
 from qwenvl_train.errors import UserError
 from qwenvl_train.training.meeting import Meeting
 
@@ -23,7 +23,7 @@ class Skipped:
         self._seen = set(before) | {Problem(**json.loads(line)) for line in stored}
         self._most, self._fatal, self._file = most, fatal, file
         self._unsaid: list[Problem] = []
-        self._refuse_many()
+        refuse_many(self._seen, most)
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -51,15 +51,10 @@ class Skipped:
         if writes:
             with self._file.open("a", encoding="utf-8") as file:
                 file.writelines(map(_line, new))
-        self._refuse_many()
-
-    def _refuse_many(self) -> None:
-        if len(self._seen) > self._most:
-            last = max(self._seen, key=_place)
-            raise Unusable(
-                f"{len(self._seen)} rows cannot be used, data.max_skipped allows {self._most}; "
-                f"one of them: {last.reason}"
-            )
+        try:
+            refuse_many(self._seen, self._most)
+        except TooMany as error:
+            raise Unusable(str(error)) from None
 
 
 def _place(problem: Problem) -> tuple[str, int]:

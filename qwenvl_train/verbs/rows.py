@@ -44,7 +44,14 @@ def open_rows(
         samples = Samples(sources, key, config.data.allow_remote, cache)
         with counting(f"checking {key}", len(samples), shown=state.is_main_process) as progress:
             lengths = lengths_of(
-                samples, renderer, cache, config.data.workers, kinds, progress, mend=state.is_main_process
+                samples,
+                renderer,
+                cache,
+                config.data.workers,
+                kinds,
+                progress,
+                most=config.data.max_skipped,
+                mend=state.is_main_process,
             )
         if not lengths.usable.any():
             raise UserError(f"{key} has no row that can be used; the first: {lengths.problems[0].reason}")

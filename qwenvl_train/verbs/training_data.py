@@ -15,6 +15,7 @@ from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.data.streaming.windows import Planner, State
 from qwenvl_train.errors import UserError
 from qwenvl_train.training.checkpoint import STREAM
+from qwenvl_train.training.processes import agree
 from qwenvl_train.verbs.rows import (
     about_data,
     about_stream,
@@ -61,6 +62,8 @@ class Streamed:
     def __init__(self, config: RunConfig, renderer: Renderer, state: PartialState):
         self._config, self._renderer, self._state = config, renderer, state
         entries = first_then_others(state, lambda: open_entries(config.data, cache_folder(config)))
+        # A hub may have a newer commit by the time that another process asks it.
+        self._revisions = tuple(json.loads(agree(state, json.dumps([entry.config.revision for entry in entries]))))
         # What is streamed has no number of samples; that its files have not changed can be told nevertheless.
         files, size = sum(len(entry.files) for entry in entries), sum(entry.size() for entry in entries)
         self.facts = {"samples": None, "tokens": None, "streamed_files": files, "streamed_bytes": size}
@@ -91,7 +94,7 @@ class Streamed:
 
     def _open(self, stored: State | None, row: int) -> Stream:
         config, state = self._config, self._state
-        entries = open_entries(config.data, cache_folder(config), stored.revisions if stored else None)
+        entries = open_entries(config.data, cache_folder(config), stored.revisions if stored else self._revisions)
         planner = Planner(
             entries, self._renderer, tolerated_problems(config), config, state.process_index, state.num_processes
         )

@@ -350,3 +350,19 @@ def test_a_preference_row_is_refused(write_rows, processor, tmp_path):
     path = write_rows([{"prompt": "Hi", "chosen": "Ho", "rejected": "Hu"}])
     with pytest.raises(UserError, match="is a preference row"):
         measured(path, make_renderer(processor), tmp_path, tolerated=NONE)
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_measuring_ends_once_too_many_rows_cannot_be_used(rows, processor, tmp_path, monkeypatch, processes):
+    monkeypatch.setattr(module, "_CHUNK", 6)
+    monkeypatch.setattr(module, "_WORTH_PROCESSES", 1)
+    lines = rows.read_text().splitlines()
+    lines[3], lines[7], lines[14], lines[30] = "{", "{", "[]", "}"
+    rows.write_text("\n".join(lines))
+    samples, renderer, done = samples_of(rows, tmp_path), make_renderer(processor), []
+    with pytest.raises(UserError, match=r"3 rows cannot be used, data\.max_skipped allows 2; one of them: .*:15"):
+        lengths_of(samples, renderer, tmp_path, processes, ALL, done.append, most=2)
+    assert done == [6, 12]
+    assert len(lengths_of(samples, renderer, tmp_path, processes, ALL, done.append, most=4).problems) == 4
+    with pytest.raises(UserError, match=r"4 rows cannot be used, data\.max_skipped allows 3"):
+        lengths_of(samples, renderer, tmp_path, processes, ALL, done.append, most=3)
