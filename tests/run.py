@@ -13,9 +13,12 @@ def train(output: Path, *settings: str, name: str = "run") -> Path:
     return output / name
 
 
+def read_lines(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
 def rows(folder: Path, key: str = "loss") -> list[dict]:
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [row for row in map(json.loads, lines) if key in row]
+    return [row for row in read_lines(folder / "metrics.jsonl") if key in row]
 
 
 def summary(folder: Path) -> dict:

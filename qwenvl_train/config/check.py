@@ -172,7 +172,7 @@ def packing_has_a_length(config: RunConfig, given: frozenset[str]) -> Lines:
     if config.data.packing and config.data.max_length is None:
         yield "data.packing=true needs data.max_length, the length to which rows are filled"
     if config.data.packing and config.data.bucketing:
-        yield "data.bucketing=true has no effect while data.packing=true; set one of the two"
+        yield "data.bucketing=true has no effect while data.packing=true; set data.packing=false"
 
 
 def length_policy_is_used(config: RunConfig, given: frozenset[str]) -> Lines:

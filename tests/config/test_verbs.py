@@ -47,7 +47,7 @@ def test_what_inspect_reads_is_no_setting_of_training(words, line):
         (["inspect.file=a.html"], "inspect.file has no effect without output=html"),
         (["output=json", "inspect.summary=true"], "inspect.summary has no effect with output=json"),
         (["output=yaml"], "output=yaml: must be 'text', 'html' or 'json'"),
-        (["data.packing=true"], "data.packing=true needs data.max_length"),
+        (["data.max_length=null"], "data.packing=true needs data.max_length"),
         (["model.min_pixels=9", "model.max_pixels=8"], "model.min_pixels=9 is above model.max_pixels=8"),
         (["train.lrr=1"], "train.lrr=1: there is no such setting"),
     ],

@@ -14,7 +14,7 @@ import pytest
 from transformers import AutoModelForImageTextToText
 
 from tests.conftest import conversation
-from tests.run import rows, summary, train
+from tests.run import read_lines, rows, summary, train
 
 pytestmark = pytest.mark.distributed
 
@@ -46,7 +46,8 @@ def mixed(pictures, write_rows):
     )
 
 
-def launch(launcher: str, output: Path, *settings: str) -> None:
+def launch(launcher: str, output: Path, *settings: str, fails: bool = False) -> str:
+    """What it said on stderr."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -59,7 +60,8 @@ def launch(launcher: str, output: Path, *settings: str) -> None:
         text=True,
         timeout=600,
     )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    assert (done.returncode != 0) == fails, done.stdout[-5000:] + done.stderr[-5000:]
+    return done.stderr
 
 
 def figures(folder: Path) -> list[tuple]:
@@ -71,7 +73,8 @@ def test_two_processes_equal_one(case, mixed, checkpoints, tmp_path):
     launcher, recipe, stage, model_type = CASES[case]
     common = (
         f"+recipe={recipe}", f"model.path={checkpoints[model_type]}", f"data.train={mixed}", f"data.eval={mixed}",
-        "data.workers=0", "train.accumulation=2", "train.max_steps=4", "train.save_steps=2", "train.log_steps=1",
+        "data.packing=false", "data.workers=0", "train.accumulation=2", "train.max_steps=4", "train.save_steps=2",
+        "train.log_steps=1",
         "train.lr=1e-3", "train.lr_mlp=1e-3", "train.warmup=0", "train.eval_batch_size=3", "logging.predictions=1",
     )  # fmt: skip
     one = train(tmp_path / "one", *common, "train.batch_size=4")
@@ -98,3 +101,22 @@ def assert_same_curve(mine: list[tuple], theirs: list[tuple]) -> None:
         # Measured worst case over the four: loss 1.6e-7, norm 1.5e-6
         assert loss == pytest.approx(other_loss, rel=1e-5)
         assert norm == pytest.approx(other_norm, rel=1e-4)
+
+
+def test_what_one_process_meets_ends_both(pictures, write_rows, checkpoints, tmp_path):
+    """The other one would wait for its gradients, and nobody would say why."""
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(pictures[3].read_bytes()[:300])  # its header is whole, its pixels are not
+    asked = [cut, *pictures[:3]] * 2
+    path = write_rows([conversation(("user", [it, "What?"]), ("assistant", ["Red."])) for it in asked])
+    told = launch(
+        "torchrun", tmp_path, "+recipe=sft_lora", f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={path}",
+        "data.packing=false", "data.workers=0", "train.max_steps=4", "data.on_error=skip",
+        "data.max_skipped=1", fails=True,
+    )  # fmt: skip
+    reason = "2 rows cannot be used, data.max_skipped allows 1; one of them: "
+    assert told.count(f"qwenvl-train: {reason}") == 1
+    folder = tmp_path / "run"
+    assert summary(folder)["status"] == "failed"
+    assert summary(folder)["reason"].startswith(reason)
+    assert sorted(row["line"] for row in read_lines(folder / "skipped.jsonl")) == [1, 5]

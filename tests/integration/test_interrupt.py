@@ -18,7 +18,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(number, code, write_rows, check
     data = write_rows([conversation(("user", [pictures[0], "What?"]), ("assistant", ["Red."]))])
     command = [
         sys.executable, "-m", "qwenvl_train", "tune_mm_mlp=true", f"model.path={checkpoints['qwen2_5_vl']}",
-        f"data.train={data}", "data.workers=0", "train.max_steps=100000", "train.log_steps=1", "train.batch_size=1",
+        f"data.train={data}", "data.workers=0", "train.max_steps=100000", "train.log_steps=1", "data.packing=false",
         "train.accumulation=1", f"output_dir={tmp_path}", "run_name=r", "logging.wandb.mode=disabled",
     ]  # fmt: skip
     process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -32,8 +32,8 @@ def skipped(folder) -> list[dict]:
 
 
 def test_packed_rows_are_filled_and_an_epoch_holds_each_sample_once(uneven, checkpoints, tmp_path, capsys):
-    common = (*SETTINGS, f"model.path={checkpoints['qwen3_vl']}", f"data.train={uneven}", "train.batch_size=1")
-    folder = train(tmp_path, *common, "data.packing=true", "data.max_length=256", "train.epochs=2")
+    common = (*SETTINGS, f"model.path={checkpoints['qwen3_vl']}", f"data.train={uneven}")
+    folder = train(tmp_path, *common, "data.max_length=256", "train.epochs=2")
     found = rows(folder)
     assert found[-1]["epoch"] >= 2
     assert found[-1]["samples"] >= 60
@@ -44,8 +44,8 @@ def test_packed_rows_are_filled_and_an_epoch_holds_each_sample_once(uneven, chec
 
 
 def test_a_packed_run_resumes_on_the_same_curve(uneven, checkpoints, tmp_path):
-    common = (*SETTINGS, f"model.path={checkpoints['qwen2_vl']}", f"data.train={uneven}", "train.batch_size=1")
-    settings = (*common, "data.packing=true", "data.max_length=256", "train.max_steps=6", "train.save_steps=3")
+    common = (*SETTINGS, f"model.path={checkpoints['qwen2_vl']}", f"data.train={uneven}")
+    settings = (*common, "data.max_length=256", "train.max_steps=6", "train.save_steps=3")
     whole = train(tmp_path, *settings)
     shutil.copytree(whole, tmp_path / "killed" / "run")
     shutil.rmtree(tmp_path / "killed" / "run" / "checkpoints" / "step-6")
@@ -68,7 +68,13 @@ def test_rows_that_cannot_be_used_are_left_out_and_listed(uneven, pictures, chec
             ]
         )
     )
-    settings = (*SETTINGS, f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={bad}", "train.batch_size=2")
+    settings = (
+        *SETTINGS,
+        f"model.path={checkpoints['qwen2_5_vl']}",
+        f"data.train={bad}",
+        "data.packing=false",
+        "train.batch_size=2",
+    )
     assert main([*settings, f"output_dir={tmp_path}", "logging=local"]) == 2
     assert "bad.jsonl:2 is not valid JSON" in capsys.readouterr().err
     folder = train(tmp_path, *settings, f"data.eval={bad}", "data.on_error=skip", "train.epochs=3")
@@ -89,7 +95,7 @@ def test_a_row_of_nothing_but_broken_samples_teaches_nothing(uneven, pictures, c
     bad = uneven.with_name("bad.jsonl")
     cut = conversation(("user", [broken, "What?"]), ("assistant", ["Red."]), id="cut")
     bad.write_text(json.dumps(cut) + "\n" + uneven.read_text().splitlines()[0])
-    settings = (*SETTINGS, f"model.path={checkpoints['qwen3_vl']}", f"data.train={bad}", "train.batch_size=1")
+    settings = (*SETTINGS, f"model.path={checkpoints['qwen3_vl']}", f"data.train={bad}", "data.packing=false")
     folder = train(tmp_path, *settings, "data.on_error=skip", "train.epochs=2")
     assert all(row["loss"] > 0 for row in rows(folder))
 
@@ -99,7 +105,13 @@ def test_mixtures_take_their_shares(uneven, checkpoints, tmp_path):
     few, many = uneven.with_name("few.jsonl"), uneven.with_name("many.jsonl")
     few.write_text("\n".join(lines[:4]))
     many.write_text("\n".join(lines[4:]))
-    settings = (*SETTINGS, f"model.path={checkpoints['qwen2_5_vl']}", "train.batch_size=7", "train.epochs=1")
+    settings = (
+        *SETTINGS,
+        f"model.path={checkpoints['qwen2_5_vl']}",
+        "data.packing=false",
+        "train.batch_size=7",
+        "train.epochs=1",
+    )
     folder = train(tmp_path, *settings, f"data.train=[{{path: {few}, repeats: 3}}, {{path: {many}, repeats: 0.5}}]")
     # 3 × 4 and 0.5 × 26 samples are 25, in steps of 14
     assert rows(folder)[-1]["samples"] == 28

@@ -60,7 +60,7 @@ def uneven(pictures, tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "workers"),
-    [(["train.batch_size=2"], (0, 2)), (["train.batch_size=1", "data.packing=true", "data.max_length=200"], (2, 0))],
+    [(["train.batch_size=2", "data.packing=false"], (0, 2)), (["data.max_length=200"], (2, 0))],
 )
 def test_a_killed_run_goes_on_with_the_same_rows(settings, workers, uneven, checkpoints, tmp_path, capsys):
     """With another number of workers, too."""
@@ -98,7 +98,7 @@ def test_bad_rows_are_left_out_and_listed_as_they_come(uneven, pictures, checkpo
     cut = json.dumps(conversation(("user", [broken, "What?"]), ("assistant", ["Red."]), id="cut"))
     bad = tmp_path / "bad.jsonl"
     bad.write_text("\n".join([lines[0], "{", *lines[1:6], '{"text": 1}', *lines[6:8], cut]))
-    settings = (*SETTINGS, f"model.path={checkpoints['qwen2_vl']}", f"data.train={bad}", "train.batch_size=1")
+    settings = (*SETTINGS, f"model.path={checkpoints['qwen2_vl']}", f"data.train={bad}", "data.packing=false")
     where = ("logging=local", f"output_dir={tmp_path}", "run_name=refused")
     assert main([*settings, *where]) == 2
     assert f"{bad}:2 is not valid JSON" in capsys.readouterr().err
@@ -114,7 +114,13 @@ def test_bad_rows_are_left_out_and_listed_as_they_come(uneven, pictures, checkpo
 
 def test_weights_decide_the_shares(uneven, checkpoints, tmp_path):
     sources = f"[{{path: {uneven}/a.jsonl, weight: 1}}, {{path: {uneven}/b.parquet, weight: 3}}]"
-    settings = (*SETTINGS, f"model.path={checkpoints['qwen3_vl']}", f"data.train={sources}", "train.batch_size=2")
+    settings = (
+        *SETTINGS,
+        f"model.path={checkpoints['qwen3_vl']}",
+        f"data.train={sources}",
+        "data.packing=false",
+        "train.batch_size=2",
+    )
     folder = train(tmp_path, *settings)
     state = json.loads((folder / "checkpoints" / "step-6" / "stream.json").read_text())
     few, many = (entry["drawn"] for entry in state["entries"])
@@ -174,7 +180,12 @@ def test_two_processes_read_as_one(uneven, checkpoints, tmp_path, monkeypatch):
     monkeypatch.undo()  # which the launched processes know nothing of
     with (uneven / "a.jsonl").open("a") as file:
         file.write("{\n")
-    data = (f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={uneven}", "data.on_error=skip")
+    data = (
+        f"model.path={checkpoints['qwen2_5_vl']}",
+        f"data.train={uneven}",
+        "data.on_error=skip",
+        "data.packing=false",
+    )
     one = train(tmp_path / "one", *SETTINGS, *data, "train.batch_size=4")
     two = tmp_path / "two" / "run"
     settings = (*SETTINGS, *data, "train.batch_size=2", "data.workers=1")

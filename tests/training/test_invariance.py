@@ -27,7 +27,7 @@ def uneven(pictures, write_rows):
 
 
 FULL = ("tune_mm_vision=true", "tune_mm_mlp=true", "tune_mm_llm=true", "train.lr=1e-4", "train.schedule=constant")
-STEPS = ("train.warmup=0", "train.max_steps=3", "train.log_steps=1", "data.workers=0")
+STEPS = ("data.packing=false", "train.warmup=0", "train.max_steps=3", "train.log_steps=1", "data.workers=0")
 PLAIN = "train.checkpointing=none"
 
 

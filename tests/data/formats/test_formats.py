@@ -968,7 +968,11 @@ def test_a_row_with_anything_in_it_is_read_or_refused_in_words(case):
 
 FORCED = {
     "rows of another format": ("llava", chat("Hi"), "has no 'conversations', which the format llava needs"),
-    "a dropped answer": ("messages", chat("Hi", rejected_response="No"), "has 'rejected_response', which the format"),
+    "a dropped answer": (
+        "messages",
+        chat("Hi", rejected_response="No"),
+        "has 'rejected_response', as preference rows have",
+    ),
     "a dropped pair": ("prompt_completion", pair(completion="x"), "as preference rows have"),
     "one answer only": ("preference", {"prompt": "Hi", "chosen": "a"}, "'rejected' is None; give text"),
     "half a row": (

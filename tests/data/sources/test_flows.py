@@ -24,7 +24,7 @@ ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "co
 
 
 def opened(path: object, **given: str) -> list[Flow]:
-    return open_flows(SourceConfig(path=str(path), **given), "data.train", path.parent / "cache")
+    return open_flows(SourceConfig(path=str(path), **given), "data.train", Path(path).parent / "cache")
 
 
 def content(rows: list[RawRow]) -> list[tuple[int, object]]:

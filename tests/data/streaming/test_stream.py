@@ -292,7 +292,7 @@ def test_samples_are_let_go_as_they_are_trained_on():
     source = Listed("a.jsonl", [raw(str(row), row + 1) for row in range(8)])
     planner = Planner((entry(source),), Counting(), NONE, config_of(), 0, 1)
     stream = Stream(planner, State.beginning(planner.entries), 0)
-    rows = iter(stream.loader(8, False, 0, pin_memory=False, report=lambda found: None).sampler)
+    rows = iter(stream.loader(8, 0, pin_memory=False, report=lambda found: None).sampler)
     held = [weakref.ref(one.sample) for _ in range(3) for one in next(rows)]
     assert [sample() for sample in held] == [None, None, None]
     assert sorted(stream.first.tokens) == [1, 2, 3, 4]
