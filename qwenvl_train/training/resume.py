@@ -15,6 +15,7 @@ from qwenvl_train.training.meter import Progress
 FREE = (
     "run_name",
     "output_dir",
+    "model.shape",
     "data.workers",
     "data.on_error",
     "data.max_skipped",
