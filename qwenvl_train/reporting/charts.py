@@ -73,11 +73,15 @@ GROUPS = (
             Curve("lr_llm", "language model"),
         ),
     ),
-    ("Tokens per second", (Curve("tokens_per_second", "tokens/s"),)),
+    (
+        "Tokens per second",
+        (Curve("tokens_per_second", "all"), Curve("supervised_tokens_per_second", "learned")),
+    ),
+    ("Use of the devices", (Curve("mfu", "MFU"), Curve("data_wait", "waiting for data"))),
     ("Gradient norm", (Curve("grad_norm", "before clipping"),)),
 )
-FROM_ZERO = ("tokens_per_second",)
-"""A rate whose axis starts at zero, so that noise does not look like a collapse."""
+FROM_ZERO = ("tokens_per_second", "mfu", "data_wait")
+"""Rates whose axis starts at zero, so that noise does not look like a collapse."""
 
 BOOKKEEPING = {
     "step",
@@ -87,6 +91,10 @@ BOOKKEEPING = {
     "samples",
     "seconds",
     "samples_per_second",
+    "images_per_second",
+    "tflops_per_device",
+    "pack_fill",
+    "memory_gib",
     "eval_samples",
     "eval_seconds",
 }

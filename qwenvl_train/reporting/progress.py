@@ -16,6 +16,8 @@ from qwenvl_train.reporting.wording import count, duration, figure, is_number, l
 
 LOG_WIDTH = 160
 EVALUATION_FIRST = ("eval_exact_match", "eval_token_accuracy", "eval_loss")
+WAITING = 0.2
+"""A share of the time that is worth a user's thought."""
 EVALUATION_ASIDE = ("eval_samples", "eval_seconds")
 
 
@@ -71,6 +73,10 @@ def step_figures(row: Row) -> list[str]:
     figures = [f"{key} {figure(key, row[key])}" for key in ("loss", "lr") if key in row]
     if is_number(row.get("tokens_per_second")):
         figures.append(f"{count(row['tokens_per_second'])} tokens/s")
+    if is_number(row.get("mfu")):
+        figures.append(f"MFU {percent(row['mfu'])}")
+    if is_number(row.get("data_wait")) and row["data_wait"] >= WAITING:
+        figures.append(f"waits for data {percent(row['data_wait'])}")
     return figures
 
 

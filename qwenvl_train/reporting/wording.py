@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-RATIOS = ("exact_match", "accuracy", "accuracies")
+RATIOS = ("exact_match", "accuracy", "accuracies", "mfu", "data_wait", "pack_fill")
 
 
 def count(value: float) -> str:

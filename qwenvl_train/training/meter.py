@@ -14,16 +14,27 @@ class Epochs(Protocol):
 
 
 class Counts(NamedTuple):
+    """Whole numbers, so that any order of adding them up gives the same."""
+
     samples: int = 0
     tokens: int = 0
     supervised: int = 0
+    media: int = 0
+    """Pictures and clips."""
+    flops: int = 0
+    """What training on them takes; none is counted twice for being computed again."""
+    waited: int = 0
+    """Microseconds for data, of all processes together."""
 
     @classmethod
-    def of(cls, contents: Contents) -> "Counts":
-        return cls(len(contents.lengths), sum(contents.lengths), contents.supervised)
+    def of(cls, contents: Contents, flops: int) -> "Counts":
+        return cls(len(contents.lengths), sum(contents.lengths), contents.supervised, len(contents.grids), flops)
 
     def plus(self, other: "Counts") -> "Counts":
-        return Counts(*map(sum, zip(self, other, strict=True)))
+        return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def minus(self, other: "Counts") -> "Counts":
+        return Counts(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -42,10 +53,20 @@ class Progress:
         return cls(stored["step"], stored["seconds"], Counts(**stored["counts"]))
 
 
+@dataclass(frozen=True)
+class Devices:
+    count: int
+    peak_tflops: float | None
+    """Of one, in the run's precision; None where it is not known."""
+
+
 class Meter:
-    def __init__(self, epochs: Epochs, rows_per_step: int, before: Progress):
-        """`before` is what the run that this one resumes had done."""
-        self._epochs, self._rows_per_step = epochs, rows_per_step
+    def __init__(
+        self, epochs: Epochs, rows_per_step: int, tokens_per_row: int | None, devices: Devices, before: Progress
+    ):
+        """`tokens_per_row` is the room where rows are filled; `before` is what the run that this one resumes had
+        done."""
+        self._epochs, self._rows_per_step, self._room, self._devices = epochs, rows_per_step, tokens_per_row, devices
         self._before = self._marked = before
         # Only the newest are asked for: a step that did not end counts for nothing.
         self._after = {before.step: before.counts}
@@ -70,15 +91,31 @@ class Meter:
         """Totals after `step`, and the pace since the last row."""
         now, before = self.progress(step), self._marked
         self._marked = now
-        seconds = now.seconds - before.seconds
-        return self._totals(now) | {
-            "tokens_per_second": (now.counts.tokens - before.counts.tokens) / seconds,
-            "samples_per_second": (now.counts.samples - before.counts.samples) / seconds,
-        }
+        return self._totals(now) | self._pace(now, before) | self._use(now, before)
 
     def pause(self, seconds: float) -> None:
         """Evaluating and saving do not count against the pace of training."""
         self._marked = replace(self._marked, seconds=self._marked.seconds + seconds)
+
+    def _pace(self, now: Progress, before: Progress) -> dict[str, float]:
+        done, seconds = now.counts.minus(before.counts), now.seconds - before.seconds
+        return {
+            "tokens_per_second": done.tokens / seconds,
+            "supervised_tokens_per_second": done.supervised / seconds,
+            "samples_per_second": done.samples / seconds,
+            "images_per_second": done.media / seconds,
+        }
+
+    def _use(self, now: Progress, before: Progress) -> dict[str, float]:
+        """How well the devices and the rows are used."""
+        done, seconds = now.counts.minus(before.counts), now.seconds - before.seconds
+        tflops = done.flops / seconds / self._devices.count / 1e12
+        use = {"tflops_per_device": tflops, "data_wait": done.waited / 1e6 / seconds / self._devices.count}
+        if self._devices.peak_tflops is not None:
+            use["mfu"] = tflops / self._devices.peak_tflops
+        if self._room is not None:
+            use["pack_fill"] = done.tokens / ((now.step - before.step) * self._rows_per_step * self._room)
+        return use
 
     def _totals(self, now: Progress) -> dict[str, float]:
         return {

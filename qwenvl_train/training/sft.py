@@ -27,8 +27,10 @@ from qwenvl_train.data.loader import EvalRows, only_row
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
+from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.forward import Scores
 from qwenvl_train.training.checkpoint import PROGRESS, STREAM, publish
+from qwenvl_train.training.devices import peak_memory_gib
 from qwenvl_train.training.evaluation import metrics, score
 from qwenvl_train.training.meeting import Meeting
 from qwenvl_train.training.meter import Counts, Meter
@@ -58,6 +60,7 @@ class VisionSFTTrainer(SFTTrainer):
         family: Family,
         eval_rows: EvalRows | None,
         meter: Meter,
+        flops: FlopCount,
         meeting: Meeting,
         skipped: Skipped,
         checkpoints: Path,
@@ -76,7 +79,7 @@ class VisionSFTTrainer(SFTTrainer):
         self.model_accepts_loss_kwargs = True
         self._run, self._family, self._meter, self._meeting, self._skipped = config, family, meter, meeting, skipped
         self._eval_rows, self._checkpoints, self._hooks, self._stream = eval_rows, checkpoints, hooks, stream
-        self._learned = _Learned()
+        self._flops, self._learned = flops, _Learned()
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -99,10 +102,12 @@ class VisionSFTTrainer(SFTTrainer):
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], torch.Tensor]:
         """The rows of one step and its supervised tokens on all processes; what did not decode is told to all."""
+        started = time.perf_counter()
         rows = list(islice(epoch_iterator, num_batches))
-        counts = Counts()
+        counts = Counts(waited=round(1e6 * (time.perf_counter() - started)))
         for row in rows:
-            counts = counts.plus(Counts.of(row.pop("contents")))
+            contents = row.pop("contents")
+            counts = counts.plus(Counts.of(contents, self._flops.training(contents).total))
             self._skipped.met(row.pop("problems"))
         *sums, unsaid = self._meeting.sum([*counts, self._skipped.unsaid])
         if unsaid:
@@ -164,10 +169,11 @@ class VisionSFTTrainer(SFTTrainer):
             place = self._meter.totals(self.state.global_step)
             self._hooks.logged({key: place[key] for key in ("step", "epoch", "seconds")} | _only(logs, "eval_"))
         elif "loss" in logs:
-            figures = {key: logs[key] for key in ("loss", "grad_norm") if key in logs}
-            learned = self._learned.take(self.accelerator)
-            rates = self._rates(logs["learning_rate"])
-            self._hooks.logged(self._meter.row(self.state.global_step) | figures | learned | rates)
+            figures: dict[str, float] = {key: logs[key] for key in ("loss", "grad_norm") if key in logs}
+            figures |= self._learned.take(self.accelerator)
+            figures |= self._rates(logs["learning_rate"])
+            figures["memory_gib"] = max(self._meeting.everything([peak_memory_gib()]))
+            self._hooks.logged(self._meter.row(self.state.global_step) | figures)
 
     def _score(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         with self.compute_loss_context_manager():

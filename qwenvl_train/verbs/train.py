@@ -12,8 +12,9 @@ from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.loader import EvalRows
 from qwenvl_train.errors import UserError, message_of
-from qwenvl_train.model.build import build_model
-from qwenvl_train.model.components import component_table
+from qwenvl_train.model.build import bare, build_model
+from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
+from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.load import load_family, load_processor
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.metrics import MetricsFile
@@ -22,9 +23,10 @@ from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo
 from qwenvl_train.reporting.wandb import WandbRun
 from qwenvl_train.training.arguments import sft_arguments
 from qwenvl_train.training.checkpoint import step_of
+from qwenvl_train.training.devices import peak_tflops
 from qwenvl_train.training.interrupt import StopOnSignal
 from qwenvl_train.training.meeting import Meeting
-from qwenvl_train.training.meter import Meter
+from qwenvl_train.training.meter import Devices, Meter
 from qwenvl_train.training.meter import Progress as Done
 from qwenvl_train.training.processes import agree, choose_precision, join_processes
 from qwenvl_train.training.recorder import Recorder
@@ -79,7 +81,9 @@ def run(composed: Composed) -> None:
     meeting = Meeting(state.num_processes)
     stop = StopOnSignal(meeting)
     place = (state.process_index, state.num_processes)
-    meter = Meter(train.counts, rows_per_step, before)
+    room = config.data.max_length * config.train.batch_size if config.data.packing and config.data.max_length else None
+    meter = Meter(train.counts, rows_per_step, room, Devices(state.num_processes, peak_tflops(precision)), before)
+    modes = {component: mode_of(component, config) for component in COMPONENTS}
     trainer = VisionSFTTrainer(
         model=model,
         args=arguments,
@@ -90,6 +94,7 @@ def run(composed: Composed) -> None:
         stream=train.stream,
         eval_rows=None if held_out is None else EvalRows(held_out, config.train.eval_batch_size, *place),
         meter=meter,
+        flops=FlopCount.of(bare(model).config, modes, config.lora.rank),
         meeting=meeting,
         skipped=skipped,
         checkpoints=folder / "checkpoints",

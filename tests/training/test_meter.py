@@ -4,7 +4,7 @@ import pytest
 
 from qwenvl_train.batch import Contents
 from qwenvl_train.training import meter as module
-from qwenvl_train.training.meter import Counts, Meter, Progress
+from qwenvl_train.training.meter import Counts, Devices, Meter, Progress
 from tests.data.order.mixes import mix, order_of
 
 ORDER = order_of(mix("pictures and text", 500, 4096), batch_size=5)
@@ -25,34 +25,37 @@ def clock(monkeypatch) -> Clock:
 
 
 def test_counts_are_those_of_the_contents():
-    counts = Counts.of(Contents(lengths=(4, 6), supervised=3, grids=((1, 4, 6), (2, 2, 2))))
-    assert counts == Counts(samples=2, tokens=10, supervised=3)
-    assert counts.plus(Counts(1, 2, 3)) == Counts(3, 12, 6)
-    assert Counts.of(Contents((), 0, ())) == Counts()
+    counts = Counts.of(Contents(lengths=(4, 6), supervised=3, grids=((1, 4, 6), (2, 2, 2))), flops=7)
+    assert counts == Counts(samples=2, tokens=10, supervised=3, media=2, flops=7)
+    assert counts.plus(Counts(1, 2, 3, 4, 5, 6)) == Counts(3, 12, 6, 6, 12, 6)
+    assert counts.plus(Counts(1, 2, 3, 4, 5, 6)).minus(counts) == Counts(1, 2, 3, 4, 5, 6)
+    assert Counts.of(Contents((), 0, ()), 0) == Counts()
 
 
 def test_totals_and_the_pace_since_the_last_row_without_pauses(clock):
-    meter = Meter(ORDER, rows_per_step=2, before=Progress())
+    meter = Meter(ORDER, 2, 2500, Devices(2, peak_tflops=4.0), Progress())
     clock.now += 5  # loading
     meter.start()
     clock.now += 10
-    meter.took(1, Counts(10, 1000, 100))
+    meter.took(1, Counts(10, 1000, 100, 20, 20 * 10**12, 5_000_000))
     assert meter.row(1) == {
         "step": 1, "epoch": 0.02, "samples": 10, "tokens": 1000, "supervised_tokens": 100, "seconds": 10,
-        "tokens_per_second": 100, "samples_per_second": 1,
+        "tokens_per_second": 100, "supervised_tokens_per_second": 10, "samples_per_second": 1, "images_per_second": 2,
+        "tflops_per_device": 1, "mfu": 0.25, "data_wait": 0.25, "pack_fill": 0.2,
     }  # fmt: skip
     clock.now += 7
     meter.pause(3)
-    meter.took(2, Counts(9, 800, 80))  # one did not decode
-    meter.took(3, Counts(10, 1200, 120))
+    meter.took(2, Counts(9, 800, 80, 18, 8 * 10**12, 1_000_000))  # one did not decode
+    meter.took(3, Counts(10, 1200, 120, 0, 0, 0))
     assert meter.row(3) == {
         "step": 3, "epoch": 0.06, "samples": 29, "tokens": 3000, "supervised_tokens": 300, "seconds": 17,
-        "tokens_per_second": 2000 / 4, "samples_per_second": 19 / 4,
+        "tokens_per_second": 2000 / 4, "supervised_tokens_per_second": 200 / 4, "samples_per_second": 19 / 4,
+        "images_per_second": 18 / 4, "tflops_per_device": 1, "mfu": 0.25, "data_wait": 0.125, "pack_fill": 0.2,
     }  # fmt: skip
 
 
 def test_a_step_that_does_not_end_counts_for_nothing(clock):
-    meter = Meter(ORDER, rows_per_step=2, before=Progress())
+    meter = Meter(ORDER, 2, None, Devices(1, None), Progress())
     meter.took(1, Counts(10, 1000, 100))
     meter.took(2, Counts(10, 1000, 100))
     assert meter.totals(1)["samples"] == 10
@@ -61,10 +64,11 @@ def test_a_step_that_does_not_end_counts_for_nothing(clock):
 def test_a_resumed_run_goes_on_with_time_and_counts(clock):
     stored = Progress(30, 60.0, Counts(290, 3000, 300))
     assert Progress.of(stored.as_dict()) == stored
-    meter = Meter(ORDER, rows_per_step=2, before=stored)
+    meter = Meter(ORDER, 2, None, Devices(1, None), stored)
     clock.now += 4
     meter.took(31, Counts(10, 100, 10))
     row = meter.row(31)
     assert row["seconds"] == 64
     assert row["samples"] == 300
     assert row["samples_per_second"] == 10 / 4
+    assert not {"mfu", "pack_fill"} & row.keys()
