@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 Component = Literal["vision", "mlp", "llm"]
+Kernel = Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"]
 
 
 class Section(BaseModel):
@@ -190,6 +191,8 @@ class TrainConfig(Section):
     clip: NonNegativeFloat
     """Largest norm of the gradient; 0 does not clip."""
     precision: Literal["auto", "bf16", "fp16", "fp32"]
+    attention: Kernel
+    """auto is torch's own flash kernel on a GPU in 16 bits, and grouped SDPA elsewhere; the others need flash-attn."""
     checkpointing: Literal["none", "vision", "llm", "all"]
     """Where activations are recomputed in the backward pass instead of kept."""
     log_steps: PositiveInt

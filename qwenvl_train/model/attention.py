@@ -1,15 +1,23 @@
 """One attention function for decoder and vision windows: pieces lie end to end, and Segments tell them apart."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_flash_attention_utils import _flash_attention_forward
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available, is_flash_attn_4_available
 
 from qwenvl_train.batch import Segments
+from qwenvl_train.config.schema import Kernel
+from qwenvl_train.errors import UserError
 
-# The vision towers hand over where pieces begin only to an attention whose name contains "flash". Having registered
-# no mask function under this name, transformers builds no mask either.
-NAME = "qwenvl_flash_varlen"
+_INSTALLED = {
+    "flash_attention_2": is_flash_attn_2_available,
+    "flash_attention_3": is_flash_attn_3_available,
+    "flash_attention_4": is_flash_attn_4_available,
+}
 
 
 def packed_attention(
@@ -22,19 +30,37 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     is_causal: bool | None = None,
+    kernel: Kernel = "auto",
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """q [1, heads, T, d], k and v [1, kv_heads, T, d] to [1, T, heads, d]; no token sees another piece."""
     causal = module.is_causal if is_causal is None else is_causal
     query, key = query.to(value.dtype), key.to(value.dtype)
-    if value.is_cuda and value.dtype != torch.float32 and not dropout:
+    if kernel in _INSTALLED:
+        return _in_users_kernel(query, key, value, cu_seq_lens_q, scaling, causal, dropout, kernel), None
+    if kernel == "auto" and value.is_cuda and value.dtype != torch.float32 and not dropout:
         return _in_one_kernel(query, key, value, cu_seq_lens_q, scaling, causal), None
     return _in_groups(query, key, value, cu_seq_lens_q, scaling, causal, dropout), None
 
 
-def use_packed_attention(model: PreTrainedModel) -> None:
-    AttentionInterface.register(NAME, packed_attention)
-    set_attention(model, NAME)
+def use_packed_attention(model: PreTrainedModel, kernel: Kernel = "auto") -> None:
+    # The vision towers hand over where pieces begin only to an attention whose name contains "flash". Having
+    # registered no mask function under this name, transformers builds no mask either.
+    name = f"qwenvl_flash_{kernel}"
+    AttentionInterface.register(name, partial(packed_attention, kernel=kernel))
+    set_attention(model, name)
+
+
+def refuse_kernel(kernel: Kernel, precision: str) -> None:
+    if kernel not in _INSTALLED:
+        return
+    way_out = "take train.attention=auto"
+    if not torch.cuda.is_available():
+        raise UserError(f"train.attention={kernel} needs a GPU; {way_out}.")
+    if precision == "fp32":
+        raise UserError(f"train.attention={kernel} knows 16 bits only, and train.precision is fp32; {way_out}.")
+    if not _INSTALLED[kernel]():
+        raise UserError(f"train.attention={kernel} needs flash-attn of that version; install it, or {way_out}.")
 
 
 def set_attention(model: PreTrainedModel, name: str) -> None:
@@ -56,6 +82,20 @@ def _in_one_kernel(
     )
     assert isinstance(output, torch.Tensor)
     return output[None]
+
+
+def _in_users_kernel(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+    pieces: Segments, scale: float | None, causal: bool, dropout: float, kernel: Kernel,
+) -> torch.Tensor:  # fmt: skip
+    """A flash-attn that the user has installed, as transformers calls it."""
+    q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    return _flash_attention_forward(
+        q, k, v, None,
+        query_length=q.shape[1], is_causal=causal, dropout=dropout, softmax_scale=scale, attn_implementation=kernel,
+        cu_seq_lens_q=pieces.cu_seqlens, cu_seq_lens_k=pieces.cu_seqlens,
+        max_length_q=pieces.longest, max_length_k=pieces.longest,
+    )  # fmt: skip
 
 
 def _in_groups(

@@ -17,7 +17,7 @@ def build_model(config: RunConfig, family: Family, processor, precision: str) ->
     refuse_what_experts_cannot(config, family)
     model = load_model(config.model, family, precision)
     use_packed_forward(model, processor.image_processor)
-    use_packed_attention(model)
+    use_packed_attention(model, config.train.attention)
     adapters = any(config.tuned(component) and config.adapted(component) for component in COMPONENTS)
     use_checkpointing(model, _checkpointed(config, family), reentrant=adapters and config.deepspeed.stage == 3)
     set_seed(config.seed)  # adapters start from random numbers

@@ -11,7 +11,7 @@ from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
 from qwenvl_train.data.render import IGNORED, Rendered, Renderer
 from qwenvl_train.data.sample import Sample, Text
-from qwenvl_train.model.attention import NAME, set_attention
+from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.build import bare
 from qwenvl_train.model.forward import Pixels, Scores
 
@@ -86,6 +86,7 @@ def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Rendere
     inputs["mm_token_type_ids"] = sum(kind * (inputs["input_ids"] == token) for token, kind in kinds.items())
     inputs |= _seen_by(rendered, renderer, processor, device)
     # A cache grows token by token, which the packed attention does not serve.
+    packed = below.config._attn_implementation
     set_attention(below, "sdpa")
     try:
         budget = min(256, end - start + 32)
@@ -93,7 +94,7 @@ def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Rendere
         greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
         produced = model.generate(**inputs, max_new_tokens=budget, synced_gpus=synced, **greedy)
     finally:
-        set_attention(below, NAME)
+        set_attention(below, packed)
     words = processor.tokenizer.decode(produced[0, start:], skip_special_tokens=True)
     answered = max(index for index, turn in enumerate(sample.turns) if turn.train)
     asked = sample.turns[answered - 1]

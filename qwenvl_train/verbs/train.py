@@ -12,6 +12,7 @@ from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.loader import EvalRows
 from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.model.attention import refuse_kernel
 from qwenvl_train.model.build import bare, build_model
 from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
 from qwenvl_train.model.flops import FlopCount
@@ -42,6 +43,7 @@ def run(composed: Composed) -> None:
     config = composed.config
     state = join_processes(config)
     precision = choose_precision(config)
+    refuse_kernel(config.train.attention, precision)
     reporters = _reporters(config, state)
 
     # What can be wrong with the user's input comes out here, before anything is written.

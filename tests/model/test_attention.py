@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from qwenvl_train.data.segments import segments_of
-from qwenvl_train.model.attention import packed_attention
+from qwenvl_train.errors import UserError
+from qwenvl_train.model.attention import packed_attention, refuse_kernel
 
 LENGTHS = ([7], [4, 4, 4], [9, 1, 4, 9, 2])
 
@@ -46,6 +47,13 @@ def test_pieces_do_not_see_each_other(lengths, kv_heads, causal):
     output, gradient = compare(*tensors(sum(lengths), 4, kv_heads), lengths, causal)
     assert output < 2e-6
     assert gradient < 5e-6
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_kernel_that_cannot_run_is_refused():
+    refuse_kernel("auto", "fp32")
+    with pytest.raises(UserError, match=r"train\.attention=flash_attention_3 needs a GPU; take train\.attention=auto"):
+        refuse_kernel("flash_attention_3", "bf16")
 
 
 @pytest.mark.gpu
