@@ -15,7 +15,8 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from qwenvl_train.batch import Segments
 
-_VOCABULARY_CHUNK = 32768
+_CUDA_CHUNK, _HOST_CHUNK = 32768, 8192
+"""Logits that exist at a time, for 4,096 tokens; without a kernel several numbers are kept for each."""
 
 
 class Pixels:
@@ -105,10 +106,11 @@ def _use_packed_backbone(backbone: PreTrainedModel, to_pixels: Pixels) -> None:
 
 def _scores(states: torch.Tensor, head: torch.nn.Linear, labels: torch.Tensor, learned: torch.Tensor) -> Scores:
     """Logits exist for the learned tokens alone, a part of the vocabulary at a time."""
+    chunk = _CUDA_CHUNK if states.is_cuda else _HOST_CHUNK
     with maybe_gather_lm_head_ctx(head.weight):
         log_probs, entropy, _, _, is_top1 = ChunkedLogProbFunction.apply(
             states.index_select(0, learned - 1), head.weight, None, labels.index_select(0, learned),
-            1.0, _VOCABULARY_CHUNK, None, 1.0, ("entropy", "is_top1"),
+            1.0, chunk, None, 1.0, ("entropy", "is_top1"),
         )  # fmt: skip
     return Scores(log_probs, entropy, is_top1)
 
