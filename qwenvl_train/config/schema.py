@@ -34,6 +34,46 @@ class VideoConfig(Section):
     """Limit on all resized frames of a clip together."""
 
 
+class TextShape(Section):
+    """The language model's sizes; null where the family has no such thing, so these may be left out."""
+
+    num_hidden_layers: PositiveInt
+    hidden_size: PositiveInt
+    intermediate_size: PositiveInt
+    num_attention_heads: PositiveInt
+    num_key_value_heads: PositiveInt
+    vocab_size: PositiveInt
+    head_dim: PositiveInt | None = None
+    num_experts: PositiveInt | None = None
+    num_experts_per_tok: PositiveInt | None = None
+    moe_intermediate_size: PositiveInt | None = None
+
+
+class VisionShape(Section):
+    """The vision tower's and the mergers' sizes; null as above."""
+
+    depth: PositiveInt
+    hidden_size: PositiveInt
+    intermediate_size: PositiveInt
+    num_heads: PositiveInt
+    out_hidden_size: PositiveInt
+    patch_size: PositiveInt
+    spatial_merge_size: PositiveInt
+    temporal_patch_size: PositiveInt
+    window_size: PositiveInt | None = None
+    fullatt_block_indexes: tuple[NonNegativeInt, ...] | None = None
+    num_position_embeddings: PositiveInt | None = None
+    deepstack_visual_indexes: tuple[NonNegativeInt, ...] | None = None
+
+
+class ShapeConfig(Section):
+    """The sizes of a published model in the words of its config.json: what can be told before it is fetched."""
+
+    text: TextShape
+    vision: VisionShape
+    tie_word_embeddings: bool
+
+
 class ModelConfig(Section):
     path: str
     """A local folder or a hub id; the family is read from its config, never from this name."""
@@ -47,6 +87,8 @@ class ModelConfig(Section):
     video: VideoConfig
     quantize: Literal["none", "nf4"]
     """nf4 stores the frozen language model in 4 bits (needs bitsandbytes)."""
+    shape: ShapeConfig | None
+    """Of the published model that an entry names; null reads it from the checkpoint."""
 
 
 class LoraConfig(Section):
@@ -149,6 +191,12 @@ class TrainConfig(Section):
     precision: Literal["auto", "bf16", "fp16", "fp32"]
     checkpointing: Literal["none", "vision", "llm", "all"]
     """Where activations are recomputed in the backward pass instead of kept."""
+    checkpoint_every: PositiveInt
+    """Of the blocks there, every so many-th recomputes; 1 is all of them, 2 half of them."""
+    offload_activations: bool
+    """Let what is kept for the backward pass wait in the host's memory; needs a GPU."""
+    compile: bool
+    """Fuse what each block computes with torch.compile, once and for rows of any size."""
     log_steps: PositiveInt
     eval_steps: PositiveInt | None
     """Evaluate every so many steps; null only before and after the run."""

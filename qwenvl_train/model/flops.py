@@ -1,0 +1,245 @@
+"""How much arithmetic a row needs, by component: what the meter's MFU and the plan's estimate are made of.
+
+Matrix products are counted, two operations for each multiply-add; all else is small beside them. Of training, what the
+gradients need is counted and nothing more:
+
+- A product with weights counts once, once more where its input needs a gradient, and once more where its weights are
+  trained. So a trained part counts three times, a frozen one that gradients flow through twice, any other once; and a
+  trained layer with nothing trained below it, such as the patch embedding, twice. The usual rule, trained parts three
+  times and frozen ones once, would leave out the way back through a frozen language model.
+- Attention has no weights: it counts three times where gradients flow, else once. Pairs are counted that may see each
+  other: half the square of a sample in the language model, the square of a frame or window in the tower.
+- An adapter's two small products are counted beside the frozen one; on experts, for those that run. PEFT multiplies
+  the adapters of all experts out, and what that costs more is no use.
+- Logits are counted for supervised tokens, as the loss computes no others.
+- What is computed again in the backward pass, logits included, counts once. The blank picture of a row without media
+  counts nothing, nor does the way back to it through a frozen language model.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal, NamedTuple
+
+import numpy as np
+from transformers import PreTrainedConfig
+
+from qwenvl_train.batch import Contents
+from qwenvl_train.config.schema import Component
+from qwenvl_train.model.components import Mode
+
+Unit = Literal["token", "pair", "supervised", "patch", "frame_pair", "window_pair", "visual"]
+"""What an amount of arithmetic is for each of; pairs are of a token and one that it sees, visual is a visual token."""
+
+Rates = dict[Unit, int]
+
+
+class Flops(NamedTuple):
+    vision: int
+    mlp: int
+    llm: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A product with weights."""
+
+    unit: Unit
+    inputs: int
+    outputs: int
+    times: int = 1
+    """How many of its kind run for each unit: experts of a token, mergers of a visual token."""
+    adapts: bool = True
+    """LoRA reaches it."""
+
+    def forward(self) -> int:
+        return 2 * self.times * self.inputs * self.outputs
+
+    def training(self, mode: Mode, rank: int, flows_in: bool) -> int:
+        once = self.forward()
+        match mode:
+            case "full":
+                return once * (2 + flows_in)
+            case "lora" if self.adapts:
+                down, up = 2 * self.times * self.inputs * rank, 2 * self.times * rank * self.outputs
+                return once * (1 + flows_in) + down * (2 + flows_in) + up * 3
+            case _:
+                return once * (1 + flows_in)
+
+    def trains(self, mode: Mode) -> bool:
+        return mode == "full" or (mode == "lora" and self.adapts)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Queries with keys, and their weights with values."""
+
+    unit: Unit
+    width: int
+    """Of all heads together."""
+
+    def forward(self) -> int:
+        return 4 * self.width
+
+    def training(self, mode: Mode, rank: int, flows_in: bool) -> int:
+        return self.forward() * (3 if flows_in else 1)
+
+    def trains(self, mode: Mode) -> bool:
+        return False
+
+
+Stage = tuple[Linear | Attention, ...]
+"""Products that read the same activations; stages follow each other."""
+
+
+@dataclass(frozen=True)
+class FlopCount:
+    """Made once for a model and what of it trains; then cheap for every row."""
+
+    merge: int
+    window: int | None
+    """Side of a window in patches, where the tower has windows."""
+    forward_rates: Mapping[Component, Rates]
+    training_rates: Mapping[Component, Rates]
+    """For a row with media."""
+    wordy_rates: Mapping[Component, Rates]
+    """For a row without: nothing below the language model learns from it."""
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig, modes: Mapping[Component, Mode], rank: int) -> "FlopCount":
+        """`config` is the whole model's; `rank` that of its adapters, where there are any."""
+        tower, merger, decoder = list(_tower(config)), list(_merger(config)), list(_decoder(config))
+        # A trained norm or embedding sits below a component's first product, but below the patch embedding none does.
+        vision, flows = _training(tower, modes["vision"], rank, False)
+        mlp, flows = _training(merger, modes["mlp"], rank, flows or modes["mlp"] == "full")
+        llm, _ = _training(decoder, modes["llm"], rank, flows or modes["llm"] == "full")
+        wordy, _ = _training(decoder, modes["llm"], rank, modes["llm"] == "full")
+        return cls(
+            merge=config.vision_config.spatial_merge_size,
+            window=_window(config),
+            forward_rates={"vision": _forward(tower), "mlp": _forward(merger), "llm": _forward(decoder)},
+            training_rates={"vision": vision, "mlp": mlp, "llm": llm},
+            wordy_rates={"vision": {}, "mlp": {}, "llm": wordy},
+        )
+
+    def forward(self, contents: Contents) -> Flops:
+        return _times(self.forward_rates, self._amounts(contents))
+
+    def training(self, contents: Contents) -> Flops:
+        """Forward and backward."""
+        rates = self.training_rates if contents.grids else self.wordy_rates
+        return _times(rates, self._amounts(contents))
+
+    def _amounts(self, contents: Contents) -> Mapping[Unit, int]:
+        lengths = np.array(contents.lengths, dtype=np.int64)
+        frames, high, wide = np.array(contents.grids, dtype=np.int64).reshape(-1, 3).T
+        patches = int((frames * high * wide).sum())
+        windows = 0
+        if self.window is not None:
+            # A window's pairs are those along one side times those along the other.
+            windows = int((frames * _squares(high, self.window) * _squares(wide, self.window)).sum())
+        return {
+            "token": int(lengths.sum()),
+            "pair": int((lengths * (lengths + 1) // 2).sum()),
+            "supervised": contents.supervised,
+            "patch": patches,
+            "frame_pair": int((frames * (high * wide) ** 2).sum()),
+            "window_pair": windows,
+            "visual": patches // self.merge**2,
+        }
+
+
+def _squares(side: np.ndarray, window: int) -> np.ndarray:
+    """The sum of squares of the pieces that windows cut a side into; the last may be shorter."""
+    whole, rest = np.divmod(side, window)
+    return whole * window**2 + rest**2
+
+
+def _times(rates: Mapping[Component, Rates], amounts: Mapping[Unit, int]) -> Flops:
+    return Flops(**{name: sum(rate * amounts[unit] for unit, rate in of.items()) for name, of in rates.items()})
+
+
+def _forward(stages: Iterable[Stage]) -> Rates:
+    return _summed((product.unit, product.forward()) for product in chain.from_iterable(stages))
+
+
+def _training(stages: Iterable[Stage], mode: Mode, rank: int, flows: bool) -> tuple[Rates, bool]:
+    """`flows` says whether what comes in needs a gradient; returned, whether what goes out does."""
+    costs: list[tuple[Unit, int]] = []
+    for stage in stages:
+        costs += [(product.unit, product.training(mode, rank, flows)) for product in stage]
+        flows = flows or any(product.trains(mode) for product in stage)
+    return _summed(costs), flows
+
+
+def _summed(costs: Iterable[tuple[Unit, int]]) -> Rates:
+    rates: Rates = {}
+    for unit, cost in costs:
+        rates[unit] = rates.get(unit, 0) + cost
+    return rates
+
+
+def _window(config: PreTrainedConfig) -> int | None:
+    vision = config.vision_config
+    if config.model_type != "qwen2_5_vl":
+        return None
+    # Windows hold whole visual tokens.
+    return vision.window_size // vision.spatial_merge_size // vision.patch_size * vision.spatial_merge_size
+
+
+def _tower(config: PreTrainedConfig) -> Iterator[Stage]:
+    vision = config.vision_config
+    width = _tower_width(config)
+    inner = width * vision.mlp_ratio if config.model_type == "qwen2_vl" else vision.intermediate_size
+    gates = 2 if config.model_type == "qwen2_5_vl" else 1
+    pixels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    yield (Linear("patch", pixels, width, adapts=False),)
+    for block in range(vision.depth):
+        whole_frame = config.model_type != "qwen2_5_vl" or block in vision.fullatt_block_indexes
+        yield (Linear("patch", width, 3 * width),)
+        yield (Attention("frame_pair" if whole_frame else "window_pair", width),)
+        yield (Linear("patch", width, width),)
+        yield (Linear("patch", width, inner),) * gates
+        yield (Linear("patch", inner, width),)
+
+
+def _merger(config: PreTrainedConfig) -> Iterator[Stage]:
+    """DeepStack's mergers are as large as the last one."""
+    vision = config.vision_config
+    count = 1 + len(getattr(vision, "deepstack_visual_indexes", ()))
+    merged = _tower_width(config) * vision.spatial_merge_size**2
+    yield (Linear("visual", merged, merged, times=count),)
+    yield (Linear("visual", merged, config.text_config.hidden_size, times=count),)
+
+
+def _tower_width(config: PreTrainedConfig) -> int:
+    return config.vision_config.embed_dim if config.model_type == "qwen2_vl" else config.vision_config.hidden_size
+
+
+def _decoder(config: PreTrainedConfig) -> Iterator[Stage]:
+    text = config.text_config
+    width = text.hidden_size
+    head = getattr(text, "head_dim", None) or width // text.num_attention_heads
+    queries, keys = text.num_attention_heads * head, text.num_key_value_heads * head
+    for layer in range(text.num_hidden_layers):
+        yield Linear("token", width, queries), Linear("token", width, keys), Linear("token", width, keys)
+        yield (Attention("pair", queries),)
+        yield (Linear("token", queries, width),)
+        if config.model_type == "qwen3_vl_moe" and _is_sparse(text, layer):
+            inner, active = text.moe_intermediate_size, text.num_experts_per_tok
+            router = Linear("token", width, text.num_experts, adapts=False)
+            # Gate and up are one parameter, and so get one adapter.
+            yield router, Linear("token", width, 2 * inner, times=active)
+            yield (Linear("token", inner, width, times=active),)
+        else:
+            yield (Linear("token", width, text.intermediate_size),) * 2
+            yield (Linear("token", text.intermediate_size, width),)
+    yield (Linear("supervised", width, text.vocab_size, adapts=False),)
+
+
+def _is_sparse(text: PreTrainedConfig, layer: int) -> bool:
+    return layer not in text.mlp_only_layers and (layer + 1) % text.decoder_sparse_step == 0

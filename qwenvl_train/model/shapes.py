@@ -1,0 +1,43 @@
+"""A model's sizes without its weights: from model.shape to the config that transformers builds the model from."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from qwenvl_train.config.schema import ModelConfig, ShapeConfig, VisionShape
+from qwenvl_train.errors import UserError
+from qwenvl_train.families import family_of
+
+
+def architecture(model: ModelConfig) -> PreTrainedConfig:
+    """A local checkpoint's own config, else that of the published model which the entry knows; without network.
+
+    From model.shape come sizes alone: rope, token ids and the like are not the published ones.
+    """
+    folder = Path(model.path).expanduser()
+    if (folder / "config.json").is_file():
+        checkpoint = AutoConfig.from_pretrained(str(folder))
+        family_of(checkpoint.model_type, f"model.path {folder}")
+        return checkpoint
+    if model.shape is None or model.family is None:
+        raise UserError(
+            f"The sizes of model.path {model.path} are not known: it is no local folder with a config.json, and "
+            "model.shape is null. Choose a model= entry, or download the checkpoint and give its folder."
+        )
+    return config_of(family_of(model.family, "model.family").model_type, model.shape)
+
+
+def config_of(model_type: str, shape: ShapeConfig) -> PreTrainedConfig:
+    tie = {"tie_word_embeddings": shape.tie_word_embeddings}
+    text = shape.text.model_dump(exclude_none=True) | tie
+    vision = _first_generation(shape.vision) if model_type == "qwen2_vl" else shape.vision.model_dump(exclude_none=True)
+    return AutoConfig.for_model(model_type, text_config=text, vision_config=vision, **tie)
+
+
+def _first_generation(shape: VisionShape) -> dict[str, Any]:
+    """Qwen2-VL calls the tower's width embed_dim, and the language model's hidden_size."""
+    ratio, rest = divmod(shape.intermediate_size, shape.hidden_size)
+    assert rest == 0, "Qwen2-VL knows only whole ratios"
+    renamed = {"embed_dim": shape.hidden_size, "hidden_size": shape.out_hidden_size, "mlp_ratio": ratio}
+    return shape.model_dump(exclude_none=True, exclude={"intermediate_size", "out_hidden_size"}) | renamed

@@ -1,0 +1,169 @@
+"""The count of arithmetic against torch's own, which sees every matrix product of transformers' models."""
+
+import math
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from qwenvl_train.batch import Contents
+from qwenvl_train.families import FAMILIES
+from qwenvl_train.families.tiny import ROPE_3, build_config, build_model
+from qwenvl_train.model.build import bare
+from qwenvl_train.model.components import COMPONENTS, select_trained
+from qwenvl_train.model.flops import FlopCount
+from tests.settings import run_config
+
+RANK = 8
+WORDS, LEARNED = 7, 3
+# The grids of a sample's media: none; pictures whose sides windows cut; a clip beside a picture.
+TEXT, PICTURES, CLIP = (), ((1, 6, 10), (1, 4, 14)), ((3, 4, 6), (1, 8, 2))
+X, F, A = "frozen", "full", "lora"
+
+
+def contents(*samples) -> Contents:
+    return Contents(
+        lengths=tuple(WORDS + visual_tokens(grids) for grids in samples),
+        supervised=LEARNED * len(samples),
+        grids=tuple(grid for grids in samples for grid in grids),
+    )
+
+
+def visual_tokens(grids) -> int:
+    return sum(math.prod(grid) for grid in grids) // 4
+
+
+def eager(model_type: str, **text) -> PreTrainedModel:
+    """Attention and experts are plain matrix products, none of which is computed again in the backward pass."""
+    model = build_model(model_type, text=text)
+    for config in (model.config, model.config.text_config, model.config.vision_config):
+        config._attn_implementation = config._experts_implementation = "eager"
+    return model
+
+
+def loss(model: PreTrainedModel, grids) -> torch.Tensor:
+    """What transformers computes for one sample alone, with logits where it is supervised."""
+    config, media = model.config, {}
+    ids = [torch.full((visual_tokens([grid]),), config.image_token_id) for grid in grids] + [torch.arange(WORDS)]
+    if grids:
+        vision = config.vision_config
+        pixels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        media = {"pixel_values": torch.randn(sum(map(math.prod, grids)), pixels), "image_grid_thw": torch.tensor(grids)}
+    length = WORDS + visual_tokens(grids)
+    positions = torch.arange(length).expand(4, 1, length)
+    hidden = model.model(input_ids=torch.cat(ids)[None], position_ids=positions, **media).last_hidden_state
+    return model.lm_head(hidden[0, -LEARNED:]).logsumexp(-1).sum()
+
+
+def counted_by_torch(model: PreTrainedModel, *samples, backward: bool) -> dict[str, int]:
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
+        total = torch.stack([loss(model, grids) for grids in samples]).sum()
+        if backward:
+            total.backward()
+    modules = {name.partition(".")[2]: sum(flops.values()) for name, flops in counter.get_flop_counts().items()}
+    return modules | {"total": counter.get_total_flops()}
+
+
+def unseen_pairs(config: PreTrainedConfig, *samples) -> int:
+    """Plain causal attention also multiplies tokens with later ones: torch counts that, we do not."""
+    text = config.text_config
+    width = text.num_attention_heads * getattr(text, "head_dim", text.hidden_size // text.num_attention_heads)
+    pairs = sum(length * (length - 1) // 2 for length in contents(*samples).lengths)
+    return 4 * width * text.num_hidden_layers * pairs
+
+
+@pytest.mark.parametrize("samples", [(TEXT,), (PICTURES,), (CLIP,), (TEXT, PICTURES, CLIP)])
+def test_the_forward_pass_of_each_component_equals_torch(model_type, samples):
+    model = eager(model_type)
+    theirs = counted_by_torch(model, *samples, backward=False)
+    ours = FlopCount.of(model.config, dict.fromkeys(COMPONENTS, X), RANK).forward(contents(*samples))
+    deepstack = len(getattr(model.config.vision_config, "deepstack_visual_indexes", ()))
+    mergers = ["visual.merger", *(f"visual.deepstack_merger_list.{index}" for index in range(deepstack))]
+    mlp = sum(theirs.get(name, 0) for name in mergers)
+    assert ours.mlp == mlp
+    assert ours.vision == theirs.get("visual", 0) - mlp
+    assert ours.total + unseen_pairs(model.config, *samples) == theirs["total"]
+
+
+WIDE_HEADS = {"head_dim": 32, "rope_parameters": {**ROPE_3, "mrope_section": [8, 4, 4]}}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "text"),
+    [
+        ("qwen3_vl", WIDE_HEADS),
+        ("qwen3_vl_moe", {"mlp_only_layers": [1]}),
+        ("qwen3_vl_moe", {"decoder_sparse_step": 2}),
+        ("qwen3_vl_moe", {"num_experts_per_tok": 3}),
+    ],
+)
+def test_other_sizes_equal_torch(model_type, text):
+    """Heads that together are wider than the model, dense layers among sparse ones, more experts at once."""
+    model = eager(model_type, **text)
+    ours = FlopCount.of(model.config, dict.fromkeys(COMPONENTS, X), RANK).forward(contents(TEXT))
+    theirs = counted_by_torch(model, TEXT, backward=False)
+    assert ours.total + unseen_pairs(model.config, TEXT) == theirs["total"]
+
+
+# Vision, mlp, llm.
+MODES = [(F, F, F), (F, X, X), (X, F, X), (X, A, X), (A, A, A), (X, F, A)]
+
+
+@pytest.mark.parametrize(
+    ("modes", "samples"),
+    [(modes, (PICTURES, CLIP)) for modes in MODES] + [((X, F, A), (TEXT, TEXT)), ((F, F, F), (TEXT,))],
+)
+def test_training_equals_torch(model_type, modes, samples):
+    """Exactly; of experts' adapters see below."""
+    family = replace(FAMILIES[model_type], expert_weights=())
+    settings = {"lora.rank": RANK}
+    for component, mode in zip(COMPONENTS, modes, strict=True):
+        settings |= {f"tune_mm_{component}": mode != X, f"lora.{component}": mode == A}
+    model = bare(select_trained(eager(model_type), family, run_config(**settings)))
+    count = FlopCount.of(model.config, dict(zip(COMPONENTS, modes, strict=True)), RANK)
+    ours = count.training(contents(*samples)).total + 3 * unseen_pairs(model.config, *samples)
+    if model_type == "qwen3_vl_moe" and modes[2] == A:
+        ours -= 3 * expert_adapters(model.config, *samples)
+    assert ours == counted_by_torch(model, *samples, backward=True)["total"]
+
+
+def expert_adapters(config: PreTrainedConfig, *samples) -> int:
+    """Forward, of adapters on experts that run. PEFT multiplies those of all experts out, whatever the tokens, so that
+    torch's count of them says nothing of what is needed; above they are switched off."""
+    text = config.text_config
+    per_expert = 2 * RANK * (text.hidden_size + 2 * text.moe_intermediate_size)
+    per_expert += 2 * RANK * (text.moe_intermediate_size + text.hidden_size)
+    return per_expert * text.num_experts_per_tok * text.num_hidden_layers * sum(contents(*samples).lengths)
+
+
+@pytest.mark.parametrize("modes", [(F, F, X), (X, A, X)])
+def test_a_row_without_media_teaches_nothing_below_the_language_model(model_type, modes):
+    count = FlopCount.of(build_config(model_type), dict(zip(COMPONENTS, modes, strict=True)), RANK)
+    assert count.training(contents(TEXT, TEXT)) == count.forward(contents(TEXT, TEXT))
+    assert count.training(contents(TEXT, PICTURES)).llm > count.forward(contents(TEXT, PICTURES)).llm
+
+
+def test_a_row_whose_samples_all_failed_counts_nothing(model_type):
+    count = FlopCount.of(build_config(model_type), dict.fromkeys(COMPONENTS, F), RANK)
+    assert count.training(Contents(lengths=(), supervised=0, grids=())) == (0, 0, 0)
+
+
+def test_samples_of_a_row_do_not_see_each_other(model_type):
+    count = FlopCount.of(build_config(model_type), dict.fromkeys(COMPONENTS, F), RANK)
+    apart = [count.training(contents(sample)) for sample in (TEXT, PICTURES, CLIP)]
+    assert count.training(contents(TEXT, PICTURES, CLIP)) == tuple(map(sum, zip(*apart, strict=True)))
+
+
+def test_a_row_of_a_hundred_samples_is_counted_within_a_millisecond():
+    """Measured: 0.04 ms."""
+    count = FlopCount.of(build_config("qwen2_5_vl"), dict.fromkeys(COMPONENTS, F), RANK)
+    row = contents(*[PICTURES] * 100)
+    fastest = math.inf
+    for _ in range(20):
+        started = time.perf_counter()
+        count.training(row)
+        fastest = min(fastest, time.perf_counter() - started)
+    assert fastest < 1e-3
