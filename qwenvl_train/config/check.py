@@ -136,6 +136,16 @@ def checkpointing_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
     """Through a frozen tower runs no backward pass, so there is nothing to recompute."""
     if "train.checkpointing" in given and config.train.checkpointing == "vision" and not config.tuned("vision"):
         yield "train.checkpointing=vision has no effect while tune_mm_vision=false"
+    if "train.checkpoint_every" in given and config.train.checkpoint_every > 1 and config.train.checkpointing == "none":
+        every = config.train.checkpoint_every
+        yield f"train.checkpoint_every={every} has no effect while train.checkpointing=none"
+
+
+def compiled_weights_are_whole(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.train.compile and config.deepspeed.stage == 3:
+        yield "train.compile=true: deepspeed=zero3 fetches weights in between what would be one; take deepspeed=zero2"
+    if config.train.compile and config.model.quantize == "nf4":
+        yield "train.compile=true does not compile 4-bit weights; take train.compile=false or model.quantize=none"
 
 
 def evaluation_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
@@ -263,6 +273,7 @@ RULES: dict[Verb, tuple[Rule, ...]] = {
         learning_rates_are_used,
         adapter_settings_are_used,
         checkpointing_is_used,
+        compiled_weights_are_whole,
         evaluation_settings_are_used,
         wandb_settings_are_used,
         deepspeed_settings_are_used,

@@ -195,6 +195,12 @@ class TrainConfig(Section):
     """auto is torch's own flash kernel on a GPU in 16 bits, and grouped SDPA elsewhere; the others need flash-attn."""
     checkpointing: Literal["none", "vision", "llm", "all"]
     """Where activations are recomputed in the backward pass instead of kept."""
+    checkpoint_every: PositiveInt
+    """Of the blocks there, every so many-th recomputes; 1 is all of them, 2 half of them."""
+    offload_activations: bool
+    """Let what is kept for the backward pass wait in the host's memory; needs a GPU."""
+    compile: bool
+    """Fuse what each block computes with torch.compile, once and for rows of any size."""
     log_steps: PositiveInt
     eval_steps: PositiveInt | None
     """Evaluate every so many steps; null only before and after the run."""

@@ -1,5 +1,6 @@
 """The model of a run: loaded, its forward pass packed, its components frozen, trained or adapted."""
 
+import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 
@@ -8,9 +9,11 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.checkpointing import use_checkpointing
+from qwenvl_train.model.compiling import use_compiled_blocks
 from qwenvl_train.model.components import COMPONENTS, select_trained
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.model.load import load_model
+from qwenvl_train.model.patch_embed import use_linear_patches
 
 
 def build_model(config: RunConfig, family: Family, processor, precision: str) -> PreTrainedModel | PeftModel:
@@ -18,8 +21,12 @@ def build_model(config: RunConfig, family: Family, processor, precision: str) ->
     model = load_model(config.model, family, precision)
     use_packed_forward(model, processor.image_processor)
     use_packed_attention(model, config.train.attention)
+    use_linear_patches(model.get_submodule(family.vision_path).patch_embed.proj)
     adapters = any(config.tuned(component) and config.adapted(component) for component in COMPONENTS)
-    use_checkpointing(model, _checkpointed(config, family), reentrant=adapters and config.deepspeed.stage == 3)
+    reentrant = adapters and config.deepspeed.stage == 3
+    use_checkpointing(model, _checkpointed(config, family), config.train.checkpoint_every, reentrant)
+    if config.train.compile:
+        use_compiled_blocks(model, [family.vision_path, family.language_path])
     set_seed(config.seed)  # adapters start from random numbers
     # DeepSpeed cannot gather weights of mixed types.
     return select_trained(model, family, config, float32_adapters=config.deepspeed.stage == 0)
@@ -31,11 +38,21 @@ def refuse_what_experts_cannot(config: RunConfig, family: Family) -> None:
             f"model.quantize=nf4 reaches linear layers, and the experts of {family.name} are none: "
             "hardly any memory would be saved. Take model.quantize=none."
         )
+    if family.expert_weights and config.train.compile:
+        # Adapters make each layer's experts a class of their own, and each would be compiled by itself.
+        raise UserError(f"train.compile=true cannot compile the experts of {family.name}. Take train.compile=false.")
     if family.expert_weights and config.deepspeed.stage == 3:
         # 5.23 leaves out the transposition of published expert weights on its ZeRO-3 path.
         raise UserError(
             f"deepspeed=zero3 cannot load {family.name}: transformers does not translate its expert weights there. "
             "Take deepspeed=zero2."
+        )
+
+
+def refuse_what_needs_a_gpu(config: RunConfig) -> None:
+    if config.train.offload_activations and not torch.cuda.is_available():
+        raise UserError(
+            "train.offload_activations=true moves what a GPU would have to keep, and there is none; take false."
         )
 
 

@@ -1,16 +1,30 @@
 """Recomputing activations in the backward pass, for the vision tower and the language model separately."""
 
+from functools import partial
+
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 
-def use_checkpointing(model: PreTrainedModel, paths: list[str], reentrant: bool) -> None:
-    """`model` is the bare one. ZeRO-3 with adapters needs the reentrant kind (DeepSpeed pull request 8130)."""
+def use_checkpointing(model: PreTrainedModel, paths: list[str], every: int, reentrant: bool) -> None:
+    """Of the blocks at each path, the first and every `every`-th after it; `model` is the bare one.
+
+    ZeRO-3 with adapters needs the reentrant kind (DeepSpeed pull request 8130).
+    """
     for path in paths:
         part = model.get_submodule(path)
-        part.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        # The public method would also warn that some towers show no input embeddings, which nothing here asks for.
+        part._set_gradient_checkpointing(
+            gradient_checkpointing_func=partial(checkpoint, use_reentrant=reentrant), every_n_layers=every
+        )
         if reentrant:
             _let_gradients_in(part)
+
+
+def blocks_of(part: PreTrainedModel) -> torch.nn.ModuleList:
+    """The layers of a vision tower or of a language model."""
+    return part.blocks if hasattr(part, "blocks") else part.layers
 
 
 def _let_gradients_in(part: PreTrainedModel) -> None:
@@ -21,8 +35,7 @@ def _let_gradients_in(part: PreTrainedModel) -> None:
         keywords = {key: x.requires_grad_() if _is_plain_float(x) else x for key, x in keywords.items()}
         return arguments, keywords
 
-    blocks = part.blocks if hasattr(part, "blocks") else part.layers
-    blocks[0].register_forward_pre_hook(require, with_kwargs=True)
+    blocks_of(part)[0].register_forward_pre_hook(require, with_kwargs=True)
 
 
 def _is_plain_float(value: object) -> bool:

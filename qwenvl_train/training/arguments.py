@@ -27,6 +27,7 @@ def sft_arguments(config: RunConfig, staging: Path, steps: int, precision: str, 
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         gradient_checkpointing=False,  # model/checkpointing.py sets it per component
+        activation_offloading=train.offload_activations,
         router_aux_loss_coef=0.0,  # a mean per forward pass would make the gradient depend on how a batch is cut
         logging_steps=min(train.log_steps, steps),
         logging_first_step=True,

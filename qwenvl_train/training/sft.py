@@ -74,6 +74,8 @@ class VisionSFTTrainer(SFTTrainer):
         self.remove_callback(PrinterCallback)
         if not self.is_deepspeed_enabled:  # which keeps float32 copies of its own
             keep_masters(self.model)  # only now, since TRL casts what is trained on a 4-bit model to bf16
+        if self.args.activation_offloading:  # it knows weights by where they lie, and masters lie elsewhere
+            self.maybe_activation_offload_context.update_model_params(self.model)
         # Makes the engine count the window's supervised tokens; the models declare that they cannot use the count,
         # but it is TRL's loss that does.
         self.model_accepts_loss_kwargs = True

@@ -13,7 +13,7 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.loader import EvalRows
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.model.attention import refuse_kernel
-from qwenvl_train.model.build import bare, build_model
+from qwenvl_train.model.build import bare, build_model, refuse_what_needs_a_gpu
 from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.load import load_family, load_processor
@@ -44,6 +44,7 @@ def run(composed: Composed) -> None:
     state = join_processes(config)
     precision = choose_precision(config)
     refuse_kernel(config.train.attention, precision)
+    refuse_what_needs_a_gpu(config)
     reporters = _reporters(config, state)
 
     # What can be wrong with the user's input comes out here, before anything is written.

@@ -33,6 +33,7 @@ def problems(*words: str) -> list[str]:
         # Values
         ([LORA, "train.batch_size=abc"], "train.batch_size=abc: must be a whole number"),
         ([LORA, "train.batch_size=0"], "train.batch_size=0: must be greater than 0"),
+        ([LORA, "train.checkpoint_every=0"], "train.checkpoint_every=0: must be greater than 0"),
         ([LORA, "train.keep=0"], "train.keep=0: must be greater than 0 or null"),
         ([LORA, "train.lr=null"], "train.lr=null: must be a number"),
         ([LORA, "train.lr=inf"], "train.lr=inf: must be a finite number"),
@@ -93,6 +94,8 @@ def test_a_mistake_is_named(words, line):
         (["+recipe=sft_full", "model.quantize=nf4"], "4-bit weights cannot be trained in full"),
         (["+recipe=sft_projector", "model.quantize=nf4"], "needs a component with adapters"),
         (["+recipe=sft_qlora", "deepspeed=zero3"], "deepspeed=zero3 cannot shard 4-bit weights"),
+        ([LORA, "train.compile=true", "deepspeed=zero3"], "train.compile=true: deepspeed=zero3"),
+        (["+recipe=sft_qlora", "train.compile=true"], "train.compile=true does not compile 4-bit weights"),
         ([LORA, "train.resume=nowhere"], "train.resume=nowhere: must be auto, never, or a checkpoint folder"),
         ([LORA, "run_name=a/b"], "run_name=a/b: must be the name of one folder"),
         ([LORA, "run_name="], "run_name=: must be the name of one folder"),
@@ -111,6 +114,7 @@ def test_a_combination_that_cannot_work_is_named(words, line):
         ("lora.rank", ["+recipe=sft_full", "lora.rank=8"]),
         ("lora.rslora", ["+recipe=sft_full", "lora.rslora=true"]),
         ("train.checkpointing=vision", [LORA, "train.checkpointing=vision"]),
+        ("train.checkpoint_every=2", [LORA, "train.checkpointing=none", "train.checkpoint_every=2"]),
         ("train.eval_steps", [LORA, OWN, "train.eval_steps=5"]),
         ("train.eval_batch_size", [LORA, OWN, "train.eval_batch_size=5"]),
         ("logging.predictions", [LORA, OWN, "logging.predictions=5"]),
@@ -134,6 +138,8 @@ def test_a_given_key_without_effect_is_named(key, words):
     [
         [LORA, OWN, "train.eval_steps=null", "logging.predictions=0"],
         [LORA, "train.lr_vision=null"],
+        [LORA, "train.checkpoint_every=2"],
+        [LORA, "train.checkpointing=none", "train.checkpoint_every=1"],
         [LORA, "deepspeed=zero2", "deepspeed.bucket_elements=1000"],
         [LORA, "model.path=hub/name", "model.revision=main"],
         [LORA, "train.resume=."],

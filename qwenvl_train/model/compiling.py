@@ -1,0 +1,50 @@
+"""torch.compile for each block of the vision tower and of the language model, while it trains.
+
+Blocks of one kind share their code, so that each kind is compiled once, for rows of any size. The compiler tells
+apart what is a view of what, so blocks are given tensors of their own.
+"""
+
+import types
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from transformers import AttentionInterface, PreTrainedModel
+
+from qwenvl_train.model.attention import NAME, packed_attention
+from qwenvl_train.model.checkpointing import blocks_of
+
+
+def use_compiled_blocks(model: PreTrainedModel, paths: list[str]) -> None:
+    """`model` is the bare one."""
+    AttentionInterface.register(NAME, _attention)
+    for path in paths:
+        blocks = blocks_of(model.get_submodule(path))
+        # Below the checkpoint, or what the backward pass runs again would not be compiled.
+        compiled = torch.compile(type(blocks[0]).forward.__wrapped__, dynamic=True)
+        for block in blocks:
+            block.forward = types.MethodType(_forward_through(compiled), block)
+        blocks[0].register_forward_pre_hook(lambda _, arguments: (_no_view(arguments[0]), *arguments[1:]))
+
+
+def _forward_through(compiled: Callable) -> Callable:
+    def forward(self, *args, **kwargs):
+        if not self.training:  # generating, each token would find other shapes and a cache
+            return type(self).forward(self, *args, **kwargs)
+        if self.gradient_checkpointing:
+            return self._gradient_checkpointing_func(partial(compiled, self, **kwargs), *args)
+        return compiled(self, *args, **kwargs)
+
+    return forward
+
+
+@torch.compiler.disable
+def _attention(*arguments, **keywords) -> tuple[torch.Tensor, None]:
+    """What attention does differs from row to row, and its kernel is as fast as it gets."""
+    output, _ = packed_attention(*arguments, **keywords)
+    # The kernel's output looks the same for each row; put together from groups, it does not.
+    return output if output.is_cuda and output.dtype != torch.float32 else _no_view(output), None
+
+
+def _no_view(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone() if tensor._is_view() else tensor
