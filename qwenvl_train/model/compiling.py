@@ -10,14 +10,18 @@ from functools import partial
 
 import torch
 from transformers import AttentionInterface, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from qwenvl_train.model.attention import NAME, packed_attention
+from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.checkpointing import blocks_of
 
 
 def use_compiled_blocks(model: PreTrainedModel, paths: list[str]) -> None:
     """`model` is the bare one."""
-    AttentionInterface.register(NAME, _attention)
+    inside = model.config._attn_implementation
+    outside = f"{inside}_outside"
+    AttentionInterface.register(outside, _outside_the_graph(ALL_ATTENTION_FUNCTIONS[inside]))
+    set_attention(model, outside)
     for path in paths:
         blocks = blocks_of(model.get_submodule(path))
         # Below the checkpoint, or what the backward pass runs again would not be compiled.
@@ -38,12 +42,16 @@ def _forward_through(compiled: Callable) -> Callable:
     return forward
 
 
-@torch.compiler.disable
-def _attention(*arguments, **keywords) -> tuple[torch.Tensor, None]:
+def _outside_the_graph(attention: Callable) -> Callable:
     """What attention does differs from row to row, and its kernel is as fast as it gets."""
-    output, _ = packed_attention(*arguments, **keywords)
-    # The kernel's output looks the same for each row; put together from groups, it does not.
-    return output if output.is_cuda and output.dtype != torch.float32 else _no_view(output), None
+
+    @torch.compiler.disable
+    def outside(*arguments, **keywords) -> tuple[torch.Tensor, None]:
+        output, _ = attention(*arguments, **keywords)
+        # The kernel's output looks the same for each row; put together from groups, it does not.
+        return output if output.is_cuda and output.dtype != torch.float32 else _no_view(output), None
+
+    return outside
 
 
 def _no_view(tensor: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from qwenvl_train.config.schema import DeepSpeedConfig, RunConfig
 def sft_arguments(config: RunConfig, staging: Path, steps: int, precision: str, resumed: bool) -> SFTConfig:
     """`staging` is where checkpoints are written before they are complete."""
     train = config.train
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(staging),
         seed=config.seed,
         max_steps=steps,
@@ -51,6 +51,9 @@ def sft_arguments(config: RunConfig, staging: Path, steps: int, precision: str, 
         report_to=[],
         disable_tqdm=True,
     )
+    # Started without a launcher where there are several GPUs, the engine would copy the model to all of them.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def deepspeed_settings(config: DeepSpeedConfig) -> dict | None:
