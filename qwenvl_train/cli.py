@@ -72,11 +72,13 @@ def _run(arguments: list[str]) -> None:
 
 
 def _run_verb(verb: Verb, arguments: list[str]) -> None:
-    """Imports come late: a mistake in the configuration is told before torch is loaded."""
+    """Imports come late: a mistake in the configuration, or in a path, is told before torch is loaded."""
     _prepare_environment()
     from qwenvl_train.config.compose import compose
+    from qwenvl_train.data.sources.finding import refuse_missing
 
     composed = compose(arguments, verb)
+    refuse_missing(composed.config.data)
     if sys.stderr.isatty():
         print("loading libraries …", file=sys.stderr)
     match verb:

@@ -1,5 +1,6 @@
 """The command line's key=value words, read with Hydra's grammar into group choices and single values."""
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -59,7 +60,8 @@ def _parse(argument: str) -> Override:
     if argument.startswith("~"):
         raise UserError(f"{argument}: a setting cannot be removed; key=null switches it off")
     if "=" not in argument:
-        raise UserError(f"{argument}: settings are written key=value")
+        meant = f"; did you mean data.train={argument}?" if os.path.exists(os.path.expanduser(argument)) else ""
+        raise UserError(f"{argument}: settings are written key=value{meant}")
     override = _parse_with_hydra(argument)
     key = override.key_or_group
     if override.is_sweep_override():

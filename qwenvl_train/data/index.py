@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
@@ -15,7 +15,7 @@ from time import monotonic
 import numpy as np
 
 from qwenvl_train.data.index_files import IndexFiles
-from qwenvl_train.data.lengths import COLUMNS, Lengths, Problem, measure_rows, refuse_many, within
+from qwenvl_train.data.lengths import COLUMNS, Lengths, Problem, measure_rows, refuse, refuse_many, within
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
@@ -82,7 +82,8 @@ def _measure(
     saved, told, last = first, len(problems), monotonic()
     chunks = [range(start, min(start + _CHUNK, len(samples))) for start in range(first, len(samples), _CHUNK)]
     for rows, (part, found) in zip(chunks, _results(samples, renderer, chunks, processes, tolerated), strict=True):
-        _refuse(found, tolerated)
+        for problem in found:
+            refuse(problem, tolerated)
         table[:, rows.start : rows.stop] = part
         problems += [problem for problem in found if problem.kind == "broken"]
         refuse_many(problems, most)
@@ -91,12 +92,6 @@ def _measure(
             saved, told, last = rows.stop, len(problems), monotonic()
         progress(rows.stop)
     return Lengths.of(table, problems)
-
-
-def _refuse(problems: Iterable[Problem], tolerated: frozenset[str]) -> None:
-    for problem in problems:
-        if problem.kind not in tolerated:
-            raise UserError(problem.reason)
 
 
 def _mended(kept: Lengths, samples: Samples, renderer: Renderer, tolerated: frozenset[str]) -> Lengths:

@@ -70,6 +70,15 @@ class TooMany(UserError):
     """Rows that cannot be used."""
 
 
+class BrokenRow(UserError):
+    """The first one, where none may be left out; there may be others."""
+
+
+def refuse(problem: Problem, tolerated: frozenset[str]) -> None:
+    if problem.kind not in tolerated:
+        raise (BrokenRow if problem.kind == "broken" else UserError)(problem.reason)
+
+
 def refuse_many(problems: Collection[Problem], most: int | None) -> None:
     if most is not None and len(problems) > most:
         last = max(problems, key=lambda problem: (problem.source, problem.line))
@@ -114,8 +123,7 @@ def within(
             assert table is not None
             problem = _long_problem(samples, index, tuple(table[:, index].tolist()), max_length)
             table[:, index] = 0
-        if problem.kind not in tolerated:
-            raise UserError(problem.reason)
+        refuse(problem, tolerated)
         problems.append(problem)
         refuse_many(problems, most)
     return lengths if table is None else Lengths.of(table, problems)

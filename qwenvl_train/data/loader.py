@@ -1,8 +1,11 @@
 """Rows on demand, in the shape that each consumer asks for."""
 
+import os
+import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from threading import Thread
 
 import torch
 from datasets import Dataset as HfDataset
@@ -93,6 +96,21 @@ def only_row(items: list[dict[str, Row]]) -> dict[str, object]:
     (item,) = items
     row = item["row"]
     return {**row.batch, "contents": row.contents, "problems": row.problems}
+
+
+def heed_parent_alone(_: int = 0) -> None:
+    """For workers: a signal that a terminal or a scheduler sends to everyone is for the parent, which ends its step,
+    saves, and then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told_by(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 class EvalRows(torch.utils.data.Dataset):

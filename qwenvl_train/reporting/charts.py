@@ -77,7 +77,8 @@ GROUPS = (
         "Tokens per second",
         (Curve("tokens_per_second", "all"), Curve("supervised_tokens_per_second", "learned")),
     ),
-    ("Use of the devices", (Curve("mfu", "MFU"), Curve("data_wait", "waiting for data"))),
+    ("Share of what the devices can do", (Curve("mfu", "MFU"),)),
+    ("Share of the time spent waiting for data", (Curve("data_wait", "waiting"),)),
     ("Gradient norm", (Curve("grad_norm", "before clipping"),)),
 )
 FROM_ZERO = ("tokens_per_second", "mfu", "data_wait")

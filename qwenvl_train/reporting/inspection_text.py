@@ -146,7 +146,7 @@ def overview_lines(overview: Overview) -> list[str]:
 def limit_in_words(overview: Overview) -> str:
     shrunk = [f"{many(overview.shrunk, 'sample')} made smaller"] if overview.shrunk else []
     over = [f"{many(overview.too_long, 'row')} too long"] if overview.too_long else []
-    return " and ".join(shrunk + over) or "every sample fits"
+    return " and ".join(shrunk + over) or ("every sample fits" if len(overview.lengths) else "no row to measure")
 
 
 def _counts(item: Inspected) -> str:

@@ -12,7 +12,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from qwenvl_train.reporting.reporter import Row, RunInfo, is_evaluation
-from qwenvl_train.reporting.wording import count, duration, figure, is_number, label, percent
+from qwenvl_train.reporting.wording import count, duration, figure, is_number, label, many, percent
 
 LOG_WIDTH = 160
 EVALUATION_FIRST = ("eval_exact_match", "eval_token_accuracy", "eval_loss")
@@ -82,7 +82,9 @@ def step_figures(row: Row) -> list[str]:
 
 def closing_line(summary: Row) -> str:
     """done: 120 steps in 3m 42s, exact match 5.0 % → 97.5 %"""
-    text = f"{summary['status']}: {count(summary['steps'])} steps in {duration(summary['seconds'])}"
+    text = f"{summary['status']}: {many(summary['steps'], 'step')} in {duration(summary['seconds'])}"
+    if summary.get("skipped"):
+        text += f", {many(summary['skipped'], 'row')} left out (skipped.jsonl)"
     metrics = summary.get("metrics") or {}
     before, after = metrics.get("before") or {}, metrics.get("after") or {}
     for key in EVALUATION_FIRST:

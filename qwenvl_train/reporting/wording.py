@@ -10,9 +10,9 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def many(number: int, noun: str) -> str:
+def many(number: int, noun: str, several: str | None = None) -> str:
     """1 sample, 2 samples"""
-    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+    return f"{count(number)} {noun if number == 1 else several or f'{noun}s'}"
 
 
 def percent(share: float) -> str:

@@ -23,7 +23,7 @@ from transformers import PrinterCallback, TrainerControl
 from trl import SFTTrainer
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.loader import EvalRows, only_row
+from qwenvl_train.data.loader import EvalRows, heed_parent_alone, only_row
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
@@ -91,7 +91,9 @@ class VisionSFTTrainer(SFTTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         if self._stream is None:
-            return super().get_train_dataloader()
+            loader = super().get_train_dataloader()
+            loader.base_dataloader.worker_init_fn = heed_parent_alone  # rows need no random numbers
+            return loader
         return self._stream.loader(
             rows=self._rows_before(self.args.max_steps),
             workers=self.args.dataloader_num_workers,
@@ -142,7 +144,8 @@ class VisionSFTTrainer(SFTTrainer):
         started = time.perf_counter()
         model = self.model_wrapped
         model.eval()
-        loader = DataLoader(self._eval_rows, batch_size=None, num_workers=self.args.dataloader_num_workers)
+        workers = self.args.dataloader_num_workers
+        loader = DataLoader(self._eval_rows, None, num_workers=workers, worker_init_fn=heed_parent_alone)
         sums = torch.zeros(5, dtype=torch.float64, device=self.args.device)
         for row, counted in loader:
             if counted:

@@ -8,6 +8,7 @@ from accelerate import PartialState
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.index import lengths_of
+from qwenvl_train.data.lengths import BrokenRow
 from qwenvl_train.data.loader import Rows
 from qwenvl_train.data.order.mixture import Group
 from qwenvl_train.data.order.order import Order, build_order
@@ -17,10 +18,13 @@ from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.reporting.bar import counting
-from qwenvl_train.reporting.wording import percent
+from qwenvl_train.reporting.wording import many, percent
 from qwenvl_train.training.processes import agree
 
 Made = TypeVar("Made")
+
+_FEW_STEPS = 10
+_MORE_OF_THEM = "(There may be more: qwenvl-train inspect tells of all, data.on_error=skip leaves them out.)"
 
 
 def cache_folder(config: RunConfig) -> Path:
@@ -43,16 +47,19 @@ def open_rows(
     def build() -> Rows:
         samples = Samples(sources, key, config.data.allow_remote, cache)
         with counting(f"checking {key}", len(samples), shown=state.is_main_process) as progress:
-            lengths = lengths_of(
-                samples,
-                renderer,
-                cache,
-                config.data.workers,
-                kinds,
-                progress,
-                most=config.data.max_skipped,
-                mend=state.is_main_process,
-            )
+            try:
+                lengths = lengths_of(
+                    samples,
+                    renderer,
+                    cache,
+                    config.data.workers,
+                    kinds,
+                    progress,
+                    most=config.data.max_skipped,
+                    mend=state.is_main_process,
+                )
+            except BrokenRow as error:
+                raise UserError(f"{error} {_MORE_OF_THEM}") from None
         if not lengths.usable.any():
             raise UserError(f"{key} has no row that can be used; the first: {lengths.problems[0].reason}")
         return Rows(samples, lengths, renderer)
@@ -109,11 +116,17 @@ def about_data(
         lines.append(f"{shrunk:,} samples had their media made smaller to fit into data.max_length")
     if train.lengths.problems:
         lines.append(f"{len(train.lengths.problems):,} rows cannot be used: skipped.jsonl lists them")
+    of_each = f"{seen.samples / steps:,.4g} samples"
     if config.data.packing and config.data.max_length:
-        packs = steps * rows_per_step * config.train.batch_size
-        full = percent(seen.tokens / (packs * config.data.max_length))
-        lines.append(f"filled into {packs:,} packs of {config.data.max_length:,} tokens, {full} full")
-    lines.append(f"{steps:,} steps of {seen.samples / steps:,.4g} samples, {seen.epoch:.2f} epochs")
+        packs = rows_per_step * config.train.batch_size
+        full = percent(seen.tokens / (steps * packs * config.data.max_length))
+        of_each += f" in {many(packs, 'pack')} of {config.data.max_length:,} tokens, {full} full"
+    lines.append(f"{many(steps, 'step')} of {of_each}; {seen.epoch:.2f} epochs")
+    if steps < _FEW_STEPS and config.data.packing:
+        lines.append(
+            "So few steps teach little. For more of them, lower data.max_length or train.accumulation, "
+            "raise train.epochs, or set data.packing=false."
+        )
     return "\n".join(lines)
 
 
@@ -127,7 +140,7 @@ def about_stream(config: RunConfig, stream: Stream, held_out: Rows | None, steps
     if first.problems:
         lines.append(f"{len(first.problems):,} of the first rows cannot be used: skipped.jsonl lists them")
     units = rows_per_step * config.train.batch_size
-    what = f"rows of up to {config.data.max_length:,} tokens" if config.data.packing else "samples"
+    what = f"packs of up to {config.data.max_length:,} tokens" if config.data.packing else "samples"
     lines.append(f"{steps:,} steps of {units:,} {what}")
     return "\n".join(lines)
 

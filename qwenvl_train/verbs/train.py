@@ -22,6 +22,7 @@ from qwenvl_train.reporting.metrics import MetricsFile
 from qwenvl_train.reporting.progress import Progress, print_components
 from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo
 from qwenvl_train.reporting.wandb import WandbRun
+from qwenvl_train.reporting.wording import many
 from qwenvl_train.training.arguments import sft_arguments
 from qwenvl_train.training.checkpoint import step_of
 from qwenvl_train.training.devices import peak_tflops
@@ -109,7 +110,9 @@ def run(composed: Composed) -> None:
     if state.is_main_process:
         _open_folder(info, staging, facts)
         skipped.write()
-        print(f"{family.name} from {config.model.path}, {precision}, {state.num_processes} process(es)")
+        print(
+            f"{family.name} from {config.model.path}, {precision}, {many(state.num_processes, 'process', 'processes')}"
+        )
         print(train.about(held_out, steps, rows_per_step))
         print_components(table)
     state.wait_for_everyone()

@@ -13,22 +13,25 @@ from tests.conftest import conversation
 from tests.run import rows, summary
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_run_with_a_checkpoint(number, code, write_rows, checkpoints, pictures, tmp_path):
+@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 0)])
+def test_a_signal_ends_the_run_with_a_checkpoint(number, code, workers, write_rows, checkpoints, pictures, tmp_path):
     data = write_rows([conversation(("user", [pictures[0], "What?"]), ("assistant", ["Red."]))])
     command = [
         sys.executable, "-m", "qwenvl_train", "tune_mm_mlp=true", f"model.path={checkpoints['qwen2_5_vl']}",
-        f"data.train={data}", "data.workers=0", "train.max_steps=100000", "train.log_steps=1", "data.packing=false",
-        "train.accumulation=1", f"output_dir={tmp_path}", "run_name=r", "logging.wandb.mode=disabled",
+        f"data.train={data}", f"data.workers={workers}", "train.max_steps=100000", "train.log_steps=1",
+        "data.packing=false", "train.accumulation=1", f"output_dir={tmp_path}", "run_name=r",
+        "logging.wandb.mode=disabled",
     ]  # fmt: skip
-    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
     metrics = tmp_path / "r" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and metrics.read_text().count("\n") > 3):
         assert process.poll() is None, process.stderr.read().decode()
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a terminal and schedulers send it, workers included
     assert process.wait(timeout=60) == code, process.stderr.read().decode()
     told = summary(tmp_path / "r")
     assert told["status"] == "interrupted"

@@ -45,4 +45,4 @@ def to_sample(row: object, source: str, line: int, locator: Locator, format: str
 def _check_words(turn: Turn, place: str) -> None:
     # A tool may well answer with nothing.
     if turn.role != "tool" and not any(not isinstance(part, Text) or part.text.strip() for part in turn.parts):
-        raise UserError(f"{place}: the {turn.role}'s turn is empty.")
+        raise UserError(f"{place}: the {turn.role}'s turn is empty; write what is said there, or leave the row out.")

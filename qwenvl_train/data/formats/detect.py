@@ -50,9 +50,7 @@ def as_row(row: object, where: str) -> dict:
         case dict():
             return row
         case list():
-            raise UserError(
-                f"{where} is a list; write each row on its own, since data.packing lays several end to end."
-            )
+            raise UserError(f"{where} is a list; write each row on its own.")
     raise UserError(f"{where} is {shown(row)}; a row is an object.")
 
 

@@ -85,12 +85,6 @@ def open_parquet(path: Path, cache: Path) -> TableRows:
     return TableRows(str(path), path.absolute().parent, dataset.with_format("arrow"), (mark,))
 
 
-def is_arrow_folder(folder: Path) -> bool:
-    """As save_to_disk writes it: one dataset, or one for each split."""
-    whole = (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
-    return whole or (folder / "dataset_dict.json").is_file()
-
-
 def open_arrow_folder(folder: Path, config: SourceConfig) -> TableRows:
     try:
         loaded = datasets.load_from_disk(str(folder))

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from qwenvl_train.data.lengths import Problem
-from qwenvl_train.data.loader import Row, make_row, only_row, render_as_measured
+from qwenvl_train.data.loader import Row, heed_parent_alone, make_row, only_row, render_as_measured
 from qwenvl_train.data.order.order import Seen
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.streaming.windows import Measured, Planner, State, Window
@@ -80,6 +80,7 @@ class Stream:
             sampler=mine,
             collate_fn=only_row,
             num_workers=workers,
+            worker_init_fn=heed_parent_alone,
             pin_memory=pin_memory,
             generator=torch.Generator(),
         )
@@ -107,7 +108,12 @@ def _windows(planner: Planner, state: State, ahead: bool) -> DataLoader:
     """With `ahead`, a process of its own plans the next window while this one is trained on."""
     options: dict[str, Any] = {"num_workers": 1, "prefetch_factor": 1} if ahead else {}
     return DataLoader(
-        _Endless(planner, state), batch_size=None, collate_fn=_as_it_is, **options, generator=torch.Generator()
+        _Endless(planner, state),
+        batch_size=None,
+        collate_fn=_as_it_is,
+        worker_init_fn=heed_parent_alone,
+        **options,
+        generator=torch.Generator(),
     )
 
 

@@ -199,7 +199,7 @@ def test_a_hub_id_without_network_is_named():
         ("https://a.b/c.jsonl", "is an address"),
         ("rows.csv", "ends in '.csv'"),
         ("rows.jsonl.gz", "is compressed"),
-        ("*.parquet", "holds no .jsonl"),
+        ("*.parquet", "no .jsonl, .json or .parquet file fits"),
     ],
 )
 def test_what_is_not_read_is_named_as_always(tmp_path, monkeypatch, path, reason):

@@ -83,7 +83,7 @@ def config_of(*, batch_size: int = 1, seed: int = 0, **data: Any) -> RunConfig:
     return DEFAULTS.model_copy(
         update={
             "seed": seed,
-            "data": DEFAULTS.data.model_copy(update=data),
+            "data": DEFAULTS.data.model_copy(update={"packing": False, "max_length": None} | data),
             "train": DEFAULTS.train.model_copy(update={"batch_size": batch_size}),
         }
     )

@@ -1,0 +1,89 @@
+"""What an entry of data.train or data.eval stands for, told before any library is loaded that could read it."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from qwenvl_train.config.schema import DataConfig, SourceConfig
+from qwenvl_train.data.sources.files import PACKED, READ, files_below, files_matching, is_glob, no_file
+from qwenvl_train.data.sources.source import unreadable
+from qwenvl_train.errors import UserError
+
+_READ = "Read are .jsonl, .json and .parquet files, folders and globs of these, arrow dataset folders, and hub ids."
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_FILE_ENDINGS = (*READ, *PACKED, ".csv", ".tsv", ".txt", ".arrow", ".tar")
+
+
+@contextmanager
+def naming(config: SourceConfig, key: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{key}: {unreadable(config.path, error)}") from None
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
+
+
+def refuse_missing(data: DataConfig) -> None:
+    """What is not there, or is no data file."""
+    for key, entries in (("data.train", data.train), ("data.eval", data.eval or ())):
+        for entry in entries:
+            with naming(entry, key):
+                found = find(entry)
+                for file in found if isinstance(found, list) else []:
+                    ending(file)
+
+
+def find(config: SourceConfig) -> Literal["arrow folder", "hub id"] | list[Path]:
+    """What the path stands for, or the data files that it does."""
+    path = Path(os.path.expanduser(config.path))
+    if not config.path.strip():
+        raise UserError(f"the path of an entry is empty. {_READ}")
+    if path.is_dir() and is_arrow_folder(path):
+        _refuse_settings(config, "an arrow folder", "subset", "revision")
+        return "arrow folder"
+    if os.path.lexists(path):
+        return _settled(files_below(path) if path.is_dir() else [path], config)
+    if "://" in config.path:
+        raise UserError(f"{config.path} is an address; fetch it, and give the path of the file. {_READ}")
+    if is_glob(config.path):
+        return _settled(files_matching(path), config)
+    if _HUB_ID.fullmatch(config.path) and path.suffix.lower() not in _FILE_ENDINGS:
+        return "hub id"
+    raise UserError(f"there is no file or folder {path}; relative paths start at {Path.cwd()}. {_READ}")
+
+
+def _refuse_settings(config: SourceConfig, kind: str, *settings: str) -> None:
+    for setting in settings:
+        if (value := getattr(config, setting)) is not None:
+            raise UserError(f"{setting}={value} has no effect on {kind}, as {config.path} is; leave it out.")
+
+
+def _settled(files: list[Path], config: SourceConfig) -> list[Path]:
+    _refuse_settings(config, "files", "split", "subset", "revision")
+    if not files and is_glob(config.path):
+        raise UserError(f"no .jsonl, .json or .parquet file fits {config.path}.")
+    if not files:
+        raise UserError(f"{config.path} holds no .jsonl, .json or .parquet file.")
+    return files
+
+
+def is_arrow_folder(folder: Path) -> bool:
+    """As save_to_disk writes it: one dataset, or one for each split."""
+    whole = (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
+    return whole or (folder / "dataset_dict.json").is_file()
+
+
+def ending(path: Path) -> Literal[".jsonl", ".json", ".parquet"]:
+    if not path.is_file():
+        raise UserError(f"{path} {no_file(path)}.")
+    match path.suffix.lower():
+        case ".jsonl" | ".json" | ".parquet" as known:
+            return known
+        case packed if packed in PACKED:
+            raise UserError(f"{path} is compressed; unpack it. {_READ}")
+        case other:
+            raise UserError(f"{path} ends in {other or 'nothing'!r}. {_READ}")
