@@ -18,7 +18,11 @@ from qwenvl_train.model.patch_embed import use_linear_patches
 
 def build_model(config: RunConfig, family: Family, processor, precision: str) -> PreTrainedModel | PeftModel:
     refuse_what_experts_cannot(config, family)
-    model = load_model(config.model, family, precision)
+    return arrange(load_model(config.model, family, precision), config, family, processor)
+
+
+def arrange(model: PreTrainedModel, config: RunConfig, family: Family, processor) -> PreTrainedModel | PeftModel:
+    """As the run is to have it, whatever its weights are."""
     use_packed_forward(model, processor.image_processor)
     use_packed_attention(model, config.train.attention)
     use_linear_patches(model.get_submodule(family.vision_path).patch_embed.proj)

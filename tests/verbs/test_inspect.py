@@ -377,7 +377,7 @@ def short_window(monkeypatch):
 
 
 def test_a_stream_that_is_read_as_a_whole_shows_the_same(model_type, checkpoints, rows, write_rows, bad, inspect):
-    words = [f"model.path={checkpoints[model_type]}", "inspect.samples=null"]
+    words = [f"model.path={checkpoints[model_type]}", "inspect.samples=null", "data.packing=false"]
     for path, settings in (
         (write_rows(rows), ["data.max_length=1200"]),
         (bad, ["data.max_length=120", "data.on_error=skip"]),
@@ -399,7 +399,7 @@ def test_of_a_longer_stream_the_first_rows_are_all_that_is_looked_at(
         raise AssertionError("the source was opened by index")
 
     monkeypatch.setattr(Samples, "__init__", refuse)
-    common = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={few}", "data.streaming=true"]
+    common = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={few}", "data.streaming=true", "data.packing=false"]
     first = [f"row {n}" for n in range(1, 7)]
     rest = "the first 6 rows; the rest is not read\n"
 
@@ -430,7 +430,7 @@ def test_of_a_longer_stream_the_first_rows_are_all_that_is_looked_at(
 
 def test_how_full_the_first_packs_of_a_stream_are(few, checkpoints, inspect, short_window, tmp_path):
     common = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={few}", "data.streaming=true"]
-    packing = ["data.packing=true", "data.max_length=256", "data.too_long=skip"]
+    packing = ["data.max_length=256", "data.too_long=skip"]
     out, _ = inspect(*common, *packing, "inspect.samples=null")
     tokens = int(re.search(r"([\d,]+) tokens, [\d,]+ of them", out)[1].replace(",", ""))
     packs, share = re.search(r"filled into (\d+) packs? of up to 256 tokens, ([\d.]+) % full\n", out).groups()
@@ -459,7 +459,9 @@ def test_how_full_the_first_packs_of_a_stream_are(few, checkpoints, inspect, sho
 def test_a_row_that_does_not_come_first_is_said(words, told, few, checkpoints, inspect, short_window):
     words = [word.format(few=few) for word in words]
     sources = [] if any(word.startswith("data.train") for word in words) else [f"data.train={few}"]
-    out, err = inspect(f"model.path={checkpoints['qwen2_vl']}", *sources, *words, "data.streaming=true", code=2)
+    out, err = inspect(
+        f"model.path={checkpoints['qwen2_vl']}", *sources, *words, "data.streaming=true", "data.packing=false", code=2
+    )
     assert told.format(few=few) in err
     assert ("data.streaming=false finds every row" in err) == ("among" in told)
     assert out == ""
@@ -469,7 +471,7 @@ def test_a_stream_without_a_row_to_train_on_is_shown(bad, checkpoints, inspect, 
     broken = tmp_path / "broken.jsonl"
     broken.write_text("{\n[]\n")
     words = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={broken}", "data.streaming=true"]
-    out, _ = inspect(*words, "data.packing=true", "data.max_length=120")
+    out, _ = inspect(*words, "data.max_length=120")
     assert out.startswith(f"{broken}: streamed, format not known yet\n")
     assert f"--- 1 of 2  {broken}:1\ncannot be trained on: {broken}:1 is not valid JSON" in out
     assert "--- the whole source\n2 rows, 0 of them can be trained on\n" in out
@@ -482,10 +484,16 @@ def test_a_mixture_shows_each_row_once_and_held_out_rows_are_no_stream(
     few, checkpoints, write_rows, inspect, short_window
 ):
     short = write_rows([conversation(("user", ["What?"]), ("assistant", ["Red."]), id="short")], "short.jsonl")
-    words = [f"model.path={checkpoints['qwen2_vl']}", "data.streaming=true", "output=json", "inspect.samples=null"]
+    words = [
+        f"model.path={checkpoints['qwen2_vl']}",
+        "data.streaming=true",
+        "data.packing=false",
+        "inspect.samples=null",
+        "output=json",
+    ]
     both = f"data.train=[{{path: {short}, weight: 1}}, {{path: {few}, weight: 1}}]"
     out, err = inspect(*words, both)
     assert ids(out) == ["short", "row 1", "row 2", "row 3"]
     assert err == "the first 4 rows; the rest is not read\n"
-    assert ids(inspect(*words[:3], both, "inspect.lines='rows.jsonl:2'")[0]) == ["row 2"]
+    assert ids(inspect(*words[:3], "output=json", both, "inspect.lines='rows.jsonl:2'")[0]) == ["row 2"]
     assert len(ids(inspect(*words, both, f"data.eval={few}", "inspect.source=eval")[0])) == 40

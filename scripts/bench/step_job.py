@@ -1,0 +1,222 @@
+"""What `step.py` trains: a model of random weights, drawn pictures of mixed sizes, answers of mixed lengths."""
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from transformers import AutoModelForImageTextToText, PreTrainedConfig, ProcessorMixin
+
+from qwenvl_train.batch import Contents
+from qwenvl_train.config.compose import compose
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.loader import Row
+from qwenvl_train.families.family import Family
+from qwenvl_train.families.tiny import CORPUS, build_processor
+from qwenvl_train.model.attention import set_attention
+from qwenvl_train.model.build import arrange, bare
+from qwenvl_train.model.components import COMPONENTS, mode_of
+from qwenvl_train.model.flops import FlopCount
+from qwenvl_train.model.load import DTYPES, load_family, load_processor
+from qwenvl_train.model.shapes import architecture
+from qwenvl_train.training.optim import keep_masters
+from qwenvl_train.training.processes import choose_precision, join_processes
+from qwenvl_train.verbs.rows import make_renderer
+from qwenvl_train.verbs.training_data import TrainingData, open_training_data
+
+# So little that no weight ever changes: every way sees the same numbers in every round.
+LEARNING_RATE = 1e-12
+SHORTEST, LONGEST = 4, 400
+"""Words of an answer."""
+TINY_PIXELS = 448 * 448
+"""The tiny models' own limit is 16 visual tokens a picture, next to nothing beside the answers."""
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Conversation:
+    pictures: list[str]
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Job:
+    model: str
+    """Its entry in configs/model."""
+    recipe: str
+    config: RunConfig
+    architecture: PreTrainedConfig
+    family: Family
+    processor: ProcessorMixin
+    train: TrainingData
+    conversations: list[Conversation]
+    precision: str
+    device: torch.device
+
+    @property
+    def per_step(self) -> int:
+        return self.config.train.batch_size * self.config.train.accumulation
+
+    @property
+    def steps(self) -> int:
+        return len(self.conversations) // self.per_step
+
+    @property
+    def micro_batches(self) -> int:
+        return self.steps * self.config.train.accumulation
+
+    def samples(self, micro_batch: int) -> list[int]:
+        return self.train.counts.row(micro_batch).tolist()
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The micro-batches as our loader makes them."""
+        dataset = self.train.dataset(self.micro_batches)
+        return [dataset[index]["row"] for index in range(self.micro_batches)]
+
+    @property
+    def contents(self) -> list[Contents]:
+        return [row.contents for row in self.rows]
+
+    @cached_property
+    def count(self) -> FlopCount:
+        modes = {component: mode_of(component, self.config) for component in COMPONENTS}
+        return FlopCount.of(self.architecture, modes, self.config.lora.rank)
+
+    def flops(self, contents: list[Contents]) -> int:
+        """Of these micro-batches, forward and backward, by the project's count: useful work alone."""
+        return sum(self.count.training(one).total for one in contents)
+
+    def now(self) -> float:
+        """Once the device is done. On the CPU the time that this process was given: others may run beside it."""
+        if self.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32")
+
+
+def make_job(
+    folder: Path, model: str, recipe: str, samples: int, batch_size: int, accumulation: int, workers: int,
+    settings: list[str],
+) -> Job:  # fmt: skip
+    if samples % (batch_size * accumulation) or samples < 2 * batch_size * accumulation:
+        raise SystemExit(
+            f"--samples {samples} must be two or more steps of --batch-size {batch_size} times "
+            f"--accumulation {accumulation} samples."
+        )
+    given = [f"+recipe={recipe}", f"model={model}", *settings]
+    entry = compose(given).config.model
+    shape = _completed(architecture(entry))
+    processor = build_processor(shape.model_type)
+    ids = processor.tokenizer.convert_tokens_to_ids
+    shape.image_token_id, shape.video_token_id = ids("<|image_pad|>"), ids("<|video_pad|>")
+    shape.vision_start_token_id, shape.vision_end_token_id = ids("<|vision_start|>"), ids("<|vision_end|>")
+    checkpoint = folder / "checkpoint"
+    shape.save_pretrained(checkpoint)
+    processor.save_pretrained(checkpoint)
+    limits = [] if entry.max_pixels else [f"model.max_pixels={TINY_PIXELS}"]
+    config = compose([
+        *given, *limits, f"model.path={checkpoint}", "data=files",
+        f"data.train={folder / 'rows.jsonl'}", "data.packing=false", "data.max_length=null",
+        f"data.workers={workers}", f"train.batch_size={batch_size}", f"train.accumulation={accumulation}",
+        f"train.max_steps={samples // (batch_size * accumulation)}", "train.schedule=constant", "train.warmup=0",
+        f"train.lr={LEARNING_RATE}", "train.lr_vision=null", "train.lr_mlp=null", f"output_dir={folder}",
+        f"train.log_steps={samples}", "logging.wandb.mode=disabled",
+    ]).config  # fmt: skip
+    state = join_processes(config)
+    if state.device.type == "cpu" and workers:
+        raise SystemExit(f"--workers {workers}: on the CPU the clock sees this process alone; take 0.")
+    processor = load_processor(config.model)
+    conversations = _draw(folder, samples, processor.image_processor.size["longest_edge"])
+    family = load_family(config.model)
+    train = open_training_data(config, make_renderer(config, processor, family), state)
+    precision = choose_precision(config)
+    if precision == "fp16":
+        raise SystemExit("The ways are measured in bf16 or fp32, without the scaling that fp16 needs.")
+    return Job(model, recipe, config, shape, family, processor, train, conversations, precision, state.device)
+
+
+def _completed(shape: PreTrainedConfig) -> PreTrainedConfig:
+    """model.shape leaves out how a head's rotations are shared; published heads are of 128."""
+    rope = shape.text_config.rope_parameters
+    if "mrope_section" not in rope:
+        second, third = {"mrope_section": [16, 24, 24]}, {"mrope_section": [24, 20, 20], "mrope_interleaved": True}
+        shape.text_config.rope_parameters = rope | (third if shape.model_type.startswith("qwen3") else second)
+    return shape
+
+
+def _draw(folder: Path, samples: int, most_pixels: int) -> list[Conversation]:
+    """Every fourth sample shows two pictures; areas and lengths are spread evenly over their orders of magnitude."""
+    rng = np.random.default_rng(SEED)
+    words = CORPUS.split()
+    drawn = []
+    for index in range(samples):
+        pictures = [folder / f"{index}-{number}.jpg" for number in range(2 if index % 4 == 3 else 1)]
+        for picture in pictures:
+            area, aspect = most_pixels * 2 ** rng.uniform(-4, 1), 2 ** rng.uniform(-1, 1)
+            _picture(rng, round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))).save(picture, quality=90)
+        length = round(math.exp(rng.uniform(math.log(SHORTEST), math.log(LONGEST))))
+        answer = " ".join(rng.choice(words, length))
+        drawn.append(Conversation([str(picture) for picture in pictures], "What is in the picture?", answer))
+    (folder / "rows.jsonl").write_text("".join(json.dumps(_as_row(one)) + "\n" for one in drawn), encoding="utf-8")
+    return drawn
+
+
+def _picture(rng: np.random.Generator, width: int, height: int) -> Pillow.Image:
+    coarse = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+    return Pillow.fromarray(coarse).resize((width, height), Pillow.Resampling.BICUBIC)
+
+
+def _as_row(conversation: Conversation) -> dict[str, Any]:
+    asked = [{"type": "image", "image": picture} for picture in conversation.pictures]
+    return {
+        "messages": [
+            {"role": "user", "content": [*asked, {"type": "text", "text": conversation.question}]},
+            {"role": "assistant", "content": [{"type": "text", "text": conversation.answer}]},
+        ]
+    }
+
+
+class Trained:
+    """One model for all ways: as a run would have it after loading, and as transformers publishes it."""
+
+    def __init__(self, job: Job):
+        torch.manual_seed(SEED)
+        with job.device:
+            model = AutoModelForImageTextToText.from_config(
+                job.architecture, dtype=DTYPES[job.precision], attn_implementation="sdpa"
+            )
+        self.model = arrange(model, job.config, job.family, job.processor)
+        keep_masters(self.model)
+        self.model.train()
+        self._attention = bare(self.model).config._attn_implementation
+        self._ours = self._replaced()
+
+    def as_ours(self) -> None:
+        self.as_published(self._attention)
+        for module, name, method in self._ours:
+            vars(module)[name] = method
+
+    def as_published(self, attention: str) -> None:
+        """Takes off what our forward pass, TRL and accelerate put on this instance."""
+        for module, name, _ in self._replaced():
+            del vars(module)[name]
+        set_attention(bare(self.model), attention)
+
+    def _replaced(self) -> list[tuple[torch.nn.Module, str, Any]]:
+        return [
+            (module, name, vars(module)[name])
+            for module in self.model.modules()
+            for name in ("forward", "_original_forward", "_deepstack_process")
+            if name in vars(module)
+        ]
