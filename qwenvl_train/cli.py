@@ -17,6 +17,7 @@ from qwenvl_train.errors import UserError, message_of
 _VERBS: dict[str, str] = {
     "train": "fine-tune a model (this verb may be left out)",
     "inspect": "show what the model will be trained on: tokens, labels, pictures, clips, boxes, lengths",
+    "plan": "tell what a run will take, before it: steps, memory of each device, arithmetic, time; needs no weights",
 }
 
 # Some launchers append it for each process; the rank is read from the environment.
@@ -40,6 +41,7 @@ Examples
   qwenvl-train +recipe=sft_lora
   qwenvl-train +recipe=sft_lora model=qwen2_5_vl_7b data.train=my.jsonl data.eval=held_out.jsonl
   qwenvl-train inspect model=qwen2_5_vl_7b data.train=my.jsonl output=html
+  qwenvl-train plan +recipe=sft_full model=qwen2_5_vl_7b data.train=my.jsonl deepspeed=zero2 plan.devices=8
   qwenvl-train +recipe=sft_full model.path=/models/mine data.train='[a.jsonl,b.jsonl]' train.max_steps=500
   torchrun --nproc_per_node=8 -m qwenvl_train +recipe=sft_full deepspeed=zero2
 
@@ -90,6 +92,10 @@ def _run_verb(verb: Verb, arguments: list[str]) -> None:
             from qwenvl_train.verbs import inspect
 
             inspect.run(composed)
+        case "plan":
+            from qwenvl_train.verbs import plan
+
+            plan.run(composed)
 
 
 def _split_verb(arguments: list[str]) -> tuple[Verb, list[str]]:

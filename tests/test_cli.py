@@ -55,7 +55,7 @@ def test_arguments_come_from_the_command_line(trained, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trainn"], "trainn: no such verb, did you mean train?; there are: train, inspect, help"),
+        (["trainn"], "trainn: no such verb, did you mean train?; there are: train, inspect, plan, help"),
         (["sft_lora"], "but a recipe: +recipe=sft_lora"),
         (["--foo"], "--foo: there is no such flag"),
         ([], "nothing is tuned; pick a recipe"),
@@ -113,7 +113,16 @@ def test_environment_is_prepared_and_the_users_stays(trained, monkeypatch):
 def test_help_lists_verbs_recipes_and_groups(words, capsys):
     assert cli.main(words) == 0
     out = capsys.readouterr().out
-    for name in ["train", "inspect", *recipe_files(), *groups(), "qwen3_vl_235b_a22b", "train.yaml", "Exit codes"]:
+    for name in [
+        "train",
+        "inspect",
+        "plan",
+        *recipe_files(),
+        *groups(),
+        "qwen3_vl_235b_a22b",
+        "train.yaml",
+        "Exit codes",
+    ]:
         assert name in out
 
 

@@ -225,6 +225,26 @@ def nothing_is_inspected(config: RunConfig, given: frozenset[str]) -> Lines:
             yield f"{key} has no effect in training; qwenvl-train inspect … shows what a run would train on"
 
 
+def nothing_is_planned(config: RunConfig, given: frozenset[str]) -> Lines:
+    for key in sorted(given):
+        if key.startswith("plan."):
+            yield f"{key} has no effect here; qwenvl-train plan … tells what a run would take"
+
+
+def only_a_plan_is_told(config: RunConfig, given: frozenset[str]) -> Lines:
+    for key in sorted(given):
+        if key.startswith("inspect."):
+            yield f"{key} has no effect on a plan; qwenvl-train inspect … shows what a run would train on"
+    if config.output == "html":
+        yield "output=html: a plan is told as text or json"
+
+
+def planned_device_is_described_once(config: RunConfig, given: frozenset[str]) -> Lines:
+    own = config.plan.device_gib is not None and config.plan.tflops is not None
+    if "plan.device" in given and own:
+        yield "plan.device has no effect beside plan.device_gib and plan.tflops"
+
+
 def chosen_samples_exist(config: RunConfig, given: frozenset[str]) -> Lines:
     if config.inspect.source == "eval" and config.data.eval is None:
         yield "inspect.source=eval needs data.eval"
@@ -258,31 +278,39 @@ RULES_OF_DATA: tuple[Rule, ...] = (
     mixtures_are_whole,
 )
 
+RULES_OF_TRAINING: tuple[Rule, ...] = (
+    something_is_tuned,
+    adapters_are_tuned,
+    one_length_of_training,
+    warmup_ends_within_training,
+    quantized_weights_stay_frozen,
+    quantized_models_have_adapters,
+    quantized_weights_are_not_sharded,
+    run_name_is_one_folder,
+    learning_rates_are_used,
+    adapter_settings_are_used,
+    checkpointing_is_used,
+    compiled_weights_are_whole,
+    evaluation_settings_are_used,
+    wandb_settings_are_used,
+    deepspeed_settings_are_used,
+    *RULES_OF_DATA,
+    streams_are_endless,
+)
+"""Whichever machine trains."""
+
 RULES: dict[Verb, tuple[Rule, ...]] = {
     "train": (
-        something_is_tuned,
-        adapters_are_tuned,
-        one_length_of_training,
-        warmup_ends_within_training,
-        quantized_weights_stay_frozen,
-        quantized_models_have_adapters,
-        quantized_weights_are_not_sharded,
+        *RULES_OF_TRAINING,
         bitsandbytes_is_installed,
         resumed_checkpoint_exists,
-        run_name_is_one_folder,
-        learning_rates_are_used,
-        adapter_settings_are_used,
-        checkpointing_is_used,
-        compiled_weights_are_whole,
-        evaluation_settings_are_used,
-        wandb_settings_are_used,
-        deepspeed_settings_are_used,
-        *RULES_OF_DATA,
-        streams_are_endless,
         nothing_is_inspected,
+        nothing_is_planned,
     ),
     # The line that will train has only this verb put in front, so settings of training are no fault here.
-    "inspect": (*RULES_OF_DATA, chosen_samples_exist, output_settings_are_used),
+    "inspect": (*RULES_OF_DATA, chosen_samples_exist, output_settings_are_used, nothing_is_planned),
+    # Planned is a run of another machine, often.
+    "plan": (*RULES_OF_TRAINING, only_a_plan_is_told, planned_device_is_described_once),
 }
 
 

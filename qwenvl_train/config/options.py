@@ -7,7 +7,7 @@ from typing import Literal
 
 from qwenvl_train.config.assets import asset_dir
 
-Verb = Literal["train", "inspect"]
+Verb = Literal["train", "inspect", "plan"]
 
 
 def recipe_files() -> dict[str, Path]:

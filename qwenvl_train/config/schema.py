@@ -13,6 +13,8 @@ from pydantic import (
     PositiveInt,
 )
 
+from qwenvl_train.config.devices import DeviceName
+
 Component = Literal["vision", "mlp", "llm"]
 Kernel = Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"]
 
@@ -268,6 +270,21 @@ class InspectConfig(Section):
     """Where output=html writes its page."""
 
 
+class PlanConfig(Section):
+    device: DeviceName
+    """The kind of GPU that is planned for."""
+    devices: PositiveInt
+    """How many of them; a process runs on each."""
+    device_gib: PositiveFloat | None
+    """Memory of one, as nvidia-smi and torch count it; null takes what its kind has."""
+    tflops: PositiveFloat | None
+    """What one can do in a second at most, in bf16, dense, 10¹² operations; null takes its data sheet's figure."""
+    mfu: Annotated[float, Field(gt=0, le=1)]
+    """Share of it that is used; the run's own figure stands in its metrics."""
+    visual: Annotated[float, Field(ge=0, lt=1)]
+    """Share of visual tokens, where rows cannot be counted because the checkpoint's tokenizer is not at hand."""
+
+
 class RunConfig(Section):
     run_name: str | None
     """Folder of the run below output_dir; null makes one from the recipe and the time."""
@@ -284,8 +301,9 @@ class RunConfig(Section):
     deepspeed: DeepSpeedConfig
     logging: LoggingConfig
     output: Literal["text", "html", "json"]
-    """How inspect tells: words on the terminal, a page, or a line of JSON for each sample."""
+    """How inspect tells: words on the terminal, a page, or a line of JSON for each sample; and plan: words, or JSON."""
     inspect: InspectConfig
+    plan: PlanConfig
 
     def tuned(self, component: Component) -> bool:
         return {"vision": self.tune_mm_vision, "mlp": self.tune_mm_mlp, "llm": self.tune_mm_llm}[component]

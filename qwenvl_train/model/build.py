@@ -10,7 +10,7 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.checkpointing import use_checkpointing
 from qwenvl_train.model.compiling import use_compiled_blocks
-from qwenvl_train.model.components import COMPONENTS, select_trained
+from qwenvl_train.model.components import select_trained
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.model.load import load_model
 from qwenvl_train.model.patch_embed import use_linear_patches
@@ -26,14 +26,15 @@ def arrange(model: PreTrainedModel, config: RunConfig, family: Family, processor
     use_packed_forward(model, processor.image_processor)
     use_packed_attention(model, config.train.attention)
     use_linear_patches(model.get_submodule(family.vision_path).patch_embed.proj)
-    adapters = any(config.tuned(component) and config.adapted(component) for component in COMPONENTS)
-    reentrant = adapters and config.deepspeed.stage == 3
-    use_checkpointing(model, _checkpointed(config, family), config.train.checkpoint_every, reentrant)
     if config.train.compile:
         use_compiled_blocks(model, [family.vision_path, family.language_path])
     set_seed(config.seed)  # adapters start from random numbers
     # DeepSpeed cannot gather weights of mixed types.
-    return select_trained(model, family, config, float32_adapters=config.deepspeed.stage == 0)
+    trained = select_trained(model, family, config, float32_adapters=config.deepspeed.stage == 0)
+    # PEFT would let gradients into the first block of a model that checkpoints, and so through all of a frozen tower.
+    reentrant = isinstance(trained, PeftModel) and config.deepspeed.stage == 3
+    use_checkpointing(model, _checkpointed(config, family), config.train.checkpoint_every, reentrant)
+    return trained
 
 
 def refuse_what_experts_cannot(config: RunConfig, family: Family) -> None:

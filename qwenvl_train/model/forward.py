@@ -15,7 +15,7 @@ from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from qwenvl_train.batch import Segments
 
-_CUDA_CHUNK, _HOST_CHUNK = 32768, 8192
+CUDA_CHUNK, HOST_CHUNK = 32768, 8192
 """Logits that exist at a time, for 4,096 tokens; without a kernel several numbers are kept for each."""
 
 
@@ -106,7 +106,7 @@ def _use_packed_backbone(backbone: PreTrainedModel, to_pixels: Pixels) -> None:
 
 def _scores(states: torch.Tensor, head: torch.nn.Linear, labels: torch.Tensor, learned: torch.Tensor) -> Scores:
     """Logits exist for the learned tokens alone, a part of the vocabulary at a time."""
-    chunk = _CUDA_CHUNK if states.is_cuda else _HOST_CHUNK
+    chunk = CUDA_CHUNK if states.is_cuda else HOST_CHUNK
     with maybe_gather_lm_head_ctx(head.weight):
         log_probs, entropy, _, _, is_top1 = ChunkedLogProbFunction.apply(
             states.index_select(0, learned - 1), head.weight, None, labels.index_select(0, learned),

@@ -1,9 +1,12 @@
 """What each verb asks of the configuration, and which of its keys are its own."""
 
+from typing import get_args
+
 import pytest
 
 from qwenvl_train.config import check
 from qwenvl_train.config.compose import compose
+from qwenvl_train.config.devices import DEVICES, DeviceName
 from qwenvl_train.errors import UserError
 
 LORA = "+recipe=sft_lora"
@@ -69,6 +72,43 @@ def test_a_mistake_in_what_inspect_reads_is_named(words, line):
 )
 def test_names_may_read_as_numbers_and_come_alone(word, ids):
     assert compose([word], "inspect").config.inspect.ids == ids
+
+
+@pytest.mark.parametrize("recipe", ["sft_lora", "sft_qlora", "sft_full"])
+def test_the_line_that_trains_is_also_planned(recipe, monkeypatch):
+    """On a machine that lacks what the run needs."""
+    monkeypatch.setattr(check, "is_installed", lambda module: False)
+    words = [f"+recipe={recipe}", OWN, "train.lr=1e-4", "train.resume=nowhere", "deepspeed=zero2", "run_name=x"]
+    assert compose([*words, "output=json"], "plan").config.plan.devices == 1
+
+
+@pytest.mark.parametrize("verb", ["train", "inspect"])
+def test_what_a_plan_reads_is_no_setting_of_the_others(verb):
+    with pytest.raises(UserError, match=r"plan\.devices has no effect here"):
+        compose([LORA, "plan.devices=8"], verb)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "nothing is tuned; pick a recipe"),
+        ([LORA, "output=html"], "output=html: a plan is told as text or json"),
+        ([LORA, "inspect.samples=3"], "inspect.samples has no effect on a plan"),
+        ([LORA, "plan.device=h1000"], "plan.device=h1000: must be 'b200'"),
+        ([LORA, "plan.devices=0"], "plan.devices=0: must be"),
+        ([LORA, "plan.mfu=1.5"], "plan.mfu=1.5: must be"),
+        ([LORA, "plan.visual=1"], "plan.visual=1: must be"),
+        ([LORA, "plan.device=l4", "plan.device_gib=40", "plan.tflops=100"], "plan.device has no effect beside"),
+        ([LORA, "model.quantize=nf4", "deepspeed=zero3"], "cannot shard 4-bit weights"),
+    ],
+)
+def test_a_mistake_in_what_a_plan_reads_is_named(words, line):
+    with pytest.raises(UserError, match=line):
+        compose(words, "plan")
+
+
+def test_every_device_that_can_be_named_is_known():
+    assert set(get_args(DeviceName)) == set(DEVICES)
 
 
 def test_rules_that_are_not_asked_read_no_broken_value():

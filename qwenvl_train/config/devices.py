@@ -1,0 +1,43 @@
+"""Kinds of GPU whose data sheets are known."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+DeviceName = Literal[
+    "b200", "h200", "h100", "h100_nvl", "h20", "a100_80gb", "a100_40gb", "l40s", "l4", "a10", "rtx_6000_ada",
+    "rtx_5090", "rtx_4090", "rtx_3090",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Device:
+    gib: float
+    """Of memory, as nvidia-smi and torch count it."""
+    tflops: float
+    """Dense, in bf16, from the makers' data sheets."""
+
+
+DEVICES: dict[DeviceName, Device] = {
+    "b200": Device(178, 2250),
+    "h200": Device(139, 989),
+    "h100": Device(79, 989),
+    "h100_nvl": Device(93, 835),
+    "h20": Device(95, 148),
+    "a100_80gb": Device(79, 312),
+    "a100_40gb": Device(39, 312),
+    "l40s": Device(44, 362),
+    "l4": Device(22, 121),
+    "a10": Device(22, 125),
+    "rtx_6000_ada": Device(47, 364),
+    "rtx_5090": Device(31, 210),
+    "rtx_4090": Device(23.5, 165),
+    "rtx_3090": Device(23.5, 71),
+}
+
+
+def device_called(name: str) -> Device | None:
+    """By the name that the driver gives, such as NVIDIA A100-SXM4-80GB."""
+    words = set(re.split(r"\W+", name.lower()))
+    fitting = [known for known in DEVICES if words.issuperset(known.split("_"))]
+    return DEVICES[max(fitting, key=len)] if fitting else None

@@ -1,0 +1,242 @@
+"""What a pass keeps for its backward pass, told by the model's own blocks on tensors that have a size and no content.
+
+One block of each kind runs forward and backward as in training; a ledger sees every piece of memory come and go. So
+what is counted is what the blocks do, the halved copies that autocast makes of trained weights included.
+"""
+
+import weakref
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AttentionInterface, AutoModelForImageTextToText, PreTrainedConfig
+
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.families.family import Family
+from qwenvl_train.model.attention import set_attention
+from qwenvl_train.model.components import mode_of, select_trained
+from qwenvl_train.model.load import DTYPES
+
+# Of vision towers, only an attention whose name contains "flash" is told where pieces begin.
+_ATTENTION = "qwenvl_flash_traced"
+
+
+@dataclass(frozen=True)
+class Block:
+    """In bytes."""
+
+    entry: int
+    """What comes in: all that is kept of a block that is computed again."""
+    kept: int
+    """From the forward to the backward pass, where it is not."""
+    copies: int
+    """In half precision, of trained weights: autocast holds those of all blocks until the forward pass ends."""
+    most: int
+    """At one time while its backward pass runs, `kept` included; while it runs forward, where nothing comes back."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """Of one pass through the model."""
+
+    patches: Block
+    """Their embedding."""
+    vision: Block
+    merger: Block
+    """All mergers together."""
+    decoder: Block
+    norm: Block
+    """The last one, after all decoder blocks."""
+
+
+def trace(
+    architecture: PreTrainedConfig, family: Family, config: RunConfig, precision: str, tokens: int, patches: int
+) -> Traced:
+    """`patches` is at least a blank picture's."""
+    small = _of_one_block(architecture)
+    AttentionInterface.register(_ATTENTION, _attention)
+    masters = config.deepspeed.stage == 0
+    halved = DTYPES[precision] if masters and precision != "fp32" else None
+    with torch.device("meta"):
+        bare = AutoModelForImageTextToText.from_config(small, dtype=DTYPES[precision])
+        set_attention(bare, _ATTENTION)
+        model = select_trained(bare, family, config, float32_adapters=masters).train()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _take_place(model, masters)
+        for module in model.modules():
+            if isinstance(module, torch.nn.LayerNorm) and halved is not None:
+                module.forward = partial(_layer_norm, module)
+        visual, language = bare.model.visual, bare.model.language_model
+        vision, width = architecture.vision_config, tower_width(architecture)
+        entering, stream = _dtype_in_tower(visual, halved), language.embed_tokens.weight.dtype
+        angles = torch.empty(patches, width // vision.num_heads)
+        rotations = torch.empty(1, tokens, _head(architecture), dtype=stream)
+        mergers = [visual.merger, *getattr(visual, "deepstack_merger_list", ())]
+
+        def in_tower(x: torch.Tensor) -> torch.Tensor:
+            return visual.blocks[0](x, cu_seqlens=None, max_seqlen=1, position_embeddings=(angles, angles))
+
+        def in_mergers(x: torch.Tensor) -> torch.Tensor:
+            return torch.stack([merger(x).sum() for merger in mergers])
+
+        def in_decoder(x: torch.Tensor) -> torch.Tensor:
+            return language.layers[0](x, position_embeddings=(rotations, rotations))
+
+        pixels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        cut = torch.Size((patches, pixels))
+        seen, said = (patches, width), (1, tokens, architecture.text_config.hidden_size)
+        flows = mode_of("vision", config) != "frozen"
+        return Traced(
+            patches=_run(visual.patch_embed, visual.patch_embed, cut, DTYPES[precision], False, halved),
+            vision=_run(visual.blocks[0], in_tower, torch.Size(seen), entering, flows, halved),
+            merger=_run(torch.nn.ModuleList(mergers), in_mergers, torch.Size(seen), entering, flows, halved),
+            decoder=_run(language.layers[0], in_decoder, torch.Size(said), stream, True, halved),
+            norm=_run(language.norm, language.norm, torch.Size(said), stream, True, halved),
+        )
+
+
+def _of_one_block(architecture: PreTrainedConfig) -> PreTrainedConfig:
+    small = copy(architecture)
+    small.text_config, small.vision_config = copy(architecture.text_config), copy(architecture.vision_config)
+    text, vision = small.text_config, small.vision_config
+    text.num_hidden_layers = vision.depth = 1
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:1]
+    return small
+
+
+def tower_width(config: PreTrainedConfig) -> int:
+    return config.vision_config.embed_dim if config.model_type == "qwen2_vl" else config.vision_config.hidden_size
+
+
+def _head(config: PreTrainedConfig) -> int:
+    text = config.text_config
+    return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+
+
+def _dtype_in_tower(visual: torch.nn.Module, halved: torch.dtype | None) -> torch.dtype:
+    """Learned positions that are trained lift it to their precision."""
+    patches = halved or visual.patch_embed.proj.weight.dtype
+    positions = getattr(visual, "pos_embed", None)
+    return patches if positions is None else torch.promote_types(patches, positions.weight.dtype)
+
+
+def _take_place(model: torch.nn.Module, masters: bool) -> None:
+    """From the meta device, which autocast does not know, to tensors that take no memory on a CPU; as in training, what
+    is trained is in float32, and has gradients from the pass before."""
+    for module in model.modules():
+        for name, old in module._parameters.items():
+            if old is not None:
+                dtype = torch.float32 if masters and old.requires_grad else old.dtype
+                new = torch.nn.Parameter(torch.empty(old.shape, dtype=dtype), old.requires_grad)
+                new.grad = torch.empty_like(new) if old.requires_grad else None
+                module._parameters[name] = new
+        for name, old in module._buffers.items():
+            module._buffers[name] = None if old is None else torch.empty(old.shape, dtype=old.dtype)
+
+
+class Ledger(TorchDispatchMode):
+    """The bytes that are alive of what was made since it was opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.most = 0
+        self._known: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {id(x.untyped_storage()) for x in torch.utils._pytree.tree_leaves((args, kwargs)) if _is_tensor(x)}
+        made = func(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(made):
+            if _is_tensor(tensor) and id(tensor.untyped_storage()) not in given:
+                self._see(tensor.untyped_storage())
+        self.most = max(self.most, self.alive)
+        return made
+
+    def _see(self, storage: torch.UntypedStorage) -> None:
+        key, size = id(storage), storage.nbytes()
+        if key in self._known:
+            return
+        self.alive += size
+
+        def gone(_: object) -> None:
+            self.alive -= size
+            del self._known[key]
+
+        self._known[key] = weakref.ref(storage, gone)
+
+
+def _is_tensor(x: object) -> bool:
+    return isinstance(x, torch.Tensor)
+
+
+def _run(
+    module: torch.nn.Module,
+    block: Callable[[torch.Tensor], torch.Tensor],
+    shape: torch.Size,
+    dtype: torch.dtype,
+    flows_in: bool,
+    halved: torch.dtype | None,
+) -> Block:
+    """`flows_in` says whether what comes in needs a gradient."""
+    anchor = torch.empty((), requires_grad=flows_in)
+    trained = [weights for weights in module.parameters() if weights.requires_grad and weights.ndim > 1]
+    copies = 0 if halved is None else sum(weights.numel() for weights in trained) * halved.itemsize
+    with Ledger() as ledger:
+        x = _Entering.apply(anchor, shape, dtype)
+        entry = ledger.alive
+        with torch.autocast("cpu", dtype=halved, enabled=halved is not None):
+            out = block(x)
+        if not out.requires_grad:
+            return Block(entry, 0, copies, ledger.most)
+        edge, gradient = torch.autograd.graph.get_gradient_edge(out), torch.empty_like(out)
+        del x, out
+        kept = ledger.alive - gradient.untyped_storage().nbytes()
+        ledger.most = ledger.alive
+        torch.autograd.backward([edge], [gradient])
+    return Block(entry, kept, copies, ledger.most)
+
+
+class _Entering(torch.autograd.Function):
+    """A tensor that only its readers hold on to."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: torch.Tensor, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return gradient.new_zeros(()), None, None
+
+
+def _attention(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
+) -> tuple[torch.Tensor, None]:
+    """Takes and gives what the kernel for pieces of any length does."""
+    return _Kernel.apply(query.to(value.dtype), key.to(value.dtype), value), None
+
+
+class _Kernel(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+        sums = torch.empty(query.shape[1:3], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, out, sums)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        query, key, value, *_ = ctx.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _layer_norm(module: torch.nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
+    """On a GPU autocast computes it in float32, on a CPU it does not."""
+    with torch.autocast("cpu", enabled=False):
+        weight, bias = module.weight.float(), module.bias.float()
+        return F.layer_norm(x.float(), module.normalized_shape, weight, bias, module.eps)

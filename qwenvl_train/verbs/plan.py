@@ -1,0 +1,180 @@
+"""Tells what a run will take, before it: steps, memory, arithmetic and time, without weights and without decoding."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from accelerate import PartialState
+from huggingface_hub import constants, get_session
+from transformers import PreTrainedConfig
+
+from qwenvl_train.config.compose import Composed
+from qwenvl_train.config.devices import DEVICES
+from qwenvl_train.config.schema import ModelConfig, RunConfig
+from qwenvl_train.data.render import Renderer
+from qwenvl_train.errors import UserError
+from qwenvl_train.families import family_of
+from qwenvl_train.families.family import Family
+from qwenvl_train.model.activations import Traced
+from qwenvl_train.model.build import refuse_what_experts_cannot
+from qwenvl_train.model.components import COMPONENTS, Mode, mode_of
+from qwenvl_train.model.flops import FlopCount
+from qwenvl_train.model.load import load_family, load_processor
+from qwenvl_train.model.memory import GIB, Load, Memory, Sized, memory, sized, traced_pass
+from qwenvl_train.model.shapes import architecture
+from qwenvl_train.reporting.plan_text import print_plan
+from qwenvl_train.verbs.remedies import remedies
+from qwenvl_train.verbs.rows import make_renderer
+from qwenvl_train.verbs.workload import Workload, assumed, counted, scaled, streamed
+
+
+def run(composed: Composed) -> None:
+    config = composed.config
+    sizes = architecture(config.model)
+    family = family_of(sizes.model_type, f"model.path {config.model.path}")
+    renderer, lacking = _renderer(config)
+    if renderer and "plan.visual" in composed.given:
+        raise UserError("plan.visual has no effect here: the rows of data.train can be counted.")
+    modes = {component: mode_of(component, config) for component in COMPONENTS}
+    count = FlopCount.of(sizes, modes, config.lora.rank)
+    work = _workload(config, sizes, renderer, count)
+    planner = _Planner(config, sizes, family, work.load)
+    precision, memory_ = planner.precision(config), planner.memory(config)
+    device = DEVICES[config.plan.device]
+    gib, tflops = config.plan.device_gib or device.gib, config.plan.tflops or device.tflops
+    fits = memory_.total <= gib * GIB
+    longest = work.dataset.longest if work.dataset else None
+    found = [] if fits else remedies(config, longest, lambda changed: planner.memory(changed).total, gib * GIB)
+    pace = config.plan.devices * tflops * 1e12 * config.plan.mfu
+    seconds = sum(work.flops) / pace
+    told = {
+        "model": {"family": family.name, "path": config.model.path},
+        "precision": precision,
+        "device": {
+            "name": _device_name(config), "count": config.plan.devices, "gib": gib, "tflops": tflops,
+            "mfu": config.plan.mfu,
+        },
+        "components": [row.as_dict() for row in planner.sized(config).rows],
+        "data": {"source": work.source, "files": list(work.said), "lacking": lacking}
+        | (asdict(work.dataset) if work.dataset else {"visual_share": config.plan.visual}),
+        "rows_per_epoch": work.rows_per_epoch,
+        "rows_per_step": work.rows_per_step,
+        "row": {"batch_size": config.train.batch_size, "max_length": _room(config)},
+        "steps": work.steps,
+        "samples_per_step": work.samples_per_step,
+        "epochs": work.epochs,
+        "pack_fill": work.fill,
+        "largest_pass": asdict(work.load) | {"visual": work.load.patches // sizes.vision_config.spatial_merge_size**2},
+        "checkpointing": config.train.checkpointing,
+        "deepspeed": config.deepspeed.stage,
+        "optimizer": config.optim.name,
+        "memory": memory_.as_dict(),
+        "fits": fits,
+        "remedies": [{"words": remedy.words, "total": remedy.total} for remedy in found],
+        "flops_per_step": work.flops._asdict() | {"total": sum(work.flops)},
+        "flops_per_epoch": _of_an_epoch(work, sum(work.flops)),
+        "seconds_per_step": seconds,
+        "seconds_per_epoch": _of_an_epoch(work, seconds),
+        "seconds": None if work.steps is None else seconds * work.steps,
+    }  # fmt: skip
+    if config.output == "json":
+        print(json.dumps(told))
+    else:
+        print_plan(told)
+
+
+class _Planner:
+    """The memory of this run, and of the same with other settings; what was asked once is kept."""
+
+    def __init__(self, config: RunConfig, architecture: PreTrainedConfig, family: Family, load: Load):
+        self._config, self._architecture, self._family, self._load = config, architecture, family, load
+        self._sized: dict[str, Sized] = {}
+        self._traced: dict[str, Traced] = {}
+
+    def precision(self, config: RunConfig) -> str:
+        """Every GPU that can be planned for has bf16."""
+        return "bf16" if config.train.precision == "auto" else config.train.precision
+
+    def sized(self, config: RunConfig) -> Sized:
+        key = repr((_modes(config), config.model.quantize))
+        if key not in self._sized:
+            self._sized[key] = sized(self._architecture, self._family, config)
+        return self._sized[key]
+
+    def memory(self, config: RunConfig) -> Memory:
+        refuse_what_experts_cannot(config, self._family)
+        load, precision = scaled(self._load, _size(config) / _size(self._config)), self.precision(config)
+        sizes = self.sized(config)
+        key = repr((_modes(config), config.deepspeed.stage > 0, load))
+        if key not in self._traced:
+            self._traced[key] = traced_pass(self._architecture, self._family, config, precision, load)
+        devices = config.plan.devices
+        return memory(sizes, self._traced[key], self._architecture, config, precision, devices, load)
+
+
+def _modes(config: RunConfig) -> list[Mode]:
+    return [mode_of(component, config) for component in COMPONENTS]
+
+
+def _size(config: RunConfig) -> int:
+    """What the tokens of a pass grow with."""
+    return config.train.batch_size * (config.data.max_length or 1)
+
+
+def _workload(
+    config: RunConfig, architecture: PreTrainedConfig, renderer: Renderer | None, count: FlopCount
+) -> Workload:
+    if renderer is None:
+        return assumed(config, architecture, count)
+    if config.data.streaming:
+        return streamed(config, renderer, count)
+    return counted(config, renderer, count, PartialState(cpu=True))
+
+
+def _renderer(config: RunConfig) -> tuple[Renderer | None, str | None]:
+    """None where a published checkpoint's tokenizer is not at hand, and why."""
+    try:
+        with _hub_at_hand():
+            return make_renderer(config, load_processor(config.model), load_family(config.model)), None
+    except UserError as error:
+        if _is_local(config.model) or not isinstance(error.__cause__, OSError):
+            raise
+        return None, (
+            f"The tokenizer of {config.model.path} is neither on this machine nor to be fetched now, so the tokens of "
+            "rows are not counted: steps per epoch are not known, and packs are taken as full."
+        )
+
+
+@contextmanager
+def _hub_at_hand() -> Iterator[None]:
+    """Where there is no network, the hub's client would try for minutes; what it has kept is at hand without."""
+    offline = constants.HF_HUB_OFFLINE
+    try:
+        if not offline:
+            get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # whatever its transport raises
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+
+
+def _is_local(model: ModelConfig) -> bool:
+    return Path(model.path).expanduser().exists()
+
+
+def _device_name(config: RunConfig) -> str | None:
+    """None where both of its figures are the user's own."""
+    own = config.plan.device_gib is not None and config.plan.tflops is not None
+    return None if own else config.plan.device
+
+
+def _room(config: RunConfig) -> int | None:
+    return config.data.max_length if config.data.packing else None
+
+
+def _of_an_epoch(work: Workload, step: float) -> float | None:
+    return None if work.rows_per_epoch is None else step * work.rows_per_epoch / work.rows_per_step

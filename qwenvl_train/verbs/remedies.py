@@ -1,0 +1,129 @@
+"""What would make a run fit, the cheapest change first."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from qwenvl_train.config.check import broken_rules
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.errors import UserError
+
+Change = dict[str, Any]
+"""Values by dotted key."""
+
+_MOST_DEVICES = 1024
+
+
+@dataclass(frozen=True)
+class Remedy:
+    words: str
+    """As they are added to the command."""
+    config: RunConfig
+    total: int
+    """Bytes on each device."""
+
+
+def remedies(config: RunConfig, longest: int | None, takes: Callable[[RunConfig], int], room: float) -> list[Remedy]:
+    """The cheapest change that is enough; where that is another training, also how many devices would spare it.
+    `longest` is the longest sample, below which no row can be cut."""
+    if same := _first(_same_training(config), takes, room):
+        return [same]
+    others = (_first(_other_training(config, longest), takes, room), _first(_more_devices(config), takes, room))
+    return [remedy for remedy in others if remedy]
+
+
+def _first(ways: Iterator[tuple[str, RunConfig]], takes: Callable[[RunConfig], int], room: float) -> Remedy | None:
+    for words, changed in ways:
+        total = _allowed(changed, takes)
+        if total is not None and total <= room:
+            return Remedy(words, changed, total)
+    return None
+
+
+def _allowed(config: RunConfig, takes: Callable[[RunConfig], int]) -> int | None:
+    """None where a run would refuse these settings."""
+    if broken_rules(config, frozenset(), "plan"):
+        return None
+    try:
+        return takes(config)
+    except UserError:
+        return None
+
+
+def _same_training(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
+    """First what gives the same result in more time, then what changes rounding."""
+    slower, shared, eight_bit = list(_slower(config)), list(_shared(config)), _eight_bit(config)
+    for way in [*slower, *shared, *eight_bit]:
+        yield _changed(config, [way])
+    if len(slower) > 1:
+        yield _changed(config, slower)
+    if slower:
+        for way in [*shared, *eight_bit]:
+            yield _changed(config, [*slower, way])
+    yield _changed(config, _strongest(config))
+
+
+def _other_training(config: RunConfig, longest: int | None) -> Iterator[tuple[str, RunConfig]]:
+    """Shorter rows, then fewer trained weights."""
+    slower, shared = list(_slower(config)), list(_shared(config))
+    most = config.data.max_length
+    while most is not None and most // 2 >= max(longest or 0, 1024):
+        most //= 2
+        yield _changed(config, [*_strongest(config), (f"data.max_length={most}", {"data.max_length": most})])
+    lora = {"tune_mm_vision": False, "tune_mm_mlp": True, "tune_mm_llm": True} | {
+        "lora.vision": False, "lora.mlp": False, "lora.llm": True, "train.lr_vision": None,
+    }  # fmt: skip
+    if config.tuned("llm") and not config.adapted("llm"):
+        yield _changed(config, [("+recipe=sft_lora", lora), *slower])
+        yield _changed(config, [("+recipe=sft_lora", lora), *slower, *shared[-1:]])
+    if config.model.quantize != "nf4" and config.tuned("llm"):
+        four_bit = lora | {"model.quantize": "nf4", "deepspeed.stage": 0}
+        words = "+recipe=sft_qlora" + (" deepspeed=none" if config.deepspeed.stage else "")
+        yield _changed(config, [(words, four_bit), *slower])
+
+
+def _strongest(config: RunConfig) -> list[tuple[str, Change]]:
+    return [*_slower(config), *list(_shared(config))[-1:], *_eight_bit(config)]
+
+
+def _eight_bit(config: RunConfig) -> list[tuple[str, Change]]:
+    return [] if config.optim.name == "adamw_8bit" else [("optim=adamw_8bit", {"optim.name": "adamw_8bit"})]
+
+
+def _slower(config: RunConfig) -> Iterator[tuple[str, Change]]:
+    size, passes = config.train.batch_size, config.train.accumulation
+    if size > 1:
+        words = f"train.batch_size=1 train.accumulation={passes * size}"
+        yield words, {"train.batch_size": 1, "train.accumulation": passes * size}
+    if config.train.checkpointing != "all":
+        yield "train.checkpointing=all", {"train.checkpointing": "all"}
+
+
+def _shared(config: RunConfig) -> Iterator[tuple[str, Change]]:
+    """One device has nobody to share with, though DeepSpeed's weights in half precision take less."""
+    for stage in (2, 3):
+        if stage > config.deepspeed.stage and (stage == 2 or config.plan.devices > 1):
+            yield f"deepspeed=zero{stage}", {"deepspeed.stage": stage, "deepspeed.overlap_comm": True}
+
+
+def _more_devices(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
+    slower = list(_slower(config))
+    devices = config.plan.devices
+    while (devices := 2 * devices) <= _MOST_DEVICES:
+        more = (f"plan.devices={devices}", {"plan.devices": devices})
+        for way in _shared(config.model_copy(update={"plan": config.plan.model_copy(update={"devices": devices})})):
+            yield _changed(config, [*slower, way, more])
+        if config.deepspeed.stage == 3:
+            yield _changed(config, [*slower, more])
+
+
+def _changed(config: RunConfig, ways: list[tuple[str, Change]]) -> tuple[str, RunConfig]:
+    tree = config.model_dump(mode="json")
+    for _, change in ways:
+        for key, value in change.items():
+            *path, last = key.split(".")
+            branch = tree
+            for name in path:
+                branch = branch[name]
+            branch[last] = value
+    return " ".join(words for words, _ in ways), RunConfig.model_validate(tree)

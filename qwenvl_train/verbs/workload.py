@@ -1,0 +1,208 @@
+"""What a planned run works on: rows and steps from the index of lengths, from a stream's beginning, or assumed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil, isqrt
+
+import numpy as np
+from accelerate import PartialState
+from transformers import PreTrainedConfig
+
+from qwenvl_train.batch import Contents
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.lengths import Lengths
+from qwenvl_train.data.loader import Rows
+from qwenvl_train.data.order.order import Order
+from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.samples import Samples
+from qwenvl_train.data.streaming.head import Head, read_head
+from qwenvl_train.errors import UserError
+from qwenvl_train.model.flops import FlopCount, Flops
+from qwenvl_train.model.memory import Load
+from qwenvl_train.verbs.rows import cache_folder, make_order, open_rows, tolerated_problems
+
+_LOOKED = 512
+"""The index knows no sides of pictures, so that arithmetic is counted on so many samples laid out again."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The rows of data.train, or those of them that a stream reads first."""
+
+    rows: int
+    samples: int
+    """That can be trained on."""
+    tokens: int
+    supervised: int
+    visual: int
+    media: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class Workload:
+    source: str
+    """Where its figures are from: index, head or assumed."""
+    said: tuple[str, ...]
+    """About the files."""
+    dataset: Dataset | None
+    rows_per_epoch: int | None
+    rows_per_step: int
+    steps: int | None
+    samples_per_step: float | None
+    epochs: float | None
+    fill: float | None
+    """Of packs."""
+    load: Load
+    """Of the largest pass: the most tokens, patches and supervised tokens that any has."""
+    flops: Flops
+    """Of a step."""
+
+
+def counted(config: RunConfig, renderer: Renderer, count: FlopCount, state: PartialState) -> Workload:
+    """The rows are measured as training does it, and kept for it."""
+    rows = open_rows(config, "data.train", renderer, state)
+    order = make_order(config, rows, config.plan.devices)
+    rows_per_step = config.train.accumulation * config.plan.devices
+    steps = config.train.max_steps or ceil(order.rows(config.train.epochs or 0) / rows_per_step)
+    if steps == 0:
+        raise UserError(f"train.epochs={config.train.epochs:g} of so few samples is not a single one; raise it.")
+    if 1 <= config.train.warmup >= steps:
+        raise UserError(f"train.warmup={config.train.warmup:.0f} steps are not below the {steps} steps of this run.")
+    lengths, per_epoch = rows.lengths, order.rows(1)
+    seen = order.seen(steps * rows_per_step)
+    room = _room(config)
+    flops = _flops(count, rows, order, per_epoch)
+    return Workload(
+        source="index",
+        said=tuple(rows.samples.describe()),
+        dataset=_dataset(lengths, renderer),
+        rows_per_epoch=per_epoch,
+        rows_per_step=rows_per_step,
+        steps=steps,
+        samples_per_step=seen.samples / steps,
+        epochs=seen.epoch,
+        fill=None if room is None else seen.tokens / (steps * rows_per_step * room),
+        load=_largest(lengths, [order.row(row) for row in range(per_epoch)]),
+        flops=_times(flops, seen.tokens / steps),
+    )
+
+
+def streamed(config: RunConfig, renderer: Renderer, count: FlopCount) -> Workload:
+    """A stream's beginning stands for the whole of it."""
+    head = read_head(config, renderer, cache_folder(config), tolerated_problems(config))
+    lengths = head.lengths()
+    usable = np.flatnonzero(lengths.usable)
+    if len(usable) == 0:
+        raise UserError(f"data.train has no row that can be used; the first: {lengths.problems[0].reason}")
+    rows_per_step, room = config.train.accumulation * config.plan.devices, _room(config)
+    dataset = _dataset(lengths, renderer)
+    tokens = float(head.units.mean()) * config.train.batch_size
+    most = int(head.units.max()) * config.train.batch_size
+    chosen = usable[:: max(1, len(usable) // _LOOKED)]
+    flops = _per_token(count, (_contents(head, renderer, [index]) for index in chosen.tolist()))
+    return Workload(
+        source="head",
+        said=tuple(head.describe()),
+        dataset=dataset,
+        rows_per_epoch=None,
+        rows_per_step=rows_per_step,
+        steps=config.train.max_steps,
+        samples_per_step=rows_per_step * tokens * dataset.samples / dataset.tokens,
+        epochs=None,
+        fill=None if room is None else tokens / room,
+        load=scaled(Load(dataset.tokens, int(lengths.patches.sum()), dataset.supervised), most / dataset.tokens),
+        flops=_times(flops, rows_per_step * tokens),
+    )
+
+
+def assumed(config: RunConfig, architecture: PreTrainedConfig, count: FlopCount) -> Workload:
+    """Without the tokenizer: full packs, of samples with the largest picture each, whose words are all learned."""
+    room = (config.data.max_length or 0) * config.train.batch_size
+    if not room:
+        raise UserError("Without the checkpoint's tokenizer a plan needs data.max_length: it stands for a sample.")
+    samples = Samples(config.data.train, "data.train", config.data.allow_remote, cache_folder(config))
+    vision = architecture.vision_config
+    visual = round(config.plan.visual * room)
+    side = vision.patch_size * vision.spatial_merge_size
+    largest = (config.model.max_pixels or 1280 * side**2) // side**2
+    pictures = ceil(visual / largest)
+    edge = isqrt(visual * vision.spatial_merge_size**2 // pictures) if pictures else 0
+    contents = Contents(
+        lengths=(room // max(pictures, 1),) * max(pictures, 1),
+        supervised=room - visual,
+        grids=((1, edge, edge),) * pictures,
+    )
+    rows_per_step = config.train.accumulation * config.plan.devices
+    return Workload(
+        source="assumed",
+        said=tuple(samples.describe()),
+        dataset=None,
+        rows_per_epoch=None,
+        rows_per_step=rows_per_step,
+        steps=config.train.max_steps,
+        samples_per_step=None,
+        epochs=None,
+        fill=None,
+        load=Load(room, visual * vision.spatial_merge_size**2, room - visual),
+        flops=_times(count.training(contents), rows_per_step),
+    )
+
+
+def scaled(load: Load, share: float) -> Load:
+    return Load(ceil(load.tokens * share), ceil(load.patches * share), ceil(load.supervised * share))
+
+
+def _room(config: RunConfig) -> int | None:
+    """Tokens that a row has room for."""
+    if not config.data.packing:
+        return None
+    assert config.data.max_length is not None
+    return config.data.max_length * config.train.batch_size
+
+
+def _dataset(lengths: Lengths, renderer: Renderer) -> Dataset:
+    return Dataset(
+        rows=len(lengths.tokens),
+        samples=int(lengths.usable.sum()),
+        tokens=int(lengths.tokens.sum(dtype=np.int64)),
+        supervised=int(lengths.supervised.sum(dtype=np.int64)),
+        visual=int(lengths.patches.sum(dtype=np.int64)) // renderer.pixels.merge**2,
+        media=int(lengths.media.sum(dtype=np.int64)),
+        longest=int(lengths.tokens.max()),
+    )
+
+
+def _largest(lengths: Lengths, rows: list[np.ndarray]) -> Load:
+    columns = (lengths.tokens, lengths.patches, lengths.supervised)
+    return Load(*(max(int(column[row].sum(dtype=np.int64)) for row in rows) for column in columns))
+
+
+def _flops(count: FlopCount, rows: Rows, order: Order, per_epoch: int) -> np.ndarray:
+    """Of a token of the epoch, on average."""
+    each = max(1, len(order.row(0)))
+    step = max(1, per_epoch * each // _LOOKED)
+    chosen = (order.row(row).tolist() for row in range(0, per_epoch, step))
+    return _per_token(count, (_contents(rows.samples, rows.renderer, row) for row in chosen))
+
+
+def _contents(samples: Samples | Head, renderer: Renderer, indices: list[int]) -> Contents:
+    layouts = [renderer.layout(samples[index]) for index in indices]
+    return Contents(
+        lengths=tuple(layout.length for layout in layouts),
+        supervised=sum(layout.supervised for layout in layouts),
+        grids=tuple(size.grid for layout in layouts for size in layout.media),
+    )
+
+
+def _per_token(count: FlopCount, rows: Iterable[Contents]) -> np.ndarray:
+    """[3]"""
+    tokens, sums = 0, np.zeros(3)
+    for contents in rows:
+        tokens += sum(contents.lengths)
+        sums += np.array(count.training(contents), dtype=float)
+    return sums / tokens
+
+
+def _times(flops: Iterable[float], factor: float) -> Flops:
+    return Flops(*(round(part * factor) for part in flops))

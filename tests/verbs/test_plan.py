@@ -1,0 +1,258 @@
+"""`qwenvl-train plan`, through the whole command."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+
+from qwenvl_train.cli import main
+from qwenvl_train.config.compose import compose
+from qwenvl_train.data.streaming import windows
+from qwenvl_train.errors import UserError
+from qwenvl_train.verbs import workload
+from qwenvl_train.verbs.remedies import remedies
+from tests.conftest import conversation
+from tests.model.test_shapes import PUBLISHED
+from tests.run import train
+
+LORA = "+recipe=sft_lora"
+
+
+@pytest.fixture
+def plan(tmp_path, capfd):
+    """The verb's stdout and stderr; it must succeed, unless another code is told."""
+
+    def run(*words: str, code: int = 0) -> tuple[str, str]:
+        capfd.readouterr()
+        assert main(["plan", *words, f"output_dir={tmp_path / 'runs'}"]) == code
+        return capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def told(plan):
+    def run(*words: str) -> dict:
+        out, _ = plan(*words, "output=json")
+        assert out.count("\n") == 1
+        return json.loads(out)
+
+    return run
+
+
+@pytest.fixture
+def own_rows(pictures, write_rows):
+    rows = [
+        conversation(("user", [pictures[n % 4], "What? " * (n % 7)]), ("assistant", ["Red. " * (1 + n % 5)]), id=str(n))
+        for n in range(30)
+    ]
+    rows.append(conversation(("user", ["Who?"]), ("assistant", ["Nobody."]), id="text"))
+    return write_rows(rows)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data.max_length=300", "train.epochs=1", "train.accumulation=2"],
+        ["data.packing=false", "train.max_steps=3", "train.batch_size=2"],
+    ],
+)
+def test_rows_and_steps_are_those_that_training_prints(words, own_rows, told, tmp_path, capfd, checkpoints):
+    words = [LORA, f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={own_rows}", *words]
+    found = told(*words)
+    capfd.readouterr()
+    folder = train(tmp_path / "train", *words, "train.precision=fp32", "data.workers=0")
+    out, _ = capfd.readouterr()
+    samples, tokens, longest, media = re.search(
+        r"([\d,]+) samples, ([\d,]+) tokens \(longest sample ([\d,]+)\), ([\d,]+) pictures and clips", out
+    ).groups()
+    data = found["data"]
+    assert [data["samples"], data["tokens"], data["longest"], data["media"]] == [
+        int(text.replace(",", "")) for text in (samples, tokens, longest, media)
+    ]
+    steps, of_step, epochs = re.search(r"([\d,]+) steps of ([\d.,]+) samples, ([\d.]+) epochs", out).groups()
+    assert (found["steps"], f"{found['samples_per_step']:,.4g}", f"{found['epochs']:.2f}") == (
+        int(steps),
+        of_step,
+        epochs,
+    )
+    if full := re.search(r"([\d.]+) % full", out):
+        assert f"{100 * found['pack_fill']:.1f}" == full[1]
+    else:
+        assert found["pack_fill"] is None
+    assert found["components"] == json.loads((folder / "components.json").read_text())
+
+
+def test_the_largest_pass_holds_the_most_of_each(own_rows, told, checkpoints):
+    words = [LORA, f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={own_rows}", "data.packing=false"]
+    one, all_ = told(*words, "train.batch_size=1"), told(*words, "train.batch_size=31")
+    assert one["largest_pass"]["tokens"] == one["data"]["longest"]
+    assert all_["largest_pass"]["tokens"] == all_["data"]["tokens"]
+    assert all_["largest_pass"]["supervised"] == all_["data"]["supervised"]
+    assert all_["largest_pass"]["visual"] == all_["data"]["visual"]
+
+
+def test_arithmetic_of_looked_rows_is_exact_and_the_time_follows(own_rows, told, checkpoints, monkeypatch):
+    words = [LORA, f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={own_rows}", "data.max_length=300"]
+    whole = told(*words, "train.epochs=1")
+    steps, device = whole["steps"], whole["device"]
+    assert whole["flops_per_step"]["total"] * steps == pytest.approx(whole["flops_per_epoch"], rel=1e-3 + 4 / steps)
+    pace = device["count"] * device["tflops"] * 1e12 * device["mfu"]
+    assert whole["seconds"] == pytest.approx(whole["flops_per_step"]["total"] * steps / pace)
+    faster = told(*words, "train.epochs=1", "plan.mfu=0.8")
+    assert faster["seconds_per_step"] == pytest.approx(whole["seconds_per_step"] / 2)
+    monkeypatch.setattr(workload, "_LOOKED", 10)
+    few = told(*words, "train.epochs=1")
+    assert few["flops_per_epoch"] == pytest.approx(whole["flops_per_epoch"], rel=0.1)
+
+
+def test_more_devices_share_the_rows(own_rows, told, checkpoints):
+    words = [LORA, f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={own_rows}", "data.packing=false"]
+    one, two = told(*words, "train.epochs=2"), told(*words, "train.epochs=2", "plan.devices=2")
+    assert two["rows_per_step"] == 2 * one["rows_per_step"]
+    assert two["steps"] == math.ceil(one["steps"] / 2)
+    assert two["memory"]["exchange"] == two["memory"]["gradients"]
+
+
+def test_a_stream_is_planned_by_its_beginning(own_rows, told, checkpoints, monkeypatch):
+    monkeypatch.setattr(windows, "_SAMPLES", 8)
+    words = [LORA, f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={own_rows}", "data.max_length=300"]
+    found = told(*words, "data.streaming=true", "train.max_steps=7")
+    assert (found["data"]["source"], found["steps"], found["rows_per_epoch"]) == ("head", 7, None)
+    assert found["seconds"] > 0
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl_7b", "qwen3_vl_30b_a3b", "qwen2_5_vl_72b"])
+def test_a_published_model_is_planned_without_it(name, own_rows, told):
+    found = told(LORA, f"model={name}", f"data.train={own_rows}")
+    assert sum(row["parameters"] for row in found["components"]) == PUBLISHED[name]
+    assert found["data"]["source"] == "assumed"
+    assert "tokenizer" in found["data"]["lacking"]
+    assert (found["steps"], found["seconds"], found["samples_per_step"]) == (None, None, None)
+    assert found["largest_pass"] == {"tokens": 8192, "patches": 16384, "supervised": 4096, "visual": 4096}
+    assert found["memory"]["total"] > sum(row["parameters"] for row in found["components"]) * 2
+
+
+def test_what_is_assumed_is_said_and_can_be_changed(own_rows, plan):
+    out, _ = plan(LORA, "model=qwen2_5_vl_7b", f"data.train={own_rows}", "plan.visual=0.25", "train.max_steps=9")
+    assert "31 rows" in out
+    assert "tokens of rows are not counted" in out
+    assert "25.0 % of the tokens are visual (plan.visual)" in out
+    assert "a pass of 8,192 tokens, 2,048 of them visual" in out
+    assert "9 steps" in out
+    assert "the run " in out
+    assert "fits on 1 × h100 with 79 GiB" in out
+
+
+def test_no_share_is_assumed_where_rows_are_counted(plan, own_rows):
+    _, err = plan(LORA, "plan.visual=0.3", code=2)
+    assert "plan.visual has no effect here" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["model.path=/nowhere"], "model.path"),
+        (["model.path=Qwen/Some-VL"], "model= entry"),
+        (["data.train=nowhere.jsonl"], "nowhere.jsonl"),
+        (["model=qwen3_vl_30b_a3b", "deepspeed=zero3"], "deepspeed=zero3 cannot load"),
+        (["train.max_steps=10", "train.warmup=9", "train.max_steps=5"], "given twice"),
+    ],
+)
+def test_what_cannot_be_planned_is_told(words, problem, plan):
+    out, err = plan(LORA, *words, code=2)
+    assert (out, problem in err) == ("", True), err
+
+
+def test_nothing_is_written_but_the_cache(plan, tmp_path):
+    plan(LORA)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [".cache"]
+
+
+def test_no_weights_are_read(plan, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("weights are read")
+
+    monkeypatch.setattr("transformers.modeling_utils.load_state_dict", refuse)
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", refuse)
+    out, _ = plan(LORA)
+    assert "fits on" in out
+
+
+GIB = 2**30
+
+
+def stand_in(config) -> int:
+    """Ranks settings as the real count does, in whole GiB."""
+    devices = config.plan.devices
+    trained = 10 if config.adapted("llm") else {0: 60, 2: 20 + 40 // devices, 3: 60 // devices}[config.deepspeed.stage]
+    state = (5 if config.optim.name == "adamw_8bit" else 15) if devices == 1 else 0
+    kept = 10 * config.train.batch_size * (4 if config.train.checkpointing == "none" else 1)
+    return (trained + state + kept * (config.data.max_length or 8192) // 8192) * GIB
+
+
+@pytest.mark.parametrize(
+    ("words", "room", "expected"),
+    [
+        (["train.batch_size=4"], 90, ["train.batch_size=1 train.accumulation=16"]),
+        (["train.checkpointing=none"], 90, ["train.checkpointing=all"]),
+        (
+            ["train.checkpointing=none", "train.batch_size=2"],
+            90,
+            ["train.batch_size=1 train.accumulation=8 train.checkpointing=all"],
+        ),
+        ([], 80, ["optim=adamw_8bit"]),
+        (["plan.devices=8"], 40, ["deepspeed=zero2"]),
+        (["plan.devices=8"], 20, ["deepspeed=zero3"]),
+        (["plan.devices=8", "train.checkpointing=none"], 20, ["train.checkpointing=all deepspeed=zero3"]),
+        ([], 71, ["deepspeed=zero2 optim=adamw_8bit data.max_length=4096", "deepspeed=zero2 plan.devices=2"]),
+        ([], 36, ["+recipe=sft_lora", "deepspeed=zero3 plan.devices=4"]),
+        ([], 1, []),
+    ],
+)  # fmt: skip
+def test_the_cheapest_change_comes_first(words, room, expected):
+    config = compose(["+recipe=sft_full", "model=qwen2_5_vl_7b", "data.train=x.jsonl", *words], "plan").config
+    assert stand_in(config) > room * GIB
+    found = remedies(config, None, stand_in, room * GIB)
+    assert [remedy.words for remedy in found] == expected
+    for remedy in found:
+        assert stand_in(remedy.config) == remedy.total <= room * GIB
+
+
+def test_rows_are_not_cut_below_the_longest_sample():
+    config = compose(["+recipe=sft_full", "model=qwen2_5_vl_7b", "data.train=x.jsonl"], "plan").config
+    (first, _) = remedies(config, 5000, stand_in, 71 * GIB)
+    assert first.words == "+recipe=sft_lora"
+
+
+def test_what_a_run_refuses_is_not_proposed():
+    """Mixtures of experts do not load under ZeRO-3."""
+    words = ["+recipe=sft_full", "model=qwen3_vl_30b_a3b", "data.train=x.jsonl", "plan.devices=8"]
+
+    def takes(config) -> int:
+        if config.deepspeed.stage == 3:
+            raise UserError("cannot load")
+        return stand_in(config)
+
+    found = remedies(compose(words, "plan").config, None, takes, 20 * GIB)
+    assert found
+    assert all(remedy.config.deepspeed.stage != 3 for remedy in found)
+
+
+def test_what_is_proposed_fits_when_it_is_planned(told, own_rows):
+    words = ["+recipe=sft_full", "model=qwen2_5_vl_7b", f"data.train={own_rows}", "plan.devices=8"]
+    found = told(*words)
+    assert not found["fits"]
+    for remedy in found["remedies"]:
+        changed = remedy["words"].split()
+        kept = [word for word in words if word.split("=")[0] not in {one.split("=")[0] for one in changed}]
+        again = told(*kept, *changed)
+        assert again["fits"]
+        assert again["memory"]["total"] == remedy["total"]
+
+
+def test_help_lists_the_verb(capsys):
+    assert main(["--help"]) == 0
+    assert re.search(r"^  plan +tell what a run will take", capsys.readouterr().out, re.MULTILINE)
