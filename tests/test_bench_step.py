@@ -108,3 +108,11 @@ def test_a_way_that_computes_something_else_is_refused(steps, runs, named, monke
     )
     with pytest.raises(AssertionError, match=named) if named else nullcontext():
         check_equal(job, *arguments, trl_learns=2.1)
+
+
+def test_readme_tells_what_the_baseline_holds():
+    root = Path(__file__).resolve().parents[1]
+    baseline = json.loads((root / "tests" / "baselines" / "step_tiny.json").read_text())
+    told = " ".join((root / "README.md").read_text(encoding="utf-8").split())
+    assert f"takes {baseline['runs']['trl']['ours_is_times']:.1f} times as many samples a second as TRL's" in told
+    assert f"{baseline['runs']['trl']['padding']:.0%}".replace("%", " %") + " of TRL's tokens are padding" in told
