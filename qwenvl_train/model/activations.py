@@ -22,6 +22,7 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.components import mode_of, select_trained
 from qwenvl_train.model.load import DTYPES
+from qwenvl_train.model.patch_embed import use_linear_patches
 
 # Of vision towers, only an attention whose name contains "flash" is told where pieces begin.
 _ATTENTION = "qwenvl_flash_traced"
@@ -66,6 +67,7 @@ def trace(
     with torch.device("meta"):
         bare = AutoModelForImageTextToText.from_config(small, dtype=DTYPES[precision])
         set_attention(bare, _ATTENTION)
+        use_linear_patches(bare.model.visual.patch_embed.proj)
         model = select_trained(bare, family, config, float32_adapters=masters).train()
     with FakeTensorMode(allow_non_fake_inputs=True):
         _take_place(model, masters)

@@ -72,7 +72,7 @@ def test_rows_and_steps_are_those_that_training_prints(words, own_rows, told, tm
     assert [data["samples"], data["tokens"], data["longest"], data["media"]] == [
         int(text.replace(",", "")) for text in (samples, tokens, longest, media)
     ]
-    steps, of_step, epochs = re.search(r"([\d,]+) steps of ([\d.,]+) samples, ([\d.]+) epochs", out).groups()
+    steps, of_step, epochs = re.search(r"([\d,]+) steps? of ([\d.,]+) samples.*; ([\d.]+) epochs", out).groups()
     assert (found["steps"], f"{found['samples_per_step']:,.4g}", f"{found['epochs']:.2f}") == (
         int(steps),
         of_step,
