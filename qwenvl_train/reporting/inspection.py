@@ -1,6 +1,6 @@
 """What is told of samples before a run, as plain facts; text, page and JSON are made of these."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,6 +204,8 @@ class Overview:
     fill."""
     extent: str = "the whole source"
     """What all this is about."""
+    mixture: Sequence[str] = ()
+    """What an epoch takes of each entry, in words."""
 
     @property
     def filled(self) -> str:

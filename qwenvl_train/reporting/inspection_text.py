@@ -132,9 +132,10 @@ def overview_lines(overview: Overview) -> list[str]:
         ]
     if overview.max_length is not None:
         lines.append(f"data.max_length={overview.max_length}: {limit_in_words(overview)}")
+    lines += overview.mixture
     if overview.rows_per_epoch is not None:
         filled = "" if overview.fills is None else f", {percent(float(overview.fills.mean()))} filled"
-        lines.append(f"an epoch: {many(overview.rows_per_epoch, 'row')} of {overview.row}{filled}")
+        lines.append(f"an epoch: {many(overview.rows_per_epoch, 'pass', 'passes')} of {overview.row}{filled}")
     elif overview.fills is not None:
         packs = f"{many(len(overview.fills), 'pack')} of up to {overview.max_length} tokens"
         lines.append(f"filled into {packs}, {percent(float(overview.fills.mean()))} full")

@@ -1,5 +1,7 @@
 """The figures of a whole source, from the index of lengths that training uses, too; or of what a stream reads first."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from qwenvl_train.config.schema import RunConfig
@@ -14,7 +16,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.inspection import Overview
 from qwenvl_train.reporting.wording import many
-from qwenvl_train.verbs.rows import cache_folder, make_order, tolerated_problems
+from qwenvl_train.verbs.rows import cache_folder, make_order, mixture_in_words, tolerated_problems
 
 EVERY_KIND = frozenset({"broken", "too long"})
 """Whatever is wrong with a row, it can be looked at."""
@@ -28,7 +30,8 @@ def overview_of(config: RunConfig, rows: Samples | Head, renderer: Renderer) -> 
     order = _order(config, Rows(rows, lengths, renderer))
     per_epoch = order.rows(1) if order else None
     fills = _fills_of_rows(config, order, per_epoch, lengths) if order and per_epoch else None
-    return _overview(config, lengths, "the whole source", per_epoch, fills)
+    mixture = mixture_in_words(config, order) if order else []
+    return replace(_overview(config, lengths, "the whole source", per_epoch, fills), mixture=mixture)
 
 
 def _overview(

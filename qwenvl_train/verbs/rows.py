@@ -116,6 +116,7 @@ def about_data(
         lines.append(f"{shrunk:,} samples had their media made smaller to fit into data.max_length")
     if train.lengths.problems:
         lines.append(f"{len(train.lengths.problems):,} rows cannot be used: skipped.jsonl lists them")
+    lines += mixture_in_words(config, order)
     of_each = f"{seen.samples / steps:,.4g} samples"
     if config.data.packing and config.data.max_length:
         packs = rows_per_step * config.train.batch_size
@@ -128,6 +129,14 @@ def about_data(
             "raise train.epochs, or set data.packing=false."
         )
     return "\n".join(lines)
+
+
+def mixture_in_words(config: RunConfig, order: Order) -> list[str]:
+    """What an epoch takes of each entry, where that is not all of it."""
+    if not any(entry.weight or entry.repeats for entry in config.data.train):
+        return []
+    taken = zip(config.data.train, order.of_each(), strict=True)
+    return ["an epoch takes " + ", ".join(f"{many(count, 'sample')} of {entry.path}" for entry, count in taken)]
 
 
 def about_stream(config: RunConfig, stream: Stream, held_out: Rows | None, steps: int, rows_per_step: int) -> str:

@@ -100,7 +100,7 @@ def test_a_row_of_nothing_but_broken_samples_teaches_nothing(uneven, pictures, c
     assert all(row["loss"] > 0 for row in rows(folder))
 
 
-def test_mixtures_take_their_shares(uneven, checkpoints, tmp_path):
+def test_mixtures_take_their_shares(uneven, checkpoints, tmp_path, capsys):
     lines = uneven.read_text().splitlines()
     few, many = uneven.with_name("few.jsonl"), uneven.with_name("many.jsonl")
     few.write_text("\n".join(lines[:4]))
@@ -113,6 +113,7 @@ def test_mixtures_take_their_shares(uneven, checkpoints, tmp_path):
         "train.epochs=1",
     )
     folder = train(tmp_path, *settings, f"data.train=[{{path: {few}, repeats: 3}}, {{path: {many}, repeats: 0.5}}]")
+    assert f"an epoch takes 12 samples of {few}, 13 samples of {many}\n" in capsys.readouterr().out
     # 3 × 4 and 0.5 × 26 samples are 25, in steps of 14
     assert rows(folder)[-1]["samples"] == 28
     assert rows(folder)[-1]["epoch"] == pytest.approx(28 / 25)

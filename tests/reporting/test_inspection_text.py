@@ -68,7 +68,7 @@ def test_the_whole_source():
 50,500 tokens, 5,050 of them supervised (10.0 %); 12 pictures and clips
 tokens in a sample, up to: shortest 10, half 500, 90 % 900, 99 % 990, longest 1,000
 data.max_length=1000: 2 samples made smaller and 1 row too long
-an epoch: 13 rows of 4 packs of up to 1000 tokens, 98.5 % filled
+an epoch: 13 passes of 4 packs of up to 1000 tokens, 98.5 % filled
 3 rows cannot be trained on; a run leaves them out, and lists them in skipped.jsonl
   rows.jsonl:7 (id x): the picture gone.jpg does not exist.
   second <b>
@@ -83,7 +83,7 @@ an epoch: 13 rows of 4 packs of up to 1000 tokens, 98.5 % filled
         ({"max_length": None}, "an epoch", "max_length"),
         ({"shrunk": 0, "too_long": 0}, "data.max_length=1000: every sample fits", "smaller"),
         ({"rows_per_epoch": None, "fills": None}, "supervised", "an epoch"),
-        ({"fills": None}, "an epoch: 13 rows of 4 packs of up to 1000 tokens\n", "filled"),
+        ({"fills": None}, "an epoch: 13 passes of 4 packs of up to 1000 tokens\n", "filled"),
         ({"problems": ["no"] * 13}, "  and 3 more\n", "third"),
         ({"problems": []}, "longest", "cannot be trained on"),
         ({"lengths": np.array([], dtype=int), "supervised": 0, "media": 0}, "103 rows, 0 of them", "longest"),

@@ -288,7 +288,7 @@ def test_broken_rows_are_shown_and_the_others_too(on_error, bad, checkpoints, in
 def test_the_summary_tells_what_a_run_would_see(few, checkpoints, inspect):
     common = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={few}", "inspect.samples=0"]
     out, _ = inspect(*common, "data.packing=true", "data.max_length=128", "data.too_long=skip", "train.batch_size=1")
-    found = re.search(r"an epoch: (\d+) rows of 1 pack of up to 128 tokens, ([\d.]+) % filled", out)
+    found = re.search(r"an epoch: (\d+) passes of 1 pack of up to 128 tokens, ([\d.]+) % filled", out)
     tokens = int(re.search(r"([\d,]+) tokens, ", out)[1].replace(",", ""))
     assert tokens / (int(found[1]) * 128) == pytest.approx(float(found[2]) / 100, abs=0.03)
     assert "data.max_length=128: every sample fits" in out

@@ -33,7 +33,7 @@ def read_turns(row: dict, format: str, where: str) -> tuple[list[Said], list[Sai
         if key not in row:
             raise UserError(
                 f"{where} has no {key!r}, which the format {format} needs; keep rows of one format in a file, "
-                f"or set its format.{misspelt(row, [key])}"
+                f"and set its format only where that is not told rightly.{misspelt(row, [key])}"
             )
     turns = _asked(row, question, where)
     turns += column_turns(row, answer, "assistant", where) if answer else []

@@ -44,21 +44,21 @@ class Mixture:
         return sum(_rounded(rate, epochs) for rate in self._rates)
 
     def epoch(self, epoch: int) -> np.ndarray:
-        drawn = zip(self._sources, self._drawn(epoch), self._drawn(epoch + 1), strict=True)
-        parts = [self._part(number, *place) for number, place in enumerate(drawn)]
+        places = zip(self._sources, self.drawn(epoch), self.drawn(epoch + 1), strict=True)
+        parts = [self._part(number, *place) for number, place in enumerate(places)]
         samples = np.concatenate(parts)
         return samples[np.random.default_rng((self._seed, epoch)).permutation(len(samples))]
 
     def total(self, column: np.ndarray, epochs: int) -> int:
         """The sum of `column` over the samples of the first `epochs` epochs."""
         total = 0
-        for number, (source, drawn) in enumerate(zip(self._sources, self._drawn(epochs), strict=True)):
+        for number, (source, drawn) in enumerate(zip(self._sources, self.drawn(epochs), strict=True)):
             passes, rest = divmod(drawn, len(source))
             total += passes * int(column[source].sum(dtype=np.int64))
             total += int(column[self._part(number, source, drawn - rest, drawn)].sum(dtype=np.int64))
         return total
 
-    def _drawn(self, epochs: int) -> list[int]:
+    def drawn(self, epochs: int) -> list[int]:
         """How many samples of each source the first `epochs` epochs hold."""
         if self._weights:
             return shared_out(self.before(epochs), self._weights)

@@ -41,6 +41,9 @@ class Order(Protocol):
     def rows(self, epochs: float) -> int:
         """How many rows it takes to see so many epochs."""
 
+    def of_each(self) -> list[int]:
+        """Samples of each entry in the first epoch."""
+
     def seen(self, rows: int) -> Seen:
         """What the first `rows` rows hold."""
 
@@ -109,6 +112,9 @@ class _EpochOrder(ABC):
             plan = self._plan(int(exact))
             units += int(np.searchsorted(plan.borders, ceil(exact % 1 * len(plan.samples))))
         return -(-units // self._batch_size)
+
+    def of_each(self) -> list[int]:
+        return self._mixture.drawn(1)
 
     def seen(self, rows: int) -> Seen:
         if rows == 0:
