@@ -1,6 +1,7 @@
 """What the verbs share: opening data files, measuring their rows once for all processes, and telling about them."""
 
 from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -85,6 +86,17 @@ def make_order(config: RunConfig, train: Rows, world: int) -> Order:
         Group(group.start, group.stop, group.config.weight, group.config.repeats) for group in train.samples.groups
     ]
     return build_order(train.lengths, groups, train.lengths.usable, config, world)
+
+
+def steps_of(config: RunConfig, order: Order, rows_per_step: int) -> int:
+    """How many the run takes; with train.max_steps, the warm-up was checked with the configuration."""
+    train = config.train
+    steps = train.max_steps or ceil(order.rows(train.epochs or 0) / rows_per_step)
+    if steps == 0:
+        raise UserError(f"train.epochs={train.epochs:g} of so few samples is not a single one; raise it.")
+    if 1 <= train.warmup >= steps:
+        raise UserError(f"train.warmup={train.warmup:.0f} steps are not below the {steps} steps of this run.")
+    return steps
 
 
 def first_then_others(state: PartialState, build: Callable[[], Made]) -> Made:

@@ -56,8 +56,6 @@ def run(composed: Composed) -> None:
     held_out = open_rows(config, "data.eval", renderer, state) if config.data.eval else None
     rows_per_step = config.train.accumulation * state.num_processes
     steps = train.steps(rows_per_step)
-    if 1 <= config.train.warmup >= steps:
-        raise UserError(f"train.warmup={config.train.warmup:.0f} steps are not below the {steps} steps of this run.")
     folder = Path(config.output_dir) / agree(state, config.run_name or _new_name(composed.recipe))
     facts = {"processes": state.num_processes, "precision_used": precision} | train.facts
     found = agree(state, str(checkpoint_to_resume(config, folder, facts) or ""))

@@ -1,7 +1,6 @@
 """What a run trains on: rows that were all measured before it, or a stream that is measured as it comes."""
 
 import json
-from math import ceil
 from pathlib import Path
 
 from accelerate import PartialState
@@ -23,6 +22,7 @@ from qwenvl_train.verbs.rows import (
     first_then_others,
     make_order,
     open_rows,
+    steps_of,
     tolerated_problems,
 )
 
@@ -39,11 +39,7 @@ class Indexed:
         self.problems = lengths.problems
 
     def steps(self, rows_per_step: int) -> int:
-        train = self._config.train
-        steps = train.max_steps or ceil(self.counts.rows(train.epochs or 0) / rows_per_step)
-        if steps == 0:
-            raise UserError(f"train.epochs={train.epochs:g} of so few samples is not a single one; raise it.")
-        return steps
+        return steps_of(self._config, self.counts, rows_per_step)
 
     def go_to(self, row: int, checkpoint: Path | None) -> None:
         """Any row can be asked for at any time; planned now, workers find it there when they are forked."""

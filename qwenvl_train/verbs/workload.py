@@ -19,7 +19,7 @@ from qwenvl_train.data.streaming.head import Head, read_head
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.flops import FlopCount, Flops
 from qwenvl_train.model.memory import Load
-from qwenvl_train.verbs.rows import cache_folder, make_order, open_rows, tolerated_problems
+from qwenvl_train.verbs.rows import cache_folder, make_order, open_rows, steps_of, tolerated_problems
 
 _LOOKED = 512
 """The index knows no sides of pictures, so that arithmetic is counted on so many samples laid out again."""
@@ -64,11 +64,7 @@ def counted(config: RunConfig, renderer: Renderer, count: FlopCount, state: Part
     rows = open_rows(config, "data.train", renderer, state)
     order = make_order(config, rows, config.plan.devices)
     rows_per_step = config.train.accumulation * config.plan.devices
-    steps = config.train.max_steps or ceil(order.rows(config.train.epochs or 0) / rows_per_step)
-    if steps == 0:
-        raise UserError(f"train.epochs={config.train.epochs:g} of so few samples is not a single one; raise it.")
-    if 1 <= config.train.warmup >= steps:
-        raise UserError(f"train.warmup={config.train.warmup:.0f} steps are not below the {steps} steps of this run.")
+    steps = steps_of(config, order, rows_per_step)
     lengths, per_epoch = rows.lengths, order.rows(1)
     seen = order.seen(steps * rows_per_step)
     room = _room(config)
