@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 DeviceName = Literal[
-    "b200", "h200", "h100", "h100_nvl", "h20", "a100_80gb", "a100_40gb", "l40s", "l4", "a10", "rtx_6000_ada",
-    "rtx_5090", "rtx_4090", "rtx_3090",
+    "b200", "h200", "h100", "h100_nvl", "h100_pcie", "h20", "a100_80gb", "a100_40gb", "l40s", "l4", "a10",
+    "rtx_6000_ada", "rtx_5090", "rtx_4090", "rtx_3090",
 ]  # fmt: skip
 
 
@@ -23,6 +23,7 @@ DEVICES: dict[DeviceName, Device] = {
     "h200": Device(139, 989),
     "h100": Device(79, 989),
     "h100_nvl": Device(93, 835),
+    "h100_pcie": Device(79, 756),
     "h20": Device(95, 148),
     "a100_80gb": Device(79, 312),
     "a100_40gb": Device(39, 312),
@@ -39,5 +40,7 @@ DEVICES: dict[DeviceName, Device] = {
 def device_called(name: str) -> Device | None:
     """By the name that the driver gives, such as NVIDIA A100-SXM4-80GB."""
     words = set(re.split(r"\W+", name.lower()))
+    if words & {"laptop", "mig", "d"}:  # less than the card of that name
+        return None
     fitting = [known for known in DEVICES if words.issuperset(known.split("_"))]
     return DEVICES[max(fitting, key=len)] if fitting else None

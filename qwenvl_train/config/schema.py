@@ -194,7 +194,8 @@ class TrainConfig(Section):
     """Largest norm of the gradient; 0 does not clip."""
     precision: Literal["auto", "bf16", "fp16", "fp32"]
     attention: Kernel
-    """auto is torch's own flash kernel on a GPU in 16 bits, and grouped SDPA elsewhere; the others need flash-attn."""
+    """auto is torch's own flash kernel on a GPU (Ampere or newer) in 16 bits, else grouped SDPA, which sdpa always is;
+    the others need flash-attn."""
     checkpointing: Literal["none", "vision", "llm", "all"]
     """Where activations are recomputed in the backward pass instead of kept."""
     checkpoint_every: PositiveInt

@@ -2,9 +2,10 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import parent_process
 from threading import Thread
 
 import torch
@@ -14,7 +15,7 @@ from qwenvl_train.batch import Batch, Contents
 from qwenvl_train.data.collate import collate
 from qwenvl_train.data.lengths import Lengths, Problem, problem_of
 from qwenvl_train.data.order.order import Order
-from qwenvl_train.data.render import Rendered, Renderer
+from qwenvl_train.data.render import Layout, Rendered, Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
@@ -54,11 +55,14 @@ def make_row(parts: Iterable[tuple[tuple[str, int], Callable[[], Rendered]]], re
             rendered.append(render())
         except UserError as error:
             problems.append(problem_of(place, error))
-    return Row(collate(rendered or [renderer.blank()], renderer), contents_of(rendered), tuple(problems))
+    return Row(
+        collate(rendered or [renderer.blank()], renderer),
+        contents_of([one.layout for one in rendered]),
+        tuple(problems),
+    )
 
 
-def contents_of(rendered: Iterable[Rendered]) -> Contents:
-    layouts = [one.layout for one in rendered]
+def contents_of(layouts: Sequence[Layout]) -> Contents:
     return Contents(
         lengths=tuple(layout.length for layout in layouts),
         supervised=sum(layout.supervised for layout in layouts),
@@ -104,7 +108,9 @@ def heed_parent_alone(_: int = 0) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
+        parent = parent_process()
+        assert parent is not None
+        Thread(target=_end_when_told_by, args=(parent.pid,), daemon=True).start()
 
 
 def _end_when_told_by(parent: int) -> None:

@@ -1,9 +1,10 @@
 """One attention function for decoder and vision windows: pieces lie end to end, and Segments tell them apart."""
 
-from functools import partial
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_flash_attention_utils import _flash_attention_forward
@@ -38,7 +39,7 @@ def packed_attention(
     query, key = query.to(value.dtype), key.to(value.dtype)
     if kernel in _INSTALLED:
         return _in_users_kernel(query, key, value, cu_seq_lens_q, scaling, causal, dropout, kernel), None
-    if kernel == "auto" and value.is_cuda and value.dtype != torch.float32 and not dropout:
+    if kernel == "auto" and value.dtype != torch.float32 and not dropout and _has_kernel(value.device):
         return _in_one_kernel(query, key, value, cu_seq_lens_q, scaling, causal), None
     return _in_groups(query, key, value, cu_seq_lens_q, scaling, causal, dropout), None
 
@@ -69,6 +70,11 @@ def set_attention(model: PreTrainedModel, name: str) -> None:
         config._attn_implementation = name
 
 
+@cache
+def _has_kernel(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def _in_one_kernel(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pieces: Segments, scale: float | None, causal: bool
 ) -> torch.Tensor:
@@ -77,9 +83,11 @@ def _in_one_kernel(
     borders, longest = pieces.cu_seqlens, pieces.longest
     window = (-1, 0) if causal else (-1, -1)
     grouped = q.shape[1] != k.shape[1]
-    output = varlen_attn(
-        q, k, v, borders, borders, longest, longest, scale=scale, window_size=window, enable_gqa=grouped
-    )
+    # cuDNN, which torch would prefer on newer GPUs, plans anew for each number and length of pieces.
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        output = varlen_attn(
+            q, k, v, borders, borders, longest, longest, scale=scale, window_size=window, enable_gqa=grouped
+        )
     assert isinstance(output, torch.Tensor)
     return output[None]
 

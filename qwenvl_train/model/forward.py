@@ -116,5 +116,7 @@ def _scores(states: torch.Tensor, head: torch.nn.Linear, labels: torch.Tensor, l
 
 
 def _add_at_places(states: torch.Tensor, places: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-    """transformers' own takes a mask, whose size the device would have to tell."""
+    """transformers' own takes a mask, whose size the device would have to tell; `generate` still gives one."""
+    if places.dtype == torch.bool:
+        places = places[0].nonzero()[:, 0]
     return states.index_add(1, places, level[None].to(states.dtype))

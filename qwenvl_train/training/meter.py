@@ -22,13 +22,15 @@ class Counts(NamedTuple):
     media: int = 0
     """Pictures and clips."""
     flops: int = 0
-    """What training on them takes; none is counted twice for being computed again."""
+    """What training on them takes, in millions; none is counted twice for being computed again."""
     waited: int = 0
     """Microseconds for data, of all processes together."""
 
     @classmethod
     def of(cls, contents: Contents, flops: int) -> "Counts":
-        return cls(len(contents.lengths), sum(contents.lengths), contents.supervised, len(contents.grids), flops)
+        return cls(
+            len(contents.lengths), sum(contents.lengths), contents.supervised, len(contents.grids), flops // 10**6
+        )
 
     def plus(self, other: "Counts") -> "Counts":
         return Counts(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
@@ -109,7 +111,7 @@ class Meter:
     def _use(self, now: Progress, before: Progress) -> dict[str, float]:
         """How well the devices and the rows are used."""
         done, seconds = now.counts.minus(before.counts), now.seconds - before.seconds
-        tflops = done.flops / seconds / self._devices.count / 1e12
+        tflops = done.flops / 1e6 / seconds / self._devices.count
         use = {"tflops_per_device": tflops, "data_wait": done.waited / 1e6 / seconds / self._devices.count}
         if self._devices.peak_tflops is not None:
             use["mfu"] = tflops / self._devices.peak_tflops

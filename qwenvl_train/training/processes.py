@@ -1,11 +1,12 @@
 """One process or many: what a launcher said, and what all of them agree on."""
 
+import atexit
 import os
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import count
-from threading import Thread
+from threading import Event, Thread
 from time import monotonic, sleep
 
 import torch
@@ -33,7 +34,7 @@ def join_processes(config: RunConfig) -> PartialState:
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=1))
     if state.num_processes > 1 and state.is_main_process:
         # A connection of its own, as one that waits for an answer is not free for others.
-        Thread(target=_beat, args=(_store().clone(),), daemon=True).start()
+        _start_beating(_store().clone())
     if config.deepspeed.stage:
         import deepspeed
 
@@ -81,11 +82,24 @@ def _waiting() -> Iterator[float]:
 _agreed = count()
 
 
-def _beat(store: torch.distributed.Store) -> None:
+def _start_beating(store: torch.distributed.Store) -> None:
     """For as long as this process lives, whatever its main thread is busy with."""
-    while True:
+    ended = Event()
+    beating = Thread(target=_beat, args=(store, ended), daemon=True)
+    beating.start()
+
+    def end() -> None:
+        ended.set()
+        beating.join()
+
+    # Python kills threads that outlive it, and one that is inside the store takes the process down with it.
+    atexit.register(end)
+
+
+def _beat(store: torch.distributed.Store, ended: Event) -> None:
+    while not ended.is_set():
         store.add(_BEATS, 1)
-        sleep(_BEAT)
+        ended.wait(_BEAT)
 
 
 def _store() -> torch.distributed.Store:

@@ -28,6 +28,10 @@ FREE = (
     "train.keep",
     "train.resume",
     "logging.wandb",
+    # Of other verbs.
+    "output",
+    "inspect",
+    "plan",
 )
 
 

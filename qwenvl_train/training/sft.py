@@ -2,7 +2,7 @@
 
 The loss is summed over supervised tokens and divided by their number over the accumulation window and all processes;
 besides it, added here are the rows, the component learning rates, the held-out score and the checkpoints. A step
-waits for the device nowhere; the figures are fetched when a row is logged.
+waits for the device nowhere (but for the norm that DeepSpeed hands out); figures are fetched when a row is logged.
 """
 
 import json
@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from peft import PeftModel
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, TrainerControl
+from transformers import PrinterCallback, TrainerCallback, TrainerControl
 from trl import SFTTrainer
 
 from qwenvl_train.config.schema import RunConfig
@@ -72,6 +72,7 @@ class VisionSFTTrainer(SFTTrainer):
         stand_in = trainer["train_dataset"] if eval_rows else None
         super().__init__(data_collator=only_row, eval_dataset=stand_in, **trainer)
         self.remove_callback(PrinterCallback)
+        self.add_callback(_Clock(meter))
         if not self.is_deepspeed_enabled:  # which keeps float32 copies of its own
             keep_masters(self.model)  # only now, since TRL casts what is trained on a 4-bit model to bf16
         if self.args.activation_offloading:  # it knows weights by where they lie, and masters lie elsewhere
@@ -93,6 +94,7 @@ class VisionSFTTrainer(SFTTrainer):
         if self._stream is None:
             loader = super().get_train_dataloader()
             loader.base_dataloader.worker_init_fn = heed_parent_alone  # rows need no random numbers
+            loader.device = None  # _prepare_inputs moves rows; after a resume accelerate would wait for each copy
             return loader
         return self._stream.loader(
             rows=self._rows_before(self.args.max_steps),
@@ -238,6 +240,16 @@ class VisionSFTTrainer(SFTTrainer):
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """TRL would write a README with links of its own into the folder."""
+
+
+class _Clock(TrainerCallback):
+    """A resumed run reads its weights before it trains, which is no training."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._meter.start()
 
 
 class _Learned:

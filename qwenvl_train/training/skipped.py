@@ -19,7 +19,9 @@ class Skipped:
 
     def __init__(self, before: Sequence[Problem], most: int, fatal: bool, file: Path, resumed: bool):
         """`most` rows may be left out; with `fatal`, the first that does not decode ends the run nevertheless."""
-        stored = file.read_text(encoding="utf-8").splitlines() if resumed and file.is_file() else []
+        text = file.read_text(encoding="utf-8") if resumed and file.is_file() else ""
+        # A killed run may have left half a line; what it told is met again.
+        stored = text[: text.rfind("\n") + 1].splitlines()
         self._seen = set(before) | {Problem(**json.loads(line)) for line in stored}
         self._most, self._fatal, self._file = most, fatal, file
         self._unsaid: list[Problem] = []

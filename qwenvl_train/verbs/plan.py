@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 
 from accelerate import PartialState
@@ -40,8 +40,10 @@ def run(composed: Composed) -> None:
     modes = {component: mode_of(component, config) for component in COMPONENTS}
     count = FlopCount.of(sizes, modes, config.lora.rank)
     work = _workload(config, sizes, renderer, count)
-    planner = _Planner(config, sizes, family, work.load)
+    planner = _Planner(config, sizes, family, work.load, work.least)
     precision, memory_ = planner.precision(config), planner.memory(config)
+    if precision == "fp32" and config.plan.tflops is None:
+        raise UserError("train.precision=fp32: what is known of devices holds for 16 bits; give plan.tflops as well.")
     device = DEVICES[config.plan.device]
     gib, tflops = config.plan.device_gib or device.gib, config.plan.tflops or device.tflops
     fits = memory_.total <= gib * GIB
@@ -88,8 +90,9 @@ def run(composed: Composed) -> None:
 class _Planner:
     """The memory of this run, and of the same with other settings; what was asked once is kept."""
 
-    def __init__(self, config: RunConfig, architecture: PreTrainedConfig, family: Family, load: Load):
-        self._config, self._architecture, self._family, self._load = config, architecture, family, load
+    def __init__(self, config: RunConfig, architecture: PreTrainedConfig, family: Family, load: Load, least: Load):
+        self._config, self._architecture, self._family = config, architecture, family
+        self._load, self._least = load, least
         self._sized: dict[str, Sized] = {}
         self._traced: dict[str, Traced] = {}
 
@@ -105,13 +108,21 @@ class _Planner:
 
     def memory(self, config: RunConfig) -> Memory:
         refuse_what_experts_cannot(config, self._family)
-        load, precision = scaled(self._load, _size(config) / _size(self._config)), self.precision(config)
+        load, precision = self._load_of(config), self.precision(config)
         sizes = self.sized(config)
         key = repr((_modes(config), config.deepspeed.stage > 0, load))
         if key not in self._traced:
             self._traced[key] = traced_pass(self._architecture, self._family, config, precision, load)
         devices = config.plan.devices
         return memory(sizes, self._traced[key], self._architecture, config, precision, devices, load)
+
+    def _load_of(self, config: RunConfig) -> Load:
+        """Smaller passes hold less, but no less than their largest sample; and some pack is full."""
+        share = _size(config) / _size(self._config)
+        load = Load(*map(max, astuple(scaled(self._load, share)), astuple(self._least)))
+        if config.data.packing and share < 1:
+            load = replace(load, tokens=max(load.tokens, min(self._load.tokens, _size(config))))
+        return load
 
 
 def _modes(config: RunConfig) -> list[Mode]:

@@ -66,7 +66,8 @@ def _same_training(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
 def _other_training(config: RunConfig, longest: int | None) -> Iterator[tuple[str, RunConfig]]:
     """Shorter rows, then fewer trained weights."""
     slower, shared = list(_slower(config)), list(_shared(config))
-    most = config.data.max_length
+    # Without packing a shorter limit changes nothing: no sample is longer than it may become.
+    most = config.data.max_length if config.data.packing or longest is None else None
     while most is not None and most // 2 >= max(longest or 0, 1024):
         most //= 2
         yield _changed(config, [*_strongest(config), (f"data.max_length={most}", {"data.max_length": most})])

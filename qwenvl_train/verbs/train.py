@@ -122,12 +122,12 @@ def run(composed: Composed) -> None:
     except UserError as error:
         stop.restore()
         error.on_every_process = isinstance(error, Unusable)
-        recorder.finish("failed", meter.totals(trainer.state.global_step), message_of(error))
+        recorder.finish("failed", meter.totals(max(trainer.state.global_step, start_step)), message_of(error))
         raise
     except BaseException as error:
         stop.restore()
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        recorder.finish(status, meter.totals(trainer.state.global_step), repr(error))
+        recorder.finish(status, meter.totals(max(trainer.state.global_step, start_step)), repr(error))
         raise
     cut_short = stop.received is not None and trainer.state.global_step < steps
     report = recorder.finish("interrupted" if cut_short else "done", meter.totals(trainer.state.global_step))

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from qwenvl_train.batch import Contents
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.lengths import Lengths
-from qwenvl_train.data.loader import Rows
+from qwenvl_train.data.loader import Rows, contents_of
 from qwenvl_train.data.order.order import Order
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.samples import Samples
@@ -55,6 +55,8 @@ class Workload:
     """Of packs."""
     load: Load
     """Of the largest pass: the most tokens, patches and supervised tokens that any has."""
+    least: Load
+    """What one sample brings, however small passes become: the most of each that any has."""
     flops: Flops
     """Of a step."""
 
@@ -80,6 +82,7 @@ def counted(config: RunConfig, renderer: Renderer, count: FlopCount, state: Part
         epochs=seen.epoch,
         fill=None if room is None else seen.tokens / (steps * rows_per_step * room),
         load=_largest(lengths, [order.row(row) for row in range(per_epoch)]),
+        least=_largest_sample(lengths),
         flops=_times(flops, seen.tokens / steps),
     )
 
@@ -108,6 +111,7 @@ def streamed(config: RunConfig, renderer: Renderer, count: FlopCount) -> Workloa
         epochs=None,
         fill=None if room is None else tokens / room,
         load=scaled(Load(dataset.tokens, int(lengths.patches.sum()), dataset.supervised), most / dataset.tokens),
+        least=_largest_sample(lengths),
         flops=_times(flops, rows_per_step * tokens),
     )
 
@@ -141,6 +145,7 @@ def assumed(config: RunConfig, architecture: PreTrainedConfig, count: FlopCount)
         epochs=None,
         fill=None,
         load=Load(room, visual * vision.spatial_merge_size**2, room - visual),
+        least=Load(0, 0, 0),
         flops=_times(count.training(contents), rows_per_step),
     )
 
@@ -174,6 +179,10 @@ def _largest(lengths: Lengths, rows: list[np.ndarray]) -> Load:
     return Load(*(max(int(column[row].sum(dtype=np.int64)) for row in rows) for column in columns))
 
 
+def _largest_sample(lengths: Lengths) -> Load:
+    return Load(*(int(column.max()) for column in (lengths.tokens, lengths.patches, lengths.supervised)))
+
+
 def _flops(count: FlopCount, rows: Rows, order: Order, per_epoch: int) -> np.ndarray:
     """Of a token of the epoch, on average."""
     each = max(1, len(order.row(0)))
@@ -183,12 +192,7 @@ def _flops(count: FlopCount, rows: Rows, order: Order, per_epoch: int) -> np.nda
 
 
 def _contents(samples: Samples | Head, renderer: Renderer, indices: list[int]) -> Contents:
-    layouts = [renderer.layout(samples[index]) for index in indices]
-    return Contents(
-        lengths=tuple(layout.length for layout in layouts),
-        supervised=sum(layout.supervised for layout in layouts),
-        grids=tuple(size.grid for layout in layouts for size in layout.media),
-    )
+    return contents_of([renderer.layout(samples[index]) for index in indices])
 
 
 def _per_token(count: FlopCount, rows: Iterable[Contents]) -> np.ndarray:

@@ -10,6 +10,9 @@ from qwenvl_train.config.devices import DEVICES, device_called
     [
         ("NVIDIA H100 80GB HBM3", "h100"),
         ("NVIDIA H100 NVL", "h100_nvl"),
+        ("NVIDIA H100 PCIe", "h100_pcie"),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", None),
         ("NVIDIA A100-SXM4-80GB", "a100_80gb"),
         ("NVIDIA A100-PCIE-40GB", "a100_40gb"),
         ("NVIDIA L40S", "l40s"),

@@ -25,7 +25,7 @@ def clock(monkeypatch) -> Clock:
 
 
 def test_counts_are_those_of_the_contents():
-    counts = Counts.of(Contents(lengths=(4, 6), supervised=3, grids=((1, 4, 6), (2, 2, 2))), flops=7)
+    counts = Counts.of(Contents(lengths=(4, 6), supervised=3, grids=((1, 4, 6), (2, 2, 2))), flops=7_000_000)
     assert counts == Counts(samples=2, tokens=10, supervised=3, media=2, flops=7)
     assert counts.plus(Counts(1, 2, 3, 4, 5, 6)) == Counts(3, 12, 6, 6, 12, 6)
     assert counts.plus(Counts(1, 2, 3, 4, 5, 6)).minus(counts) == Counts(1, 2, 3, 4, 5, 6)
@@ -37,7 +37,7 @@ def test_totals_and_the_pace_since_the_last_row_without_pauses(clock):
     clock.now += 5  # loading
     meter.start()
     clock.now += 10
-    meter.took(1, Counts(10, 1000, 100, 20, 20 * 10**12, 5_000_000))
+    meter.took(1, Counts(10, 1000, 100, 20, 20 * 10**6, 5_000_000))
     assert meter.row(1) == {
         "step": 1, "epoch": 0.02, "samples": 10, "tokens": 1000, "supervised_tokens": 100, "seconds": 10,
         "tokens_per_second": 100, "supervised_tokens_per_second": 10, "samples_per_second": 1, "images_per_second": 2,
@@ -45,7 +45,7 @@ def test_totals_and_the_pace_since_the_last_row_without_pauses(clock):
     }  # fmt: skip
     clock.now += 7
     meter.pause(3)
-    meter.took(2, Counts(9, 800, 80, 18, 8 * 10**12, 1_000_000))  # one did not decode
+    meter.took(2, Counts(9, 800, 80, 18, 8 * 10**6, 1_000_000))  # one did not decode
     meter.took(3, Counts(10, 1200, 120, 0, 0, 0))
     assert meter.row(3) == {
         "step": 3, "epoch": 0.06, "samples": 29, "tokens": 3000, "supervised_tokens": 300, "seconds": 17,

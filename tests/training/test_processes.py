@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
-from threading import Thread
+from threading import Event, Thread
 from time import monotonic, sleep
 from types import SimpleNamespace
 
@@ -31,7 +31,7 @@ def test_a_process_alone_asks_nobody():
 
 
 def test_the_others_wait_for_as_long_as_the_first_lives(store):
-    Thread(target=processes._beat, args=(store,), daemon=True).start()
+    Thread(target=processes._beat, args=(store, Event()), daemon=True).start()
     with ThreadPoolExecutor() as pool:
         told = pool.submit(agree, OTHER, "")
         sleep(3 * processes._SILENCE)
