@@ -1,6 +1,6 @@
 """The one form that every accepted row is converted to; nothing after `formats` knows another."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 Content = str | bytes
@@ -107,7 +107,9 @@ class Sample:
     tools: tuple[dict[str, Any], ...] = ()
     """JSON schemas of the functions that the assistant may call."""
     rejected: tuple[Turn, ...] = ()
-    """In a preference row, the turns that lost against the last ones of `turns`."""
+    """In a preference row, the turns that lost against those of `turns` from `shared` on."""
+    shared: int = 0
+    """With how many turns both conversations of a preference row begin; none where they are about other pictures."""
 
     @property
     def where(self) -> str:
@@ -116,7 +118,18 @@ class Sample:
 
     @property
     def media(self) -> list[Media]:
-        return [part for turn in self.turns for part in turn.parts if isinstance(part, Image | Video)]
+        """The shared ones once."""
+        return [part for turn in self.turns + self.rejected for part in turn.parts if isinstance(part, Image | Video)]
+
+    @property
+    def refused(self) -> "Sample":
+        """The whole conversation that lost."""
+        return replace(self, turns=self.turns[: self.shared] + self.rejected, rejected=(), shared=0)
+
+    @property
+    def preferred(self) -> "Sample":
+        """The one that won."""
+        return replace(self, rejected=(), shared=0)
 
     @property
     def images(self) -> list[Image]:

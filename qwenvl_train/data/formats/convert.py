@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from qwenvl_train.data.formats.detect import as_row, detect
-from qwenvl_train.data.formats.keys import present
+from qwenvl_train.data.formats.keys import has_own_media, present, with_rejected_media
 from qwenvl_train.data.formats.reader import Reader
 from qwenvl_train.data.formats.rows import read_turns
 from qwenvl_train.data.formats.tools import read_tools
+from qwenvl_train.data.formats.turns import Said
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample, Text, Turn, place_of
 from qwenvl_train.errors import UserError
@@ -29,17 +30,28 @@ def to_sample(row: object, source: str, line: int, locator: Locator, format: str
         if columns.get(key):
             raise UserError(f"{where} has {key!r}; {answer}")
     said, lost = read_turns(columns, detect(given, where).format if format == "auto" else format, where)
-    reader = Reader(given, where, locator)
-    turns, rejected = [reader.turn(turn) for turn in said], [reader.turn(turn) for turn in lost]
-    turns = reader.settle(turns, rejected)
+    turns, rejected = _read(given, said, lost, where, locator)
     for turn, origin in zip(turns + rejected, said + lost, strict=True):
         _check_words(turn, origin.place)
     if not any(turn.train for turn in turns):
         raise UserError(f"{where} has no turn to learn from: none of its answers is trained.")
-    if rejected == turns[[turn.train for turn in turns].index(True) :]:
+    shared = 0 if has_own_media(columns) or not rejected else [turn.train for turn in turns].index(True)
+    if rejected == turns[shared:]:
         raise UserError(f"{where}: the chosen and the rejected answer are the same, so there is nothing to prefer.")
     tools = read_tools(columns.get("tools"), where)
-    return Sample(id, source, line, tuple(turns), tools, tuple(rejected))
+    return Sample(id, source, line, tuple(turns), tools, tuple(rejected), shared)
+
+
+def _read(
+    row: dict, said: list[Said], lost: list[Said], where: str, locator: Locator
+) -> tuple[list[Turn], list[Turn]]:
+    reader = Reader(row, where, locator)
+    turns = [reader.turn(turn) for turn in said]
+    if has_own_media(row):
+        other = Reader(with_rejected_media(row), f"{where}, the rejected answer", locator)
+        return reader.settle(turns, []), other.settle([other.turn(turn) for turn in lost], [])
+    rejected = [reader.turn(turn) for turn in lost]
+    return reader.settle(turns, rejected), rejected
 
 
 def _check_words(turn: Turn, place: str) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from qwenvl_train.data.formats.keys import misspelt, present
+from qwenvl_train.data.formats.keys import REJECTED_MEDIA, misspelt, present
 from qwenvl_train.data.media.locate import shown
 from qwenvl_train.errors import UserError
 
@@ -11,6 +11,8 @@ _RULES = (
     ("preference", ("chosen", "rejected")),
     ("preference", ("rejected_response",)),
     ("preference", ("rejected_messages",)),
+    ("preference", ("rejected_images",)),
+    ("preference", ("rejected_videos",)),
     ("sharegpt", ("conversations", "images")),
     ("sharegpt", ("conversations", "videos")),
     ("sharegpt", ("conversations", "system")),
@@ -36,6 +38,8 @@ class Detected:
 
 def detect(row: object, where: str) -> Detected:
     columns = present(as_row(row, where))
+    # Files with these columns leave them empty where a row has none.
+    columns = {key: value for key, value in columns.items() if value or key not in REJECTED_MEDIA.values()}
     for format, keys in _RULES:
         if all(key in columns for key in keys):
             return Detected(format, f"{format}: rows have {_quoted(keys)}{_turn_keys(columns[keys[0]])}")

@@ -7,7 +7,9 @@ from qwenvl_train.config.options import nearest
 from qwenvl_train.errors import UserError
 
 MEDIA = ("image", "images", "video", "videos")
-REJECTING = ("chosen", "rejected", "rejected_response", "rejected_messages", "rejected_images", "rejected_videos")
+REJECTED_MEDIA = {"images": "rejected_images", "videos": "rejected_videos"}
+"""What the rejected answer is about, where it is about something else."""
+REJECTING = ("chosen", "rejected", "rejected_response", "rejected_messages", *REJECTED_MEDIA.values())
 COLUMNS = {
     *MEDIA,
     *REJECTING,
@@ -19,6 +21,18 @@ COLUMNS = {
 def present(given: dict) -> dict[str, Any]:
     """A key without a value is as good as absent: table files give every row the keys of all."""
     return {key: value for key, value in given.items() if value is not None}
+
+
+def has_own_media(row: dict) -> bool:
+    """Whether the rejected answer of a preference row is about pictures or clips of its own."""
+    return any(row.get(key) for key in REJECTED_MEDIA.values())
+
+
+def with_rejected_media(row: dict) -> dict:
+    """The row of the rejected answer. What it has no own pictures for, it shares."""
+    own = {key: row[rejected] for key, rejected in REJECTED_MEDIA.items() if row.get(rejected)}
+    replaced = {*own, *(key.removesuffix("s") for key in own)}
+    return {key: value for key, value in row.items() if key not in replaced} | own
 
 
 def refuse_unknown(given: Iterable[str], known: Collection[str], place: str) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from qwenvl_train.data.formats.keys import REJECTING, misspelt
+from qwenvl_train.data.formats.keys import REJECTING, has_own_media, misspelt
 from qwenvl_train.data.formats.turns import Said, check_order, column_turns, listed_turns
 from qwenvl_train.data.media.locate import shown
 from qwenvl_train.errors import UserError
@@ -19,7 +19,8 @@ _COLUMNS = {
 
 
 def read_turns(row: dict, format: str, where: str) -> tuple[list[Said], list[Said]]:
-    """All turns, in an order that makes a conversation, and in a preference row those of the rejected answer."""
+    """All turns, in an order that makes a conversation, and in a preference row those of the rejected answer: where
+    that is about other pictures, of the whole conversation with it."""
     if format == "preference":
         return _preference(row, where)
     for key in REJECTING:
@@ -90,9 +91,6 @@ def _text(row: dict, key: str, where: str) -> str:
 
 
 def _preference(row: dict, where: str) -> tuple[list[Said], list[Said]]:
-    for key in ("rejected_images", "rejected_videos"):
-        if row.get(key):
-            raise UserError(f"{where} has {key!r}; both answers of a preference row share their pictures and clips.")
     asked, chosen, rejected = _pair(row, where)
     check_order(asked + chosen)
     check_order(asked + rejected)
@@ -101,14 +99,18 @@ def _preference(row: dict, where: str) -> tuple[list[Said], list[Said]]:
         raise UserError(
             f"{wrong[0].place}: a preference row compares its two answers; leave train, loss and weight out."
         )
-    return [replace(turn, train=False) for turn in asked] + chosen, rejected
+    asked = [replace(turn, train=False) for turn in asked]
+    return asked + chosen, asked + rejected if has_own_media(row) else rejected
 
 
 def _pair(row: dict, where: str) -> tuple[list[Said], list[Said], list[Said]]:
     """The turns that are shared, the chosen and the rejected ones."""
-    if "rejected_response" in row:
+    if not any(key in row for key in ("chosen", "rejected", "rejected_messages")):
         turns = read_turns({key: row[key] for key in row if key not in REJECTING}, _format_of(row, where), where)[0]
-        return turns[:-1], turns[-1:], column_turns(row, "rejected_response", "assistant", where)
+        # The same answer may be right about some pictures and wrong about others.
+        same = "rejected_response" not in row and has_own_media(row)
+        rejected = turns[-1:] if same else column_turns(row, "rejected_response", "assistant", where)
+        return turns[:-1], turns[-1:], rejected
     if "rejected_messages" in row:
         rejected = column_turns(row, "rejected_messages", "assistant", where)
         return _parted(row, listed_turns(row, "messages", where), rejected, where)

@@ -407,6 +407,28 @@ ROWS: dict[str, tuple[str, dict, list[str]]] = {
         pair(rejected_images=[], rejected_videos=None, images=[], add_vision_id=False),
         ["user: Hi", "assistant*: Yes", "rejected assistant*: No"],
     ),
+    "other pictures for the rejected answer": (
+        "preference",
+        {"prompt": "<image>Hi", "chosen": "Yes", "rejected": "No", "image": "a.png", "rejected_images": ["b.png"]},
+        ["user: [a.png]Hi", "assistant*: Yes", "rejected user: [b.png]Hi", "rejected assistant*: No"],
+    ),
+    "the same answer about other pictures": (
+        "preference",
+        {"messages": [{**USER, "content": "<image>Hi"}, BOT], "images": ["a.png"], "rejected_images": ["b.png"]},
+        ["user: [a.png]Hi", "assistant*: Ho", "rejected user: [b.png]Hi", "rejected assistant*: Ho"],
+    ),
+    "a rejected response to other clips": (
+        "preference",
+        {
+            "query": "<image><video>Hi",
+            "response": "Ho",
+            "rejected_response": "No",
+            "images": ["a.png"],
+            "videos": ["a.mp4"],
+            "rejected_videos": ["b.mp4"],
+        },
+        ["user: [a.png]{a.mp4}Hi", "assistant*: Ho", "rejected user: [a.png]{b.mp4}Hi", "rejected assistant*: No"],
+    ),
     "rejected messages": (
         "preference",
         {
@@ -840,7 +862,14 @@ REFUSED: dict[str, tuple[object, str]] = {
     "no question": ({"chosen": "a", "rejected": "b"}, "has two answers, but no question"),
     "answer by the user": (pair(rejected=[USER]), "rejected turn 1: a turn of the user cannot stand after the user's"),
     "empty rejected answer": (pair(rejected=" "), "rejected: the assistant's turn is empty"),
-    "rejected pictures": (pair(rejected_images=["a"]), "has 'rejected_images'; both answers of a preference row share"),
+    "same answer, same pictures": (
+        chat("<image>Hi") | {"images": ["a.png"], "rejected_images": ["a.png"]},
+        "the chosen and the rejected answer are the same",
+    ),
+    "rejected picture without a mark": (
+        {"prompt": "<image>Hi", "chosen": "a", "rejected": "b", "images": ["a"], "rejected_images": ["a", "b"]},
+        "the rejected answer has 1 <image> in its questions but 2 pictures beside them",
+    ),
     "picture in a rejected turn": (
         pair(rejected=[BOT, {"role": "user", "content": [{"image": "a"}]}, BOT]),
         "the rejected turns hold a picture",
