@@ -6,9 +6,30 @@ tell a number.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Required, TypedDict
+from typing import Any, NamedTuple, Required, TypedDict, TypeVar
 
 import torch
+
+
+class Piece(NamedTuple):
+    """Tokens of a sample that lie side by side: each sees the ones before it in the piece, and the context."""
+
+    length: int
+    context: int = 0
+    """So many tokens at the beginning of the sample, which both answers to a question share."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the pieces of a row see, where some of them have a context."""
+
+    cu_seqlens: torch.Tensor
+    """[pieces + 1] int32"""
+    longest: int
+    places: torch.Tensor
+    """[K]: in the row; what the first piece sees, what the second one sees, …"""
+    grouped: torch.Tensor
+    """[K]: the same, pieces in the order of `Segments.groups`."""
 
 
 @dataclass(frozen=True)
@@ -18,22 +39,34 @@ class Segments:
     cu_seqlens: torch.Tensor
     """[pieces + 1] int32: where each begins, and the end."""
     longest: int
-    groups: tuple[tuple[int, int], ...]
-    """Pieces of one length share a call where no kernel takes them all: the length, and how many."""
+    groups: tuple[tuple[int, int, int], ...]
+    """Pieces alike share a call where no kernel takes them all: their length, how much they see, how many there are."""
     order: torch.Tensor | None
-    """[T]: the places of the tokens, pieces sorted by length; None where they are already."""
+    """[T]: the places of the tokens, pieces in the order of `groups`; None where they are already."""
     back: torch.Tensor | None
     """[T]: from there to the order of the row."""
+    seen: Seen | None = None
+    """None where each piece sees itself alone."""
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Segments":
-        return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return _changed(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Segments":
-        return self._with(torch.Tensor.pin_memory)
+        return _changed(self, torch.Tensor.pin_memory)
 
-    def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Segments":
-        order, back = (None if x is None else change(x) for x in (self.order, self.back))
-        return replace(self, cu_seqlens=change(self.cu_seqlens), order=order, back=back)
+
+Part = TypeVar("Part", Segments, Seen)
+
+
+def _changed(part: Part, change: Callable[[torch.Tensor], torch.Tensor]) -> Part:
+    """With all its tensors changed."""
+    new: dict[str, Any] = {}
+    for name, value in vars(part).items():
+        if isinstance(value, torch.Tensor):
+            new[name] = change(value)
+        elif isinstance(value, Seen):
+            new[name] = _changed(value, change)
+    return replace(part, **new)
 
 
 class Batch(TypedDict, total=False):
@@ -49,6 +82,9 @@ class Batch(TypedDict, total=False):
     """[1, T], -100 where nothing is learned, and so at the first token of every sample."""
     learned: Required[torch.Tensor]
     """[L]: where labels are not -100."""
+    told_by: Required[torch.Tensor]
+    """[L]: the places whose states tell what is learned: the ones before, or the end of the question that two answers
+    share."""
     position_ids: Required[torch.Tensor]
     """[4, 1, T]: row 0 restarts at 0 for each sample; rows 1 to 3 are temporal, height and width (M-RoPE)."""
     samples: Required[Segments]
@@ -63,13 +99,27 @@ class Batch(TypedDict, total=False):
     """[M, 3]: patches of each picture or clip in time, height and width."""
     vision: Required[dict[str, torch.Tensor | Segments | int]]
     """What the vision tower would compute from the grids."""
+    answers: torch.Tensor
+    """[2 * S], in a row of pairs: how many tokens are learned of the first chosen answer, of the first rejected one, of
+    the second chosen one, and so on."""
+    answer_of: torch.Tensor
+    """[L], in a row of pairs: to which of these answers each learned token belongs."""
+    reference: torch.Tensor
+    """[L]: the reference model's log-probabilities, where they were computed before the run."""
 
 
 @dataclass(frozen=True)
 class Contents:
     """What is in a Batch, in plain numbers beside it: nobody has to ask the device for them."""
 
-    lengths: tuple[int, ...]
-    """Tokens of each sample."""
+    pieces: tuple[tuple[Piece, ...], ...]
+    """Those of each sample."""
     supervised: int
     grids: tuple[tuple[int, int, int], ...]
+    chosen: int = 0
+    """Of what is supervised, in the better answers of pairs."""
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of each sample."""
+        return tuple(sum(piece.length for piece in sample) for sample in self.pieces)

@@ -4,15 +4,18 @@ import numpy as np
 import torch
 
 from qwenvl_train.batch import Batch
-from qwenvl_train.data.render import IGNORED, Rendered, Renderer
-from qwenvl_train.data.segments import segments_of
+from qwenvl_train.data.layout import IGNORED
+from qwenvl_train.data.render import Rendered, Renderer
+from qwenvl_train.data.segments import segments_of_samples
 
 
 def collate(rendered: list[Rendered], renderer: Renderer) -> Batch:
     layouts = [item.layout for item in rendered]
     # The last token of one sample must not be taught to predict the first of the next.
     assert all(layout.labels[0] == IGNORED for layout in layouts)
+    starts = np.cumsum([0, *(layout.length for layout in layouts)])[:-1]
     ids = np.concatenate([layout.input_ids for layout in layouts])
+    told_by = np.concatenate([layout.told_by + start for layout, start in zip(layouts, starts, strict=True)])
     labels = np.concatenate([layout.labels for layout in layouts])
     grids = [size.grid for layout in layouts for size in layout.media]
     planes = [item.planes for item in rendered if item.planes is not None]
@@ -23,16 +26,20 @@ def collate(rendered: list[Rendered], renderer: Renderer) -> Batch:
         input_ids=torch.from_numpy(ids)[None],
         labels=torch.from_numpy(labels)[None],
         learned=torch.from_numpy(np.flatnonzero(labels != IGNORED)),
+        told_by=torch.from_numpy(told_by),
         position_ids=torch.from_numpy(np.concatenate([layout.position_ids for layout in layouts], axis=1))[:, None],
-        samples=segments_of(layout.length for layout in layouts),
+        samples=segments_of_samples(layout.pieces for layout in layouts),
         places=torch.from_numpy(np.flatnonzero((ids == renderer.image_pad) | (ids == renderer.video_pad))),
         planes=torch.from_numpy(np.concatenate(planes) if len(planes) > 1 else planes[0]),
         grids=shapes,
         vision=renderer.vision_index(shapes),
     )
     if any(layout.clips for layout in layouts):
-        starts = np.cumsum([0, *map(len, planes)])
+        begins = np.cumsum([0, *map(len, planes)])
         pairs = [item.pairs for item in rendered if item.pairs is not None]
-        shifted = [pair + start for pair, start in zip(pairs, starts, strict=False)]
+        shifted = [pair + begin for pair, begin in zip(pairs, begins, strict=False)]
         batch["pairs"] = torch.from_numpy(np.concatenate(shifted).astype(np.int32))
+    if answers := [count for layout in layouts for count in layout.answers]:
+        batch["answers"] = torch.tensor(answers)
+        batch["answer_of"] = torch.arange(len(answers)).repeat_interleave(batch["answers"])
     return batch

@@ -13,9 +13,10 @@ from datasets import Dataset as HfDataset
 
 from qwenvl_train.batch import Batch, Contents
 from qwenvl_train.data.collate import collate
+from qwenvl_train.data.layout import Layout
 from qwenvl_train.data.lengths import Lengths, Problem, problem_of
 from qwenvl_train.data.order.order import Order
-from qwenvl_train.data.render import Layout, Rendered, Renderer
+from qwenvl_train.data.render import Rendered, Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
@@ -64,9 +65,10 @@ def make_row(parts: Iterable[tuple[tuple[str, int], Callable[[], Rendered]]], re
 
 def contents_of(layouts: Sequence[Layout]) -> Contents:
     return Contents(
-        lengths=tuple(layout.length for layout in layouts),
+        pieces=tuple(layout.pieces for layout in layouts),
         supervised=sum(layout.supervised for layout in layouts),
         grids=tuple(size.grid for layout in layouts for size in layout.media),
+        chosen=sum(layout.answers[0] for layout in layouts if layout.answers),
     )
 
 

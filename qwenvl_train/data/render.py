@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from qwenvl_train.batch import Piece
 from qwenvl_train.config.schema import DataConfig, VideoConfig
 from qwenvl_train.data.downscale import largest_share, shrunk
+from qwenvl_train.data.layout import IGNORED, Layout, TurnStart, pair
 from qwenvl_train.data.media.picture_cache import PictureCache
 from qwenvl_train.data.media.pictures import PictureSize, PixelSettings, load_patches, measure
 from qwenvl_train.data.media.videos import ClipSettings, ClipSize, load_clip, measure_clip
@@ -26,50 +28,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.families.tools import tools_in_words
 
-IGNORED = -100
-
 _Sizes = list[PictureSize | ClipSize]
-
-
-@dataclass(frozen=True)
-class TurnStart:
-    role: str
-    token: int
-
-
-@dataclass(frozen=True)
-class Layout:
-    """All that is known of a sample before its pictures are decoded."""
-
-    input_ids: np.ndarray
-    labels: np.ndarray
-    position_ids: np.ndarray
-    media: tuple[PictureSize | ClipSize, ...]
-    """In the order of their placeholders."""
-    turns: tuple[TurnStart, ...]
-    shrink: float
-    """Share of the pixels that the media keep; below 1 where the sample was downscaled to fit."""
-
-    @property
-    def length(self) -> int:
-        return len(self.input_ids)
-
-    @property
-    def supervised(self) -> int:
-        return int((self.labels != IGNORED).sum())
-
-    @property
-    def patches(self) -> int:
-        """What the vision tower sees."""
-        return sum(int(np.prod(size.grid)) for size in self.media)
-
-    @property
-    def pictures(self) -> tuple[PictureSize, ...]:
-        return tuple(size for size in self.media if isinstance(size, PictureSize))
-
-    @property
-    def clips(self) -> tuple[ClipSize, ...]:
-        return tuple(size for size in self.media if isinstance(size, ClipSize))
 
 
 @dataclass(frozen=True)
@@ -110,7 +69,8 @@ class Renderer:
         """A row in which nothing is learned, for where every sample of a row turned out broken."""
         ids = np.array([self._turn_end, self._turn_end])
         positions = mrope_positions(len(ids), (), self.pixels.merge)
-        return Rendered(Layout(ids, np.full_like(ids, IGNORED), positions, (), (), shrink=1), None, None)
+        labels, pieces = np.full_like(ids, IGNORED), (Piece(len(ids)),)
+        return Rendered(Layout(ids, labels, positions, (), (), shrink=1, pieces=pieces), None, None)
 
     def blank_planes(self) -> np.ndarray:
         """A picture of as few patches as can be merged."""
@@ -157,6 +117,18 @@ class Renderer:
     def _laid_out(
         self, sample: Sample, sizes: _Sizes, encode: Callable[[str], list[int]], shrink: float = 1.0
     ) -> Layout:
+        if not sample.rejected:
+            return self._conversation(sample, sizes, encode, shrink)
+        chosen = len(sample.preferred.media)
+        shared = sum(isinstance(part, Image | Video) for turn in sample.turns[: sample.shared] for part in turn.parts)
+        return pair(
+            self._conversation(sample.preferred, sizes[:chosen], encode, shrink),
+            self._conversation(sample.refused, sizes[:shared] + sizes[chosen:], encode, shrink),
+            sample.shared > 0,
+            shared,
+        )
+
+    def _conversation(self, sample: Sample, sizes: _Sizes, encode: Callable[[str], list[int]], shrink: float) -> Layout:
         of_pictures = [(size.original, size.resized) for size in sizes if isinstance(size, PictureSize)]
         waiting = iter(sizes)
         row = _Row(encode)
@@ -210,6 +182,7 @@ class Renderer:
             media=tuple(sizes),
             turns=tuple(turns),
             shrink=shrink,
+            pieces=(Piece(len(row.ids)),),
         )
 
     def _measured(self, media: Media, where: str) -> PictureSize | ClipSize:
@@ -222,7 +195,7 @@ class Renderer:
 
     def _tells_sizes(self, sample: Sample) -> bool:
         """Whether its words change with the size of its pictures: they hold regions, told in resized pixels."""
-        parts = (part for turn in sample.turns for part in turn.parts)
+        parts = (part for turn in sample.turns + sample.rejected for part in turn.parts)
         return self.family.coordinates == "resized" and any(isinstance(part, Coordinates | Listing) for part in parts)
 
     def _pieces(self, size: PictureSize | ClipSize) -> Iterator[tuple[str, tuple[int, int, int], float]]:

@@ -1,28 +1,62 @@
 """From lengths to what attention needs to know of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
 
-from qwenvl_train.batch import Segments
+from qwenvl_train.batch import Piece, Seen, Segments
 
 
 def segments_of(lengths: Iterable[int]) -> Segments:
     """Of pieces that lie end to end; an empty one is none."""
-    sizes = np.array([length for length in lengths if length], dtype=np.int64)
+    return segments_of_samples([(Piece(length),) for length in lengths])
+
+
+def segments_of_samples(samples: Iterable[Sequence[Piece]]) -> Segments:
+    """The pieces of all samples lie end to end."""
+    samples = [[piece for piece in pieces if piece.length] for pieces in samples]
+    pieces = np.array(list(chain.from_iterable(samples)), dtype=np.int64)
+    sizes, sees = pieces[:, 0], pieces.sum(axis=1)
     starts = np.cumsum(sizes) - sizes
-    by_length = np.argsort(sizes, kind="stable")
-    of_each, counts = np.unique(sizes, return_counts=True)
+    of_each = np.cumsum([0, *map(len, samples)])[:-1]
+    begins = np.repeat(starts[of_each], [len(sample) for sample in samples])
+    """Where the sample of each piece does."""
+    alike = np.lexsort((sizes, sees))
+    kinds, counts = np.unique(np.stack([sees, sizes], axis=1), axis=0, return_counts=True)
     order = back = None
-    if not np.array_equal(by_length, np.arange(len(sizes))):
-        order = np.concatenate([np.arange(starts[piece], starts[piece] + sizes[piece]) for piece in by_length])
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
+    if not np.array_equal(alike, np.arange(len(sizes))):
+        order = _joined([np.arange(starts[piece], starts[piece] + sizes[piece]) for piece in alike])
+        back = torch.empty_like(order)
+        back[order] = torch.arange(len(order))
     return Segments(
-        cu_seqlens=torch.tensor([0, *np.cumsum(sizes)], dtype=torch.int32),
+        cu_seqlens=_borders(sizes),
         longest=int(sizes.max()),
-        groups=tuple(zip(of_each.tolist(), counts.tolist(), strict=True)),
-        order=None if order is None else torch.from_numpy(order),
-        back=None if back is None else torch.from_numpy(back),
+        groups=tuple((size, sees, count) for (sees, size), count in zip(kinds.tolist(), counts.tolist(), strict=True)),
+        order=order,
+        back=back,
+        seen=_seen(pieces, starts, begins, alike) if pieces[:, 1].any() else None,
     )
+
+
+def _seen(pieces: np.ndarray, starts: np.ndarray, begins: np.ndarray, alike: np.ndarray) -> Seen:
+    sees = pieces.sum(axis=1)
+    places = [
+        np.concatenate([np.arange(begin, begin + context), np.arange(start, start + length)])
+        for (length, context), start, begin in zip(pieces, starts, begins, strict=True)
+    ]
+    return Seen(
+        cu_seqlens=_borders(sees),
+        longest=int(sees.max()),
+        places=_joined(places),
+        grouped=_joined([places[piece] for piece in alike]),
+    )
+
+
+def _borders(sizes: np.ndarray) -> torch.Tensor:
+    return torch.tensor([0, *np.cumsum(sizes)], dtype=torch.int32)
+
+
+def _joined(places: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(places))

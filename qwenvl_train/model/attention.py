@@ -37,11 +37,15 @@ def packed_attention(
     """q [1, heads, T, d], k and v [1, kv_heads, T, d] to [1, T, heads, d]; no token sees another piece."""
     causal = module.is_causal if is_causal is None else is_causal
     query, key = query.to(value.dtype), key.to(value.dtype)
-    if kernel in _INSTALLED:
-        return _in_users_kernel(query, key, value, cu_seq_lens_q, scaling, causal, dropout, kernel), None
-    if kernel == "auto" and value.dtype != torch.float32 and not dropout and _has_kernel(value.device):
+    one = kernel == "auto" and value.dtype != torch.float32 and not dropout and _has_kernel(value.device)
+    if kernel not in _INSTALLED and not one:
+        return _in_groups(query, key, value, cu_seq_lens_q, scaling, causal, dropout), None
+    seen = cu_seq_lens_q.seen
+    if seen is not None:
+        key, value = (x.index_select(2, seen.places) for x in (key, value))
+    if one:
         return _in_one_kernel(query, key, value, cu_seq_lens_q, scaling, causal), None
-    return _in_groups(query, key, value, cu_seq_lens_q, scaling, causal, dropout), None
+    return _in_users_kernel(query, key, value, cu_seq_lens_q, scaling, causal, dropout, kernel), None
 
 
 def use_packed_attention(model: PreTrainedModel, kernel: Kernel = "auto") -> None:
@@ -78,16 +82,17 @@ def _has_kernel(device: torch.device) -> bool:
 def _in_one_kernel(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pieces: Segments, scale: float | None, causal: bool
 ) -> torch.Tensor:
-    """torch's own flash kernel for pieces of any length."""
+    """torch's own flash kernel for pieces of any length; the last token of a piece sees all that the piece does."""
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    borders, longest = pieces.cu_seqlens, pieces.longest
+    seen = pieces.seen or pieces
     window = (-1, 0) if causal else (-1, -1)
     grouped = q.shape[1] != k.shape[1]
     # cuDNN, which torch would prefer on newer GPUs, plans anew for each number and length of pieces.
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         output = varlen_attn(
-            q, k, v, borders, borders, longest, longest, scale=scale, window_size=window, enable_gqa=grouped
-        )
+            q, k, v, pieces.cu_seqlens, seen.cu_seqlens, pieces.longest, seen.longest,
+            scale=scale, window_size=window, enable_gqa=grouped,
+        )  # fmt: skip
     assert isinstance(output, torch.Tensor)
     return output[None]
 
@@ -98,11 +103,12 @@ def _in_users_kernel(
 ) -> torch.Tensor:  # fmt: skip
     """A flash-attn that the user has installed, as transformers calls it."""
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+    seen = pieces.seen or pieces
     return _flash_attention_forward(
         q, k, v, None,
         query_length=q.shape[1], is_causal=causal, dropout=dropout, softmax_scale=scale, attn_implementation=kernel,
-        cu_seq_lens_q=pieces.cu_seqlens, cu_seq_lens_k=pieces.cu_seqlens,
-        max_length_q=pieces.longest, max_length_k=pieces.longest,
+        cu_seq_lens_q=pieces.cu_seqlens, cu_seq_lens_k=seen.cu_seqlens,
+        max_length_q=pieces.longest, max_length_k=seen.longest,
     )  # fmt: skip
 
 
@@ -110,21 +116,32 @@ def _in_groups(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
     pieces: Segments, scale: float | None, causal: bool, dropout: float,
 ) -> torch.Tensor:  # fmt: skip
-    """Pieces of one length share a call."""
-    q, k, v = (_arranged(x[0], 1, pieces.order, pieces.back) for x in (query, key, value))
-    parts, start = [], 0
-    for length, count in pieces.groups:
-        taken = slice(start, start + length * count)
+    """Pieces alike share a call."""
+    q = _arranged(query[0], 1, pieces.order, pieces.back)
+    if pieces.seen is None:
+        k, v = (_arranged(x[0], 1, pieces.order, pieces.back) for x in (key, value))
+    else:
+        k, v = (x[0].index_select(1, pieces.seen.grouped) for x in (key, value))
+    parts, start, seen_start = [], 0, 0
+    for length, seen, count in pieces.groups:
+        taken, visible = slice(start, start + length * count), slice(seen_start, seen_start + seen * count)
         part = F.scaled_dot_product_attention(
-            *(x[:, taken].unflatten(1, (count, length)).transpose(0, 1) for x in (q, k, v)),
+            q[:, taken].unflatten(1, (count, length)).transpose(0, 1),
+            *(x[:, visible].unflatten(1, (count, seen)).transpose(0, 1) for x in (k, v)),
+            attn_mask=_after_context(length, seen, q.device) if seen > length else None,
             dropout_p=dropout,
-            is_causal=causal,
+            is_causal=causal and seen == length,
             scale=scale,
             enable_gqa=q.shape[0] != k.shape[0],
         )
         parts.append(part.transpose(1, 2).flatten(0, 1))
-        start += length * count
+        start, seen_start = taken.stop, visible.stop
     return _arranged(torch.cat(parts) if len(parts) > 1 else parts[0], 0, pieces.back, pieces.order)[None]
+
+
+def _after_context(length: int, seen: int, device: torch.device) -> torch.Tensor:
+    """[length, seen]: each token sees the context, and the piece up to itself."""
+    return torch.ones(length, seen, dtype=torch.bool, device=device).tril(seen - length)
 
 
 def _arranged(x: torch.Tensor, dim: int, order: torch.Tensor | None, back: torch.Tensor | None) -> torch.Tensor:

@@ -135,7 +135,7 @@ class FlopCount:
         return _times(rates, self._amounts(contents))
 
     def _amounts(self, contents: Contents) -> Mapping[Unit, int]:
-        lengths = np.array(contents.lengths, dtype=np.int64)
+        lengths, contexts = np.array([*chain(*contents.pieces)], dtype=np.int64).reshape(-1, 2).T
         frames, high, wide = np.array(contents.grids, dtype=np.int64).reshape(-1, 3).T
         patches = int((frames * high * wide).sum())
         windows = 0
@@ -144,7 +144,7 @@ class FlopCount:
             windows = int((frames * _squares(high, self.window) * _squares(wide, self.window)).sum())
         return {
             "token": int(lengths.sum()),
-            "pair": int((lengths * (lengths + 1) // 2).sum()),
+            "pair": int((lengths * (lengths + 1) // 2 + lengths * contexts).sum()),
             "supervised": contents.supervised,
             "patch": patches,
             "frame_pair": int((frames * (high * wide) ** 2).sum()),

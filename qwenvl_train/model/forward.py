@@ -59,7 +59,8 @@ def use_packed_forward(model: PreTrainedModel, image_processor) -> None:
         if samples is None:
             return original(*args, **kwargs)
         states = backbone(samples=samples, **kwargs)
-        return _scores(states[0], self.get_output_embeddings(), kwargs["labels"][0], kwargs["learned"])
+        learned = kwargs["labels"][0].index_select(0, kwargs["learned"])
+        return _scores(states[0].index_select(0, kwargs["told_by"]), self.get_output_embeddings(), learned)
 
     model.forward = types.MethodType(forward, model)
     _use_packed_backbone(backbone, Pixels(image_processor))
@@ -104,13 +105,12 @@ def _use_packed_backbone(backbone: PreTrainedModel, to_pixels: Pixels) -> None:
     backbone.forward = types.MethodType(forward, backbone)
 
 
-def _scores(states: torch.Tensor, head: torch.nn.Linear, labels: torch.Tensor, learned: torch.Tensor) -> Scores:
-    """Logits exist for the learned tokens alone, a part of the vocabulary at a time."""
+def _scores(states: torch.Tensor, head: torch.nn.Linear, learned: torch.Tensor) -> Scores:
+    """`states` tell the `learned` tokens; their logits exist a part of the vocabulary at a time."""
     chunk = CUDA_CHUNK if states.is_cuda else HOST_CHUNK
     with maybe_gather_lm_head_ctx(head.weight):
         log_probs, entropy, _, _, is_top1 = ChunkedLogProbFunction.apply(
-            states.index_select(0, learned - 1), head.weight, None, labels.index_select(0, learned),
-            1.0, chunk, None, 1.0, ("entropy", "is_top1"),
+            states, head.weight, None, learned, 1.0, chunk, None, 1.0, ("entropy", "is_top1"),
         )  # fmt: skip
     return Scores(log_probs, entropy, is_top1)
 

@@ -7,9 +7,10 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from qwenvl_train.data.layout import IGNORED
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
-from qwenvl_train.data.render import IGNORED, Rendered, Renderer
+from qwenvl_train.data.render import Rendered, Renderer
 from qwenvl_train.data.sample import Sample, Text
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.build import bare
@@ -41,7 +42,7 @@ def metrics(sums: torch.Tensor) -> dict[str, float]:
     }
 
 
-def _seen_by(rendered: Rendered, renderer: Renderer, processor, device: torch.device) -> dict[str, torch.Tensor]:
+def seen_by(rendered: Rendered, renderer: Renderer, processor, device: torch.device) -> dict[str, torch.Tensor]:
     """Pictures and clips as `generate` takes them."""
     if rendered.planes is None or rendered.pairs is None:
         return {}
@@ -84,7 +85,7 @@ def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Rendere
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     kinds = {below.config.image_token_id: 1, below.config.video_token_id: 2}
     inputs["mm_token_type_ids"] = sum(kind * (inputs["input_ids"] == token) for token, kind in kinds.items())
-    inputs |= _seen_by(rendered, renderer, processor, device)
+    inputs |= seen_by(rendered, renderer, processor, device)
     # A cache grows token by token, which the packed attention does not serve.
     packed = below.config._attn_implementation
     set_attention(below, "sdpa")

@@ -8,7 +8,7 @@ import numpy as np
 from accelerate import PartialState
 from transformers import PreTrainedConfig
 
-from qwenvl_train.batch import Contents
+from qwenvl_train.batch import Contents, Piece
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.lengths import Lengths
 from qwenvl_train.data.loader import Rows, contents_of
@@ -129,7 +129,7 @@ def assumed(config: RunConfig, architecture: PreTrainedConfig, count: FlopCount)
     pictures = ceil(visual / largest)
     edge = isqrt(visual * vision.spatial_merge_size**2 // pictures) if pictures else 0
     contents = Contents(
-        lengths=(room // max(pictures, 1),) * max(pictures, 1),
+        pieces=((Piece(room // max(pictures, 1)),),) * max(pictures, 1),
         supervised=room - visual,
         grids=((1, edge, edge),) * pictures,
     )

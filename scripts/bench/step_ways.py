@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
+from qwenvl_train.data.layout import IGNORED
 from qwenvl_train.data.loader import Row
-from qwenvl_train.data.render import IGNORED
 
 Model = PreTrainedModel | PeftModel
 Inputs = dict[str, Any]

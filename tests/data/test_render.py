@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from transformers import AutoProcessor
 
+from qwenvl_train.data.layout import IGNORED
 from qwenvl_train.data.media import pictures as media
 from qwenvl_train.data.regions import in_words
-from qwenvl_train.data.render import IGNORED, Renderer
+from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.sample import Listing, Region, Text, Turn
 from qwenvl_train.data.words import Words
 from qwenvl_train.errors import UserError

@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from qwenvl_train.data.segments import segments_of
+from qwenvl_train.batch import Piece
+from qwenvl_train.data.segments import segments_of, segments_of_samples
 
 
 @pytest.mark.parametrize("lengths", [[5], [2, 2, 2], [3, 1, 3, 2], [4, 0, 1], [1, 2, 3]])
@@ -19,7 +20,8 @@ def test_groups_take_every_token_once(lengths):
     arranged = row if told.order is None else row[told.order]
     pieces = [row[start:end].tolist() for start, end in pairwise(borders)]
     start = 0
-    for length, count in told.groups:
+    for length, sees, count in told.groups:
+        assert sees == length
         taken = arranged[start : start + length * count].view(count, length)
         assert taken.tolist() == [piece for piece in pieces if len(piece) == length]
         start += length * count
@@ -35,4 +37,37 @@ def test_a_row_that_is_in_order_is_not_rearranged():
 def test_it_moves_as_a_whole():
     moved = segments_of([3, 1]).to(torch.device("meta"))
     assert {moved.cu_seqlens.device.type, moved.order.device.type, moved.back.device.type} == {"meta"}
-    assert moved.groups == ((1, 1), (3, 1))
+    assert moved.groups == ((1, 1, 1), (3, 3, 1))
+    pairs = segments_of_samples([(Piece(2), Piece(1, 2))]).to(torch.device("meta"))
+    assert {x.device.type for x in (pairs.seen.places, pairs.seen.grouped, pairs.seen.cu_seqlens)} == {"meta"}
+
+
+PAIRS = [
+    [(Piece(3), Piece(2, 3), Piece(4, 3))],
+    [(Piece(5),), (Piece(3), Piece(2, 3), Piece(2, 3)), (Piece(1), Piece(6, 1), Piece(2, 1))],
+    [(Piece(2), Piece(3)), (Piece(2), Piece(1, 2), Piece(1, 2)), (Piece(2), Piece(1, 2), Piece(1, 2))],
+]
+
+
+@pytest.mark.parametrize("samples", PAIRS)
+def test_a_piece_sees_its_context_and_itself(samples):
+    told = segments_of_samples(samples)
+    expected, start = [], 0
+    for sample in samples:
+        begin = start
+        for length, context in sample:
+            expected.append([*range(begin, begin + context), *range(start, start + length)])
+            start += length
+    borders = told.seen.cu_seqlens.tolist()
+    assert [told.seen.places[a:b].tolist() for a, b in pairwise(borders)] == expected
+    assert told.seen.longest == max(map(len, expected))
+    row, at, seen_at, found = torch.arange(start), 0, 0, []
+    row = row if told.order is None else row[told.order]
+    for length, sees, count in told.groups:
+        for piece in range(count):
+            own = row[at + piece * length : at + (piece + 1) * length].tolist()
+            seen = told.seen.grouped[seen_at + piece * sees : seen_at + (piece + 1) * sees].tolist()
+            assert seen[sees - length :] == own
+            found.append(seen)
+        at, seen_at = at + length * count, seen_at + sees * count
+    assert sorted(found) == sorted(expected)

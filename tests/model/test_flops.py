@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from qwenvl_train.batch import Contents
+from qwenvl_train.batch import Contents, Piece
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import ROPE_3, build_config, build_model
 from qwenvl_train.model.build import bare
@@ -26,7 +26,7 @@ X, F, A = "frozen", "full", "lora"
 
 def contents(*samples) -> Contents:
     return Contents(
-        lengths=tuple(WORDS + visual_tokens(grids) for grids in samples),
+        pieces=tuple((Piece(WORDS + visual_tokens(grids)),) for grids in samples),
         supervised=LEARNED * len(samples),
         grids=tuple(grid for grids in samples for grid in grids),
     )
@@ -148,7 +148,7 @@ def test_a_row_without_media_teaches_nothing_below_the_language_model(model_type
 
 def test_a_row_whose_samples_all_failed_counts_nothing(model_type):
     count = FlopCount.of(build_config(model_type), dict.fromkeys(COMPONENTS, F), RANK)
-    assert count.training(Contents(lengths=(), supervised=0, grids=())) == (0, 0, 0)
+    assert count.training(Contents(pieces=(), supervised=0, grids=())) == (0, 0, 0)
 
 
 def test_samples_of_a_row_do_not_see_each_other(model_type):

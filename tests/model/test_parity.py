@@ -17,9 +17,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
 from qwenvl_train.data.collate import collate
+from qwenvl_train.data.layout import IGNORED
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
-from qwenvl_train.data.render import IGNORED, Rendered, Renderer
+from qwenvl_train.data.render import Rendered, Renderer
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.components import COMPONENTS, select_trained

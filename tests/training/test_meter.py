@@ -2,7 +2,7 @@
 
 import pytest
 
-from qwenvl_train.batch import Contents
+from qwenvl_train.batch import Contents, Piece
 from qwenvl_train.training import meter as module
 from qwenvl_train.training.meter import Counts, Devices, Meter, Progress
 from tests.data.order.mixes import mix, order_of
@@ -25,7 +25,10 @@ def clock(monkeypatch) -> Clock:
 
 
 def test_counts_are_those_of_the_contents():
-    counts = Counts.of(Contents(lengths=(4, 6), supervised=3, grids=((1, 4, 6), (2, 2, 2))), flops=7_000_000)
+    counts = Counts.of(
+        Contents(pieces=((Piece(4),), (Piece(2), Piece(4, 2))), supervised=3, grids=((1, 4, 6), (2, 2, 2))),
+        flops=7_000_000,
+    )
     assert counts == Counts(samples=2, tokens=10, supervised=3, media=2, flops=7)
     assert counts.plus(Counts(1, 2, 3, 4, 5, 6)) == Counts(3, 12, 6, 6, 12, 6)
     assert counts.plus(Counts(1, 2, 3, 4, 5, 6)).minus(counts) == Counts(1, 2, 3, 4, 5, 6)

@@ -18,8 +18,8 @@ from transformers import AutoModelForImageTextToText
 from qwenvl_train.cli import main
 from qwenvl_train.config.compose import compose
 from qwenvl_train.data import index
+from qwenvl_train.data.layout import IGNORED
 from qwenvl_train.data.media.pictures import PictureSize, load_pixels
-from qwenvl_train.data.render import IGNORED
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming import windows
 from qwenvl_train.model.load import load_family, load_processor

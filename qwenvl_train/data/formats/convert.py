@@ -42,9 +42,7 @@ def to_sample(row: object, source: str, line: int, locator: Locator, format: str
     return Sample(id, source, line, tuple(turns), tools, tuple(rejected), shared)
 
 
-def _read(
-    row: dict, said: list[Said], lost: list[Said], where: str, locator: Locator
-) -> tuple[list[Turn], list[Turn]]:
+def _read(row: dict, said: list[Said], lost: list[Said], where: str, locator: Locator) -> tuple[list[Turn], list[Turn]]:
     reader = Reader(row, where, locator)
     turns = [reader.turn(turn) for turn in said]
     if has_own_media(row):
