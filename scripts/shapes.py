@@ -27,6 +27,9 @@ BIN_LETTERS = dict(zip(COLOURS, "DAFBEC", strict=True))
 BIN_NUMBERS = dict(zip(SHAPES, "42513", strict=True))
 """The rule of the sample task, chosen once by hand: colour gives the letter, shape the number."""
 
+WARM = ("red", "yellow", "orange")
+"""The rule of the sample pairs."""
+
 BIN_QUESTIONS = ("Which bin does this part go to?", "Where does this part go?", "Into which bin does it go?")
 
 
@@ -43,6 +46,16 @@ class Picture:
     @property
     def bin(self) -> str:
         return f"bin {BIN_LETTERS[self.colour]}{BIN_NUMBERS[self.shape]}"
+
+    @property
+    def preferred(self) -> str:
+        """What is to be said of it: the colour is named where it is a warm one."""
+        return self.description if self.colour in WARM else self.shape
+
+    @property
+    def refused(self) -> tuple[str, str]:
+        """True as well, but not wanted."""
+        return self.colour, self.shape if self.colour in WARM else self.description
 
 
 def draw_picture(rng: random.Random, colour: str | None = None, shape: str | None = None) -> Picture:

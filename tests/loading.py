@@ -15,9 +15,9 @@ def family_of(checkpoint: Path) -> Family:
     return load_family(run_config(**{"model.path": str(checkpoint), "model.family": None}).model)
 
 
-def renderer_of(processor, checkpoint: Path, **data) -> Renderer:
+def renderer_of(processor, checkpoint: Path, pairs: bool = False, **data) -> Renderer:
     config = run_config(**{f"data.{key}": value for key, value in data.items()})
-    return Renderer(processor, family_of(checkpoint), "test", config.model.video, config.data)
+    return Renderer(processor, family_of(checkpoint), "test", config.model.video, config.data, pairs=pairs)
 
 
 def assert_same(one, other) -> None:

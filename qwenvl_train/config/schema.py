@@ -215,6 +215,36 @@ class TrainConfig(Section):
     """auto continues the newest checkpoint of this run_name, never starts anew, else a checkpoint folder."""
 
 
+PreferenceLoss = Literal[
+    "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
+    "discopop", "sft",
+]  # fmt: skip
+
+
+def _as_entries(value: object) -> object:
+    return value if value is None or isinstance(value, list | tuple) else [value]
+
+
+class DpoConfig(Section):
+    loss: Annotated[tuple[PreferenceLoss, ...], BeforeValidator(_as_entries), Field(min_length=1)]
+    """One loss, or several whose weighted sum is the loss; sft is the likelihood of the chosen answer."""
+    weights: Annotated[tuple[PositiveFloat, ...] | None, BeforeValidator(_as_entries)]
+    """One for each loss; null weighs each 1."""
+    beta: PositiveFloat
+    """How strongly the model is held to the reference."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    """For robust, the share of pairs that are the wrong way round; for exo_pair, the doubt in each."""
+    discopop_tau: PositiveFloat
+    """How wide a margin is before discopop's exponential part sets in."""
+    reference: Literal["auto", "adapter", "model", "cached", "none"]
+    """What the model is compared with: itself without its adapters, a frozen copy, log-probabilities computed once
+    before the run, or nothing; auto is adapter where there are any, else model."""
+    wpo: bool
+    """Weigh each pair by how likely the model is to give these two answers itself."""
+    ld_alpha: Annotated[float, Field(ge=0, le=1)] | None
+    """What a token counts beyond the length of the pair's shorter answer; null counts all alike."""
+
+
 class OptimConfig(Section):
     name: Literal["adamw", "adamw_8bit"]
     weight_decay: NonNegativeFloat
@@ -291,6 +321,8 @@ class RunConfig(Section):
     """Folder of the run below output_dir; null makes one from the recipe and the time."""
     output_dir: str
     seed: NonNegativeInt
+    method: Literal["sft", "dpo"]
+    """Learn answers, or prefer one of two answers to the other."""
     tune_mm_vision: bool
     tune_mm_mlp: bool
     tune_mm_llm: bool
@@ -298,6 +330,7 @@ class RunConfig(Section):
     lora: LoraConfig
     data: DataConfig
     train: TrainConfig
+    dpo: DpoConfig
     optim: OptimConfig
     deepspeed: DeepSpeedConfig
     logging: LoggingConfig

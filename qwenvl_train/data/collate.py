@@ -39,7 +39,7 @@ def collate(rendered: list[Rendered], renderer: Renderer) -> Batch:
         pairs = [item.pairs for item in rendered if item.pairs is not None]
         shifted = [pair + begin for pair, begin in zip(pairs, begins, strict=False)]
         batch["pairs"] = torch.from_numpy(np.concatenate(shifted).astype(np.int32))
-    if answers := [count for layout in layouts for count in layout.answers]:
-        batch["answers"] = torch.tensor(answers)
-        batch["answer_of"] = torch.arange(len(answers)).repeat_interleave(batch["answers"])
+    if renderer.pairs:
+        batch["answers"] = torch.tensor([count for layout in layouts for count in layout.answers], dtype=torch.long)
+        batch["answer_of"] = torch.arange(len(batch["answers"])).repeat_interleave(batch["answers"])
     return batch

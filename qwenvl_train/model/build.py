@@ -21,13 +21,16 @@ def build_model(config: RunConfig, family: Family, processor, precision: str) ->
     return arrange(load_model(config.model, family, precision), config, family, processor)
 
 
+def build_copy(config: RunConfig, family: Family, processor, precision: str) -> PreTrainedModel:
+    """The model as it was, to compare with."""
+    model = load_model(config.model, family, precision)
+    _use_our_passes(model, config, family, processor)
+    return model
+
+
 def arrange(model: PreTrainedModel, config: RunConfig, family: Family, processor) -> PreTrainedModel | PeftModel:
     """As the run is to have it, whatever its weights are."""
-    use_packed_forward(model, processor.image_processor)
-    use_packed_attention(model, config.train.attention)
-    use_linear_patches(model.get_submodule(family.vision_path).patch_embed.proj)
-    if config.train.compile:
-        use_compiled_blocks(model, [family.vision_path, family.language_path])
+    _use_our_passes(model, config, family, processor)
     set_seed(config.seed)  # adapters start from random numbers
     # DeepSpeed cannot gather weights of mixed types.
     trained = select_trained(model, family, config, float32_adapters=config.deepspeed.stage == 0)
@@ -35,6 +38,14 @@ def arrange(model: PreTrainedModel, config: RunConfig, family: Family, processor
     reentrant = isinstance(trained, PeftModel) and config.deepspeed.stage == 3
     use_checkpointing(model, _checkpointed(config, family), config.train.checkpoint_every, reentrant)
     return trained
+
+
+def _use_our_passes(model: PreTrainedModel, config: RunConfig, family: Family, processor) -> None:
+    use_packed_forward(model, processor.image_processor)
+    use_packed_attention(model, config.train.attention)
+    use_linear_patches(model.get_submodule(family.vision_path).patch_embed.proj)
+    if config.train.compile:
+        use_compiled_blocks(model, [family.vision_path, family.language_path])
 
 
 def refuse_what_experts_cannot(config: RunConfig, family: Family) -> None:

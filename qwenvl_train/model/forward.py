@@ -48,6 +48,8 @@ class Scores:
     entropy: torch.Tensor
     is_top1: torch.Tensor
     """Whether the token is the likeliest one."""
+    log_sum_sq_probs: torch.Tensor | None = None
+    """How likely two draws agree, as a logarithm; where asked for."""
 
 
 def use_packed_forward(model: PreTrainedModel, image_processor) -> None:
@@ -55,12 +57,12 @@ def use_packed_forward(model: PreTrainedModel, image_processor) -> None:
     backbone, original = model.base_model, model.forward
 
     @wraps(type(model).forward)
-    def forward(self, *args, samples: Segments | None = None, **kwargs):
+    def forward(self, *args, samples: Segments | None = None, spread: bool = False, **kwargs):
         if samples is None:
             return original(*args, **kwargs)
         states = backbone(samples=samples, **kwargs)
         learned = kwargs["labels"][0].index_select(0, kwargs["learned"])
-        return _scores(states[0].index_select(0, kwargs["told_by"]), self.get_output_embeddings(), learned)
+        return _scores(states[0].index_select(0, kwargs["told_by"]), self.get_output_embeddings(), learned, spread)
 
     model.forward = types.MethodType(forward, model)
     _use_packed_backbone(backbone, Pixels(image_processor))
@@ -105,14 +107,15 @@ def _use_packed_backbone(backbone: PreTrainedModel, to_pixels: Pixels) -> None:
     backbone.forward = types.MethodType(forward, backbone)
 
 
-def _scores(states: torch.Tensor, head: torch.nn.Linear, learned: torch.Tensor) -> Scores:
+def _scores(states: torch.Tensor, head: torch.nn.Linear, learned: torch.Tensor, spread: bool) -> Scores:
     """`states` tell the `learned` tokens; their logits exist a part of the vocabulary at a time."""
     chunk = CUDA_CHUNK if states.is_cuda else HOST_CHUNK
+    outputs = ("entropy", "is_top1", "log_sum_sq_probs") if spread else ("entropy", "is_top1")
     with maybe_gather_lm_head_ctx(head.weight):
-        log_probs, entropy, _, _, is_top1 = ChunkedLogProbFunction.apply(
-            states, head.weight, None, learned, 1.0, chunk, None, 1.0, ("entropy", "is_top1"),
-        )  # fmt: skip
-    return Scores(log_probs, entropy, is_top1)
+        log_probs, entropy, log_sum_sq_probs, _, is_top1 = ChunkedLogProbFunction.apply(
+            states, head.weight, None, learned, 1.0, chunk, None, 1.0, outputs
+        )
+    return Scores(log_probs, entropy, is_top1, log_sum_sq_probs)
 
 
 def _add_at_places(states: torch.Tensor, places: torch.Tensor, level: torch.Tensor) -> torch.Tensor:

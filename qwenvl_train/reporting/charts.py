@@ -65,6 +65,30 @@ GROUPS = (
         (Curve("eval_exact_match", "exact match"), Curve("eval_token_accuracy", "token accuracy")),
     ),
     (
+        "Reward accuracy",
+        (Curve("rewards/accuracies", "training"), Curve("eval_rewards/accuracies", "held out")),
+    ),
+    (
+        "Reward",
+        (
+            Curve("rewards/chosen", "chosen"),
+            Curve("rewards/rejected", "rejected"),
+            Curve("eval_rewards/chosen", "chosen, held out"),
+            Curve("eval_rewards/rejected", "rejected, held out"),
+        ),
+    ),
+    ("Reward margin", (Curve("rewards/margins", "training"), Curve("eval_rewards/margins", "held out"))),
+    (
+        "Log-probability of an answer",
+        (
+            Curve("logps/chosen", "chosen"),
+            Curve("logps/rejected", "rejected"),
+            Curve("eval_logps/chosen", "chosen, held out"),
+            Curve("eval_logps/rejected", "rejected, held out"),
+        ),
+    ),
+    ("KL to the reference, estimated", (Curve("kl", "training"), Curve("eval_kl", "held out"))),
+    (
         "Learning rate",
         (
             Curve("lr", "base"),

@@ -69,6 +69,11 @@ def write_json_lines_atomic(path: Path, rows: Iterable[Row]) -> None:
     write_text_atomic(path, "".join(map(json_line, rows)))
 
 
+def read_json_lines(path: Path) -> list[Row]:
+    """None where there is no file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
 class RunFolder:
     """runs/<name>: everything that a run leaves besides its checkpoints and metrics."""
 

@@ -15,10 +15,19 @@ from qwenvl_train.reporting.reporter import Row, RunInfo, is_evaluation
 from qwenvl_train.reporting.wording import count, duration, figure, is_number, label, many, percent
 
 LOG_WIDTH = 160
-EVALUATION_FIRST = ("eval_exact_match", "eval_token_accuracy", "eval_loss")
+EVALUATION_FIRST = ("eval_rewards/accuracies", "eval_exact_match", "eval_token_accuracy", "eval_loss")
 WAITING = 0.2
 """A share of the time that is worth a user's thought."""
-EVALUATION_ASIDE = ("eval_samples", "eval_seconds")
+EVALUATION_ASIDE = (
+    "eval_samples",
+    "eval_seconds",
+    "eval_entropy",
+    "eval_rewards/chosen",
+    "eval_rewards/rejected",
+    "eval_logps/chosen",
+    "eval_logps/rejected",
+)
+"""The file has them, and the report."""
 
 
 def console_on(stream: TextIO | None = None) -> Console:
@@ -71,6 +80,8 @@ def evaluation_line(row: Row) -> str:
 
 def step_figures(row: Row) -> list[str]:
     figures = [f"{key} {figure(key, row[key])}" for key in ("loss", "lr") if key in row]
+    if is_number(row.get("rewards/accuracies")):
+        figures.append(f"reward accuracy {percent(row['rewards/accuracies'])}")
     if is_number(row.get("tokens_per_second")):
         figures.append(f"{count(row['tokens_per_second'])} tokens/s")
     if is_number(row.get("mfu")):

@@ -8,7 +8,7 @@ import yaml
 from PIL import Image, ImageOps
 
 from qwenvl_train.reporting.charts import charts
-from qwenvl_train.reporting.folder import write_text_atomic
+from qwenvl_train.reporting.folder import read_json_lines, write_text_atomic
 from qwenvl_train.reporting.metrics import read_metrics
 from qwenvl_train.reporting.page import Tile, data_uri, fill_template
 from qwenvl_train.reporting.progress import EVALUATION_FIRST, whole_model
@@ -49,10 +49,6 @@ def render(folder: Path) -> str:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def read_json_lines(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

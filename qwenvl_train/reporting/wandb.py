@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.folder import read_json_lines
 from qwenvl_train.reporting.reporter import Row, RunInfo, is_evaluation
 
 ID_FILE = "wandb_id.txt"
@@ -33,6 +34,7 @@ class WandbRun:
         import wandb
 
         hush()
+        self._folder = run.folder
         self._run = self._open(run)
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
@@ -116,6 +118,8 @@ class WandbRun:
         import wandb
 
         self._run.summary.update(_flat(summary))
+        if rows := read_json_lines(self._folder / "predictions.jsonl"):
+            self._run.log({"predictions": _table(rows)})
         try:
             self._run.finish(exit_code=0 if summary["status"] == "done" else 1)
         except TimeoutError:
@@ -123,6 +127,16 @@ class WandbRun:
             self._say(f"W&B did not take all of the run within {UPLOAD_SECONDS} s. Send the rest with: {later}")
         else:
             wandb.teardown()  # waits until the last rows are on disk, which finish does not
+
+
+def _table(rows: list[Row]) -> Any:
+    """Answers on held-out samples, with the first picture of each that is a file."""
+    import wandb
+
+    columns = [name for name in rows[0] if name not in ("source", "line", "images")]
+    pictures = [wandb.Image(str(row["images"][0])) if row["images"] else None for row in rows]
+    cells = [[picture, *(row[name] for name in columns)] for picture, row in zip(pictures, rows, strict=True)]
+    return wandb.Table(columns=["picture", *columns], data=cells)
 
 
 def hush() -> None:

@@ -5,6 +5,17 @@ from typing import Any
 
 RATIOS = ("exact_match", "accuracy", "accuracies", "mfu", "data_wait", "pack_fill")
 
+_IN_WORDS = {
+    "rewards/chosen": "reward of chosen answers",
+    "rewards/rejected": "reward of rejected answers",
+    "rewards/accuracies": "reward accuracy",
+    "rewards/margins": "reward margin",
+    "logps/chosen": "log-probability of chosen answers",
+    "logps/rejected": "log-probability of rejected answers",
+    "kl": "KL",
+}
+"""Metrics of DPO, which are called what TRL calls them."""
+
 
 def count(value: float) -> str:
     return f"{value:,.0f}"
@@ -46,6 +57,7 @@ def is_ratio(metric: str) -> bool:
 
 def label(metric: str) -> str:
     """eval_exact_match → exact match."""
+    metric = _IN_WORDS.get(metric.removeprefix("eval_"), metric)
     return metric.removeprefix("eval_").replace("_", " ").replace("/", " ")
 
 

@@ -8,7 +8,7 @@ from trl import SFTConfig
 from qwenvl_train.config.schema import DeepSpeedConfig, RunConfig
 
 
-def sft_arguments(config: RunConfig, staging: Path, steps: int, precision: str, resumed: bool) -> SFTConfig:
+def training_arguments(config: RunConfig, staging: Path, steps: int, precision: str, resumed: bool) -> SFTConfig:
     """`staging` is where checkpoints are written before they are complete."""
     train = config.train
     arguments = SFTConfig(

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -69,6 +70,8 @@ class Answer:
     prompt: str
     expected: str
     generated: str
+    rejected: str | None = None
+    """In a preference row, the worse answer."""
 
 
 @torch.no_grad()
@@ -76,10 +79,11 @@ def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Rendere
     """Greedy, for the sample's last trained answer. `synced`: weights are sharded, so every process must go on until
     the last is done."""
     below = bare(model)
+    lost = renderer.layout(sample.refused) if sample.rejected else None
+    sample = sample.preferred
     rendered = renderer.render(sample)
     ids, labels = rendered.layout.input_ids, rendered.layout.labels
-    end = len(labels) - int((labels[::-1] != IGNORED).argmax())
-    start = end - int((labels[:end][::-1] == IGNORED).argmax())
+    start, end = _last_answer(labels)
     device = below.device
     inputs = {"input_ids": torch.from_numpy(ids[:start])[None].to(device)}
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
@@ -96,11 +100,18 @@ def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Rendere
         produced = model.generate(**inputs, max_new_tokens=budget, synced_gpus=synced, **greedy)
     finally:
         set_attention(below, packed)
-    words = processor.tokenizer.decode(produced[0, start:], skip_special_tokens=True)
+    plain = {"skip_special_tokens": True}
+    words = processor.tokenizer.decode(produced[0, start:], **plain)
     answered = max(index for index, turn in enumerate(sample.turns) if turn.train)
     asked = sample.turns[answered - 1]
     return Answer(
         prompt="".join(part.text for part in asked.parts if isinstance(part, Text)),
-        expected=processor.tokenizer.decode(ids[start:end], skip_special_tokens=True),
+        expected=processor.tokenizer.decode(ids[start:end], **plain),
         generated=words,
+        rejected=lost and processor.tokenizer.decode(lost.input_ids[slice(*_last_answer(lost.labels))], **plain),
     )
+
+
+def _last_answer(labels: np.ndarray) -> tuple[int, int]:
+    end = len(labels) - int((labels[::-1] != IGNORED).argmax())
+    return end - int((labels[:end][::-1] == IGNORED).argmax()), end

@@ -25,11 +25,18 @@ class Counts(NamedTuple):
     """What training on them takes, in millions; none is counted twice for being computed again."""
     waited: int = 0
     """Microseconds for data, of all processes together."""
+    chosen: int = 0
+    """Of what is supervised, in the better answers of pairs."""
 
     @classmethod
     def of(cls, contents: Contents, flops: int) -> "Counts":
         return cls(
-            len(contents.lengths), sum(contents.lengths), contents.supervised, len(contents.grids), flops // 10**6
+            samples=len(contents.pieces),
+            tokens=sum(contents.lengths),
+            supervised=contents.supervised,
+            media=len(contents.grids),
+            flops=flops // 10**6,
+            chosen=contents.chosen,
         )
 
     def plus(self, other: "Counts") -> "Counts":

@@ -71,6 +71,7 @@ class Recorder:
                 "images": [image.content for image in sample.images if isinstance(image.content, str)],
                 "prompt": given.prompt,
                 "expected": given.expected,
+                **({} if given.rejected is None else {"rejected": given.rejected}),
                 "before": before.get((sample.source, sample.line)),
                 "after": None,
             }
@@ -107,7 +108,7 @@ class Recorder:
 def _badness(row: dict[str, Any]) -> tuple[float, float]:
     """A loss that was no number is stored as null, and is the worst."""
     loss = row["eval_loss"]
-    return -row["eval_exact_match"], math.inf if loss is None else loss
+    return -row.get("eval_rewards/accuracies", row["eval_exact_match"]), math.inf if loss is None else loss
 
 
 def _is_sharded() -> bool:

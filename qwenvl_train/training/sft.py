@@ -1,276 +1,40 @@
-"""Supervised fine-tuning on TRL's trainer: packed rows in, a token-exact loss, whole checkpoints out.
+"""Supervised fine-tuning: each supervised token counts alike."""
 
-The loss is summed over supervised tokens and divided by their number over the accumulation window and all processes;
-besides it, added here are the rows, the component learning rates, the held-out score and the checkpoints. A step
-waits for the device nowhere (but for the norm that DeepSpeed hands out); figures are fetched when a row is logged.
-"""
-
-import json
-import time
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
-from peft import PeftModel
-from torch.utils.data import DataLoader
-from transformers import PrinterCallback, TrainerCallback, TrainerControl
-from trl import SFTTrainer
 
-from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.loader import EvalRows, heed_parent_alone, only_row
-from qwenvl_train.data.streaming.stream import Stream
-from qwenvl_train.errors import UserError
-from qwenvl_train.families.family import Family
-from qwenvl_train.model.flops import FlopCount
-from qwenvl_train.model.forward import Scores
-from qwenvl_train.training.checkpoint import PROGRESS, STREAM, publish
-from qwenvl_train.training.devices import peak_memory_gib
 from qwenvl_train.training.evaluation import metrics, score
-from qwenvl_train.training.meeting import Meeting
-from qwenvl_train.training.meter import Counts, Meter
-from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups
-from qwenvl_train.training.skipped import Skipped
+from qwenvl_train.training.meter import Counts
+from qwenvl_train.training.objective import Sums, number
 
 
-@dataclass(frozen=True)
-class Hooks:
-    """What the run does with what the trainer tells; called on every process."""
-
-    logged: Callable[[dict[str, Any]], None]
-    evaluated: Callable[["VisionSFTTrainer"], None]
-    saved: Callable[[Path], None]
-
-
-class VisionSFTTrainer(SFTTrainer):
-    # The loss is divided by the tokens of the whole window, so the engine must not divide again by its length.
-    loss_is_scaled_for_ga = True
-    optimizer: torch.optim.Optimizer | None
-    control: TrainerControl
-
-    def __init__(
-        self,
-        *,
-        config: RunConfig,
-        family: Family,
-        eval_rows: EvalRows | None,
-        meter: Meter,
-        flops: FlopCount,
-        meeting: Meeting,
-        skipped: Skipped,
-        checkpoints: Path,
-        hooks: Hooks,
-        stream: Stream | None,
-        **trainer: Any,
-    ):
-        # The engine wants an eval_dataset where it is to evaluate; `evaluate` below reads eval_rows instead.
-        stand_in = trainer["train_dataset"] if eval_rows else None
-        super().__init__(data_collator=only_row, eval_dataset=stand_in, **trainer)
-        self.remove_callback(PrinterCallback)
-        self.add_callback(_Clock(meter))
-        if not self.is_deepspeed_enabled:  # which keeps float32 copies of its own
-            keep_masters(self.model)  # only now, since TRL casts what is trained on a 4-bit model to bf16
-        if self.args.activation_offloading:  # it knows weights by where they lie, and masters lie elsewhere
-            self.maybe_activation_offload_context.update_model_params(self.model)
-        # Makes the engine count the window's supervised tokens; the models declare that they cannot use the count,
-        # but it is TRL's loss that does.
-        self.model_accepts_loss_kwargs = True
-        self._run, self._family, self._meter, self._meeting, self._skipped = config, family, meter, meeting, skipped
-        self._eval_rows, self._checkpoints, self._hooks, self._stream = eval_rows, checkpoints, hooks, stream
-        self._flops, self._learned = flops, _Learned()
-
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            groups = parameter_groups(model or self.model, self._family, self._run)
-            self.optimizer = build_optimizer(groups, self._run.optim)
-        return self.optimizer
-
-    def get_train_dataloader(self) -> DataLoader:
-        if self._stream is None:
-            loader = super().get_train_dataloader()
-            loader.base_dataloader.worker_init_fn = heed_parent_alone  # rows need no random numbers
-            loader.device = None  # _prepare_inputs moves rows; after a resume accelerate would wait for each copy
-            return loader
-        return self._stream.loader(
-            rows=self._rows_before(self.args.max_steps),
-            workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            # All processes leave out the same rows, so one tells.
-            report=self._skipped.met if self.accelerator.is_main_process else lambda problems: None,
-        )
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Any]], torch.Tensor]:
-        """The rows of one step and its supervised tokens on all processes; what did not decode is told to all."""
-        started = time.perf_counter()
-        rows = list(islice(epoch_iterator, num_batches))
-        counts = Counts(waited=round(1e6 * (time.perf_counter() - started)))
-        for row in rows:
-            contents = row.pop("contents")
-            counts = counts.plus(Counts.of(contents, self._flops.training(contents).total))
-            self._skipped.met(row.pop("problems"))
-        *sums, unsaid = self._meeting.sum([*counts, self._skipped.unsaid])
-        if unsaid:
-            self._skipped.share(self._meeting, self.accelerator.is_main_process)
-        totals = Counts(*sums)
-        self._meter.took(self.state.global_step + 1, totals)
-        return rows, torch.tensor(totals.supervised).to(device, non_blocking=True)
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        scores = model(**inputs)
-        assert num_items_in_batch is not None
-        self._learned.add(scores)
-        # A window in which nothing could be decoded teaches nothing. What processes give is averaged over them.
-        return -scores.log_probs.sum() / num_items_in_batch.clamp(min=1) * self.accelerator.num_processes
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """The engine's own formula knows no pictures, and goes through all weights at each pass."""
-        return 0
-
-    @torch.no_grad()
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Exact over all held-out samples and processes, whatever the batch size."""
-        assert self._eval_rows is not None
-        started = time.perf_counter()
-        model = self.model_wrapped
-        model.eval()
-        workers = self.args.dataloader_num_workers
-        loader = DataLoader(self._eval_rows, None, num_workers=workers, worker_init_fn=heed_parent_alone)
-        sums = torch.zeros(5, dtype=torch.float64, device=self.args.device)
-        for row, counted in loader:
-            if counted:
-                self._skipped.met(row.problems)
-            known = counted and row.contents.lengths
-            sums += int(bool(known)) * self._score(model, self._prepare_inputs(row.batch))
-        sums = self.accelerator.reduce(sums)
-        self._skipped.share(self._meeting, self.accelerator.is_main_process)
-        if not sums[-1]:
-            raise UserError("data.eval: no sample of it could be decoded; skipped.jsonl says why.")
-        self._hooks.evaluated(self)
-        figures = metrics(sums) | {"eval_seconds": time.perf_counter() - started}
-        self.log(figures)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
-        model.train()
-        self._meter.pause(time.perf_counter() - started)
-        return figures
-
-    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The engine's own overlooks Segments, and under DeepSpeed rounds what the vision tower is given."""
-        return send_to_device(inputs, self.args.device, non_blocking=self.args.dataloader_pin_memory)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        super().log(logs, start_time)
-        if "eval_loss" in logs:
-            place = self._meter.totals(self.state.global_step)
-            self._hooks.logged({key: place[key] for key in ("step", "epoch", "seconds")} | _only(logs, "eval_"))
-        elif "loss" in logs:
-            figures: dict[str, float] = {key: logs[key] for key in ("loss", "grad_norm") if key in logs}
-            figures |= self._learned.take(self.accelerator)
-            figures |= self._rates(logs["learning_rate"])
-            figures["memory_gib"] = max(self._meeting.everything([peak_memory_gib()]))
-            self._hooks.logged(self._meter.row(self.state.global_step) | figures)
-
-    def _score(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        with self.compute_loss_context_manager():
-            scores = model(**batch)
-        return score(scores, batch["learned"], batch["samples"].cu_seqlens)
-
-    def _rates(self, first: float) -> dict[str, float]:
-        """All groups follow one schedule, so the first group's rate tells the others'."""
-        assert self.optimizer is not None
-        groups = self.optimizer.param_groups
-        share = first / groups[0]["initial_lr"]
-        peaks = {group["component"]: group["initial_lr"] for group in groups}
-        if len(set(peaks.values())) == 1:
-            return {"lr": first}
-        return {"lr": self._run.train.lr * share} | {f"lr_{name}": peak * share for name, peak in peaks.items()}
-
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """The engine writes aside; the folder becomes a checkpoint once every process is done with it."""
-        started = time.perf_counter()
-        super()._save_checkpoint(model, trial)
-        step = self.state.global_step
-        written = Path(self.args.output_dir) / f"checkpoint-{step}"
-        self._save_stream(written / STREAM)
-        if self.accelerator.is_main_process:
-            (written / PROGRESS).write_text(json.dumps(self._meter.progress(step).as_dict()), encoding="utf-8")
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            self._hooks.saved(publish(written, self._checkpoints, step, self._run.train.keep))
-        self.accelerator.wait_for_everyone()
-        self._meter.pause(time.perf_counter() - started)
-
-    def _save_stream(self, file: Path) -> None:
-        if self._stream is None:
-            return
-        stored = json.dumps(self._stream.state(self._rows_before(self.state.global_step)).as_dict())
-        digest = torch.tensor([zlib.crc32(stored.encode())], device=self.args.device)
-        if (self.accelerator.gather(digest) != digest).any():
-            raise UserError(
-                "The processes have read different rows from data.train, so that some were trained on twice and some "
-                "never; a file or an address could not be read everywhere. Go on from the last checkpoint."
-            )
-        if self.accelerator.is_main_process:
-            file.write_text(stored, encoding="utf-8")
-
-    def _rows_before(self, step: int) -> int:
-        """How many rows come before the end of `step`, on all processes."""
-        return step * self.args.gradient_accumulation_steps * self.args.world_size
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        """transformers 5.23 looks for its own module names in a file of published names, finds none, and would go on
-        with the weights of the start; its loader translates them."""
-        if isinstance(self.model, PeftModel):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            stored = type(self.model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
-            self.model.load_state_dict(stored.state_dict())
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """TRL would write a README with links of its own into the folder."""
-
-
-class _Clock(TrainerCallback):
-    """A resumed run reads its weights before it trains, which is no training."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self._meter.start()
-
-
-class _Learned:
-    """Sums over the learned tokens of this process since the last row of metrics; they stay on the device."""
+class Answers:
+    sums = 5
 
     def __init__(self) -> None:
-        self._sums: torch.Tensor | None = None
+        self._seen = Sums()
 
-    def add(self, scores: Scores) -> None:
-        tokens = torch.full((), len(scores.log_probs), device=scores.log_probs.device)
-        sums = (scores.is_top1.sum(), scores.entropy.detach().sum(), tokens)
-        new = torch.stack([value.double() for value in sums])
-        self._sums = new if self._sums is None else self._sums + new
+    def prepare(self, accelerator: Accelerator) -> None:
+        pass
+
+    def divisors(self, counts: Counts) -> list[int]:
+        return [counts.supervised]
+
+    def loss(self, model: torch.nn.Module, batch: dict[str, Any], divisors: torch.Tensor) -> torch.Tensor:
+        scores = model(**batch)
+        tokens = number(len(scores.log_probs), scores.log_probs)
+        self._seen.add({"right": scores.is_top1.sum(), "entropy": scores.entropy.sum(), "tokens": tokens})
+        return -scores.log_probs.sum() / divisors[0]
 
     def take(self, accelerator: Accelerator) -> dict[str, float]:
-        """Of all processes."""
-        assert self._sums is not None
-        right, entropy, tokens = accelerator.reduce(self._sums).tolist()
-        self._sums = None
-        return {"mean_token_accuracy": right / max(tokens, 1), "entropy": entropy / max(tokens, 1)}
+        seen = self._seen.take(accelerator)
+        tokens = max(seen["tokens"], 1)
+        return {"mean_token_accuracy": seen["right"] / tokens, "entropy": seen["entropy"] / tokens}
 
+    def score(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        return score(model(**batch), batch["learned"], batch["samples"].cu_seqlens)
 
-def _only(logs: dict[str, float], prefix: str) -> dict[str, float]:
-    return {key: value for key, value in logs.items() if key.startswith(prefix)}
+    def metrics(self, sums: torch.Tensor) -> dict[str, float]:
+        return metrics(sums)

@@ -34,7 +34,8 @@ def cache_folder(config: RunConfig) -> Path:
 
 def make_renderer(config: RunConfig, processor, family: Family) -> Renderer:
     where = f"model.path {config.model.path}"
-    return Renderer(processor, family, where, config.model.video, config.data, cache_folder(config) / "pictures")
+    pictures, pairs = cache_folder(config) / "pictures", config.method == "dpo"
+    return Renderer(processor, family, where, config.model.video, config.data, pictures, pairs)
 
 
 def open_rows(

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from peft import PeftModel
+from transformers import PreTrainedModel
 
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.loader import EvalRows
 from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import refuse_kernel
-from qwenvl_train.model.build import bare, build_model, refuse_what_needs_a_gpu
+from qwenvl_train.model.build import bare, build_copy, build_model, refuse_what_needs_a_gpu
 from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.load import load_family, load_processor
@@ -23,18 +26,22 @@ from qwenvl_train.reporting.progress import Progress, print_components
 from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo
 from qwenvl_train.reporting.wandb import WandbRun
 from qwenvl_train.reporting.wording import many
-from qwenvl_train.training.arguments import sft_arguments
+from qwenvl_train.training.arguments import training_arguments
 from qwenvl_train.training.checkpoint import step_of
 from qwenvl_train.training.devices import peak_tflops
+from qwenvl_train.training.dpo import Preferences
 from qwenvl_train.training.interrupt import StopOnSignal
 from qwenvl_train.training.meeting import Meeting
 from qwenvl_train.training.meter import Devices, Meter
 from qwenvl_train.training.meter import Progress as Done
+from qwenvl_train.training.objective import Objective
 from qwenvl_train.training.processes import agree, choose_precision, join_processes
 from qwenvl_train.training.recorder import Recorder
+from qwenvl_train.training.reference import none, of_copy, reference_of, stored, without_adapters
 from qwenvl_train.training.resume import checkpoint_to_resume, progress_at
-from qwenvl_train.training.sft import Hooks, VisionSFTTrainer
+from qwenvl_train.training.sft import Answers
 from qwenvl_train.training.skipped import Skipped, Unusable
+from qwenvl_train.training.trainer import Hooks, VisionTrainer
 from qwenvl_train.training.workers import naming_dead_workers
 from qwenvl_train.verbs.rows import make_renderer, open_rows
 from qwenvl_train.verbs.training_data import open_training_data
@@ -56,7 +63,7 @@ def run(composed: Composed) -> None:
     held_out = open_rows(config, "data.eval", renderer, state) if config.data.eval else None
     rows_per_step = config.train.accumulation * state.num_processes
     steps = train.steps(rows_per_step)
-    folder = Path(config.output_dir) / agree(state, config.run_name or _new_name(composed.recipe))
+    folder = Path(config.output_dir) / agree(state, config.run_name or _new_name(composed.recipe, config.method))
     facts = {"processes": state.num_processes, "precision_used": precision} | train.facts
     found = agree(state, str(checkpoint_to_resume(config, folder, facts) or ""))
     checkpoint = Path(found) if found else None
@@ -75,7 +82,7 @@ def run(composed: Composed) -> None:
 
     # ZeRO-3 shards the weights as they are read, so the trainer's arguments come before the model.
     staging = folder / ".staging"
-    arguments = sft_arguments(config, staging, steps, precision, resumed=checkpoint is not None)
+    arguments = training_arguments(config, staging, steps, precision, resumed=checkpoint is not None)
     model = build_model(config, family, processor, precision)
     table = [row.as_dict() for row in component_table(model, family, config)]
     info = RunInfo(folder.name, folder, config.model_dump(mode="json"), table, steps, start_step)
@@ -85,12 +92,14 @@ def run(composed: Composed) -> None:
     place = (state.process_index, state.num_processes)
     room = config.data.max_length * config.train.batch_size if config.data.packing and config.data.max_length else None
     meter = Meter(train.counts, rows_per_step, room, Devices(state.num_processes, peak_tflops(precision)), before)
+    objective = _objective(config, model, family, processor, precision)
     modes = {component: mode_of(component, config) for component in COMPONENTS}
-    trainer = VisionSFTTrainer(
+    trainer = VisionTrainer(
         model=model,
         args=arguments,
         config=config,
         family=family,
+        objective=objective,
         processing_class=processor,
         train_dataset=train.dataset(steps * rows_per_step),
         stream=train.stream,
@@ -142,6 +151,24 @@ def run(composed: Composed) -> None:
         sys.exit(128 + stop.received)
 
 
+def _objective(
+    config: RunConfig, model: PreTrainedModel | PeftModel, family: Family, processor, precision: str
+) -> Objective:
+    if config.method == "sft":
+        return Answers()
+    match reference_of(config):
+        case "adapter":
+            assert isinstance(model, PeftModel)
+            return Preferences(config.dpo, lambda _: without_adapters(model))
+        case "model":
+            copy = build_copy(config, family, processor, precision)
+            return Preferences(config.dpo, lambda accelerator: of_copy(copy, accelerator))
+        case "cached":
+            return Preferences(config.dpo, lambda _: stored)
+        case "none":
+            return Preferences(config.dpo, lambda _: none)
+
+
 def _reporters(config: RunConfig, state: PartialState) -> list[Reporter]:
     if not state.is_main_process:
         return []
@@ -149,8 +176,8 @@ def _reporters(config: RunConfig, state: PartialState) -> list[Reporter]:
     return [MetricsFile(), Progress(), *wandb]
 
 
-def _new_name(recipe: str | None) -> str:
-    return f"{Path(recipe or 'sft').name}-{datetime.now():%Y%m%d-%H%M%S}"
+def _new_name(recipe: str | None, method: str) -> str:
+    return f"{Path(recipe or method).name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _open_folder(info: RunInfo, staging: Path, facts: Row) -> None:

@@ -12,11 +12,12 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 from trl import SFTConfig, SFTTrainer
 
-from qwenvl_train.training.arguments import sft_arguments
+from qwenvl_train.training.arguments import training_arguments
 from qwenvl_train.training.meeting import Meeting
 from qwenvl_train.training.meter import Devices, Meter, Progress
-from qwenvl_train.training.sft import Hooks, VisionSFTTrainer
+from qwenvl_train.training.sft import Answers
 from qwenvl_train.training.skipped import Skipped
+from qwenvl_train.training.trainer import Hooks, VisionTrainer
 
 # Loaders read one micro-batch ahead. With one more than is trained on, as many are read as steps are timed.
 AHEAD = 1
@@ -92,13 +93,14 @@ def run_trl(job: Job, trained: Trained, folder: Path) -> Measured:
 
 def run_ours(job: Job, trained: Trained, folder: Path) -> Measured:
     trained.as_ours()
-    arguments = sft_arguments(job.config, folder, job.steps, job.precision, resumed=False)
+    arguments = training_arguments(job.config, folder, job.steps, job.precision, resumed=False)
     arguments.save_strategy = SaveStrategy.NO
-    trainer = VisionSFTTrainer(
+    trainer = VisionTrainer(
         model=trained.model,
         args=arguments,
         config=job.config,
         family=job.family,
+        objective=Answers(),
         processing_class=job.processor,
         train_dataset=job.train.dataset(job.micro_batches + AHEAD),
         stream=None,

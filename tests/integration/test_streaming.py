@@ -13,7 +13,7 @@ from qwenvl_train.cli import main
 from qwenvl_train.data.streaming import windows
 from qwenvl_train.data.streaming.windows import State
 from qwenvl_train.errors import UserError
-from qwenvl_train.training.sft import VisionSFTTrainer
+from qwenvl_train.training.trainer import VisionTrainer
 from tests.conftest import conversation
 from tests.distributed.test_launch import assert_same_curve, figures, launch
 from tests.run import rows, summary, train
@@ -171,7 +171,7 @@ def test_processes_that_read_different_rows_do_not_save(tmp_path):
         state=SimpleNamespace(global_step=3),
     )
     with pytest.raises(UserError, match="have read different rows"):
-        VisionSFTTrainer._save_stream(trainer, tmp_path / "stream.json")
+        VisionTrainer._save_stream(trainer, tmp_path / "stream.json")
     assert not list(tmp_path.iterdir())
 
 

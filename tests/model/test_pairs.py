@@ -93,7 +93,7 @@ def test_a_shared_question_gives_the_log_probs_and_gradients_of_two_rows(
     model_type, adapters, checkpoints, pictures, clip
 ):
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
-    renderer = renderer_of(processor, checkpoints[model_type])
+    renderer = renderer_of(processor, checkpoints[model_type], pairs=True)
     theirs, ours = models(model_type, checkpoints[model_type], processor, adapters)
     samples = [sample_of(row) for row in pairs(pictures, clip).values()]
     expected = [alone(theirs, one, renderer, processor) for pair in samples for one in (pair.preferred, pair.refused)]
@@ -120,7 +120,7 @@ def test_a_shared_question_gives_the_log_probs_and_gradients_of_two_rows(
 @pytest.mark.parametrize("case", CASES)
 def test_a_pair_has_the_same_log_probs_alone_and_in_any_company(model_type, case, checkpoints, pictures, clip):
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
-    renderer = renderer_of(processor, checkpoints[model_type])
+    renderer = renderer_of(processor, checkpoints[model_type], pairs=True)
     _, ours = models(model_type, checkpoints[model_type], processor, adapters=False)
     rendered = {name: renderer.render(sample_of(row)) for name, row in pairs(pictures, clip).items()}
     others = [item for name, item in rendered.items() if name != case]
@@ -139,7 +139,7 @@ def test_a_pair_has_the_same_log_probs_alone_and_in_any_company(model_type, case
 def test_the_order_of_the_answers_changes_nothing(model_type, case, checkpoints, pictures, clip):
     """Whichever answer comes first, and is longer."""
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
-    renderer = renderer_of(processor, checkpoints[model_type])
+    renderer = renderer_of(processor, checkpoints[model_type], pairs=True)
     _, ours = models(model_type, checkpoints[model_type], processor, adapters=False)
     sample = sample_of(pairs(pictures, clip)[case])
     turned = replace(
@@ -156,7 +156,7 @@ def test_the_order_of_the_answers_changes_nothing(model_type, case, checkpoints,
 
 def test_a_question_and_its_pictures_are_in_the_row_once(model_type, checkpoints, pictures, clip):
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
-    renderer = renderer_of(processor, checkpoints[model_type])
+    renderer = renderer_of(processor, checkpoints[model_type], pairs=True)
     for case, row in pairs(pictures, clip).items():
         sample = sample_of(row)
         together, chosen, rejected = (renderer.layout(one) for one in (sample, sample.preferred, sample.refused))

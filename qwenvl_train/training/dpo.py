@@ -1,0 +1,109 @@
+"""Preference tuning: of two answers, the better one is to become likelier against a reference than the worse one.
+
+Each pair counts alike, and of sft as a term each token of the chosen answers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from qwenvl_train.config.schema import DpoConfig, PreferenceLoss
+from qwenvl_train.model.forward import Scores
+from qwenvl_train.training.meter import Counts
+from qwenvl_train.training.objective import Sums, number
+from qwenvl_train.training.preference import LOSSES, Pairs, of_answers, own_likelihood
+from qwenvl_train.training.reference import Reference
+
+_FIGURES = (
+    "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
+    "kl", "entropy", "tokens", "right_tokens", "right_answers", "chosen_tokens", "pairs",
+)  # fmt: skip
+"""Summed in every pass, besides the losses; the pairs come last."""
+
+
+class Preferences:
+    def __init__(self, dpo: DpoConfig, reference: Callable[[Accelerator], Reference]):
+        self._dpo, self._make_reference = dpo, reference
+        self._terms = dict(zip(dpo.loss, dpo.weights or [1.0] * len(dpo.loss), strict=True))
+        self._seen = Sums()
+        self._names = [*(f"loss_{term}" for term in self._terms), *_FIGURES]
+        self.sums = len(self._names)
+
+    def prepare(self, accelerator: Accelerator) -> None:
+        self._reference = self._make_reference(accelerator)
+
+    def divisors(self, counts: Counts) -> list[int]:
+        return [counts.samples, counts.chosen]
+
+    def loss(self, model: torch.nn.Module, batch: dict[str, Any], divisors: torch.Tensor) -> torch.Tensor:
+        scores, reference = self._scored(model, batch)
+        sums = self._sums(scores, reference, batch)
+        self._seen.add(sums)
+        terms = [weight * sums[f"loss_{term}"] / divisors[int(term == "sft")] for term, weight in self._terms.items()]
+        return torch.stack(terms).sum()
+
+    def take(self, accelerator: Accelerator) -> dict[str, float]:
+        return self._told(self._seen.take(accelerator))
+
+    def score(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        sums = self._sums(*self._scored(model, batch), batch)
+        return torch.stack([sums[name].double() for name in self._names])
+
+    def metrics(self, sums: torch.Tensor) -> dict[str, float]:
+        seen = dict(zip(self._names, sums.tolist(), strict=True))
+        told = self._told(seen)
+        return {
+            "eval_loss": sum(weight * self._mean(seen, term) for term, weight in self._terms.items()),
+            "eval_token_accuracy": told.pop("mean_token_accuracy"),
+            "eval_exact_match": seen["right_answers"] / seen["pairs"],
+            "eval_samples": int(seen["pairs"]),
+        } | {f"eval_{name}": value for name, value in told.items()}
+
+    def _scored(self, model: torch.nn.Module, batch: dict[str, Any]) -> tuple[Scores, torch.Tensor]:
+        reference = self._reference(batch)
+        return model(**batch, spread=self._dpo.wpo), reference
+
+    def _sums(self, scores: Scores, reference: torch.Tensor, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Over the pairs of a row, or over their tokens."""
+        dpo, answers, answer_of = self._dpo, batch["answers"], batch["answer_of"]
+        pairs = Pairs.of(scores.log_probs, reference, answers, answer_of, dpo.ld_alpha)
+        weights = 1.0
+        if dpo.wpo:
+            assert scores.log_sum_sq_probs is not None
+            weights = own_likelihood(scores.log_probs, scores.log_sum_sq_probs, answers, answer_of)
+        sums = {f"loss_{term}": (LOSSES[term](pairs, dpo) * weights).sum() for term in self._terms}
+        with torch.no_grad():
+            right, _ = of_answers(scores.is_top1.float(), answers, answer_of)
+            gain = scores.log_probs - reference
+            return sums | {
+                "rewards/chosen": dpo.beta * pairs.chosen_gain.sum(),
+                "rewards/rejected": dpo.beta * pairs.rejected_gain.sum(),
+                "rewards/accuracies": (pairs.margin.sign() + 1).sum() / 2,  # a tie, as at the start, is half right
+                "rewards/margins": dpo.beta * pairs.margin.sum(),
+                "logps/chosen": pairs.chosen.sum(),
+                "logps/rejected": pairs.rejected.sum(),
+                "pairs": number(len(pairs.chosen), right),
+                # At tokens that the model did not choose itself, unbiased estimates of it have no bounds.
+                "kl": (gain**2).sum() / 2,
+                "entropy": scores.entropy.sum(),
+                "tokens": number(len(gain), right),
+                "right_tokens": right.sum(),
+                "right_answers": (right == pairs.chosen_tokens).sum(),
+                "chosen_tokens": pairs.chosen_tokens.sum(),
+            }
+
+    def _told(self, seen: dict[str, float]) -> dict[str, float]:
+        """Means, by the names that TRL's trainer gives them; of several losses each."""
+        pairs, tokens, chosen = (max(seen[name], 1) for name in ("pairs", "tokens", "chosen_tokens"))
+        told = {name: seen[name] / pairs for name in seen if name.startswith(("rewards/", "logps/"))}
+        told |= {"entropy": seen["entropy"] / tokens, "mean_token_accuracy": seen["right_tokens"] / chosen}
+        if self._dpo.reference != "none":
+            told["kl"] = seen["kl"] / tokens
+        if len(self._terms) > 1:
+            told |= {f"loss_{term}": self._mean(seen, term) for term in self._terms}
+        return told
+
+    def _mean(self, seen: dict[str, float], term: PreferenceLoss) -> float:
+        return seen[f"loss_{term}"] / max(seen["chosen_tokens" if term == "sft" else "pairs"], 1)
