@@ -8,7 +8,7 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import use_packed_attention
-from qwenvl_train.model.checkpointing import use_checkpointing
+from qwenvl_train.model.checkpointing import recomputed_parts, use_checkpointing
 from qwenvl_train.model.compiling import use_compiled_blocks
 from qwenvl_train.model.components import select_trained
 from qwenvl_train.model.forward import use_packed_forward
@@ -33,7 +33,9 @@ def arrange(model: PreTrainedModel, config: RunConfig, family: Family, processor
     trained = select_trained(model, family, config, float32_adapters=config.deepspeed.stage == 0)
     # PEFT would let gradients into the first block of a model that checkpoints, and so through all of a frozen tower.
     reentrant = isinstance(trained, PeftModel) and config.deepspeed.stage == 3
-    use_checkpointing(model, _checkpointed(config, family), config.train.checkpoint_every, reentrant)
+    paths = {"vision": family.vision_path, "llm": family.language_path}
+    recomputed = [paths[part] for part in recomputed_parts(config)]
+    use_checkpointing(model, recomputed, config.train.checkpoint_every, reentrant)
     return trained
 
 
@@ -59,13 +61,6 @@ def refuse_what_needs_a_gpu(config: RunConfig) -> None:
         raise UserError(
             "train.offload_activations=true moves what a GPU would have to keep, and there is none; take false."
         )
-
-
-def _checkpointed(config: RunConfig, family: Family) -> list[str]:
-    """A tower that gets no gradients keeps no activations either, and has nothing to recompute."""
-    where = config.train.checkpointing
-    vision = [family.vision_path] if where in ("vision", "all") and config.tune_mm_vision else []
-    return vision + ([family.language_path] if where in ("llm", "all") else [])
 
 
 def bare(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
