@@ -120,7 +120,7 @@ class VisionSFTTrainer(SFTTrainer):
             self._skipped.share(self._meeting, self.accelerator.is_main_process)
         totals = Counts(*sums)
         self._meter.took(self.state.global_step + 1, totals)
-        return rows, torch.tensor(totals.supervised).to(device, non_blocking=True)
+        return rows, torch.full((), totals.supervised, device=device)
 
     def compute_loss(
         self,
