@@ -10,7 +10,7 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.checkpointing import recomputed_parts, use_checkpointing
 from qwenvl_train.model.compiling import use_compiled_blocks
-from qwenvl_train.model.components import select_trained
+from qwenvl_train.model.components import mode_of, select_trained
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.model.load import load_model
 from qwenvl_train.model.patch_embed import use_linear_patches
@@ -45,6 +45,8 @@ def refuse_what_experts_cannot(config: RunConfig, family: Family) -> None:
             f"model.quantize=nf4 reaches linear layers, and the experts of {family.name} are none: "
             "hardly any memory would be saved. Take model.quantize=none."
         )
+    if family.expert_weights and mode_of("llm", config) == "lora" and config.lora.dropout:
+        raise UserError("lora.dropout must be 0 for mixture-of-experts models: adapters on experts have no dropout.")
     if family.expert_weights and config.train.compile:
         # Adapters make each layer's experts a class of their own, and each would be compiled by itself.
         raise UserError(f"train.compile=true cannot compile the experts of {family.name}. Take train.compile=false.")

@@ -11,6 +11,7 @@ from qwenvl_train.cli import main
 from qwenvl_train.config.compose import compose
 from qwenvl_train.data.streaming import windows
 from qwenvl_train.errors import UserError
+from qwenvl_train.verbs import plan as module
 from qwenvl_train.verbs import workload
 from qwenvl_train.verbs.remedies import remedies
 from tests.conftest import conversation
@@ -162,6 +163,23 @@ def test_no_share_is_assumed_where_rows_are_counted(plan, own_rows):
     ],
 )
 def test_what_cannot_be_planned_is_told(words, problem, plan):
+    out, err = plan(LORA, *words, code=2)
+    assert (out, problem in err) == ("", True), err
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["train.precision=fp32"], "give plan.tflops as well"),
+        (["model=qwen3_vl_30b_a3b", "train.compile=true"], "train.compile=true cannot compile"),
+        (["model=qwen3_vl_30b_a3b", "lora.dropout=0.1"], "lora.dropout must be 0"),
+    ],
+)
+def test_an_impossible_choice_is_told_before_anything_is_measured(words, problem, plan, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("rows are measured")
+
+    monkeypatch.setattr(module, "_workload", refuse)
     out, err = plan(LORA, *words, code=2)
     assert (out, problem in err) == ("", True), err
 
