@@ -106,7 +106,7 @@ class _Planner:
 
     def memory(self, config: RunConfig) -> Memory:
         refuse_what_experts_cannot(config, self._family)
-        load, precision = self._load_of(config), _precision(config)
+        load, precision = self.load_of(config), _precision(config)
         sizes = self.sized(config)
         key = repr((_modes(config), config.deepspeed.stage > 0, load))
         if key not in self._traced:
@@ -114,7 +114,7 @@ class _Planner:
         devices = config.plan.devices
         return memory(sizes, self._traced[key], self._architecture, config, precision, devices, load)
 
-    def _load_of(self, config: RunConfig) -> Load:
+    def load_of(self, config: RunConfig) -> Load:
         """Smaller passes hold less, but no less than their largest sample; and some pack is full."""
         share = _size(config) / _size(self._config)
         load = Load(*map(max, astuple(scaled(self._load, share)), astuple(self._least)))
