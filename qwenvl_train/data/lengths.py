@@ -63,7 +63,7 @@ Measured = tuple[int, int, int, int, int]
 
 
 class TooLong(UserError):
-    pass
+    """A sample with more tokens than data.max_length."""
 
 
 class TooMany(UserError):

@@ -116,8 +116,9 @@ def heed_parent_alone(_: int = 0) -> None:
 
 
 def _end_when_told_by(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
+    sender = None
+    while sender != parent:
+        sender = signal.sigwaitinfo({signal.SIGTERM}).si_pid
     os._exit(0)
 
 

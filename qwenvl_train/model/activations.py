@@ -23,6 +23,7 @@ from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.components import mode_of, select_trained
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.patch_embed import use_linear_patches
+from qwenvl_train.model.shapes import head_width, tower_width
 
 # Of vision towers, only an attention whose name contains "flash" is told where pieces begin.
 _ATTENTION = "qwenvl_flash_traced"
@@ -78,7 +79,7 @@ def trace(
         vision, width = architecture.vision_config, tower_width(architecture)
         entering, stream = _dtype_in_tower(visual, halved), language.embed_tokens.weight.dtype
         angles = torch.empty(patches, width // vision.num_heads)
-        rotations = torch.empty(1, tokens, _head(architecture), dtype=stream)
+        rotations = torch.empty(1, tokens, head_width(architecture), dtype=stream)
         mergers = [visual.merger, *getattr(visual, "deepstack_merger_list", ())]
 
         def in_tower(x: torch.Tensor) -> torch.Tensor:
@@ -111,15 +112,6 @@ def _of_one_block(architecture: PreTrainedConfig) -> PreTrainedConfig:
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:1]
     return small
-
-
-def tower_width(config: PreTrainedConfig) -> int:
-    return config.vision_config.embed_dim if config.model_type == "qwen2_vl" else config.vision_config.hidden_size
-
-
-def _head(config: PreTrainedConfig) -> int:
-    text = config.text_config
-    return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
 
 
 def _dtype_in_tower(visual: torch.nn.Module, halved: torch.dtype | None) -> torch.dtype:

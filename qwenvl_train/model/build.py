@@ -8,9 +8,9 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import use_packed_attention
-from qwenvl_train.model.checkpointing import use_checkpointing
+from qwenvl_train.model.checkpointing import recomputed_parts, use_checkpointing
 from qwenvl_train.model.compiling import use_compiled_blocks
-from qwenvl_train.model.components import select_trained
+from qwenvl_train.model.components import mode_of, select_trained
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.model.load import load_model
 from qwenvl_train.model.patch_embed import use_linear_patches
@@ -36,7 +36,9 @@ def arrange(model: PreTrainedModel, config: RunConfig, family: Family, processor
     trained = select_trained(model, family, config, float32_adapters=config.deepspeed.stage == 0)
     # PEFT would let gradients into the first block of a model that checkpoints, and so through all of a frozen tower.
     reentrant = isinstance(trained, PeftModel) and config.deepspeed.stage == 3
-    use_checkpointing(model, _checkpointed(config, family), config.train.checkpoint_every, reentrant)
+    paths = {"vision": family.vision_path, "llm": family.language_path}
+    recomputed = [paths[part] for part in recomputed_parts(config)]
+    use_checkpointing(model, recomputed, config.train.checkpoint_every, reentrant)
     return trained
 
 
@@ -54,6 +56,8 @@ def refuse_what_experts_cannot(config: RunConfig, family: Family) -> None:
             f"model.quantize=nf4 reaches linear layers, and the experts of {family.name} are none: "
             "hardly any memory would be saved. Take model.quantize=none."
         )
+    if family.expert_weights and mode_of("llm", config) == "lora" and config.lora.dropout:
+        raise UserError("lora.dropout must be 0 for mixture-of-experts models: adapters on experts have no dropout.")
     if family.expert_weights and config.train.compile:
         # Adapters make each layer's experts a class of their own, and each would be compiled by itself.
         raise UserError(f"train.compile=true cannot compile the experts of {family.name}. Take train.compile=false.")
@@ -70,13 +74,6 @@ def refuse_what_needs_a_gpu(config: RunConfig) -> None:
         raise UserError(
             "train.offload_activations=true moves what a GPU would have to keep, and there is none; take false."
         )
-
-
-def _checkpointed(config: RunConfig, family: Family) -> list[str]:
-    """A tower that gets no gradients keeps no activations either, and has nothing to recompute."""
-    where = config.train.checkpointing
-    vision = [family.vision_path] if where in ("vision", "all") and config.tune_mm_vision else []
-    return vision + ([family.language_path] if where in ("llm", "all") else [])
 
 
 def bare(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

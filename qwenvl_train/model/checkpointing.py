@@ -6,6 +6,21 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from qwenvl_train.config.schema import Component, RunConfig
+
+_PARTS: dict[str, tuple[Component, ...]] = {
+    "none": (),
+    "vision": ("vision",),
+    "llm": ("llm",),
+    "all": ("vision", "llm"),
+}
+
+
+def recomputed_parts(config: RunConfig) -> tuple[Component, ...]:
+    """A tower that gets no gradients keeps no activations either, and has nothing to recompute."""
+    parts = _PARTS[config.train.checkpointing]
+    return tuple(part for part in parts if part != "vision" or config.tune_mm_vision)
+
 
 def use_checkpointing(model: PreTrainedModel, paths: list[str], every: int, reentrant: bool) -> None:
     """Of the blocks at each path, the first and every `every`-th after it; `model` is the bare one.

@@ -10,7 +10,6 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from qwenvl_train.config.schema import Component, RunConfig
-from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 
 COMPONENTS: tuple[Component, ...] = get_args(Component)
@@ -110,8 +109,6 @@ def _with_adapters(
     float32_adapters: bool,
 ) -> PeftModel:
     experts = _expert_weights(model, family) if "llm" in adapted else []
-    if experts and config.lora.dropout:
-        raise UserError("lora.dropout must be 0 for mixture-of-experts models: adapters on experts have no dropout.")
     layers = [name for component in adapted for name in linear_layers(model, family, component)]
     lora = LoraConfig(
         task_type=None,

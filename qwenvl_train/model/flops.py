@@ -27,6 +27,7 @@ from transformers import PreTrainedConfig
 from qwenvl_train.batch import Contents
 from qwenvl_train.config.schema import Component
 from qwenvl_train.model.components import Mode
+from qwenvl_train.model.shapes import head_width, tower_width
 
 Unit = Literal["token", "pair", "supervised", "patch", "frame_pair", "window_pair", "visual"]
 """What an amount of arithmetic is for each of; pairs are of a token and one that it sees, visual is a visual token."""
@@ -193,7 +194,7 @@ def _window(config: PreTrainedConfig) -> int | None:
 
 def _tower(config: PreTrainedConfig) -> Iterator[Stage]:
     vision = config.vision_config
-    width = _tower_width(config)
+    width = tower_width(config)
     inner = width * vision.mlp_ratio if config.model_type == "qwen2_vl" else vision.intermediate_size
     gates = 2 if config.model_type == "qwen2_5_vl" else 1
     pixels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
@@ -211,19 +212,14 @@ def _merger(config: PreTrainedConfig) -> Iterator[Stage]:
     """DeepStack's mergers are as large as the last one."""
     vision = config.vision_config
     count = 1 + len(getattr(vision, "deepstack_visual_indexes", ()))
-    merged = _tower_width(config) * vision.spatial_merge_size**2
+    merged = tower_width(config) * vision.spatial_merge_size**2
     yield (Linear("visual", merged, merged, times=count),)
     yield (Linear("visual", merged, config.text_config.hidden_size, times=count),)
 
 
-def _tower_width(config: PreTrainedConfig) -> int:
-    return config.vision_config.embed_dim if config.model_type == "qwen2_vl" else config.vision_config.hidden_size
-
-
 def _decoder(config: PreTrainedConfig) -> Iterator[Stage]:
     text = config.text_config
-    width = text.hidden_size
-    head = getattr(text, "head_dim", None) or width // text.num_attention_heads
+    width, head = text.hidden_size, head_width(config)
     queries, keys = text.num_attention_heads * head, text.num_key_value_heads * head
     for layer in range(text.num_hidden_layers):
         yield Linear("token", width, queries), Linear("token", width, keys), Linear("token", width, keys)

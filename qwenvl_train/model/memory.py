@@ -14,10 +14,11 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 
-from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.config.schema import Component, RunConfig
 from qwenvl_train.families.family import Family
 from qwenvl_train.model import forward
 from qwenvl_train.model.activations import Block, Traced, trace
+from qwenvl_train.model.checkpointing import recomputed_parts
 from qwenvl_train.model.components import ComponentRow, component_table, mode_of, select_trained
 from qwenvl_train.model.load import DTYPES
 
@@ -114,13 +115,14 @@ def _quantized(model: PreTrainedModel, family: Family) -> Iterator[torch.nn.Para
 
 
 def recomputed(config: RunConfig, architecture: PreTrainedConfig) -> Recomputed:
-    """A tower that gets no gradients keeps nothing, and has nothing to recompute."""
-    where, every = config.train.checkpointing, config.train.checkpoint_every
-    vision = where in ("vision", "all") and config.tune_mm_vision
-    decoder = where in ("llm", "all")
+    parts, every = recomputed_parts(config), config.train.checkpoint_every
+
+    def of(part: Component, blocks: int) -> tuple[bool, ...]:
+        return tuple(part in parts and block % every == 0 for block in range(blocks))
+
     return Recomputed(
-        vision=tuple(vision and block % every == 0 for block in range(architecture.vision_config.depth)),
-        decoder=tuple(decoder and block % every == 0 for block in range(architecture.text_config.num_hidden_layers)),
+        vision=of("vision", architecture.vision_config.depth),
+        decoder=of("llm", architecture.text_config.num_hidden_layers),
     )
 
 

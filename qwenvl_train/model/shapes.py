@@ -41,3 +41,13 @@ def _first_generation(shape: VisionShape) -> dict[str, Any]:
     assert rest == 0, "Qwen2-VL knows only whole ratios"
     renamed = {"embed_dim": shape.hidden_size, "hidden_size": shape.out_hidden_size, "mlp_ratio": ratio}
     return shape.model_dump(exclude_none=True, exclude={"intermediate_size", "out_hidden_size"}) | renamed
+
+
+def tower_width(config: PreTrainedConfig) -> int:
+    return config.vision_config.embed_dim if config.model_type == "qwen2_vl" else config.vision_config.hidden_size
+
+
+def head_width(config: PreTrainedConfig) -> int:
+    """Of one attention head of the language model."""
+    text = config.text_config
+    return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

@@ -58,6 +58,7 @@ class Curve:
     name: str
 
 
+_BASE = "base"
 GROUPS = (
     ("Loss", (Curve("loss", "training"), Curve("eval_loss", "held out"))),
     (
@@ -91,7 +92,7 @@ GROUPS = (
     (
         "Learning rate",
         (
-            Curve("lr", "base"),
+            Curve("lr", _BASE),
             Curve("lr_vision", "vision"),
             Curve("lr_mlp", "merger"),
             Curve("lr_llm", "language model"),
@@ -101,7 +102,7 @@ GROUPS = (
         "Tokens per second",
         (Curve("tokens_per_second", "all"), Curve("supervised_tokens_per_second", "learned")),
     ),
-    ("Share of what the devices can do", (Curve("mfu", "MFU"),)),
+    ("Share of what the devices can do (MFU)", (Curve("mfu", "MFU"),)),
     ("Share of the time spent waiting for data", (Curve("data_wait", "waiting"),)),
     ("Gradient norm", (Curve("grad_norm", "before clipping"),)),
 )
@@ -151,6 +152,9 @@ def chart(title: str, curves: tuple[Curve, ...], rows: list[Row], steps: Axis) -
     lines = {name: line for name, line in lines.items() if any(y is not None for _, y in line)}
     if not lines:
         return None
+    if len(lines) > 1:
+        # Where components' rates are told, it is one of theirs, and would lie below it, or nobody's.
+        lines.pop(_BASE, None)
     metric = curves[0].metric
     values = value_axis(metric, [y for line in lines.values() for _, y in _numbers(line)])
     return Chart(

@@ -15,9 +15,10 @@ from qwenvl_train.reporting.inspection import Broken, Inspected, Overview, Turn,
 from qwenvl_train.reporting.inspection_media import Windows, figure_of
 from qwenvl_train.reporting.inspection_text import limit_in_words
 from qwenvl_train.reporting.page import Tile, fill_template
+from qwenvl_train.reporting.problems import told_once
 from qwenvl_train.reporting.wording import count, many, percent
 
-SHOWN_PROBLEMS = 50
+_SHOWN_PROBLEMS = 50
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ def write_page(
         broken_card(number, item) if isinstance(item, Broken) else card(number, *item, heading.windows)
         for number, item in enumerate(items, start=1)
     ]
+    problems, more = told_once(overview.problems if overview else (), _SHOWN_PROBLEMS)
     page = {
         "heading": heading,
         "cards": cards,
@@ -54,7 +56,8 @@ def write_page(
         "tiles": tiles(overview) if overview else [],
         "histograms": histograms(overview) if overview else [],
         "limit": limit_in_words(overview) if overview else "",
-        "shown_problems": SHOWN_PROBLEMS,
+        "problems": problems,
+        "more_problems": more,
         "has_marks": any(medium["marks"] for found in cards for medium in found["media"]),
         "has_media": any(found["media"] for found in cards),
     }

@@ -14,6 +14,7 @@ from qwenvl_train.reporting.inspection import (
     sides,
     visible,
 )
+from qwenvl_train.reporting.problems import told_once
 from qwenvl_train.reporting.wording import count, many, percent
 
 TRAINED = "bold underline green"
@@ -60,10 +61,11 @@ class InspectionText:
         self._title(overview.extent)
         for line in overview_lines(overview):
             self._say(line)
-        for problem in overview.problems[:_SHOWN_PROBLEMS]:
+        problems, more = told_once(overview.problems, _SHOWN_PROBLEMS)
+        for problem in problems:
             self._say(Text(f"  {visible(problem)}", "red"))
-        if len(overview.problems) > _SHOWN_PROBLEMS:
-            self._say(f"  and {count(len(overview.problems) - _SHOWN_PROBLEMS)} more")
+        if more:
+            self._say(f"  and {many(more, 'row')} more")
 
     def _words(self, item: Inspected, runs: tuple[Run, ...], told: set[int]) -> Text:
         """The turn's text; `told` are the media that need no second description."""

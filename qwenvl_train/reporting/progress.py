@@ -65,7 +65,13 @@ def _component_cells(row: Row) -> list[str]:
 
 def print_components(rows: list[Row], console: Console | None = None) -> None:
     console = console or console_on()
-    console.print(component_table(rows, plain=not console.is_terminal), markup=False)
+    if console.is_terminal:
+        console.print(component_table(rows, plain=False), markup=False)
+        return
+    with console.capture() as table:
+        console.print(component_table(rows, plain=True), markup=False)
+    for line in table.get().splitlines():
+        console.print(line.rstrip(), markup=False, soft_wrap=True)
 
 
 def evaluation_line(row: Row) -> str:
@@ -142,9 +148,10 @@ class Progress:
             self._say(f"step {row['step']}/{self._total}  {figures}")
 
     def _left(self, step: int) -> list[str]:
-        """Time to the last step at this run's pace so far, which evaluations do not slow down."""
+        """Time to the last step at this run's pace so far, which evaluations do not slow down; not from the first step
+        alone, as that waits for what is done once."""
         done, to_do = step - self._start_step, self._total - step
-        if done <= 0 or to_do <= 0:
+        if done <= 1 or to_do <= 0:
             return []
         training = self._clock() - self._started - self._evaluating
         return [f"{duration(max(training, 0.0) / done * to_do)} left"]

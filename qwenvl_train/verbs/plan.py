@@ -34,6 +34,10 @@ def run(composed: Composed) -> None:
     config = composed.config
     sizes = architecture(config.model)
     family = family_of(sizes.model_type, f"model.path {config.model.path}")
+    precision = _precision(config)
+    refuse_what_experts_cannot(config, family)
+    if precision == "fp32" and config.plan.tflops is None:
+        raise UserError("train.precision=fp32: what is known of devices holds for 16 bits; give plan.tflops as well.")
     renderer, lacking = _renderer(config)
     if renderer and "plan.visual" in composed.given:
         raise UserError("plan.visual has no effect here: the rows of data.train can be counted.")
@@ -41,9 +45,7 @@ def run(composed: Composed) -> None:
     count = FlopCount.of(sizes, modes, config.lora.rank)
     work = _workload(config, sizes, renderer, count)
     planner = _Planner(config, sizes, family, work.load, work.least)
-    precision, memory_ = planner.precision(config), planner.memory(config)
-    if precision == "fp32" and config.plan.tflops is None:
-        raise UserError("train.precision=fp32: what is known of devices holds for 16 bits; give plan.tflops as well.")
+    memory_ = planner.memory(config)
     device = DEVICES[config.plan.device]
     gib, tflops = config.plan.device_gib or device.gib, config.plan.tflops or device.tflops
     fits = memory_.total <= gib * GIB
@@ -96,10 +98,6 @@ class _Planner:
         self._sized: dict[str, Sized] = {}
         self._traced: dict[str, Traced] = {}
 
-    def precision(self, config: RunConfig) -> str:
-        """Every GPU that can be planned for has bf16."""
-        return "bf16" if config.train.precision == "auto" else config.train.precision
-
     def sized(self, config: RunConfig) -> Sized:
         key = repr((_modes(config), config.model.quantize))
         if key not in self._sized:
@@ -108,7 +106,7 @@ class _Planner:
 
     def memory(self, config: RunConfig) -> Memory:
         refuse_what_experts_cannot(config, self._family)
-        load, precision = self._load_of(config), self.precision(config)
+        load, precision = self.load_of(config), _precision(config)
         sizes = self.sized(config)
         key = repr((_modes(config), config.deepspeed.stage > 0, load))
         if key not in self._traced:
@@ -116,13 +114,18 @@ class _Planner:
         devices = config.plan.devices
         return memory(sizes, self._traced[key], self._architecture, config, precision, devices, load)
 
-    def _load_of(self, config: RunConfig) -> Load:
+    def load_of(self, config: RunConfig) -> Load:
         """Smaller passes hold less, but no less than their largest sample; and some pack is full."""
         share = _size(config) / _size(self._config)
         load = Load(*map(max, astuple(scaled(self._load, share)), astuple(self._least)))
         if config.data.packing and share < 1:
             load = replace(load, tokens=max(load.tokens, min(self._load.tokens, _size(config))))
         return load
+
+
+def _precision(config: RunConfig) -> str:
+    """Every GPU that can be planned for has bf16."""
+    return "bf16" if config.train.precision == "auto" else config.train.precision
 
 
 def _modes(config: RunConfig) -> list[Mode]:

@@ -15,11 +15,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results
 import torch
 import ways
 from PIL import Image as Pillow
@@ -29,7 +29,6 @@ from transformers import ProcessorMixin
 
 from qwenvl_train.families.tiny import build_processor
 from qwenvl_train.model.forward import Pixels
-from qwenvl_train.reporting.folder import environment, write_json_atomic
 
 WIDTH, HEIGHT = 1280, 960
 QUALITY = 90
@@ -146,15 +145,6 @@ def _micro_batches(rows: list[ways.Row]) -> Iterator[list[ways.Row]]:
         yield rows[start : start + MICRO_BATCH]
 
 
-def surroundings() -> dict[str, Any]:
-    made_on = environment(gpus=[], run={})
-    return {
-        "hardware": {key: made_on["hardware"][key] for key in ("cpu", "cores")},
-        "versions": {"python": made_on["python"], **{name: version(name) for name in PACKAGES}},
-        "checkout": made_on["checkout"],
-    }
-
-
 def show(result: dict[str, Any]) -> None:
     table = Table("one core, micro-batches of 4", "samples/s", "ours is")
     for name, words in WORDS.items():
@@ -171,14 +161,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=7, help="the median of so many counts")
-    parser.add_argument("--output", type=Path, help="where to write the result as JSON")
+    results.add_output(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    result = measure(arguments.pictures, arguments.rounds) | surroundings()
+    result = measure(arguments.pictures, arguments.rounds)
+    result |= results.surroundings(PACKAGES, ("cpu", "cores"), gpus=[])
     show(result)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(arguments.output, result)
+    results.write(result, arguments.output)
 
 
 if __name__ == "__main__":

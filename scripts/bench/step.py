@@ -18,11 +18,11 @@ import statistics
 import tempfile
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results
 import step_job
 import step_ways
 import torch
@@ -36,7 +36,6 @@ from transformers.utils import logging
 from qwenvl_train.batch import Contents
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.model.components import component_table
-from qwenvl_train.reporting.folder import environment, write_json_atomic
 from qwenvl_train.training.devices import peak_tflops
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "pillow", "numpy")
@@ -122,16 +121,6 @@ def measure(job: Job, rounds: int, folder: Path, peak_tflops: float | None) -> d
     }
 
 
-def surroundings(job: Job) -> dict[str, Any]:
-    gpus = [torch.cuda.get_device_name()] if job.device.type == "cuda" else []
-    made_on = environment(gpus, run={})
-    return {
-        "hardware": {key: made_on["hardware"][key] for key in ("cpu", "cores", "memory_gib", "gpus")},
-        "versions": {"python": made_on["python"], **{name: version(name) for name in PACKAGES}},
-        "checkout": made_on["checkout"],
-    }
-
-
 COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "samples_per_second": ("samples/s", "{:g}".format),
     "tokens_per_second": ("tokens/s", "{:,.0f}".format),
@@ -176,7 +165,7 @@ def main() -> None:
         "--workers", type=int, default=8 if gpu else 0, help="processes that prepare data in whole runs on a GPU"
     )
     parser.add_argument("--peak-tflops", type=float, help="what the device can do, for MFU where it is not known here")
-    parser.add_argument("--output", type=Path, help="where to write the result as JSON")
+    results.add_output(parser)
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the run, as for qwenvl-train")
     arguments = parser.parse_args()
     if not gpu:
@@ -199,11 +188,11 @@ def main() -> None:
         except UserError as error:
             raise SystemExit(message_of(error)) from None
         peak = arguments.peak_tflops or peak_tflops(job.precision)
-        result = measure(job, arguments.rounds, Path(folder), peak) | surroundings(job)
+        result = measure(job, arguments.rounds, Path(folder), peak)
+    gpus = [torch.cuda.get_device_name()] if job.device.type == "cuda" else []
+    result |= results.surroundings(PACKAGES, ("cpu", "cores", "memory_gib", "gpus"), gpus)
     show(result)
-    if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(arguments.output, result)
+    results.write(result, arguments.output)
 
 
 if __name__ == "__main__":

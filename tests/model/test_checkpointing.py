@@ -2,41 +2,19 @@
 
 import pytest
 import torch
-from transformers import AutoProcessor
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.collate import collate
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_model
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.checkpointing import blocks_of, use_checkpointing
 from qwenvl_train.model.components import COMPONENTS, select_trained
 from qwenvl_train.model.forward import use_packed_forward
-from tests.conftest import conversation, sample_of
-from tests.loading import renderer_of
 from tests.settings import run_config
 
 FULL = {f"tune_mm_{component}": True for component in COMPONENTS}
 ADAPTERS = FULL | {f"lora.{component}": True for component in COMPONENTS}
 BEHIND_A_FROZEN_TOWER = {"tune_mm_llm": True, "lora.llm": True}
-
-
-@pytest.fixture(scope="module")
-def batches(checkpoints, pictures):
-    cache = {}
-
-    def make(model_type):
-        if model_type not in cache:
-            processor = AutoProcessor.from_pretrained(checkpoints[model_type])
-            renderer = renderer_of(processor, checkpoints[model_type])
-            rows = [
-                conversation(("user", [pictures[3], "What?"]), ("assistant", ["A red circle on the left."])),
-                conversation(("user", ["Who?"]), ("assistant", ["Nobody but you and me."])),
-            ]
-            cache[model_type] = processor, collate([renderer.render(sample_of(row)) for row in rows], renderer)
-        return cache[model_type]
-
-    return make
 
 
 class Run:

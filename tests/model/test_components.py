@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 
-from qwenvl_train.data.collate import collate
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_model
@@ -12,29 +11,9 @@ from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.build import bare, refuse_what_experts_cannot
 from qwenvl_train.model.components import COMPONENTS, component_of, component_table, linear_layers, select_trained
 from qwenvl_train.model.forward import use_packed_forward
-from tests.conftest import conversation, sample_of
-from tests.loading import renderer_of
 from tests.settings import run_config
 
 ALL_TUNED = {f"tune_mm_{component}": True for component in COMPONENTS}
-
-
-@pytest.fixture(scope="module")
-def batches(checkpoints, pictures):
-    cache = {}
-
-    def make(model_type):
-        if model_type not in cache:
-            processor = AutoProcessor.from_pretrained(checkpoints[model_type])
-            renderer = renderer_of(processor, checkpoints[model_type])
-            rows = [
-                conversation(("user", [pictures[3], "What?"]), ("assistant", ["A red circle on the left."])),
-                conversation(("user", ["Who?"]), ("assistant", ["Nobody but you and me."])),
-            ]
-            cache[model_type] = processor, collate([renderer.render(sample_of(row)) for row in rows], renderer)
-        return cache[model_type]
-
-    return make
 
 
 def tiny(model_type, processor, tie=True):

@@ -36,6 +36,15 @@ def test_training_and_held_out_loss_share_a_chart_and_its_scale():
     assert [text for *_, text in loss.hover[0]["values"]] == ["2.0000", "2.0000"]
 
 
+def test_learning_rates_of_components_stand_without_the_base_that_would_hide_below_them():
+    def drawn(**rates: float) -> list[str]:
+        (chart,) = charts([{"step": step, **rates} for step in (1, 2)])
+        return [line.name for line in chart.lines]
+
+    assert drawn(lr=2e-4) == ["base"]
+    assert drawn(lr=2e-4, lr_mlp=2e-5, lr_llm=2e-4) == ["merger", "language model"]
+
+
 def test_every_chart_has_the_same_step_axis():
     drawn = charts([evaluation_row(0, 0.1), *(training_row(step) for step in range(1, 101))])
     assert {tuple(chart.x_ticks) for chart in drawn} == {tuple(drawn[0].x_ticks)}

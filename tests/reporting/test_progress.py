@@ -42,6 +42,15 @@ def test_a_log_file_gets_one_plain_line_for_each_step(progress, run, stream, clo
     assert stream.getvalue() == "step 40/120  loss 0.4213  lr 8.1e-04  5,120 tokens/s  3m 10s left\n"
 
 
+def test_the_first_step_does_not_tell_how_long_the_others_take(progress, run, stream, clock):
+    progress.start(replace(run, start_step=30))
+    clock.seconds = 20
+    progress.log(row(31))
+    assert "left" not in stream.getvalue()
+    progress.log(row(32))
+    assert stream.getvalue().endswith("14m 40s left\n")
+
+
 def test_the_last_step_has_nothing_left(progress, run, stream, clock):
     progress.start(run)
     clock.seconds = 95
@@ -112,6 +121,7 @@ def test_a_terminal_gets_a_bar_with_evaluations_above_it(run, stream, clock):
 
 def test_components_in_a_log_file_are_aligned_columns(stream):
     print_components(COMPONENTS, console_on(stream))
+    assert all(line == line.rstrip() for line in stream.getvalue().splitlines())
     lines = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
     assert lines[0] == "component mode parameters trained share learning rate where"
     assert lines[1] == "vision frozen 668,697,600 0 0.0 % patch embedding, 32 blocks"

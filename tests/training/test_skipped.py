@@ -72,6 +72,17 @@ def test_a_resumed_run_keeps_what_it_had_found(file):
     assert lines(file) == [1]
 
 
+def test_half_a_line_of_a_killed_run_is_met_again(file):
+    whole = json.dumps(THREE.as_dict())
+    file.write_text(f"{whole}\n{json.dumps(FOUR.as_dict())[:30]}")
+    skipped = Skipped([ONE], most=3, fatal=False, file=file, resumed=True)
+    skipped.write()
+    assert lines(file) == [1, 3]
+    skipped.met([FOUR])
+    skipped.share(ALONE, writes=True)
+    assert lines(file) == [1, 3, 4]
+
+
 def test_too_many_end_the_run(file):
     with pytest.raises(UserError, match=r"2 rows cannot be used, data\.max_skipped allows 1; one of them: a\.jsonl:2"):
         Skipped([ONE, TWO], most=1, fatal=False, file=file, resumed=False)

@@ -11,6 +11,8 @@ from qwenvl_train.cli import main
 from qwenvl_train.config.compose import compose
 from qwenvl_train.data.streaming import windows
 from qwenvl_train.errors import UserError
+from qwenvl_train.model.memory import Load
+from qwenvl_train.verbs import plan as module
 from qwenvl_train.verbs import workload
 from qwenvl_train.verbs.remedies import remedies
 from tests.conftest import conversation
@@ -166,6 +168,23 @@ def test_what_cannot_be_planned_is_told(words, problem, plan):
     assert (out, problem in err) == ("", True), err
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["train.precision=fp32"], "give plan.tflops as well"),
+        (["model=qwen3_vl_30b_a3b", "train.compile=true"], "train.compile=true cannot compile"),
+        (["model=qwen3_vl_30b_a3b", "lora.dropout=0.1"], "lora.dropout must be 0"),
+    ],
+)
+def test_an_impossible_choice_is_told_before_anything_is_measured(words, problem, plan, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("rows are measured")
+
+    monkeypatch.setattr(module, "_workload", refuse)
+    out, err = plan(LORA, *words, code=2)
+    assert (out, problem in err) == ("", True), err
+
+
 def test_nothing_is_written_but_the_cache(plan, tmp_path):
     plan(LORA)
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [".cache"]
@@ -227,6 +246,14 @@ def test_rows_are_not_cut_below_the_longest_sample():
     assert first.words == "+recipe=sft_lora"
 
 
+@pytest.mark.parametrize(("packing", "shorter"), [("true", True), ("false", False)])
+def test_a_shorter_limit_is_proposed_only_where_it_shortens_passes(packing, shorter):
+    """Without packing no sample becomes shorter by it."""
+    words = ["+recipe=sft_full", "model=qwen2_5_vl_7b", "data.train=x.jsonl", f"data.packing={packing}"]
+    found = remedies(compose(words, "plan").config, 100, stand_in, 71 * GIB)
+    assert any("data.max_length" in remedy.words for remedy in found) == shorter
+
+
 def test_what_a_run_refuses_is_not_proposed():
     """Mixtures of experts do not load under ZeRO-3."""
     words = ["+recipe=sft_full", "model=qwen3_vl_30b_a3b", "data.train=x.jsonl", "plan.devices=8"]
@@ -251,6 +278,27 @@ def test_what_is_proposed_fits_when_it_is_planned(told, own_rows):
         again = told(*kept, *changed)
         assert again["fits"]
         assert again["memory"]["total"] == remedy["total"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["data.packing=false", "train.batch_size=8"], Load(1600, 4000, 320)),
+        (["data.packing=false", "train.batch_size=4"], Load(800, 2000, 160)),
+        # Not below the largest sample.
+        (["data.packing=false", "train.batch_size=1"], Load(290, 900, 90)),
+        # All samples fill fewer than 8 packs of 300, but the first of them are full.
+        (["train.batch_size=8"], Load(1600, 4000, 320)),
+        (["train.batch_size=4"], Load(1200, 2000, 160)),
+        (["train.batch_size=1"], Load(300, 900, 90)),
+    ],
+)
+def test_a_smaller_pass_still_holds_the_largest_sample_and_a_full_pack(settings, expected):
+    words = ["+recipe=sft_full", "model=qwen2_5_vl_7b", "data.train=x.jsonl", "data.max_length=300"]
+    packing = [word for word in settings if "packing" in word]
+    config, changed = (compose([*words, *more], "plan").config for more in ([*packing, "train.batch_size=8"], settings))
+    planner = module._Planner(config, None, None, load=Load(1600, 4000, 320), least=Load(290, 900, 90))
+    assert planner.load_of(changed) == expected
 
 
 def test_help_lists_the_verb(capsys):

@@ -87,17 +87,14 @@ def listing(value: object, image: int, place: str) -> Listing:
 
 
 def _listed(entry: object, image: int, place: str) -> Region:
-    match present(entry) if isinstance(entry, dict) else {}:
-        case {"bbox_2d": [_, _, _, _] as numbers, "label": str(label), **rest} if not rest:
-            pass
-        case {"point_2d": [_, _] as numbers, "label": str(label), **rest} if not rest:
-            pass
-        case _:
-            raise UserError(
-                f'{place} is {shown(entry)}; expected is {{"bbox_2d": [x1, y1, x2, y2], "label": …}} '
-                'or {"point_2d": [x, y], "label": …}.'
-            )
-    return Region(coordinates(numbers, place), label, image)
+    fields = present(entry) if isinstance(entry, dict) else {}
+    match fields.pop("label", None), fields:
+        case str(label), {"bbox_2d": [_, _, _, _] as numbers} | {"point_2d": [_, _] as numbers} if len(fields) == 1:
+            return Region(coordinates(numbers, place), label, image)
+    raise UserError(
+        f'{place} is {shown(entry)}; expected is {{"bbox_2d": [x1, y1, x2, y2], "label": …}} '
+        'or {"point_2d": [x, y], "label": …}.'
+    )
 
 
 def coordinates(value: object, place: str) -> tuple[float, ...]:

@@ -74,7 +74,7 @@ class Progress:
 
 
 class NothingUsable(UserError):
-    pass
+    """None of the rows of an entry makes a sample."""
 
 
 class Draw:

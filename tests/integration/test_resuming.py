@@ -1,0 +1,57 @@
+"""What a resumed run counts, and what it tells where it cannot go on; its curve is held in training/test_invariance."""
+
+import json
+import shutil
+
+import pytest
+
+from qwenvl_train.training.meter import Meter
+from qwenvl_train.training.sft import VisionSFTTrainer
+from tests.conftest import conversation
+from tests.run import rows, summary, train
+
+
+@pytest.fixture
+def halfway(pictures, write_rows, checkpoints, tmp_path):
+    """A run that was killed after the first of its two steps, and the settings to go on with."""
+    sample = conversation(("user", [pictures[0], "What?"]), ("assistant", ["Red."]))
+    settings = (
+        "+recipe=sft_lora", f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={write_rows([sample])}",
+        "data.packing=false", "data.workers=0", "train.max_steps=2", "train.save_steps=1", "train.log_steps=1",
+        "train.warmup=0",
+    )  # fmt: skip
+    folder = train(tmp_path, *settings)
+    shutil.rmtree(folder / "checkpoints" / "step-2")
+    return folder, settings
+
+
+def test_the_clock_of_a_resumed_run_starts_after_loading(halfway, tmp_path, monkeypatch):
+    folder, settings = halfway
+    load, start, came = VisionSFTTrainer._load_from_checkpoint, Meter.start, []
+
+    def load_and_tell(self, *arguments):
+        load(self, *arguments)
+        came.append("loaded")
+
+    def start_and_tell(self):
+        start(self)
+        came.append("started")
+
+    monkeypatch.setattr(VisionSFTTrainer, "_load_from_checkpoint", load_and_tell)
+    monkeypatch.setattr(Meter, "start", start_and_tell)
+    train(tmp_path, *settings)
+    assert came.count("loaded") == 1
+    assert came[-1] == "started"
+    assert [row["step"] for row in rows(folder)] == [1, 2]
+
+
+def test_a_resumed_run_that_cannot_load_tells_its_own_reason(halfway, tmp_path):
+    folder, settings = halfway
+    weights = folder / "checkpoints" / "step-1" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(Exception, match="header") as caught:
+        train(tmp_path, *settings)
+    told = summary(folder)
+    assert (told["status"], told["reason"]) == ("failed", repr(caught.value))
+    stored = json.loads((folder / "checkpoints" / "step-1" / "progress.json").read_text())
+    assert (told["steps"], told["samples"]) == (1, stored["counts"]["samples"])
