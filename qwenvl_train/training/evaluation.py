@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -100,15 +101,14 @@ def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Rendere
         produced = model.generate(**inputs, max_new_tokens=budget, synced_gpus=synced, **greedy)
     finally:
         set_attention(below, packed)
-    plain = {"skip_special_tokens": True}
-    words = processor.tokenizer.decode(produced[0, start:], **plain)
+    words = partial(processor.tokenizer.decode, skip_special_tokens=True)
     answered = max(index for index, turn in enumerate(sample.turns) if turn.train)
     asked = sample.turns[answered - 1]
     return Answer(
         prompt="".join(part.text for part in asked.parts if isinstance(part, Text)),
-        expected=processor.tokenizer.decode(ids[start:end], **plain),
-        generated=words,
-        rejected=lost and processor.tokenizer.decode(lost.input_ids[slice(*_last_answer(lost.labels))], **plain),
+        expected=words(ids[start:end]),
+        generated=words(produced[0, start:]),
+        rejected=None if lost is None else words(lost.input_ids[slice(*_last_answer(lost.labels))]),
     )
 
 

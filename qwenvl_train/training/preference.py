@@ -45,12 +45,12 @@ class Pairs:
     ) -> "Pairs":
         """From a row's learned tokens; `answers` and `answer_of` are as in a Batch. With `ld_alpha` a token counts so
         much beyond the length of the pair's shorter answer."""
-        counted = None if ld_alpha is None else _less_beyond(answers, answer_of, ld_alpha)
-        (chosen, rejected), (reference_chosen, reference_rejected) = (
-            of_answers(values if counted is None else values * counted, answers, answer_of)
-            for values in (log_probs, reference)
-        )
-        likelihood = chosen if counted is None else of_answers(log_probs, answers, answer_of)[0]
+        likelihood, _ = of_answers(log_probs, answers, answer_of)
+        if ld_alpha is not None:
+            counted = torch.ones_like(log_probs).masked_fill(_is_beyond(answers, answer_of), ld_alpha)
+            log_probs, reference = log_probs * counted, reference * counted
+        chosen, rejected = of_answers(log_probs, answers, answer_of)
+        reference_chosen, reference_rejected = of_answers(reference, answers, answer_of)
         tokens = answers.to(log_probs.dtype)
         return cls(chosen, rejected, reference_chosen, reference_rejected, tokens[0::2], tokens[1::2], likelihood)
 
@@ -68,12 +68,12 @@ def own_likelihood(log_probs: Tensor, log_sum_sq_probs: Tensor, answers: Tensor,
     return torch.exp(chosen / answers[0::2]) * torch.exp(rejected / answers[1::2])
 
 
-def _less_beyond(answers: Tensor, answer_of: Tensor, alpha: float) -> Tensor:
-    """[L]: 1 for each token up to the length of the pair's shorter answer, `alpha` for the others."""
+def _is_beyond(answers: Tensor, answer_of: Tensor) -> Tensor:
+    """[L]: whether a token is beyond the length of the pair's shorter answer."""
     starts = answers.cumsum(0) - answers
     place = torch.arange(len(answer_of), device=answers.device) - starts[answer_of]
     shorter = torch.minimum(answers[0::2], answers[1::2])[answer_of // 2]
-    return 1 - (1 - alpha) * (place >= shorter)
+    return place >= shorter
 
 
 def sigmoid(pairs: Pairs, dpo: DpoConfig) -> Tensor:

@@ -7,6 +7,7 @@ from qwenvl_train.config.compose import compose
 from qwenvl_train.errors import UserError
 
 LORA = "+recipe=sft_lora"
+DPO = "+recipe=dpo_lora"
 OWN = "data.train=mine.jsonl"
 
 
@@ -62,10 +63,10 @@ def problems(*words: str) -> list[str]:
         ([LORA, "seed=1", "seed=2"], "seed is given twice, as 1 and as 2"),
         ([LORA, "recipe=sft_full"], "recipe is given twice, as sft_lora and as sft_full"),
         # Choices
-        (["+recipe=sft_lorra"], "recipe=sft_lorra: no such recipe, did you mean recipe=sft_lora? There are: sft_full"),
+        (["+recipe=sft_lorra"], "recipe=sft_lorra: no such recipe, did you mean recipe=sft_lora? There are: dpo_full"),
         ([LORA, "model=Qwen2.5-VL-7B"], "did you mean model=qwen2_5_vl_7b?"),
         ([LORA, "model=Qwen/Qwen2.5-VL-7B-Instruct"], "your own: model.path="),
-        ([LORA, "data=mine.jsonl"], "data=mine.jsonl: no such data. There are: files, shapes (your own: data.train=…)"),
+        ([LORA, "data=mine.jsonl"], "no such data. There are: files, shape_pairs, shapes (your own: data.train=…)"),
         ([LORA, "deepspeed=ds_config.json"], "There are: none, zero2, zero3"),
         ([LORA, "optim=null"], "optim=null: no such optim. There are: adamw"),
     ],
@@ -77,7 +78,10 @@ def test_a_mistake_is_named(words, line):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "nothing is tuned; pick a recipe, +recipe=sft_lora say (there are: sft_full, sft_lora"),
+        (
+            [],
+            "nothing is tuned; pick a recipe, +recipe=sft_lora say (there are: dpo_full, dpo_lora, mpo_lora, sft_full",
+        ),
         ([LORA, "tune_mm_llm=false"], "lora.llm=true has no effect while tune_mm_llm=false"),
         ([LORA, "train.epochs=1", "train.max_steps=2"], "train.epochs=1 and train.max_steps=2 are both set"),
         ([LORA, "train.epochs=null"], "train.epochs and train.max_steps are both null"),
@@ -96,6 +100,23 @@ def test_a_mistake_is_named(words, line):
         (["+recipe=sft_qlora", "deepspeed=zero3"], "deepspeed=zero3 cannot shard 4-bit weights"),
         ([LORA, "train.compile=true", "deepspeed=zero3"], "train.compile=true: deepspeed=zero3"),
         (["+recipe=sft_qlora", "train.compile=true"], "train.compile=true does not compile 4-bit weights"),
+        (
+            [LORA, "dpo.beta=0.2"],
+            "dpo.beta has no effect while method=sft; take a recipe for DPO, +recipe=dpo_lora say",
+        ),
+        ([DPO, "dpo.discopop_tau=0.1"], "dpo.discopop_tau has no effect without dpo.loss=discopop"),
+        ([DPO, "dpo.label_smoothing=0.1"], "dpo.label_smoothing has no effect without dpo.loss=robust or exo_pair"),
+        ([DPO, "dpo.label_smoothing=0.5", "dpo.loss=robust"], "dpo.label_smoothing"),
+        ([DPO, "dpo.loss=[sigmoid,sigmoid]"], "dpo.loss=sigmoid,sigmoid names a loss twice"),
+        ([DPO, "dpo.loss=[sigmoid,sft]", "dpo.weights=[1]"], "dpo.weights gives 1 weights for 2 losses"),
+        ([DPO, "dpo.loss=sft"], "dpo.loss=sft alone compares nothing"),
+        ([DPO, "dpo.loss=exo_pair"], "dpo.loss=exo_pair needs dpo.label_smoothing above 0, 0.001 say"),
+        ([DPO, "dpo.loss=[sigmoid,sft]", "dpo.wpo=true"], "dpo.wpo=true weighs pairs, and dpo.loss=sft counts tokens"),
+        (["+recipe=dpo_full", "dpo.reference=adapter"], "dpo.reference=adapter needs a component with adapters"),
+        (
+            [DPO, "dpo.reference=cached", "data.streaming=true", "train.max_steps=5"],
+            "dpo.reference=cached goes through all rows before the run",
+        ),
         ([LORA, "train.resume=nowhere"], "train.resume=nowhere: must be auto, never, or a checkpoint folder"),
         ([LORA, "run_name=a/b"], "run_name=a/b: must be the name of one folder"),
         ([LORA, "run_name="], "run_name=: must be the name of one folder"),

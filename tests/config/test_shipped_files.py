@@ -35,11 +35,17 @@ def test_a_recipe_composes_alone(recipe):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_says_how_and_never_what(recipe):
-    assert set(OmegaConf.load(RECIPES[recipe])) <= {"defaults", "lora", "model", "optim", "train"} | {
-        f"tune_mm_{component}" for component in ("vision", "mlp", "llm")
-    }
-    default, composed = compose(["+recipe=sft_lora"]).config, compose([f"+recipe={recipe}"]).config
+    assert set(OmegaConf.load(RECIPES[recipe])) <= {
+        "defaults", "dpo", "lora", "method", "model", "optim", "train",
+        *(
+f"tune_mm_{component}" for component in ("vision", "mlp", "llm")),
+    }  # fmt: skip
+    composed = compose([f"+recipe={recipe}"]).config
+    # Of what is embedded, it picks what it can train on.
+    data = {"sft": "data=shapes", "dpo": "data=shape_pairs"}[composed.method]
+    default = compose(["+recipe=sft_lora", data]).config
     assert (composed.data, composed.model.path) == (default.data, default.model.path)
+    assert compose([f"+recipe={recipe}", "data.train=mine.jsonl"]).config.data.max_length == 8192
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
