@@ -28,6 +28,10 @@ def arrange(model: PreTrainedModel, config: RunConfig, family: Family, processor
     use_linear_patches(model.get_submodule(family.vision_path).patch_embed.proj)
     if config.train.compile:
         use_compiled_blocks(model, [family.vision_path, family.language_path])
+    if config.train.liger:
+        from qwenvl_train.model.liger import use_liger
+
+        use_liger(model)
     set_seed(config.seed)  # adapters start from random numbers
     # DeepSpeed cannot gather weights of mixed types.
     trained = select_trained(model, family, config, float32_adapters=config.deepspeed.stage == 0)
@@ -59,6 +63,8 @@ def refuse_what_needs_a_gpu(config: RunConfig) -> None:
         raise UserError(
             "train.offload_activations=true moves what a GPU would have to keep, and there is none; take false."
         )
+    if config.train.liger and not torch.cuda.is_available():
+        raise UserError("train.liger=true: Liger's kernels run on a GPU, and there is none; take false.")
 
 
 def _checkpointed(config: RunConfig, family: Family) -> list[str]:
@@ -66,6 +72,12 @@ def _checkpointed(config: RunConfig, family: Family) -> list[str]:
     where = config.train.checkpointing
     vision = [family.vision_path] if where in ("vision", "all") and config.tune_mm_vision else []
     return vision + ([family.language_path] if where in ("llm", "all") else [])
+
+
+def about_liger(model: PreTrainedModel | PeftModel, family: Family) -> str:
+    from qwenvl_train.model.liger import told
+
+    return told(bare(model), family)
 
 
 def bare(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -13,7 +13,7 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.loader import EvalRows
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.model.attention import refuse_kernel
-from qwenvl_train.model.build import bare, build_model, refuse_what_needs_a_gpu
+from qwenvl_train.model.build import about_liger, bare, build_model, refuse_what_needs_a_gpu
 from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.load import load_family, load_processor
@@ -113,6 +113,8 @@ def run(composed: Composed) -> None:
         )
         print(train.about(held_out, steps, rows_per_step))
         print_components(table)
+        if config.train.liger:
+            print(about_liger(model, family))
     state.wait_for_everyone()
     recorder.start()
     meter.start()
