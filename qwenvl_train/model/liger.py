@@ -82,8 +82,8 @@ def _is_fused(module: torch.nn.Module) -> bool:
 
 
 def _norm(self: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
-    """Casts as Qwen's do, which is "llama": the mean in float32, the weight in the precision of the states. Not in place:
-    that would write over a gradient that autograd may still give to others."""
+    """Casts as Qwen's do, which Liger calls "llama": the mean in float32, the weight in the states' precision. Not in
+    place, where the backward pass would write over a gradient that others may still read."""
     return LigerRMSNormFunction.apply(states, self.weight, self.variance_epsilon, 0.0, "llama", False, None)
 
 

@@ -96,6 +96,7 @@ def test_a_mistake_is_named(words, line):
         (["+recipe=sft_qlora", "deepspeed=zero3"], "deepspeed=zero3 cannot shard 4-bit weights"),
         ([LORA, "train.compile=true", "deepspeed=zero3"], "train.compile=true: deepspeed=zero3"),
         (["+recipe=sft_qlora", "train.compile=true"], "train.compile=true does not compile 4-bit weights"),
+        ([LORA, "train.liger=true", "train.compile=true"], "train.liger=true: train.compile=true fuses the same"),
         ([LORA, "train.resume=nowhere"], "train.resume=nowhere: must be auto, never, or a checkpoint folder"),
         ([LORA, "run_name=a/b"], "run_name=a/b: must be the name of one folder"),
         ([LORA, "run_name="], "run_name=: must be the name of one folder"),
@@ -173,3 +174,9 @@ def test_bitsandbytes_is_asked_for(words, monkeypatch):
     monkeypatch.setattr(check, "is_installed", lambda module: False)
     (problem,) = problems(*words)
     assert problem.endswith("needs bitsandbytes: pip install 'qwenvl-train[qlora]'")
+
+
+def test_liger_is_asked_for(monkeypatch):
+    monkeypatch.setattr(check, "is_installed", lambda module: False)
+    (problem,) = problems(LORA, "train.liger=true")
+    assert problem == "train.liger=true needs liger-kernel: pip install 'qwenvl-train[liger]'"

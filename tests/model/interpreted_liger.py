@@ -57,9 +57,10 @@ def complete_the_interpreter() -> None:
     rms_norm.rsqrt = lambda x: tl.math.rsqrt(x)
 
 
-def run(model_type: str, settings: dict, processor, batch: dict, liger: bool, half: bool = False) -> tuple[str, Outcome]:
-    """`half` as a run has it: in 16 bits save what is trained, and autocast; the
-    interpreter knows no bf16."""
+def run(
+    model_type: str, settings: dict, processor, batch: dict, liger: bool, half: bool = False
+) -> tuple[str, Outcome]:
+    """`half` as a run has it: in 16 bits save what is trained, and autocast. Not bf16, which the interpreter lacks."""
     config: RunConfig = run_config(**settings, **{"train.liger": liger})
     family = FAMILIES[model_type]
     model = build_model(model_type, text={"num_hidden_layers": 1}, vision=ONE_LAYER[model_type])
