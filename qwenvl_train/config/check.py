@@ -103,6 +103,11 @@ def bitsandbytes_is_installed(config: RunConfig, given: frozenset[str]) -> Lines
         yield "optim.name=adamw_8bit needs bitsandbytes: pip install 'qwenvl-train[qlora]'"
 
 
+def liger_is_installed(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.train.liger and not is_installed("liger_kernel"):
+        yield "train.liger=true needs liger-kernel: pip install 'qwenvl-train[liger]'"
+
+
 def resumed_checkpoint_exists(config: RunConfig, given: frozenset[str]) -> Lines:
     resume = config.train.resume
     if resume not in ("auto", "never") and not Path(resume).is_dir():
@@ -146,6 +151,11 @@ def compiled_weights_are_whole(config: RunConfig, given: frozenset[str]) -> Line
         yield "train.compile=true: deepspeed=zero3 fetches weights in between what would be one; take deepspeed=zero2"
     if config.train.compile and config.model.quantize == "nf4":
         yield "train.compile=true does not compile 4-bit weights; take train.compile=false or model.quantize=none"
+
+
+def blocks_are_fused_once(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.train.liger and config.train.compile:
+        yield "train.liger=true: train.compile=true fuses the same, and does not see into Liger's kernels; take one"
 
 
 def evaluation_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
@@ -332,6 +342,7 @@ RULES_OF_TRAINING: tuple[Rule, ...] = (
     adapter_settings_are_used,
     checkpointing_is_used,
     compiled_weights_are_whole,
+    blocks_are_fused_once,
     evaluation_settings_are_used,
     wandb_settings_are_used,
     deepspeed_settings_are_used,
@@ -347,6 +358,7 @@ RULES: dict[Verb, tuple[Rule, ...]] = {
     "train": (
         *RULES_OF_TRAINING,
         bitsandbytes_is_installed,
+        liger_is_installed,
         resumed_checkpoint_exists,
         nothing_is_inspected,
         nothing_is_planned,

@@ -204,6 +204,8 @@ class TrainConfig(Section):
     """Let what is kept for the backward pass wait in the host's memory; needs a GPU."""
     compile: bool
     """Fuse what each block computes with torch.compile, once and for rows of any size."""
+    liger: bool
+    """Compute norms, gates and rotary embeddings by Liger's kernels (needs liger-kernel and a GPU)."""
     log_steps: PositiveInt
     eval_steps: PositiveInt | None
     """Evaluate every so many steps; null only before and after the run."""

@@ -48,6 +48,10 @@ def _use_our_passes(model: PreTrainedModel, config: RunConfig, family: Family, p
     use_linear_patches(model.get_submodule(family.vision_path).patch_embed.proj)
     if config.train.compile:
         use_compiled_blocks(model, [family.vision_path, family.language_path])
+    if config.train.liger:
+        from qwenvl_train.model.liger import use_liger
+
+        use_liger(model)
 
 
 def refuse_what_experts_cannot(config: RunConfig, family: Family) -> None:
@@ -74,6 +78,14 @@ def refuse_what_needs_a_gpu(config: RunConfig) -> None:
         raise UserError(
             "train.offload_activations=true moves what a GPU would have to keep, and there is none; take false."
         )
+    if config.train.liger and not torch.cuda.is_available():
+        raise UserError("train.liger=true: Liger's kernels run on a GPU, and there is none; take false.")
+
+
+def about_liger(model: PreTrainedModel | PeftModel, family: Family) -> str:
+    from qwenvl_train.model.liger import told
+
+    return told(bare(model), family)
 
 
 def bare(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -117,6 +117,7 @@ def test_a_mistake_is_named(words, line):
             [DPO, "dpo.reference=cached", "data.streaming=true", "train.max_steps=5"],
             "dpo.reference=cached goes through all rows before the run",
         ),
+        ([LORA, "train.liger=true", "train.compile=true"], "train.liger=true: train.compile=true fuses the same"),
         ([LORA, "train.resume=nowhere"], "train.resume=nowhere: must be auto, never, or a checkpoint folder"),
         ([LORA, "run_name=a/b"], "run_name=a/b: must be the name of one folder"),
         ([LORA, "run_name="], "run_name=: must be the name of one folder"),
@@ -194,3 +195,9 @@ def test_bitsandbytes_is_asked_for(words, monkeypatch):
     monkeypatch.setattr(check, "is_installed", lambda module: False)
     (problem,) = problems(*words)
     assert problem.endswith("needs bitsandbytes: pip install 'qwenvl-train[qlora]'")
+
+
+def test_liger_is_asked_for(monkeypatch):
+    monkeypatch.setattr(check, "is_installed", lambda module: False)
+    (problem,) = problems(LORA, "train.liger=true")
+    assert problem == "train.liger=true needs liger-kernel: pip install 'qwenvl-train[liger]'"

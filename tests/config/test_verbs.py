@@ -79,7 +79,7 @@ def test_the_line_that_trains_is_also_planned(recipe, monkeypatch):
     """On a machine that lacks what the run needs."""
     monkeypatch.setattr(check, "is_installed", lambda module: False)
     words = [f"+recipe={recipe}", OWN, "train.lr=1e-4", "train.resume=nowhere", "deepspeed=zero2", "run_name=x"]
-    assert compose([*words, "output=json"], "plan").config.plan.devices == 1
+    assert compose([*words, "train.liger=true", "output=json"], "plan").config.plan.devices == 1
 
 
 @pytest.mark.parametrize("verb", ["train", "inspect"])
