@@ -39,8 +39,8 @@ class Segments:
 class Batch(TypedDict, total=False):
     """T tokens of S samples; M pictures and clips of P patches, in the order of their placeholders.
 
-    Every process runs the vision tower once in each pass, or sharded runs would wait for each other forever: a row
-    without media carries one blank picture, which no token stands for.
+    Every process runs the vision tower, or what follows it, once in each pass, or sharded runs would wait for each
+    other forever: a row without media carries one blank picture, which no token stands for.
     """
 
     input_ids: Required[torch.Tensor]
@@ -54,15 +54,18 @@ class Batch(TypedDict, total=False):
     samples: Required[Segments]
     places: Required[torch.Tensor]
     """[P / merge^2]: where the placeholders stand, each for one group of merged patches; empty without media."""
-    planes: Required[torch.Tensor]
+    planes: torch.Tensor
     """[N, patch * patch * channels] uint8: one frame of a patch each, as bytes."""
     pairs: torch.Tensor
     """[P, 2] int32: the planes that make up each patch in time. Absent without clips: then N is P, and a still
     picture's plane is both its frames."""
-    grids: Required[torch.Tensor]
+    grids: torch.Tensor
     """[M, 3]: patches of each picture or clip in time, height and width."""
-    vision: Required[dict[str, torch.Tensor | Segments | int]]
+    vision: dict[str, torch.Tensor | Segments | int]
     """What the vision tower would compute from the grids."""
+    features: torch.Tensor
+    """[levels, P, width]: what a frozen tower gave before, for the merger and for each DeepStack merger. Instead of
+    planes, pairs, grids and vision."""
 
 
 @dataclass(frozen=True)

@@ -204,6 +204,9 @@ class TrainConfig(Section):
     """Let what is kept for the backward pass wait in the host's memory; needs a GPU."""
     compile: bool
     """Fuse what each block computes with torch.compile, once and for rows of any size."""
+    cache_vision: bool
+    """Store what a frozen vision tower gives, before the training, in data.cache; steps then decode no media and skip
+    the tower."""
     log_steps: PositiveInt
     eval_steps: PositiveInt | None
     """Evaluate every so many steps; null only before and after the run."""

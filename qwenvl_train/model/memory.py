@@ -6,7 +6,7 @@ pass of one block, the embeddings' gradient, the optimizer's step.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 
 import torch
@@ -17,7 +17,7 @@ from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.families.family import Family
 from qwenvl_train.model import forward
-from qwenvl_train.model.activations import Block, Traced, trace
+from qwenvl_train.model.activations import Block, Traced, tower_width, trace
 from qwenvl_train.model.components import ComponentRow, component_table, mode_of, select_trained
 from qwenvl_train.model.load import DTYPES
 
@@ -204,8 +204,9 @@ def moments(
     part = chunk * text.hidden_size * half if masters and in_full and half < 4 else 0
     head = table * 4 + (0 if masters else table * half) if in_full else 0
     scored = tile + part + 4 * learned
+    held = _features(architecture, load, half) if config.train.cache_vision else 0
     found = [
-        Moment("vision tower, forward", 0, traced.vision.most),
+        Moment("vision tower, forward", 0, 0 if held else traced.vision.most),
         Moment("end of the forward pass", kept, copies + tile + part + learned * half),
         Moment("loss, backward", kept, scored + head + 2 * stream),
         Moment("one decoder block, backward", kept, _work(traced.decoder, blocks.decoder)),
@@ -215,7 +216,13 @@ def moments(
         found.append(Moment("one vision block, backward", tower, _work(traced.vision, blocks.vision)))
     if traced.merger.kept:
         found.append(Moment("merger, backward", tower, traced.merger.most - traced.merger.kept))
-    return tuple(found)
+    return tuple(replace(moment, kept=moment.kept + held) for moment in found)
+
+
+def _features(architecture: PreTrainedConfig, load: Load, half: int) -> int:
+    """What a row brings instead of pixels, from its coming to its end."""
+    levels = 1 + len(getattr(architecture.vision_config, "deepstack_visual_indexes", ()))
+    return levels * load.patches * tower_width(architecture) * half
 
 
 def _kept(block: Block, again: tuple[bool, ...]) -> int:

@@ -38,7 +38,7 @@ def run(composed: Composed) -> None:
     if renderer and "plan.visual" in composed.given:
         raise UserError("plan.visual has no effect here: the rows of data.train can be counted.")
     modes = {component: mode_of(component, config) for component in COMPONENTS}
-    count = FlopCount.of(sizes, modes, config.lora.rank)
+    count = FlopCount.of(sizes, modes, config.lora.rank, looks=not config.train.cache_vision)
     work = _workload(config, sizes, renderer, count)
     planner = _Planner(config, sizes, family, work.load, work.least)
     precision, memory_ = planner.precision(config), planner.memory(config)
