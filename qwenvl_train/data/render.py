@@ -185,7 +185,7 @@ class Renderer:
             name = f"{where}: a clip" if isinstance(media.content, tuple) else name_of(media.content, kind, where)
             raise UserError(
                 f"{name} has no features in {features.folder}, though they were computed before the training: it was "
-                "changed, or data.cache was emptied. Start again."
+                "changed, or data.cache was. Start again; if this comes back, delete that folder."
             )
         return kept
 

@@ -74,7 +74,7 @@ def gathered(visual: torch.nn.Module, sharded: bool) -> Iterator[None]:
     if not sharded:
         yield
         return
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    with GatheredParameters(list(visual.parameters())):
+    with deepspeed.zero.GatheredParameters(list(visual.parameters())):
         yield
