@@ -204,7 +204,7 @@ def moments(
     part = chunk * text.hidden_size * half if masters and in_full and half < 4 else 0
     head = table * 4 + (0 if masters else table * half) if in_full else 0
     scored = tile + part + 4 * learned
-    held = _features(architecture, load, half) if config.train.cache_vision else 0
+    held = stored_features(architecture, load.patches, precision) if config.train.cache_vision else 0
     found = [
         Moment("vision tower, forward", 0, 0 if held else traced.vision.most),
         Moment("end of the forward pass", kept, copies + tile + part + learned * half),
@@ -219,10 +219,10 @@ def moments(
     return tuple(replace(moment, kept=moment.kept + held) for moment in found)
 
 
-def _features(architecture: PreTrainedConfig, load: Load, half: int) -> int:
-    """What a row brings instead of pixels, from its coming to its end."""
+def stored_features(architecture: PreTrainedConfig, patches: int, precision: str) -> int:
+    """With train.cache_vision, of the disk; and of a device from a row's coming to its end."""
     levels = 1 + len(getattr(architecture.vision_config, "deepstack_visual_indexes", ()))
-    return levels * load.patches * tower_width(architecture) * half
+    return levels * patches * tower_width(architecture) * DTYPES[precision].itemsize
 
 
 def _kept(block: Block, again: tuple[bool, ...]) -> int:
