@@ -82,10 +82,11 @@ def run(composed: Composed) -> None:
     if config.train.cache_vision:
         assert isinstance(train, Indexed)
         rows = [train.rows, *([held_out] if held_out else [])]
-        features = store_features(
-            rows, bare(model), family, config, precision, processor, arguments.device, state.process_index, meeting,
-            skipped,
-        )  # fmt: skip
+        with naming_dead_workers():
+            features = store_features(
+                rows, bare(model), family, config, precision, processor, arguments.device, state.process_index,
+                meeting, skipped,
+            )  # fmt: skip
         train.rows = train.rows.reading(features)
         held_out = held_out and held_out.reading(features)
     table = [row.as_dict() for row in component_table(model, family, config)]

@@ -9,29 +9,25 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from math import ceil
 
 import numpy as np
 import torch
-from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.lengths import Problem, problem_of
+from qwenvl_train.data.lengths import Problem
 from qwenvl_train.data.loader import Rows, heed_parent_alone
 from qwenvl_train.data.media.cache_files import KEEP_FREE
-from qwenvl_train.data.media.feature_cache import FeatureCache, Place, Tower
-from qwenvl_train.data.media.pictures import PictureSize
-from qwenvl_train.data.media.videos import ClipSize
+from qwenvl_train.data.media.feature_cache import FeatureCache, Tower
 from qwenvl_train.data.render import Renderer, pairs_of
+from qwenvl_train.data.unseen import Decoded, Missing, UnseenMedia, UnseenPlaces
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
-from qwenvl_train.model.forward import Pixels
-from qwenvl_train.model.load import DTYPES
-from qwenvl_train.model.tower import gathered, look, tower_digest
+from qwenvl_train.model.lookout import Lookout
+from qwenvl_train.model.tower import gathered
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.progress import console_on
 from qwenvl_train.reporting.wording import count, many
@@ -39,8 +35,6 @@ from qwenvl_train.training.meeting import Meeting
 from qwenvl_train.training.skipped import Skipped, Unusable
 from qwenvl_train.verbs.rows import cache_folder
 
-_CHUNK = 64
-"""Samples that a worker lays out at a time."""
 _ROUND = 16
 """Samples that each process computes before all tell how far they are."""
 _PASS = 16384
@@ -48,113 +42,6 @@ _PASS = 16384
 _THREADS = 4
 _TOLD_SECONDS = 60
 GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A sample with media whose features are not stored, and that no sample before it has."""
-
-    rows: int
-    """Which of the rows it is from."""
-    index: int
-    media: tuple[int, ...]
-    """Their numbers in the sample."""
-    patches: int
-
-
-class _Layouts(Dataset):
-    """What a chunk of the samples lacks: of each medium its sample, its number there, and its place."""
-
-    def __init__(self, rows: Sequence[Rows], features: FeatureCache, samples: Sequence[tuple[int, int]]):
-        self._rows, self._features, self._samples = rows, features, samples
-
-    def __len__(self) -> int:
-        return ceil(len(self._samples) / _CHUNK)
-
-    def __getitem__(self, chunk: int) -> tuple[list[tuple[int, int, int, Place]], int]:
-        """And of how many samples."""
-        samples = self._samples[chunk * _CHUNK : (chunk + 1) * _CHUNK]
-        return [lacking for which, index in samples for lacking in self._of(which, index)], len(samples)
-
-    def _of(self, which: int, index: int) -> Iterator[tuple[int, int, int, Place]]:
-        rows = self._rows[which]
-        try:
-            sample = rows.samples[index]
-            layout = rows.renderer.layout(sample)
-            places = [self._features.place(*seen) for seen in zip(sample.media, layout.media, strict=True)]
-        except (UserError, OSError):
-            return  # changed since it was measured: the training meets it, and says so
-        yield from ((which, index, at, place) for at, place in enumerate(places) if not self._features.holds(place))
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    place: Place
-    size: PictureSize | ClipSize
-    planes: np.ndarray
-    """No tensor, each of which would hold a file open on its way from a worker, and there may be thousands."""
-
-
-class _Media(Dataset):
-    """Of each sample the media that are missing, decoded; and why one cannot be."""
-
-    def __init__(self, rows: Sequence[Rows], features: FeatureCache, missing: Sequence[Missing]):
-        self._rows, self._features, self._missing = rows, features, missing
-
-    def __len__(self) -> int:
-        return len(self._missing)
-
-    def __getitem__(self, number: int) -> tuple[list[_Decoded], Problem | None, int]:
-        """And how many media were asked for."""
-        asked = self._missing[number]
-        rows, decoded = self._rows[asked.rows], []
-        try:
-            sample = rows.samples[asked.index]
-            layout = rows.renderer.layout(sample)
-            for at in asked.media:
-                media, size = sample.media[at], layout.media[at]
-                try:
-                    place = self._features.place(media, size)
-                except OSError:
-                    continue  # deleted meanwhile: the training meets it, and says so
-                if not self._features.holds(place):  # another run may be as far
-                    decoded.append(_Decoded(place, size, rows.renderer.planes(media, size, sample.where)))
-        except UserError as error:
-            return decoded, problem_of(rows.samples.place(asked.index), error), len(asked.media)
-        return decoded, None, len(asked.media)
-
-
-class Lookout:
-    """The frozen tower of a run, as its passes would call it."""
-
-    def __init__(
-        self, model: PreTrainedModel, family: Family, config: RunConfig, precision: str, image_processor, device
-    ):
-        """`model` is the bare one."""
-        self._visual, self._device = model.get_submodule(family.vision_path), device
-        self._to_pixels = Pixels(image_processor)
-        # DeepSpeed does without, and computes in the weights' own type.
-        self._half = DTYPES[precision] if config.deepspeed.stage == 0 and precision != "fp32" else None
-        normal = (image_processor.image_mean, image_processor.image_std, image_processor.rescale_factor)
-        self.digest = tower_digest(model, family, precision, self._half, normal)
-        self._visual.eval()
-        if config.deepspeed.stage != 3:  # which has put it there
-            self._visual.to(device)
-
-    def __call__(
-        self, planes: np.ndarray, pairs: np.ndarray | None, grids: list[tuple[int, int, int]], renderer: Renderer
-    ) -> torch.Tensor:
-        """[levels, P, width], on the host."""
-        shapes = torch.tensor(grids)
-        given = (torch.from_numpy(planes), None if pairs is None else torch.from_numpy(pairs))
-        given, shapes, index = send_to_device((given, shapes, renderer.vision_index(shapes)), self._device)
-        pixels = self._to_pixels(*given).to(self._visual.dtype)
-        with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
-            return look(self._visual, pixels, shapes, index).cpu()
-
-    def blank(self, renderer: Renderer) -> torch.Tensor:
-        merge = renderer.pixels.merge
-        return self(renderer.blank_planes(), None, [(1, merge, merge)], renderer)
 
 
 def store_features(
@@ -174,7 +61,8 @@ def store_features(
     visual = model.get_submodule(family.vision_path)
     with gathered(visual, config.deepspeed.stage == 3):
         lookout = Lookout(model, family, config, precision, processor.image_processor, device)
-        blank = lookout.blank(renderer)
+        shapes = torch.tensor([(1, renderer.pixels.merge, renderer.pixels.merge)])
+        blank = lookout(renderer.blank_planes(), None, shapes, renderer.vision_index(shapes))
         tower = Tower(lookout.digest, len(blank), blank.shape[-1], blank.dtype)
         features = FeatureCache(cache_folder(config) / "vision", tower)
         features.make_folder()
@@ -194,7 +82,7 @@ def _missing(rows: Sequence[Rows], features: FeatureCache, workers: int, rank: i
     found: dict[str, tuple[int, int, int, int]] = {}
     with counting("looking for vision features, samples", len(samples), shown=rank == 0) as progress:
         done = 0
-        for lacking, seen in _loader(_Layouts(rows, features, samples), workers):
+        for lacking, seen in _loader(UnseenPlaces(rows, features, samples), workers):
             for which, index, at, place in lacking:
                 found.setdefault(place.path.name, (which, index, at, place.patches))
             done += seen
@@ -247,7 +135,7 @@ def _fill(
     mine = sorted(costly_first[rank :: meeting.processes], key=lambda one: (one.rows, one.index))
     media = sum(len(one.media) for one in missing)
     writer = _Writer(features, lookout, rows[0].renderer)
-    decoded = iter(_loader(_Media(rows, features, mine), config.data.workers))
+    decoded = iter(_loader(UnseenMedia(rows, features, mine), config.data.workers))
     looked, last = 0, time.monotonic()
     with counting("vision features, pictures and clips", media, shown=rank == 0) as progress:
         for _ in range(ceil(len(missing) / meeting.processes / _ROUND)):
@@ -264,7 +152,7 @@ def _fill(
 
 
 def _round(
-    decoded: Iterator[tuple[list[_Decoded], Problem | None, int]], writer: "_Writer"
+    decoded: Iterator[tuple[list[Decoded], Problem | None, int]], writer: "_Writer"
 ) -> tuple[int, list[Problem], str]:
     """How many media were done, which samples cannot be used, and why nothing more can be stored."""
     done, broken = 0, []
@@ -284,11 +172,11 @@ class _Writer:
 
     def __init__(self, features: FeatureCache, lookout: Lookout, renderer: Renderer):
         self.features, self._lookout, self._renderer = features, lookout, renderer
-        self._waiting: list[_Decoded] = []
+        self._waiting: list[Decoded] = []
         self._storing: list[Future[None]] = []
         self._threads = ThreadPoolExecutor(_THREADS)
 
-    def take(self, decoded: list[_Decoded]) -> None:
+    def take(self, decoded: list[Decoded]) -> None:
         for one in decoded:
             if sum(waiting.place.patches for waiting in self._waiting) + one.place.patches > _PASS:
                 self._look()
@@ -304,8 +192,9 @@ class _Writer:
         waiting, self._waiting = self._waiting, []
         starts = np.cumsum([0, *(len(one.planes) for one in waiting)]).tolist()
         pairs = np.concatenate([pairs_of(one.size, start) for one, start in zip(waiting, starts, strict=False)])
-        planes, grids = np.concatenate([one.planes for one in waiting]), [one.size.grid for one in waiting]
-        states = self._lookout(planes, pairs, grids, self._renderer)
+        planes = np.concatenate([one.planes for one in waiting])
+        grids = torch.tensor([one.size.grid for one in waiting])
+        states = self._lookout(planes, pairs, grids, self._renderer.vision_index(grids))
         for one, own in zip(waiting, states.split([one.place.patches for one in waiting], dim=1), strict=True):
             self._storing.append(self._threads.submit(self.features.write, one.place, own))
             self._wait(_THREADS)

@@ -289,7 +289,7 @@ def test_a_run_has_the_same_curve(workers, data, checkpoints, tmp_path):
 def broken(data: Path, tmp_path: Path, pictures: list[Path]) -> Path:
     """Its header is whole, its pixels are not."""
     (tmp_path / "cut.png").write_bytes(pictures[3].read_bytes()[:300])
-    asked = conversation(("user", [tmp_path / "cut.png", "What?"]), ("assistant", ["Red."]), id="cut")
+    asked = conversation(("user", [tmp_path / "cut.png", pictures[3], "What?"]), ("assistant", ["Red."]), id="cut")
     with data.open("a") as file:
         file.write(json.dumps(asked) + "\n")
     return data
@@ -306,7 +306,11 @@ def test_a_broken_picture_ends_the_run_before_it(data, pictures, checkpoints, tm
 
 
 def test_a_broken_picture_is_left_out_once(data, pictures, checkpoints, tmp_path):
+    """And not what another sample shares with it."""
     path = broken(data, tmp_path, pictures)
+    asked = conversation(("user", [pictures[3], "What?"]), ("assistant", ["Red."]), id="whole")
+    with path.open("a") as file:
+        file.write(json.dumps(asked) + "\n")
     given = (f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={path}", "data.on_error=skip")
     run = train(tmp_path, *SHORT, *given, "train.cache_vision=true", "data.max_skipped=1")
     (left_out,) = read_lines(run / "skipped.jsonl")
