@@ -146,6 +146,21 @@ def checkpointing_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
         yield f"train.checkpoint_every={every} has no effect while train.checkpointing=none"
 
 
+def stored_features_stay_right(config: RunConfig, given: frozenset[str]) -> Lines:
+    if not config.train.cache_vision:
+        return
+    if config.tuned("vision"):
+        yield (
+            "train.cache_vision=true stores what a frozen vision tower gives, and a trained one gives something else "
+            "at each step; set tune_mm_vision=false, or train.cache_vision=false"
+        )
+    if config.data.streaming:
+        yield (
+            "train.cache_vision=true stores features before the training, and what data.streaming=true brings is not "
+            "known by then; set one of the two to false"
+        )
+
+
 def compiled_weights_are_whole(config: RunConfig, given: frozenset[str]) -> Lines:
     if config.train.compile and config.deepspeed.stage == 3:
         yield "train.compile=true: deepspeed=zero3 fetches weights in between what would be one; take deepspeed=zero2"
@@ -341,6 +356,7 @@ RULES_OF_TRAINING: tuple[Rule, ...] = (
     learning_rates_are_used,
     adapter_settings_are_used,
     checkpointing_is_used,
+    stored_features_stay_right,
     compiled_weights_are_whole,
     blocks_are_fused_once,
     evaluation_settings_are_used,

@@ -206,6 +206,9 @@ class TrainConfig(Section):
     """Fuse what each block computes with torch.compile, once and for rows of any size."""
     liger: bool
     """Compute norms, gates and rotary embeddings by Liger's kernels (needs liger-kernel and a GPU)."""
+    cache_vision: bool
+    """Store what a frozen vision tower gives, before the training, in data.cache; steps then decode no media and skip
+    the tower."""
     log_steps: PositiveInt
     eval_steps: PositiveInt | None
     """Evaluate every so many steps; null only before and after the run."""

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import parent_process
 from threading import Thread
@@ -15,6 +15,7 @@ from qwenvl_train.batch import Batch, Contents
 from qwenvl_train.data.collate import collate
 from qwenvl_train.data.layout import Layout
 from qwenvl_train.data.lengths import Lengths, Problem, problem_of
+from qwenvl_train.data.media.feature_cache import FeatureCache
 from qwenvl_train.data.order.order import Order
 from qwenvl_train.data.render import Rendered, Renderer
 from qwenvl_train.data.sample import Sample
@@ -42,6 +43,10 @@ class Rows:
     def __call__(self, indices: Iterable[int]) -> Row:
         parts = ((self.samples.place(int(index)), partial(self._rendered, int(index))) for index in indices)
         return make_row(parts, self.renderer)
+
+    def reading(self, features: FeatureCache) -> "Rows":
+        """The same rows, with what the vision tower gave instead of pictures."""
+        return replace(self, renderer=self.renderer.reading(features))
 
     def _rendered(self, index: int) -> Rendered:
         return render_as_measured(self.samples[index], int(self.lengths.tokens[index]), self.renderer)

@@ -111,9 +111,12 @@ class FlopCount:
     """For a row without: nothing below the language model learns from it."""
 
     @classmethod
-    def of(cls, config: PreTrainedConfig, modes: Mapping[Component, Mode], rank: int) -> "FlopCount":
-        """`config` is the whole model's; `rank` that of its adapters, where there are any."""
-        tower, merger, decoder = list(_tower(config)), list(_merger(config)), list(_decoder(config))
+    def of(
+        cls, config: PreTrainedConfig, modes: Mapping[Component, Mode], rank: int, looks: bool = True
+    ) -> "FlopCount":
+        """`config` is the whole model's; `rank` that of its adapters, where there are any. A row that brings what the
+        vision tower gave does not have it look."""
+        tower, merger, decoder = list(_tower(config)) if looks else [], list(_merger(config)), list(_decoder(config))
         # A trained norm or embedding sits below a component's first product, but below the patch embedding none does.
         vision, flows = _training(tower, modes["vision"], rank, False)
         mlp, flows = _training(merger, modes["mlp"], rank, flows or modes["mlp"] == "full")

@@ -44,7 +44,8 @@ from qwenvl_train.training.skipped import Skipped, Unusable
 from qwenvl_train.training.trainer import Hooks, VisionTrainer
 from qwenvl_train.training.workers import naming_dead_workers
 from qwenvl_train.verbs.rows import make_renderer, open_rows
-from qwenvl_train.verbs.training_data import open_training_data
+from qwenvl_train.verbs.training_data import Indexed, open_training_data
+from qwenvl_train.verbs.vision_cache import store_features
 
 
 def run(composed: Composed) -> None:
@@ -84,10 +85,20 @@ def run(composed: Composed) -> None:
     staging = folder / ".staging"
     arguments = training_arguments(config, staging, steps, precision, resumed=checkpoint is not None)
     model = build_model(config, family, processor, precision)
+    meeting = Meeting(state.num_processes)
+    if config.train.cache_vision:
+        assert isinstance(train, Indexed)
+        rows = [train.rows, *([held_out] if held_out else [])]
+        with naming_dead_workers():
+            features = store_features(
+                rows, bare(model), family, config, precision, processor, arguments.device, state.process_index,
+                meeting, skipped,
+            )  # fmt: skip
+        train.rows = train.rows.reading(features)
+        held_out = held_out and held_out.reading(features)
     table = [row.as_dict() for row in component_table(model, family, config)]
     info = RunInfo(folder.name, folder, config.model_dump(mode="json"), table, steps, start_step)
     recorder = Recorder(info, state.is_main_process, reporters, held_out, renderer, processor, checkpoint, skipped)
-    meeting = Meeting(state.num_processes)
     stop = StopOnSignal(meeting)
     place = (state.process_index, state.num_processes)
     room = config.data.max_length * config.train.batch_size if config.data.packing and config.data.max_length else None
@@ -105,7 +116,7 @@ def run(composed: Composed) -> None:
         stream=train.stream,
         eval_rows=None if held_out is None else EvalRows(held_out, config.train.eval_batch_size, *place),
         meter=meter,
-        flops=FlopCount.of(bare(model).config, modes, config.lora.rank),
+        flops=FlopCount.of(bare(model).config, modes, config.lora.rank, looks=not config.train.cache_vision),
         meeting=meeting,
         skipped=skipped,
         checkpoints=folder / "checkpoints",
