@@ -278,6 +278,11 @@ def reference_can_be_had(config: RunConfig, given: frozenset[str]) -> Lines:
     adapted = any(config.tuned(component) and config.adapted(component) for component in _COMPONENTS)
     if config.dpo.reference == "adapter" and not adapted:
         yield "dpo.reference=adapter needs a component with adapters (lora.llm=true, …); take model or cached"
+    if config.dpo.reference == "cached" and config.deepspeed.stage == 3:
+        yield (
+            "dpo.reference=cached computes before weights are sharded, and deepspeed=zero3 shards them as they are "
+            "read; take dpo.reference=adapter or model, or deepspeed=zero2"
+        )
     if config.dpo.reference == "cached" and config.data.streaming:
         yield (
             "dpo.reference=cached goes through all rows before the run, and data.streaming=true reads them in it; "

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from qwenvl_train.batch import Batch, Parts
-from qwenvl_train.data.layout import IGNORED, Layout
+from qwenvl_train.data.layout import IGNORED
 from qwenvl_train.data.render import Rendered, Renderer
 from qwenvl_train.data.segments import segments_of_samples
 
@@ -27,14 +27,17 @@ def collate(rendered: list[Rendered], renderer: Renderer) -> Batch:
         places=torch.from_numpy(np.flatnonzero((ids == renderer.image_pad) | (ids == renderer.video_pad))),
     )
     if renderer.pairs:
-        batch.update(_answers(layouts))
+        batch.update(_answers(rendered))
     batch.update(_planes(rendered, renderer) if renderer.features is None else _features(rendered, renderer))
     return batch
 
 
-def _answers(layouts: list[Layout]) -> Parts:
-    answers = torch.tensor([count for layout in layouts for count in layout.answers], dtype=torch.long)
-    return Parts(answers=answers, answer_of=torch.arange(len(answers)).repeat_interleave(answers))
+def _answers(rendered: list[Rendered]) -> Parts:
+    answers = torch.tensor([count for item in rendered for count in item.layout.answers], dtype=torch.long)
+    parts = Parts(answers=answers, answer_of=torch.arange(len(answers)).repeat_interleave(answers))
+    if references := [item.reference for item in rendered if item.reference is not None]:
+        parts["reference"] = torch.from_numpy(np.concatenate(references))
+    return parts
 
 
 def _features(rendered: list[Rendered], renderer: Renderer) -> Parts:

@@ -44,6 +44,8 @@ class Rendered:
     """[patches, 2]: the planes of each patch in its two frames; a picture's plane is in both. None without media."""
     features: torch.Tensor | None = None
     """[levels, patches, width]: what a frozen vision tower gave for them; then there are no planes and no pairs."""
+    reference: np.ndarray | None = None
+    """[learned tokens]: log-probabilities of the reference model, where they were computed before the run."""
 
 
 class Renderer:

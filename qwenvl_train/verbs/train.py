@@ -3,6 +3,7 @@
 import shutil
 import sys
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -43,6 +44,7 @@ from qwenvl_train.training.sft import Answers
 from qwenvl_train.training.skipped import Skipped, Unusable
 from qwenvl_train.training.trainer import Hooks, VisionTrainer
 from qwenvl_train.training.workers import naming_dead_workers
+from qwenvl_train.verbs.reference_cache import store_references
 from qwenvl_train.verbs.rows import make_renderer, open_rows
 from qwenvl_train.verbs.training_data import Indexed, open_training_data
 from qwenvl_train.verbs.vision_cache import store_features
@@ -84,8 +86,18 @@ def run(composed: Composed) -> None:
     # ZeRO-3 shards the weights as they are read, so the trainer's arguments come before the model.
     staging = folder / ".staging"
     arguments = training_arguments(config, staging, steps, precision, resumed=checkpoint is not None)
-    model = build_model(config, family, processor, precision)
     meeting = Meeting(state.num_processes)
+    if config.method == "dpo" and reference_of(config) == "cached":
+        # Before the model, so that both are never in memory at once.
+        with naming_dead_workers():
+            held = partial(
+                store_references, config=config, family=family, processor=processor, precision=precision,
+                device=arguments.device, rank=state.process_index, meeting=meeting, skipped=skipped,
+            )  # fmt: skip
+            assert isinstance(train, Indexed)
+            train.rows = held(train.rows)
+            held_out = held_out and held(held_out)
+    model = build_model(config, family, processor, precision)
     if config.train.cache_vision:
         assert isinstance(train, Indexed)
         rows = [train.rows, *([held_out] if held_out else [])]

@@ -56,9 +56,8 @@ class FeatureCache:
 
     def place(self, media: Media, size: PictureSize | ClipSize) -> Place:
         """Raises an OSError where the medium's file is missing."""
-        contents = media.content if isinstance(media.content, tuple) else (media.content,)
         frames = size.frames if isinstance(size, ClipSize) else ()
-        sources = [identity(content) for content in contents]
+        sources = [identity(content) for content in media.contents]
         facts = (_RULE, self.tower.digest, sources, size.resized, size.grid, frames)
         return Place(place_in(self.folder, facts), int(np.prod(size.grid)))
 
