@@ -1,6 +1,6 @@
 """The whole configuration as one frozen tree. Defaults stand in configs/, never here; imports no torch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -220,6 +220,9 @@ class TrainConfig(Section):
     """auto continues the newest checkpoint of this run_name, never starts anew, else a checkpoint folder."""
 
 
+ReferenceKind = Literal["adapter", "model", "cached", "none"]
+TWO_MODELS: tuple[ReferenceKind, ...] = ("adapter", "model")
+"""With these each pass goes through two."""
 PreferenceLoss = Literal[
     "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
     "discopop", "sft",
@@ -349,6 +352,15 @@ class RunConfig(Section):
 
     def adapted(self, component: Component) -> bool:
         return getattr(self.lora, component)
+
+    @property
+    def reference(self) -> ReferenceKind | None:
+        """What is compared with; None where nothing is."""
+        if self.method != "dpo":
+            return None
+        if self.dpo.reference != "auto":
+            return self.dpo.reference
+        return "adapter" if any(self.tuned(part) and self.adapted(part) for part in get_args(Component)) else "model"
 
     def learning_rate(self, component: Component) -> float:
         return getattr(self.train, f"lr_{component}") or self.train.lr

@@ -1,5 +1,6 @@
 """The frozen tower of a run, looking at pictures and clips as its passes would have it look."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,21 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.model.forward import Pixels
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.tower import look, tower_digest
+
+
+def looking(model: PreTrainedModel, family: Family, image_processor: Any) -> Callable[[dict], dict]:
+    """From a row with pictures to the same with what the frozen tower gives for them; for passes that share it."""
+    visual, to_pixels = model.get_submodule(family.vision_path), Pixels(image_processor)
+    seen = ("planes", "pairs", "grids", "vision")
+
+    def look_once(row: dict) -> dict:
+        if "features" in row:
+            return row
+        pixels = to_pixels(row["planes"], row.get("pairs")).to(visual.dtype)
+        features = look(visual, pixels, row["grids"], row["vision"])
+        return {name: part for name, part in row.items() if name not in seen} | {"features": features}
+
+    return look_once
 
 
 class Lookout:

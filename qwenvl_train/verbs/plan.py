@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.devices import DEVICES
-from qwenvl_train.config.schema import ModelConfig, RunConfig
+from qwenvl_train.config.schema import TWO_MODELS, ModelConfig, RunConfig
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import family_of
@@ -42,7 +42,8 @@ def run(composed: Composed) -> None:
     if renderer and "plan.visual" in composed.given:
         raise UserError("plan.visual has no effect here: the rows of data.train can be counted.")
     modes = {component: mode_of(component, config) for component in COMPONENTS}
-    count = FlopCount.of(sizes, modes, config.lora.rank, looks=not config.train.cache_vision)
+    looks, compares = not config.train.cache_vision, config.reference in TWO_MODELS
+    count = FlopCount.of(sizes, modes, config.lora.rank, looks, compares)
     work = _workload(config, sizes, renderer, count)
     planner = _Planner(config, sizes, family, work.load, work.least)
     memory_ = planner.memory(config)

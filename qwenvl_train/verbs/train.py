@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from qwenvl_train.config.compose import Composed
-from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.config.schema import TWO_MODELS, RunConfig
 from qwenvl_train.data.loader import EvalRows
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.family import Family
@@ -21,6 +21,7 @@ from qwenvl_train.model.build import about_liger, bare, build_copy, build_model,
 from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.load import load_family, load_processor
+from qwenvl_train.model.lookout import looking
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.metrics import MetricsFile
 from qwenvl_train.reporting.progress import Progress, print_components
@@ -38,7 +39,7 @@ from qwenvl_train.training.meter import Progress as Done
 from qwenvl_train.training.objective import Objective
 from qwenvl_train.training.processes import agree, choose_precision, join_processes
 from qwenvl_train.training.recorder import Recorder
-from qwenvl_train.training.reference import none, of_copy, reference_of, stored, without_adapters
+from qwenvl_train.training.reference import none, of_copy, stored, without_adapters
 from qwenvl_train.training.resume import checkpoint_to_resume, progress_at
 from qwenvl_train.training.sft import Answers
 from qwenvl_train.training.skipped import Skipped, Unusable
@@ -87,7 +88,7 @@ def run(composed: Composed) -> None:
     staging = folder / ".staging"
     arguments = training_arguments(config, staging, steps, precision, resumed=checkpoint is not None)
     meeting = Meeting(state.num_processes)
-    if config.method == "dpo" and reference_of(config) == "cached":
+    if config.reference == "cached":
         # Before the model, so that both are never in memory at once.
         with naming_dead_workers():
             held = partial(
@@ -117,6 +118,9 @@ def run(composed: Composed) -> None:
     meter = Meter(train.counts, rows_per_step, room, Devices(state.num_processes, peak_tflops(precision)), before)
     objective = _objective(config, model, family, processor, precision)
     modes = {component: mode_of(component, config) for component in COMPONENTS}
+    count = FlopCount.of(
+        bare(model).config, modes, config.lora.rank, not config.train.cache_vision, config.reference in TWO_MODELS
+    )
     trainer = VisionTrainer(
         model=model,
         args=arguments,
@@ -128,7 +132,7 @@ def run(composed: Composed) -> None:
         stream=train.stream,
         eval_rows=None if held_out is None else EvalRows(held_out, config.train.eval_batch_size, *place),
         meter=meter,
-        flops=FlopCount.of(bare(model).config, modes, config.lora.rank, looks=not config.train.cache_vision),
+        flops=count,
         meeting=meeting,
         skipped=skipped,
         checkpoints=folder / "checkpoints",
@@ -179,15 +183,16 @@ def run(composed: Composed) -> None:
 def _objective(
     config: RunConfig, model: PreTrainedModel | PeftModel, family: Family, processor, precision: str
 ) -> Objective:
-    if config.method == "sft":
-        return Answers()
-    match reference_of(config):
+    look = None if config.tuned("vision") else looking(bare(model), family, processor.image_processor)
+    match config.reference:
+        case None:
+            return Answers()
         case "adapter":
             assert isinstance(model, PeftModel)
-            return Preferences(config.dpo, lambda _: without_adapters(model))
+            return Preferences(config.dpo, lambda _: without_adapters(model), look)
         case "model":
             copy = build_copy(config, family, processor, precision)
-            return Preferences(config.dpo, lambda accelerator: of_copy(copy, accelerator))
+            return Preferences(config.dpo, lambda accelerator: of_copy(copy, accelerator), look)
         case "cached":
             return Preferences(config.dpo, lambda _: stored)
         case "none":
