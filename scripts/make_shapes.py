@@ -39,27 +39,32 @@ def eval_row(name: str, question: str, answer: str) -> dict:
     return {"id": name, "messages": turns}
 
 
-def pair_row(name: str, picture: Picture, rejected: str) -> dict:
-    """Both answers are true; which one is wanted, only the picture tells."""
-    return {
-        "id": name,
-        "images": [f"images/{name}.png"],
-        "prompt": "<image>What is it?",
-        "chosen": picture.preferred,
-        "rejected": rejected,
-    }
+def pair_row(name: str, picture: Picture, index: int, rng: random.Random) -> dict:
+    """Of eight pairs, seven have two true answers, of which the picture tells which one is wanted; one has a true
+    answer and a false one to what the model was taught, so that it does not forget it."""
+    question, chosen, rejected = "What is it?", picture.preferred, picture.refused[index % 2]
+    if index % 8 == 7:
+        question, chosen, rejected = rng.choice(
+            [
+                ("What colour is it?", picture.colour, rng.choice([one for one in COLOURS if one != picture.colour])),
+                ("What shape is it?", picture.shape, rng.choice([one for one in SHAPES if one != picture.shape])),
+            ]
+        )
+    asked = {"id": name, "images": [f"images/{name}.png"], "prompt": f"<image>{question}"}
+    return asked | {"chosen": chosen, "rejected": rejected}
 
 
 def write_split(folder: Path, name: str, pictures: list[Picture], rng: random.Random) -> None:
     """Train in the LLaVA form and eval in the messages form, so that the sample set shows both."""
     row = {"train": train_row, "eval": eval_row}[name]
     rng.shuffle(pictures)
+    of_pairs = random.Random(SEED)
     lines, pairs = [], []
     for index, picture in enumerate(pictures):
         row_id = f"{name}-{index:03d}"
         picture.image.save(folder / "images" / f"{row_id}.png", optimize=True)
         lines.append(json.dumps(row(row_id, rng.choice(BIN_QUESTIONS), picture.bin)))
-        pairs.append(json.dumps(pair_row(row_id, picture, picture.refused[index % 2])))
+        pairs.append(json.dumps(pair_row(row_id, picture, index, of_pairs)))
     (folder / f"{name}_pairs.jsonl").write_text("\n".join(pairs) + "\n")
     (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
 
