@@ -32,10 +32,10 @@ _ROOM = 8192
 
 
 def store_references(
-    rows: Rows, config: RunConfig, family: Family, processor, precision: str, device: torch.device, rank: int,
+    key: str, rows: Rows, config: RunConfig, family: Family, processor, precision: str, device: torch.device, rank: int,
     meeting: Meeting, skipped: Skipped,
 ) -> Rows:  # fmt: skip
-    """The rows with what was stored. All processes come here together, and leave when everything is."""
+    """The rows of `key` with what was stored. All processes come here together, and leave when everything is."""
     references = _places(rows, config, processor, precision, rank, meeting)
     chunks = range(len(references.files))
     missing = [chunk for chunk in chunks if not references.holds(chunk)]
@@ -43,7 +43,10 @@ def store_references(
     missing = sorted(set(meeting.everything(missing)))
     if rank == 0:
         pairs = sum(int((references.of_chunk(chunk) > 0).sum()) for chunk in missing)
-        print("log-probabilities of the reference: " + (f"{many(pairs, 'pair')} to compute" if pairs else "all stored"))
+        print(
+            f"{key}, log-probabilities of the reference: "
+            + (f"{many(pairs, 'pair')} to compute" if pairs else "all stored")
+        )
     if missing:
         model = build_copy(config, family, processor, precision).eval().to(device)
         _fill(missing, rows, references, model, config, precision, rank, meeting, skipped)

@@ -96,8 +96,8 @@ def run(composed: Composed) -> None:
                 device=arguments.device, rank=state.process_index, meeting=meeting, skipped=skipped,
             )  # fmt: skip
             assert isinstance(train, Indexed)
-            train.rows = held(train.rows)
-            held_out = held_out and held(held_out)
+            train.rows = held("data.train", train.rows)
+            held_out = held_out and held("data.eval", held_out)
     model = build_model(config, family, processor, precision)
     if config.train.cache_vision:
         assert isinstance(train, Indexed)

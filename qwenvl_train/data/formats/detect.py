@@ -11,8 +11,7 @@ _RULES = (
     ("preference", ("chosen", "rejected")),
     ("preference", ("rejected_response",)),
     ("preference", ("rejected_messages",)),
-    ("preference", ("rejected_images",)),
-    ("preference", ("rejected_videos",)),
+    *(("preference", (key,)) for key in REJECTED_MEDIA),
     ("sharegpt", ("conversations", "images")),
     ("sharegpt", ("conversations", "videos")),
     ("sharegpt", ("conversations", "system")),
@@ -39,7 +38,7 @@ class Detected:
 def detect(row: object, where: str) -> Detected:
     columns = present(as_row(row, where))
     # Files with these columns leave them empty where a row has none.
-    columns = {key: value for key, value in columns.items() if value or key not in REJECTED_MEDIA.values()}
+    columns = {key: value for key, value in columns.items() if value or key not in REJECTED_MEDIA}
     for format, keys in _RULES:
         if all(key in columns for key in keys):
             return Detected(format, f"{format}: rows have {_quoted(keys)}{_turn_keys(columns[keys[0]])}")

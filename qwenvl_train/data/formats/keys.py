@@ -7,9 +7,14 @@ from qwenvl_train.config.options import nearest
 from qwenvl_train.errors import UserError
 
 MEDIA = ("image", "images", "video", "videos")
-REJECTED_MEDIA = {"images": "rejected_images", "videos": "rejected_videos"}
-"""What the rejected answer is about, where it is about something else."""
-REJECTING = ("chosen", "rejected", "rejected_response", "rejected_messages", *REJECTED_MEDIA.values())
+REJECTED_MEDIA = {
+    "rejected_image": "image",
+    "rejected_images": "images",
+    "rejected_video": "video",
+    "rejected_videos": "videos",
+}
+"""What the rejected answer is about, where it is about something else; and what it then has in whose place."""
+REJECTING = ("chosen", "rejected", "rejected_response", "rejected_messages", *REJECTED_MEDIA)
 COLUMNS = {
     *MEDIA,
     *REJECTING,
@@ -25,13 +30,13 @@ def present(given: dict) -> dict[str, Any]:
 
 def has_own_media(row: dict) -> bool:
     """Whether the rejected answer of a preference row is about pictures or clips of its own."""
-    return any(row.get(key) for key in REJECTED_MEDIA.values())
+    return any(row.get(key) for key in REJECTED_MEDIA)
 
 
 def with_rejected_media(row: dict) -> dict:
     """The row of the rejected answer. What it has no own pictures for, it shares."""
-    own = {key: row[rejected] for key, rejected in REJECTED_MEDIA.items() if row.get(rejected)}
-    replaced = {*own, *(key.removesuffix("s") for key in own)}
+    own = {key: row[rejected] for rejected, key in REJECTED_MEDIA.items() if row.get(rejected)}
+    replaced = {name for key in own for name in (key.removesuffix("s"), key.removesuffix("s") + "s")}
     return {key: value for key, value in row.items() if key not in replaced} | own
 
 

@@ -27,7 +27,7 @@ def read_turns(row: dict, format: str, where: str) -> tuple[list[Said], list[Sai
         if row.get(key):
             raise UserError(
                 f"{where} has {key!r}, as preference rows have; supervised fine-tuning learns from one answer, "
-                "so keep the good one alone."
+                "so keep the good one alone. DPO takes 'chosen' and 'rejected', or an answer and 'rejected_response'."
             )
     question, answer = _COLUMNS[format]
     for key in filter(None, (question, answer)):
@@ -117,7 +117,12 @@ def _pair(row: dict, where: str) -> tuple[list[Said], list[Said], list[Said]]:
     chosen, rejected = (column_turns(row, key, "assistant", where) for key in ("chosen", "rejected"))
     if chosen[0].role != "assistant":
         return _parted(row, chosen, rejected, where)
-    return _asked(row, _COLUMNS[_format_of(row, where)][0], where), chosen, rejected
+    question, answer = _COLUMNS[_format_of(row, where)]
+    if answer and row.get(answer):
+        raise UserError(
+            f"{where} has {answer!r} beside 'chosen' and 'rejected'; a pair has two answers, so leave it out."
+        )
+    return _asked(row, question, where), chosen, rejected
 
 
 def _format_of(row: dict, where: str) -> str:

@@ -412,6 +412,11 @@ ROWS: dict[str, tuple[str, dict, list[str]]] = {
         {"prompt": "<image>Hi", "chosen": "Yes", "rejected": "No", "image": "a.png", "rejected_images": ["b.png"]},
         ["user: [a.png]Hi", "assistant*: Yes", "rejected user: [b.png]Hi", "rejected assistant*: No"],
     ),
+    "another picture for the rejected answer": (
+        "preference",
+        {"prompt": "<image>Hi", "chosen": "Yes", "rejected": "No", "images": ["a.png"], "rejected_image": "b.png"},
+        ["user: [a.png]Hi", "assistant*: Yes", "rejected user: [b.png]Hi", "rejected assistant*: No"],
+    ),
     "the same answer about other pictures": (
         "preference",
         {"messages": [{**USER, "content": "<image>Hi"}, BOT], "images": ["a.png"], "rejected_images": ["b.png"]},
@@ -865,6 +870,14 @@ REFUSED: dict[str, tuple[object, str]] = {
     "same answer, same pictures": (
         chat("<image>Hi") | {"images": ["a.png"], "rejected_images": ["a.png"]},
         "the chosen and the rejected answer are the same",
+    ),
+    "a third answer": (
+        pair(completion="Maybe"),
+        "has 'completion' beside 'chosen' and 'rejected'; a pair has two answers, so leave it out",
+    ),
+    "both columns of rejected pictures": (
+        {"prompt": "<image>Hi", "chosen": "a", "rejected": "b", "rejected_images": ["a"], "rejected_image": "b"},
+        "has the columns 'image' and 'images'",
     ),
     "rejected picture without a mark": (
         {"prompt": "<image>Hi", "chosen": "a", "rejected": "b", "images": ["a"], "rejected_images": ["a", "b"]},
