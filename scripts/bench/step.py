@@ -13,32 +13,27 @@ import os
 
 os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
-import argparse
 import statistics
-import tempfile
-import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import command
 import numpy as np
 import results
-import step_job
+import step_runs
 import step_ways
-import torch
-from datasets import disable_progress_bars
+from job import Job, Trained
 from rich.console import Console
 from rich.table import Table
-from step_job import Job, Trained
-from step_turns import Taken, check_equal, free, measure_runs, measure_steps
-from transformers.utils import logging
+from step_turns import check_equal, measure_steps
+from turns import Taken, free, measure_runs
+from workload import ANSWERS
 
 from qwenvl_train.batch import Contents
-from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.model.components import component_table
 from qwenvl_train.training.devices import peak_tflops
-
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "pillow", "numpy")
 
 WORDS = {
     "padded_sdpa": "padded, sdpa",
@@ -64,7 +59,7 @@ def figures(
         "peak_memory_gib": round(taken.peak_bytes / 2**30, 2) if taken.peak_bytes else None,
         "padding": _short(1 - tokens / padded_to),
         "data_wait": _short(statistics.median(np.divide(taken.waited, taken.seconds))) if taken.waited else None,
-        "loss": taken.loss,
+        "loss": taken.first["loss"],
         "ours_is_times": round(statistics.median(np.divide(taken.seconds, ours.seconds)), 2),
     }
 
@@ -78,7 +73,11 @@ def measure(job: Job, rounds: int, folder: Path, peak_tflops: float | None) -> d
     steps, laid_out, skipped = measure_steps(job, trained, rounds)
     trl_learns = step_ways.trl_learns(job, trained) if "padded_sdpa" in steps else None
     free(job)
-    runs, too_large = measure_runs(job, trained, rounds, folder)
+
+    ways = {"trl": step_runs.trl, "ours": step_runs.ours}
+    runs, too_large = measure_runs(
+        job, {name: partial(way, job, trained, folder) for name, way in ways.items()}, rounds
+    )
     check_equal(job, steps, runs, trl_learns)
     accumulation = job.config.train.accumulation
     real = [sum(contents.lengths) for contents in job.contents]
@@ -152,47 +151,17 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    # On a GPU a sample has about 900 tokens, and so a micro-batch about as many as a row of data.max_length.
-    gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny", help="an entry of configs/model")
+    parser = command.make_parser(__doc__, "samples", on_gpu=96, on_cpu=16)
     parser.add_argument("--lora", action="store_true", help="adapters on the language model, not all weights")
-    parser.add_argument("--samples", type=int, default=96 if gpu else 16)
-    parser.add_argument("--batch-size", type=int, default=8 if gpu else 4, help="samples in a micro-batch")
-    parser.add_argument("--accumulation", type=int, default=1, help="micro-batches in a step")
-    parser.add_argument("--rounds", type=int, default=3, help="the median of so many turns")
-    parser.add_argument(
-        "--workers", type=int, default=8 if gpu else 0, help="processes that prepare data in whole runs on a GPU"
-    )
     parser.add_argument("--peak-tflops", type=float, help="what the device can do, for MFU where it is not known here")
-    results.add_output(parser)
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the run, as for qwenvl-train")
-    arguments = parser.parse_args()
-    if not gpu:
-        torch.set_num_threads(1)
-    logging.set_verbosity_error()
-    disable_progress_bars()
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            job = step_job.make_job(
-                Path(folder),
-                arguments.model,
-                "sft_lora" if arguments.lora else "sft_full",
-                arguments.samples,
-                arguments.batch_size,
-                arguments.accumulation,
-                arguments.workers,
-                arguments.settings,
-            )
-        except UserError as error:
-            raise SystemExit(message_of(error)) from None
-        peak = arguments.peak_tflops or peak_tflops(job.precision)
-        result = measure(job, arguments.rounds, Path(folder), peak)
-    gpus = [torch.cuda.get_device_name()] if job.device.type == "cuda" else []
-    result |= results.surroundings(PACKAGES, ("cpu", "cores", "memory_gib", "gpus"), gpus)
+    given = parser.parse_args()
+
+    def measured(job: Job, folder: Path) -> dict[str, Any]:
+        return measure(job, given.rounds, folder, given.peak_tflops or peak_tflops(job.precision))
+
+    result = command.run(given, "sft_lora" if given.lora else "sft_full", ANSWERS, measured)
     show(result)
-    results.write(result, arguments.output)
+    results.write(result, given.output)
 
 
 if __name__ == "__main__":
