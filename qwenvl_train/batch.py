@@ -6,7 +6,7 @@ tell a number.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Required, TypedDict, TypeVar
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import torch
 
@@ -69,36 +69,21 @@ def _changed(part: Part, change: Callable[[torch.Tensor], torch.Tensor]) -> Part
     return replace(part, **new)
 
 
-class Batch(TypedDict, total=False):
-    """T tokens of S samples; M pictures and clips of P patches, in the order of their placeholders.
+class Parts(TypedDict, total=False):
+    """What not every row has."""
 
-    Every process runs the vision tower once in each pass, or sharded runs would wait for each other forever: a row
-    without media carries one blank picture, which no token stands for.
-    """
-
-    input_ids: Required[torch.Tensor]
-    """[1, T]"""
-    labels: Required[torch.Tensor]
-    """[1, T], -100 where nothing is learned, and so at the first token of every sample."""
-    learned: Required[torch.Tensor]
-    """[L]: where labels are not -100."""
-    told_by: Required[torch.Tensor]
-    """[L]: the places whose states tell what is learned: the ones before, or the end of the question that two answers
-    share."""
-    position_ids: Required[torch.Tensor]
-    """[4, 1, T]: row 0 restarts at 0 for each sample; rows 1 to 3 are temporal, height and width (M-RoPE)."""
-    samples: Required[Segments]
-    places: Required[torch.Tensor]
-    """[P / merge^2]: where the placeholders stand, each for one group of merged patches; empty without media."""
-    planes: Required[torch.Tensor]
+    planes: torch.Tensor
     """[N, patch * patch * channels] uint8: one frame of a patch each, as bytes."""
     pairs: torch.Tensor
     """[P, 2] int32: the planes that make up each patch in time. Absent without clips: then N is P, and a still
     picture's plane is both its frames."""
-    grids: Required[torch.Tensor]
+    grids: torch.Tensor
     """[M, 3]: patches of each picture or clip in time, height and width."""
-    vision: Required[dict[str, torch.Tensor | Segments | int]]
+    vision: dict[str, torch.Tensor | Segments | int]
     """What the vision tower would compute from the grids."""
+    features: torch.Tensor
+    """[levels, P, width]: what a frozen tower gave before, for the merger and for each DeepStack merger. Instead of
+    planes, pairs, grids and vision."""
     answers: torch.Tensor
     """[2 * S], in a row of pairs: how many tokens are learned of the first chosen answer, of the first rejected one, of
     the second chosen one, and so on."""
@@ -106,6 +91,29 @@ class Batch(TypedDict, total=False):
     """[L], in a row of pairs: to which of these answers each learned token belongs."""
     reference: torch.Tensor
     """[L]: the reference model's log-probabilities, where they were computed before the run."""
+
+
+class Batch(Parts):
+    """T tokens of S samples; M pictures and clips of P patches, in the order of their placeholders.
+
+    Every process runs the vision tower, or what follows it, once in each pass, or sharded runs would wait for each
+    other forever: a row without media carries one blank picture, which no token stands for.
+    """
+
+    input_ids: torch.Tensor
+    """[1, T]"""
+    labels: torch.Tensor
+    """[1, T], -100 where nothing is learned, and so at the first token of every sample."""
+    learned: torch.Tensor
+    """[L]: where labels are not -100."""
+    told_by: torch.Tensor
+    """[L]: the places whose states tell what is learned: the ones before, or the end of the question that two answers
+    share."""
+    position_ids: torch.Tensor
+    """[4, 1, T]: row 0 restarts at 0 for each sample; rows 1 to 3 are temporal, height and width (M-RoPE)."""
+    samples: Segments
+    places: torch.Tensor
+    """[P / merge^2]: where the placeholders stand, each for one group of merged patches; empty without media."""
 
 
 @dataclass(frozen=True)

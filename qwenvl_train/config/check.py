@@ -146,6 +146,21 @@ def checkpointing_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
         yield f"train.checkpoint_every={every} has no effect while train.checkpointing=none"
 
 
+def stored_features_stay_right(config: RunConfig, given: frozenset[str]) -> Lines:
+    if not config.train.cache_vision:
+        return
+    if config.tuned("vision"):
+        yield (
+            "train.cache_vision=true stores what a frozen vision tower gives, and a trained one gives something else "
+            "at each step; set tune_mm_vision=false, or train.cache_vision=false"
+        )
+    if config.data.streaming:
+        yield (
+            "train.cache_vision=true stores features before the training, and what data.streaming=true brings is not "
+            "known by then; set one of the two to false"
+        )
+
+
 def compiled_weights_are_whole(config: RunConfig, given: frozenset[str]) -> Lines:
     if config.train.compile and config.deepspeed.stage == 3:
         yield "train.compile=true: deepspeed=zero3 fetches weights in between what would be one; take deepspeed=zero2"
@@ -263,6 +278,11 @@ def reference_can_be_had(config: RunConfig, given: frozenset[str]) -> Lines:
     adapted = any(config.tuned(component) and config.adapted(component) for component in _COMPONENTS)
     if config.dpo.reference == "adapter" and not adapted:
         yield "dpo.reference=adapter needs a component with adapters (lora.llm=true, …); take model or cached"
+    if config.dpo.reference == "cached" and config.deepspeed.stage == 3:
+        yield (
+            "dpo.reference=cached computes before weights are sharded, and deepspeed=zero3 shards them as they are "
+            "read; take dpo.reference=adapter or model, or deepspeed=zero2"
+        )
     if config.dpo.reference == "cached" and config.data.streaming:
         yield (
             "dpo.reference=cached goes through all rows before the run, and data.streaming=true reads them in it; "
@@ -341,6 +361,7 @@ RULES_OF_TRAINING: tuple[Rule, ...] = (
     learning_rates_are_used,
     adapter_settings_are_used,
     checkpointing_is_used,
+    stored_features_stay_right,
     compiled_weights_are_whole,
     blocks_are_fused_once,
     evaluation_settings_are_used,

@@ -1,6 +1,6 @@
 """The whole configuration as one frozen tree. Defaults stand in configs/, never here; imports no torch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -206,6 +206,9 @@ class TrainConfig(Section):
     """Fuse what each block computes with torch.compile, once and for rows of any size."""
     liger: bool
     """Compute norms, gates and rotary embeddings by Liger's kernels (needs liger-kernel and a GPU)."""
+    cache_vision: bool
+    """Store what a frozen vision tower gives, before the training, in data.cache; steps then decode no media and skip
+    the tower."""
     log_steps: PositiveInt
     eval_steps: PositiveInt | None
     """Evaluate every so many steps; null only before and after the run."""
@@ -217,6 +220,9 @@ class TrainConfig(Section):
     """auto continues the newest checkpoint of this run_name, never starts anew, else a checkpoint folder."""
 
 
+ReferenceKind = Literal["adapter", "model", "cached", "none"]
+TWO_MODELS: tuple[ReferenceKind, ...] = ("adapter", "model")
+"""With these each pass goes through two."""
 PreferenceLoss = Literal[
     "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
     "discopop", "sft",
@@ -346,6 +352,15 @@ class RunConfig(Section):
 
     def adapted(self, component: Component) -> bool:
         return getattr(self.lora, component)
+
+    @property
+    def reference(self) -> ReferenceKind | None:
+        """What is compared with; None where nothing is."""
+        if self.method != "dpo":
+            return None
+        if self.dpo.reference != "auto":
+            return self.dpo.reference
+        return "adapter" if any(self.tuned(part) and self.adapted(part) for part in get_args(Component)) else "model"
 
     def learning_rate(self, component: Component) -> float:
         return getattr(self.train, f"lr_{component}") or self.train.lr

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from qwenvl_train.batch import Batch
+from qwenvl_train.batch import Batch, Parts
 from qwenvl_train.data.layout import IGNORED
 from qwenvl_train.data.render import Rendered, Renderer
 from qwenvl_train.data.segments import segments_of_samples
@@ -17,11 +17,6 @@ def collate(rendered: list[Rendered], renderer: Renderer) -> Batch:
     ids = np.concatenate([layout.input_ids for layout in layouts])
     told_by = np.concatenate([layout.told_by + start for layout, start in zip(layouts, starts, strict=True)])
     labels = np.concatenate([layout.labels for layout in layouts])
-    grids = [size.grid for layout in layouts for size in layout.media]
-    planes = [item.planes for item in rendered if item.planes is not None]
-    if not planes:
-        planes, grids = [renderer.blank_planes()], [(1, renderer.pixels.merge, renderer.pixels.merge)]
-    shapes = torch.tensor(grids)
     batch = Batch(
         input_ids=torch.from_numpy(ids)[None],
         labels=torch.from_numpy(labels)[None],
@@ -30,16 +25,43 @@ def collate(rendered: list[Rendered], renderer: Renderer) -> Batch:
         position_ids=torch.from_numpy(np.concatenate([layout.position_ids for layout in layouts], axis=1))[:, None],
         samples=segments_of_samples(layout.pieces for layout in layouts),
         places=torch.from_numpy(np.flatnonzero((ids == renderer.image_pad) | (ids == renderer.video_pad))),
+    )
+    if renderer.pairs:
+        batch.update(_answers(rendered))
+    batch.update(_planes(rendered, renderer) if renderer.features is None else _features(rendered, renderer))
+    return batch
+
+
+def _answers(rendered: list[Rendered]) -> Parts:
+    answers = torch.tensor([count for item in rendered for count in item.layout.answers], dtype=torch.long)
+    parts = Parts(answers=answers, answer_of=torch.arange(len(answers)).repeat_interleave(answers))
+    if references := [item.reference for item in rendered if item.reference is not None]:
+        parts["reference"] = torch.from_numpy(np.concatenate(references))
+    return parts
+
+
+def _features(rendered: list[Rendered], renderer: Renderer) -> Parts:
+    assert renderer.features is not None
+    features = [item.features for item in rendered if item.features is not None]
+    if not features:
+        features = [renderer.features.blank(renderer.pixels.merge**2)]
+    return Parts(features=torch.cat(features, dim=1) if len(features) > 1 else features[0])
+
+
+def _planes(rendered: list[Rendered], renderer: Renderer) -> Parts:
+    grids = [size.grid for item in rendered for size in item.layout.media]
+    planes = [item.planes for item in rendered if item.planes is not None]
+    if not planes:
+        planes, grids = [renderer.blank_planes()], [(1, renderer.pixels.merge, renderer.pixels.merge)]
+    shapes = torch.tensor(grids)
+    parts = Parts(
         planes=torch.from_numpy(np.concatenate(planes) if len(planes) > 1 else planes[0]),
         grids=shapes,
         vision=renderer.vision_index(shapes),
     )
-    if any(layout.clips for layout in layouts):
+    if any(item.layout.clips for item in rendered):
         begins = np.cumsum([0, *map(len, planes)])
         pairs = [item.pairs for item in rendered if item.pairs is not None]
         shifted = [pair + begin for pair, begin in zip(pairs, begins, strict=False)]
-        batch["pairs"] = torch.from_numpy(np.concatenate(shifted).astype(np.int32))
-    if renderer.pairs:
-        batch["answers"] = torch.tensor([count for layout in layouts for count in layout.answers], dtype=torch.long)
-        batch["answer_of"] = torch.arange(len(batch["answers"])).repeat_interleave(batch["answers"])
-    return batch
+        parts["pairs"] = torch.from_numpy(np.concatenate(shifted).astype(np.int32))
+    return parts

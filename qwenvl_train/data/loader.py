@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import parent_process
 from threading import Thread
@@ -15,7 +15,9 @@ from qwenvl_train.batch import Batch, Contents
 from qwenvl_train.data.collate import collate
 from qwenvl_train.data.layout import Layout
 from qwenvl_train.data.lengths import Lengths, Problem, problem_of
+from qwenvl_train.data.media.feature_cache import FeatureCache
 from qwenvl_train.data.order.order import Order
+from qwenvl_train.data.references import References
 from qwenvl_train.data.render import Rendered, Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import Samples
@@ -38,13 +40,23 @@ class Rows:
     samples: Samples
     lengths: Lengths
     renderer: Renderer
+    references: References | None = None
 
     def __call__(self, indices: Iterable[int]) -> Row:
-        parts = ((self.samples.place(int(index)), partial(self._rendered, int(index))) for index in indices)
+        parts = ((self.samples.place(int(index)), partial(self.rendered, int(index))) for index in indices)
         return make_row(parts, self.renderer)
 
-    def _rendered(self, index: int) -> Rendered:
-        return render_as_measured(self.samples[index], int(self.lengths.tokens[index]), self.renderer)
+    def reading(self, features: FeatureCache) -> "Rows":
+        """The same rows, with what the vision tower gave instead of pictures."""
+        return replace(self, renderer=self.renderer.reading(features))
+
+    def held_to(self, references: References) -> "Rows":
+        """The same rows, with what the reference model gives for them."""
+        return replace(self, references=references)
+
+    def rendered(self, index: int) -> Rendered:
+        rendered = render_as_measured(self.samples[index], int(self.lengths.tokens[index]), self.renderer)
+        return rendered if self.references is None else replace(rendered, reference=self.references.read(index))
 
 
 def make_row(parts: Iterable[tuple[tuple[str, int], Callable[[], Rendered]]], renderer: Renderer) -> Row:

@@ -5,16 +5,20 @@ for, so words in a user's text can neither start a supervised span nor become a 
 """
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from qwenvl_train.batch import Piece
 from qwenvl_train.config.schema import DataConfig, VideoConfig
 from qwenvl_train.data.downscale import largest_share, shrunk
 from qwenvl_train.data.layout import IGNORED, Layout, TurnStart, pair
+from qwenvl_train.data.media.feature_cache import FeatureCache
+from qwenvl_train.data.media.files import name_of
 from qwenvl_train.data.media.picture_cache import PictureCache
 from qwenvl_train.data.media.pictures import PictureSize, PixelSettings, load_patches, measure
 from qwenvl_train.data.media.videos import ClipSettings, ClipSize, load_clip, measure_clip
@@ -38,6 +42,10 @@ class Rendered:
     """[planes, p*p*C] uint8, all media one after the other: a picture's patches once, a clip's for each frame."""
     pairs: np.ndarray | None
     """[patches, 2]: the planes of each patch in its two frames; a picture's plane is in both. None without media."""
+    features: torch.Tensor | None = None
+    """[levels, patches, width]: what a frozen vision tower gave for them; then there are no planes and no pairs."""
+    reference: np.ndarray | None = None
+    """[learned tokens]: log-probabilities of the reference model, where they were computed before the run."""
 
 
 class Renderer:
@@ -54,12 +62,20 @@ class Renderer:
         self.max_length, self._downscale = data.max_length, data.too_long == "downscale"
         self._vision_ids = data.vision_ids
         self._cache = PictureCache(cache) if cache and data.cache_pictures else None
+        self.features: FeatureCache | None = None
+        """Where it reads what the vision tower gives, instead of decoding."""
         self._words = Words(processor.tokenizer)
         ids = processor.tokenizer.convert_tokens_to_ids
         self._turn_start, self._turn_end = ids("<|im_start|>"), ids("<|im_end|>")
         self._vision_start, self._vision_end = ids("<|vision_start|>"), ids("<|vision_end|>")
         self.image_pad, self.video_pad = ids("<|image_pad|>"), ids("<|video_pad|>")
         check_template(processor, family, where)
+
+    def reading(self, features: FeatureCache) -> "Renderer":
+        """The same one, decoding nothing."""
+        reading = copy(self)
+        reading.features = features
+        return reading
 
     def fingerprint(self) -> str:
         """The same where the same sample comes out with the same lengths."""
@@ -98,23 +114,44 @@ class Renderer:
 
     def render(self, sample: Sample) -> Rendered:
         layout = self.layout(sample)
+        seen = list(zip(sample.media, layout.media, strict=True))
+        if not seen:
+            return Rendered(layout, None, None)
+        if self.features is not None:
+            kept = [self._read(self.features, media, size, sample.where) for media, size in seen]
+            return Rendered(layout, None, None, kept[0] if len(kept) == 1 else torch.cat(kept, dim=1))
         planes: list[np.ndarray] = []
         pairs: list[np.ndarray] = []
         start = 0
-        for media, size in zip(sample.media, layout.media, strict=True):
-            if isinstance(media, Image) and isinstance(size, PictureSize):
-                planes.append(load_patches(media, size, self.pixels, sample.where, self._cache))
-                pairs.append(np.arange(start, start + len(planes[-1]), dtype=np.int32)[:, None].repeat(2, axis=1))
-            elif isinstance(media, Video) and isinstance(size, ClipSize):
-                planes.append(load_clip(media, size, self.clips, sample.where))
-                frame = size.grid[1] * size.grid[2]
-                of_frames = np.arange(start, start + len(planes[-1]), dtype=np.int32).reshape(size.grid[0], 2, frame)
-                pairs.append(of_frames.transpose(0, 2, 1).reshape(-1, 2))
+        for media, size in seen:
+            planes.append(self.planes(media, size, sample.where))
+            pairs.append(pairs_of(size, start))
             start += len(planes[-1])
-        if not planes:
-            return Rendered(layout, None, None)
         # A single picture is not copied.
         return Rendered(layout, planes[0] if len(planes) == 1 else np.concatenate(planes), np.concatenate(pairs))
+
+    def planes(self, media: Media, size: PictureSize | ClipSize, where: str) -> np.ndarray:
+        """Decoded: a picture's patches once, a clip's for each frame."""
+        if isinstance(media, Image):
+            assert isinstance(size, PictureSize)
+            return load_patches(media, size, self.pixels, where, self._cache)
+        assert isinstance(size, ClipSize)
+        return load_clip(media, size, self.clips, where)
+
+    def _read(self, features: FeatureCache, media: Media, size: PictureSize | ClipSize, where: str) -> torch.Tensor:
+        try:
+            kept = features.read(features.place(media, size))
+        except OSError:
+            kept = None
+        if kept is None:
+            self.planes(media, size, where)  # where the medium itself is broken, this says it
+            kind = "picture" if isinstance(media, Image) else "video"
+            name = f"{where}: a clip" if isinstance(media.content, tuple) else name_of(media.content, kind, where)
+            raise UserError(
+                f"{name} has no features in {features.folder}, though they were computed before the training: it was "
+                "changed, or data.cache was. Start again; if this comes back, delete that folder."
+            )
+        return kept
 
     def _laid_out(
         self, sample: Sample, sizes: _Sizes, encode: Callable[[str], list[int]], shrink: float = 1.0
@@ -247,6 +284,16 @@ class _Row:
         assert not self._text
         self.ids.extend(tokens)
         self.labels.extend(tokens if supervised else [IGNORED] * len(tokens))
+
+
+def pairs_of(size: PictureSize | ClipSize, start: int) -> np.ndarray:
+    """[patches, 2]: the planes of each patch in its two frames, the first plane of this medium being `start`."""
+    layers, *sides = size.grid
+    frame = int(np.prod(sides))
+    if isinstance(size, PictureSize):
+        return np.arange(start, start + frame, dtype=np.int32)[:, None].repeat(2, axis=1)
+    planes = np.arange(start, start + 2 * layers * frame, dtype=np.int32).reshape(layers, 2, frame)
+    return planes.transpose(0, 2, 1).reshape(-1, 2)
 
 
 def _tokens(sizes: _Sizes) -> int:

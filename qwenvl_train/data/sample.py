@@ -28,6 +28,10 @@ class Image:
     content: Content
     limits: Limits = Limits()
 
+    @property
+    def contents(self) -> tuple[Content, ...]:
+        return (self.content,)
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -51,6 +55,10 @@ class Video:
     """A video file, or its frames as pictures."""
     limits: Limits = Limits()
     sampling: Sampling = Sampling()
+
+    @property
+    def contents(self) -> tuple[Content, ...]:
+        return self.content if isinstance(self.content, tuple) else (self.content,)
 
 
 @dataclass(frozen=True)

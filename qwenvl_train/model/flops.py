@@ -111,18 +111,33 @@ class FlopCount:
     """For a row without: nothing below the language model learns from it."""
 
     @classmethod
-    def of(cls, config: PreTrainedConfig, modes: Mapping[Component, Mode], rank: int) -> "FlopCount":
-        """`config` is the whole model's; `rank` that of its adapters, where there are any."""
-        tower, merger, decoder = list(_tower(config)), list(_merger(config)), list(_decoder(config))
+    def of(
+        cls,
+        config: PreTrainedConfig,
+        modes: Mapping[Component, Mode],
+        rank: int,
+        looks: bool = True,
+        compares: bool = False,
+    ) -> "FlopCount":
+        """`config` is the whole model's; `rank` that of its adapters, where there are any. A row that brings what the
+        vision tower gave does not have it look. Where a reference model `compares`, it goes forward, too; a frozen
+        tower has looked for both."""
+        tower, merger, decoder = list(_tower(config)) if looks else [], list(_merger(config)), list(_decoder(config))
         # A trained norm or embedding sits below a component's first product, but below the patch embedding none does.
         vision, flows = _training(tower, modes["vision"], rank, False)
         mlp, flows = _training(merger, modes["mlp"], rank, flows or modes["mlp"] == "full")
         llm, _ = _training(decoder, modes["llm"], rank, flows or modes["llm"] == "full")
         wordy, _ = _training(decoder, modes["llm"], rank, modes["llm"] == "full")
+        forward: dict[Component, Rates] = {
+            "vision": _forward(tower), "mlp": _forward(merger), "llm": _forward(decoder)
+        }  # fmt: skip
+        if compares:
+            vision = vision if modes["vision"] == "frozen" else _plus(vision, forward["vision"])
+            mlp, llm, wordy = _plus(mlp, forward["mlp"]), _plus(llm, forward["llm"]), _plus(wordy, forward["llm"])
         return cls(
             merge=config.vision_config.spatial_merge_size,
             window=_window(config),
-            forward_rates={"vision": _forward(tower), "mlp": _forward(merger), "llm": _forward(decoder)},
+            forward_rates=forward,
             training_rates={"vision": vision, "mlp": mlp, "llm": llm},
             wordy_rates={"vision": {}, "mlp": {}, "llm": wordy},
         )
@@ -131,7 +146,7 @@ class FlopCount:
         return _times(self.forward_rates, self._amounts(contents))
 
     def training(self, contents: Contents) -> Flops:
-        """Forward and backward."""
+        """Forward and backward, and forward through the reference."""
         rates = self.training_rates if contents.grids else self.wordy_rates
         return _times(rates, self._amounts(contents))
 
@@ -182,6 +197,10 @@ def _summed(costs: Iterable[tuple[Unit, int]]) -> Rates:
     for unit, cost in costs:
         rates[unit] = rates.get(unit, 0) + cost
     return rates
+
+
+def _plus(one: Rates, other: Rates) -> Rates:
+    return _summed(chain(one.items(), other.items()))
 
 
 def _window(config: PreTrainedConfig) -> int | None:

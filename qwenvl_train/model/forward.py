@@ -14,6 +14,7 @@ from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from qwenvl_train.batch import Segments
+from qwenvl_train.model.tower import merged
 
 CUDA_CHUNK, HOST_CHUNK = 32768, 8192
 """Logits that exist at a time, for 4,096 tokens; without a kernel several numbers are kept for each."""
@@ -79,18 +80,21 @@ def _use_packed_backbone(backbone: PreTrainedModel, to_pixels: Pixels) -> None:
         if samples is None:
             return original(*args, **row)
         embeddings = self.get_input_embeddings()(row["input_ids"])
-        pixels = to_pixels(row["planes"], row.get("pairs")).to(self.visual.dtype)
-        seen = self.visual(pixels, grid_thw=row["grids"], return_dict=True, **row["vision"])
-        features = seen.pooler_output.to(embeddings.dtype)
-        levels = getattr(seen, "deepstack_features", None)
+        if "features" in row:
+            last, *levels = merged(self.visual, row["features"])
+        else:
+            pixels = to_pixels(row["planes"], row.get("pairs")).to(self.visual.dtype)
+            seen = self.visual(pixels, grid_thw=row["grids"], return_dict=True, **row["vision"])
+            last, levels = seen.pooler_output, list(getattr(seen, "deepstack_features", []))
+        features = last.to(embeddings.dtype)
         places, extra = row["places"], {}
         if len(places):
             embeddings = embeddings.index_copy(1, places, features[None])
-            if levels is not None:
+            if levels:
                 extra = {"visual_pos_masks": places, "deepstack_visual_embeds": levels}
         else:
             # The blank picture: its weights take part in the pass, and nothing comes of it.
-            embeddings = embeddings + 0 * sum(level.sum() for level in (features, *(levels or ())))
+            embeddings = embeddings + 0 * sum(level.sum() for level in (features, *levels))
         return self.language_model(
             input_ids=None,
             inputs_embeds=embeddings,

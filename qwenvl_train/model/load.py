@@ -125,6 +125,15 @@ def load_model(config: ModelConfig, family: Family, precision: str) -> PreTraine
     return model
 
 
+def identity_of(config: ModelConfig) -> str:
+    """Another one where the checkpoint is."""
+    local = Path(config.path).expanduser()
+    if not local.exists():
+        return f"{config.path} {_read(config, AutoConfig)._commit_hash}"
+    files = sorted(file for file in local.resolve().iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
+    return repr([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+
+
 def _read(config: ModelConfig, auto_class, **options):
     local = Path(config.path).expanduser()
     if local.exists() and not (local / "config.json").is_file():

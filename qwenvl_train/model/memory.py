@@ -6,7 +6,7 @@ pass of one block, the embeddings' gradient, the optimizer's step.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 
 import torch
@@ -21,6 +21,7 @@ from qwenvl_train.model.activations import Block, Traced, trace
 from qwenvl_train.model.checkpointing import recomputed_parts
 from qwenvl_train.model.components import ComponentRow, component_table, mode_of, select_trained
 from qwenvl_train.model.load import DTYPES
+from qwenvl_train.model.shapes import tower_width
 
 GIB = 2**30
 CONTEXT = GIB // 2
@@ -206,8 +207,9 @@ def moments(
     part = chunk * text.hidden_size * half if masters and in_full and half < 4 else 0
     head = table * 4 + (0 if masters else table * half) if in_full else 0
     scored = tile + part + 4 * learned
+    held = stored_features(architecture, load.patches, precision) if config.train.cache_vision else 0
     found = [
-        Moment("vision tower, forward", 0, traced.vision.most),
+        Moment("vision tower, forward", 0, 0 if held else traced.vision.most),
         Moment("end of the forward pass", kept, copies + tile + part + learned * half),
         Moment("loss, backward", kept, scored + head + 2 * stream),
         Moment("one decoder block, backward", kept, _work(traced.decoder, blocks.decoder)),
@@ -217,7 +219,13 @@ def moments(
         found.append(Moment("one vision block, backward", tower, _work(traced.vision, blocks.vision)))
     if traced.merger.kept:
         found.append(Moment("merger, backward", tower, traced.merger.most - traced.merger.kept))
-    return tuple(found)
+    return tuple(replace(moment, kept=moment.kept + held) for moment in found)
+
+
+def stored_features(architecture: PreTrainedConfig, patches: int, precision: str) -> int:
+    """With train.cache_vision, of the disk; and of a device from a row's coming to its end."""
+    levels = 1 + len(getattr(architecture.vision_config, "deepstack_visual_indexes", ()))
+    return levels * patches * tower_width(architecture) * DTYPES[precision].itemsize
 
 
 def _kept(block: Block, again: tuple[bool, ...]) -> int:

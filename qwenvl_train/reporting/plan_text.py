@@ -60,6 +60,11 @@ def _data(told: Told) -> Iterator[str]:
     )
     visual, learned = data["visual"] / data["tokens"], data["supervised"] / data["tokens"]
     yield f"{percent(visual)} of the tokens are visual, {percent(1 - visual)} text; {percent(learned)} are learned"
+    if told["stored_features"] is not None:
+        yield (
+            f"train.cache_vision stores at most {_gib(told['stored_features'])} of vision features for them, before "
+            "the first step; the tower is left out of all figures below but its weights"
+        )
     if left_out:
         yield f"{many(left_out, 'row')} cannot be used and would be left out; qwenvl-train inspect … tells why"
 

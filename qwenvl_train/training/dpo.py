@@ -4,7 +4,6 @@ Each pair counts alike, and of sft as a term each token of the chosen answers.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,7 +13,7 @@ from qwenvl_train.model.forward import Scores
 from qwenvl_train.training.meter import Counts
 from qwenvl_train.training.objective import Sums, number
 from qwenvl_train.training.preference import LOSSES, Pairs, of_answers, own_likelihood
-from qwenvl_train.training.reference import Reference
+from qwenvl_train.training.reference import Reference, Row
 
 _FIGURES = (
     "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
@@ -24,20 +23,23 @@ _FIGURES = (
 
 
 class Preferences:
-    def __init__(self, dpo: DpoConfig, reference: Callable[[Accelerator], Reference]):
-        self._dpo, self._make_reference = dpo, reference
+    def __init__(
+        self, dpo: DpoConfig, reference: Callable[[Accelerator], Reference], look: Callable[[Row], Row] | None = None
+    ):
+        """`look` gives a row what a frozen vision tower says of its pictures, so that it looks for both models."""
+        self._dpo, self._make_reference, self._look = dpo, reference, look
         self._terms = dict(zip(dpo.loss, dpo.weights or [1.0] * len(dpo.loss), strict=True))
         self._seen = Sums()
         self._names = [*(f"loss_{term}" for term in self._terms), *_FIGURES]
         self.sums = len(self._names)
 
     def prepare(self, accelerator: Accelerator) -> None:
-        self._reference = self._make_reference(accelerator)
+        self._accelerator, self._reference = accelerator, self._make_reference(accelerator)
 
     def divisors(self, counts: Counts) -> list[int]:
         return [counts.samples, counts.chosen]
 
-    def loss(self, model: torch.nn.Module, batch: dict[str, Any], divisors: torch.Tensor) -> torch.Tensor:
+    def loss(self, model: torch.nn.Module, batch: Row, divisors: torch.Tensor) -> torch.Tensor:
         scores, reference = self._scored(model, batch)
         sums = self._sums(scores, reference, batch)
         self._seen.add(sums)
@@ -47,7 +49,7 @@ class Preferences:
     def take(self, accelerator: Accelerator) -> dict[str, float]:
         return self._told(self._seen.take(accelerator))
 
-    def score(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+    def score(self, model: torch.nn.Module, batch: Row) -> torch.Tensor:
         sums = self._sums(*self._scored(model, batch), batch)
         return torch.stack([sums[name].double() for name in self._names])
 
@@ -61,11 +63,14 @@ class Preferences:
             "eval_samples": int(seen["pairs"]),
         } | {f"eval_{name}": value for name, value in told.items()}
 
-    def _scored(self, model: torch.nn.Module, batch: dict[str, Any]) -> tuple[Scores, torch.Tensor]:
+    def _scored(self, model: torch.nn.Module, batch: Row) -> tuple[Scores, torch.Tensor]:
+        if self._look is not None:
+            with self._accelerator.autocast():
+                batch = self._look(batch)
         reference = self._reference(batch)
         return model(**batch, spread=self._dpo.wpo), reference
 
-    def _sums(self, scores: Scores, reference: torch.Tensor, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    def _sums(self, scores: Scores, reference: torch.Tensor, batch: Row) -> dict[str, torch.Tensor]:
         """Over the pairs of a row, or over their tokens."""
         dpo, answers, answer_of = self._dpo, batch["answers"], batch["answer_of"]
         pairs = Pairs.of(scores.log_probs, reference, answers, answer_of, dpo.ld_alpha)

@@ -16,7 +16,7 @@ class Meeting:
     def __init__(self, processes: int, wait: timedelta = timedelta(hours=1)):
         # The other processes' last work may be long: a report, generated answers.
         self._group = dist.new_group(backend="gloo", timeout=wait) if processes > 1 else None
-        self._processes = processes
+        self.processes = processes
 
     def sum(self, mine: Sequence[int]) -> list[int]:
         if self._group is None:
@@ -32,6 +32,6 @@ class Meeting:
         """What each has to tell, in the order of processes."""
         if self._group is None:
             return list(mine)
-        told: list[list[Told]] = [[] for _ in range(self._processes)]
+        told: list[list[Told]] = [[] for _ in range(self.processes)]
         dist.all_gather_object(told, list(mine), group=self._group)
         return [item for items in told for item in items]

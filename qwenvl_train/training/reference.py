@@ -1,7 +1,7 @@
 """The log-probabilities that a model is held to: of a row's learned tokens, by the model as it was before the run."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -9,24 +9,16 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 from trl.models.utils import prepare_deepspeed
 
-from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.model.components import COMPONENTS, mode_of
-
-Kind = Literal["adapter", "model", "cached", "none"]
-Reference = Callable[[dict[str, Any]], torch.Tensor]
-"""From a row to [L]."""
-
-
-def reference_of(config: RunConfig) -> Kind:
-    if config.dpo.reference != "auto":
-        return config.dpo.reference
-    return "adapter" if "lora" in (mode_of(component, config) for component in COMPONENTS) else "model"
+Row = dict[str, Any]
+"""A Batch, as the engine hands it on."""
+Reference = Callable[[Row], torch.Tensor]
+"""To [L]."""
 
 
 def without_adapters(model: PeftModel) -> Reference:
     """What is trained in full beside adapters is as it was, too: PEFT keeps the original."""
 
-    def log_probs(row: dict[str, Any]) -> torch.Tensor:
+    def log_probs(row: Row) -> torch.Tensor:
         with torch.no_grad(), model.disable_adapter():
             return model(**row).log_probs
 
@@ -40,18 +32,18 @@ def of_copy(copy: PreTrainedModel, accelerator: Accelerator) -> Reference:
     else:
         held = copy.to(accelerator.device)
 
-    def log_probs(row: dict[str, Any]) -> torch.Tensor:
-        with torch.no_grad():
+    def log_probs(row: Row) -> torch.Tensor:
+        with torch.no_grad(), accelerator.autocast():
             return held(**row).log_probs
 
     return log_probs
 
 
-def stored(row: dict[str, Any]) -> torch.Tensor:
-    """Computed before the run; the row brings them."""
-    return row["reference"]
+def stored(row: Row) -> torch.Tensor:
+    """Computed before the run; the row brings them, where there is anything in it."""
+    return row["reference"] if "reference" in row else none(row)
 
 
-def none(row: dict[str, Any]) -> torch.Tensor:
+def none(row: Row) -> torch.Tensor:
     """As if all answers were certain, and so alike."""
     return torch.zeros(len(row["learned"]), device=row["learned"].device)

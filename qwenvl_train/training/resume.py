@@ -25,6 +25,7 @@ FREE = (
     "train.checkpointing",
     "train.checkpoint_every",
     "train.offload_activations",
+    "train.cache_vision",
     "train.keep",
     "train.resume",
     "logging.wandb",

@@ -17,7 +17,9 @@ def naming_dead_workers() -> Iterator[None]:
         dead = _DEAD.search(str(error))
         if dead is None:
             raise
-        raise UserError(_told(dead["signal"])) from error
+        told = UserError(_told(dead["signal"]))
+        told.on_every_process = False
+        raise told from error
 
 
 def _told(signal: str | None) -> str:

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.devices import DEVICES
-from qwenvl_train.config.schema import ModelConfig, RunConfig
+from qwenvl_train.config.schema import TWO_MODELS, ModelConfig, RunConfig
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import family_of
@@ -22,7 +22,7 @@ from qwenvl_train.model.build import refuse_what_experts_cannot
 from qwenvl_train.model.components import COMPONENTS, Mode, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.load import load_family, load_processor
-from qwenvl_train.model.memory import GIB, Load, Memory, Sized, memory, sized, traced_pass
+from qwenvl_train.model.memory import GIB, Load, Memory, Sized, memory, sized, stored_features, traced_pass
 from qwenvl_train.model.shapes import architecture
 from qwenvl_train.reporting.plan_text import print_plan
 from qwenvl_train.verbs.remedies import remedies
@@ -42,7 +42,8 @@ def run(composed: Composed) -> None:
     if renderer and "plan.visual" in composed.given:
         raise UserError("plan.visual has no effect here: the rows of data.train can be counted.")
     modes = {component: mode_of(component, config) for component in COMPONENTS}
-    count = FlopCount.of(sizes, modes, config.lora.rank)
+    looks, compares = not config.train.cache_vision, config.reference in TWO_MODELS
+    count = FlopCount.of(sizes, modes, config.lora.rank, looks, compares)
     work = _workload(config, sizes, renderer, count)
     planner = _Planner(config, sizes, family, work.load, work.least)
     memory_ = planner.memory(config)
@@ -63,6 +64,7 @@ def run(composed: Composed) -> None:
         "components": [row.as_dict() for row in planner.sized(config).rows],
         "data": {"source": work.source, "files": list(work.said), "lacking": lacking}
         | (asdict(work.dataset) if work.dataset else {"visual_share": config.plan.visual}),
+        "stored_features": _stored(config, sizes, work, precision),
         "rows_per_epoch": work.rows_per_epoch,
         "rows_per_step": work.rows_per_step,
         "row": {"batch_size": config.train.batch_size, "max_length": _room(config)},
@@ -174,6 +176,13 @@ def _hub_at_hand() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = offline
+
+
+def _stored(config: RunConfig, sizes: PreTrainedConfig, work: Workload, precision: str) -> int | None:
+    """Bytes that train.cache_vision keeps of data.train; a picture in several samples counts in each."""
+    if not config.train.cache_vision or work.dataset is None:
+        return None
+    return stored_features(sizes, work.dataset.visual * sizes.vision_config.spatial_merge_size**2, precision)
 
 
 def _is_local(model: ModelConfig) -> bool:

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from qwenvl_train.config.compose import Composed
-from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.config.schema import TWO_MODELS, RunConfig
 from qwenvl_train.data.loader import EvalRows
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.family import Family
@@ -20,6 +21,7 @@ from qwenvl_train.model.build import about_liger, bare, build_copy, build_model,
 from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.load import load_family, load_processor
+from qwenvl_train.model.lookout import looking
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.metrics import MetricsFile
 from qwenvl_train.reporting.progress import Progress, print_components
@@ -37,14 +39,16 @@ from qwenvl_train.training.meter import Progress as Done
 from qwenvl_train.training.objective import Objective
 from qwenvl_train.training.processes import agree, choose_precision, join_processes
 from qwenvl_train.training.recorder import Recorder
-from qwenvl_train.training.reference import none, of_copy, reference_of, stored, without_adapters
+from qwenvl_train.training.reference import none, of_copy, stored, without_adapters
 from qwenvl_train.training.resume import checkpoint_to_resume, progress_at
 from qwenvl_train.training.sft import Answers
 from qwenvl_train.training.skipped import Skipped, Unusable
 from qwenvl_train.training.trainer import Hooks, VisionTrainer
 from qwenvl_train.training.workers import naming_dead_workers
+from qwenvl_train.verbs.reference_cache import store_references
 from qwenvl_train.verbs.rows import make_renderer, open_rows
-from qwenvl_train.verbs.training_data import open_training_data
+from qwenvl_train.verbs.training_data import Indexed, open_training_data
+from qwenvl_train.verbs.vision_cache import store_features
 
 
 def run(composed: Composed) -> None:
@@ -83,17 +87,40 @@ def run(composed: Composed) -> None:
     # ZeRO-3 shards the weights as they are read, so the trainer's arguments come before the model.
     staging = folder / ".staging"
     arguments = training_arguments(config, staging, steps, precision, resumed=checkpoint is not None)
+    meeting = Meeting(state.num_processes)
+    if config.reference == "cached":
+        # Before the model, so that both are never in memory at once.
+        with naming_dead_workers():
+            held = partial(
+                store_references, config=config, family=family, processor=processor, precision=precision,
+                device=arguments.device, rank=state.process_index, meeting=meeting, skipped=skipped,
+            )  # fmt: skip
+            assert isinstance(train, Indexed)
+            train.rows = held(train.rows)
+            held_out = held_out and held(held_out)
     model = build_model(config, family, processor, precision)
+    if config.train.cache_vision:
+        assert isinstance(train, Indexed)
+        rows = [train.rows, *([held_out] if held_out else [])]
+        with naming_dead_workers():
+            features = store_features(
+                rows, bare(model), family, config, precision, processor, arguments.device, state.process_index,
+                meeting, skipped,
+            )  # fmt: skip
+        train.rows = train.rows.reading(features)
+        held_out = held_out and held_out.reading(features)
     table = [row.as_dict() for row in component_table(model, family, config)]
     info = RunInfo(folder.name, folder, config.model_dump(mode="json"), table, steps, start_step)
     recorder = Recorder(info, state.is_main_process, reporters, held_out, renderer, processor, checkpoint, skipped)
-    meeting = Meeting(state.num_processes)
     stop = StopOnSignal(meeting)
     place = (state.process_index, state.num_processes)
     room = config.data.max_length * config.train.batch_size if config.data.packing and config.data.max_length else None
     meter = Meter(train.counts, rows_per_step, room, Devices(state.num_processes, peak_tflops(precision)), before)
     objective = _objective(config, model, family, processor, precision)
     modes = {component: mode_of(component, config) for component in COMPONENTS}
+    count = FlopCount.of(
+        bare(model).config, modes, config.lora.rank, not config.train.cache_vision, config.reference in TWO_MODELS
+    )
     trainer = VisionTrainer(
         model=model,
         args=arguments,
@@ -105,7 +132,7 @@ def run(composed: Composed) -> None:
         stream=train.stream,
         eval_rows=None if held_out is None else EvalRows(held_out, config.train.eval_batch_size, *place),
         meter=meter,
-        flops=FlopCount.of(bare(model).config, modes, config.lora.rank),
+        flops=count,
         meeting=meeting,
         skipped=skipped,
         checkpoints=folder / "checkpoints",
@@ -156,15 +183,16 @@ def run(composed: Composed) -> None:
 def _objective(
     config: RunConfig, model: PreTrainedModel | PeftModel, family: Family, processor, precision: str
 ) -> Objective:
-    if config.method == "sft":
-        return Answers()
-    match reference_of(config):
+    look = None if config.tuned("vision") else looking(bare(model), family, processor.image_processor)
+    match config.reference:
+        case None:
+            return Answers()
         case "adapter":
             assert isinstance(model, PeftModel)
-            return Preferences(config.dpo, lambda _: without_adapters(model))
+            return Preferences(config.dpo, lambda _: without_adapters(model), look)
         case "model":
             copy = build_copy(config, family, processor, precision)
-            return Preferences(config.dpo, lambda accelerator: of_copy(copy, accelerator))
+            return Preferences(config.dpo, lambda accelerator: of_copy(copy, accelerator), look)
         case "cached":
             return Preferences(config.dpo, lambda _: stored)
         case "none":

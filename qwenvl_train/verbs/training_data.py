@@ -32,9 +32,9 @@ class Indexed:
 
     def __init__(self, config: RunConfig, renderer: Renderer, state: PartialState):
         self._config = config
-        self._rows = open_rows(config, "data.train", renderer, state)
-        self.counts = make_order(config, self._rows, state.num_processes)
-        lengths = self._rows.lengths
+        self.rows = open_rows(config, "data.train", renderer, state)
+        self.counts = make_order(config, self.rows, state.num_processes)
+        lengths = self.rows.lengths
         self.facts = {"samples": int(lengths.usable.sum()), "tokens": int(lengths.tokens.sum())}
         self.problems = lengths.problems
 
@@ -46,10 +46,10 @@ class Indexed:
         self.counts.row(row)
 
     def dataset(self, rows: int) -> HfDataset:
-        return TrainRows(self._rows, self.counts).as_dataset(rows)
+        return TrainRows(self.rows, self.counts).as_dataset(rows)
 
     def about(self, held_out: Rows | None, steps: int, rows_per_step: int) -> str:
-        return about_data(self._config, self._rows, held_out, self.counts, steps, rows_per_step)
+        return about_data(self._config, self.rows, held_out, self.counts, steps, rows_per_step)
 
 
 class Streamed:

@@ -99,6 +99,15 @@ def test_a_mistake_is_named(words, line):
         (["+recipe=sft_projector", "model.quantize=nf4"], "needs a component with adapters"),
         (["+recipe=sft_qlora", "deepspeed=zero3"], "deepspeed=zero3 cannot shard 4-bit weights"),
         ([LORA, "train.compile=true", "deepspeed=zero3"], "train.compile=true: deepspeed=zero3"),
+        ([LORA, "train.cache_vision=true", "tune_mm_vision=true"], "set tune_mm_vision=false, or train.cache_vision="),
+        (
+            [LORA, "train.cache_vision=true", "tune_mm_vision=true", "lora.vision=true"],
+            "train.cache_vision=true stores what a frozen vision tower gives",
+        ),
+        (
+            [LORA, "train.cache_vision=true", "data.streaming=true", "train.max_steps=9"],
+            "what data.streaming=true brings is not known by then",
+        ),
         (["+recipe=sft_qlora", "train.compile=true"], "train.compile=true does not compile 4-bit weights"),
         (
             [LORA, "dpo.beta=0.2"],

@@ -103,6 +103,21 @@ def assert_same_curve(mine: list[tuple], theirs: list[tuple]) -> None:
         assert norm == pytest.approx(other_norm, rel=1e-4)
 
 
+@pytest.mark.parametrize(("launcher", "stage"), [("torchrun", "none"), ("deepspeed", "zero3")])
+def test_two_processes_store_features_together(launcher, stage, mixed, checkpoints, tmp_path):
+    common = (
+        "+recipe=sft_lora", f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={mixed}", f"data.eval={mixed}",
+        "data.packing=false", "data.workers=0", "train.accumulation=2", "train.max_steps=4", "train.log_steps=1",
+        "train.warmup=0", "train.eval_batch_size=3", "logging.predictions=1",
+    )  # fmt: skip
+    one = train(tmp_path / "one", *common, "train.batch_size=4")
+    stored = ("train.cache_vision=true", f"data.cache={tmp_path / 'cache'}")
+    launch(launcher, tmp_path / "two", *common, "train.batch_size=2", f"deepspeed={stage}", *stored)
+    assert_same_curve(figures(tmp_path / "two" / "run"), figures(one))
+    # Each of the two pictures that eight samples ask about.
+    assert len([path for path in (tmp_path / "cache" / "vision").rglob("*") if path.is_file()]) == 2
+
+
 def test_what_one_process_meets_ends_both(pictures, write_rows, checkpoints, tmp_path):
     """The other one would wait for its gradients, and nobody would say why."""
     cut = tmp_path / "cut.png"

@@ -146,6 +146,15 @@ def test_a_row_without_media_teaches_nothing_below_the_language_model(model_type
     assert count.training(contents(TEXT, PICTURES)).llm > count.forward(contents(TEXT, PICTURES)).llm
 
 
+@pytest.mark.parametrize("modes", [(X, F, X), (X, X, A), (X, F, A)])
+def test_a_tower_that_does_not_look_counts_nothing(model_type, modes):
+    architecture, of_all = build_config(model_type), dict(zip(COMPONENTS, modes, strict=True))
+    looking, stored = (FlopCount.of(architecture, of_all, RANK, looks=looks) for looks in (True, False))
+    row = contents(TEXT, PICTURES, CLIP)
+    assert looking.training(row).vision > 0
+    assert stored.training(row) == looking.training(row)._replace(vision=0)
+
+
 def test_a_row_whose_samples_all_failed_counts_nothing(model_type):
     count = FlopCount.of(build_config(model_type), dict.fromkeys(COMPONENTS, F), RANK)
     assert count.training(Contents(pieces=(), supervised=0, grids=())) == (0, 0, 0)

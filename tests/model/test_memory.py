@@ -202,6 +202,18 @@ def test_what_is_kept_with_checkpointing(mode, run):
     assert end_of(trained.moments()).kept == pytest.approx(alive_after_forward(trained), rel=0.17)
 
 
+def test_stored_features_lie_there_during_the_whole_pass(model_type, run):
+    looking, stored = (run("lora", **{"train.cache_vision": cached}) for cached in (False, True))
+    vision = architecture(looking.config.model).vision_config
+    levels = 1 + len(getattr(vision, "deepstack_visual_indexes", ()))
+    width = vision.embed_dim if model_type == "qwen2_vl" else vision.hidden_size
+    features = levels * looking.load.patches * width * 2
+    before, after = looking.moments(), stored.moments()
+    assert [moment.name for moment in before] == [moment.name for moment in after]
+    assert [there.kept - here.kept for here, there in zip(before, after, strict=True)] == [features] * len(before)
+    assert before[0].work > after[0].work == 0
+
+
 def test_each_part_that_is_recomputed_keeps_less(run):
     kept = {
         how: end_of(run("full", **{"train.checkpointing": how}).moments()).kept

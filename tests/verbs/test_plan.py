@@ -20,6 +20,8 @@ from tests.model.test_shapes import PUBLISHED
 from tests.run import train
 
 LORA = "+recipe=sft_lora"
+CHECK = 4
+"""Bytes of a stored file that are no feature."""
 
 
 @pytest.fixture
@@ -108,6 +110,22 @@ def test_arithmetic_of_looked_rows_is_exact_and_the_time_follows(own_rows, told,
     monkeypatch.setattr(workload, "_LOOKED", 10)
     few = told(*words, "train.epochs=1")
     assert few["flops_per_epoch"] == pytest.approx(whole["flops_per_epoch"], rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl"])
+def test_stored_features_are_as_large_as_planned_and_their_tower_does_not_count(
+    name, told, pictures, write_rows, checkpoints, tmp_path
+):
+    path = write_rows([conversation(("user", [it, "What?"]), ("assistant", ["Red."])) for it in pictures])
+    words = [LORA, f"model.path={checkpoints[name]}", f"data.train={path}", "train.precision=fp32"]
+    stored, looking = (told(*words, "plan.tflops=1", f"train.cache_vision={cached}") for cached in ("true", "false"))
+    train(tmp_path, *words, "train.cache_vision=true", "train.max_steps=1", "data.workers=0")
+    kept = [file for file in (tmp_path / ".cache" / "vision").rglob("*") if file.is_file()]
+    assert stored["stored_features"] == sum(file.stat().st_size - CHECK for file in kept)
+    assert looking["stored_features"] is None
+    assert looking["flops_per_step"]["vision"] > stored["flops_per_step"]["vision"] == 0
+    for part in ("mlp", "llm"):
+        assert looking["flops_per_step"][part] == stored["flops_per_step"][part]
 
 
 def test_more_devices_share_the_rows(own_rows, told, checkpoints):

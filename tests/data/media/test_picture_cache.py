@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from qwenvl_train.data.media import picture_cache, pictures
+from qwenvl_train.data.media import cache_files, picture_cache, pictures
 from qwenvl_train.data.media.picture_cache import PictureCache
 from qwenvl_train.data.media.pictures import PixelSettings, load_patches, measure
 from qwenvl_train.data.sample import Image
@@ -24,7 +24,7 @@ PATCHES = np.random.default_rng(0).integers(0, 256, (24, 588), dtype=np.uint8)
 
 @pytest.fixture(autouse=True)
 def any_disk_will_do(monkeypatch):
-    monkeypatch.setattr(picture_cache, "_KEEP_FREE", 0)
+    monkeypatch.setattr(picture_cache, "KEEP_FREE", 0)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_an_interrupted_write_leaves_nothing(cache, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(picture_cache, "_check", interrupt)
+    monkeypatch.setattr(cache_files, "_check", interrupt)
     with pytest.raises(KeyboardInterrupt):
         cache.patches(b"a", RESIZED, 14, 2, Maker())
     assert not files(tmp_path)
@@ -173,7 +173,7 @@ def test_an_interrupted_write_leaves_nothing(cache, tmp_path, monkeypatch):
 def test_a_nearly_full_disk_stays_as_it_is(cache, tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")(free=2**30)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    monkeypatch.setattr(picture_cache, "_KEEP_FREE", 10 * 2**30)
+    monkeypatch.setattr(picture_cache, "KEEP_FREE", 10 * 2**30)
     maker = Maker()
     with pytest.warns(UserWarning, match=r"takes no more pictures: less than 10 GiB are free"):
         assert np.array_equal(cache.patches(b"a", RESIZED, 14, 2, maker), PATCHES)

@@ -1,0 +1,64 @@
+"""Files of a cache that several workers, runs and machines may share: each appears whole, and is checked when read."""
+
+import hashlib
+import os
+import zlib
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from qwenvl_train.data.sample import Content
+
+KEEP_FREE = 10 * 2**30
+"""Checkpoints need room too."""
+_CHECK_BYTES = 4
+
+
+def identity(content: Content) -> str:
+    """Another one where the file was changed. Raises an OSError where there is none."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    facts = os.stat(content)
+    return f"{os.path.abspath(content)} {facts.st_size} {facts.st_mtime_ns}"
+
+
+def place_in(folder: Path, facts: object) -> Path:
+    """Of the file that follows from `facts`, and from nothing else."""
+    name = hashlib.sha256(repr(facts).encode()).hexdigest()
+    return folder / name[:2] / name
+
+
+def holds(path: Path, size: int) -> bool:
+    """Whether a file of `size` bytes was written there; `read` knows better whether they are whole."""
+    try:
+        return path.stat().st_size == size + _CHECK_BYTES
+    except OSError:
+        return False
+
+
+def read(path: Path, size: int) -> np.ndarray | None:
+    """[size] uint8; None where the file is missing, or is not what was written."""
+    try:
+        stored = np.fromfile(path, dtype=np.uint8)
+    except OSError:
+        return None
+    content, check = stored[:-_CHECK_BYTES], stored[-_CHECK_BYTES:]
+    return content if content.size == size and check.tobytes() == _check(content) else None
+
+
+def write(path: Path, content: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(f".{uuid4().hex}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content.data)
+            file.write(_check(content))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _check(content: np.ndarray) -> bytes:
+    """Not a matter of trust in the disk: after a crash a file may have its length and not its content."""
+    return zlib.crc32(content.data).to_bytes(_CHECK_BYTES, "little")

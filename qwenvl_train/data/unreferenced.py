@@ -1,0 +1,113 @@
+"""Which file holds the reference's log-probabilities of a chunk; and the pairs to compute. Both are for workers to
+make."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from qwenvl_train.batch import Batch
+from qwenvl_train.data.collate import collate
+from qwenvl_train.data.lengths import Problem, problem_of
+from qwenvl_train.data.loader import Rows
+from qwenvl_train.data.media.cache_files import identity, place_in
+from qwenvl_train.data.references import CHUNK, samples_of
+from qwenvl_train.errors import UserError
+
+# Goes up when the same pairs come to other values.
+_RULE = 1
+
+
+class Chunks(Dataset):
+    """Of each chunk the file that belongs to what its samples are now. For workers to make."""
+
+    def __init__(self, rows: Rows, folder: Path, model: str):
+        """`model` says all that the values depend on besides the samples."""
+        self._rows, self._folder, self._model = rows, folder, model
+
+    def __len__(self) -> int:
+        return -(-len(self._rows.samples) // CHUNK)
+
+    def __getitem__(self, chunk: int) -> Path:
+        digest = hashlib.sha256()
+        samples = samples_of(chunk, len(self._rows.samples))
+        for index in range(samples.start, samples.stop):
+            if self._rows.lengths.usable[index]:
+                digest.update(self._facts(index))
+        return place_in(self._folder, (_RULE, self._model, digest.hexdigest()))
+
+    def _facts(self, index: int) -> bytes:
+        try:
+            sample = self._rows.samples[index]
+            layout = self._rows.renderer.layout(sample)
+            media = [identity(content) for medium in sample.media for content in medium.contents]
+        except (UserError, OSError):
+            return b"changed since it was measured"  # which the pass over it tells
+        arrays = (layout.input_ids, layout.labels, layout.position_ids)
+        return repr((layout.pieces, media, layout.media)).encode() + b"".join(array.tobytes() for array in arrays)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Samples of one chunk that are computed together."""
+
+    chunk: int
+    samples: tuple[int, ...]
+
+
+def passes_of(chunk: int, rows: Rows, room: int) -> list[Pass]:
+    """As many samples in each as fit into `room` tokens, or one that does not."""
+    samples, tokens = samples_of(chunk, len(rows.samples)), rows.lengths.tokens
+    cut: list[list[int]] = []
+    filled = room
+    for index in range(samples.start, samples.stop):
+        if rows.lengths.usable[index]:
+            if filled + tokens[index] > room:
+                cut.append([])
+                filled = 0
+            cut[-1].append(index)
+            filled += int(tokens[index])
+    return [Pass(chunk, tuple(part)) for part in cut]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a pass is given: samples that could be decoded, and why the others could not."""
+
+    chunk: int
+    batch: Batch | None
+    samples: tuple[int, ...]
+    problems: tuple[Problem, ...]
+
+
+class Asking(Dataset):
+    def __init__(self, rows: Rows, passes: list[Pass]):
+        self._rows, self._passes = rows, passes
+
+    def __len__(self) -> int:
+        return len(self._passes)
+
+    def __getitem__(self, number: int) -> Asked:
+        asked = self._passes[number]
+        rendered, samples, problems = [], [], []
+        for index in asked.samples:
+            try:
+                rendered.append(self._rows.rendered(index))
+                samples.append(index)
+            except UserError as error:
+                problems.append(problem_of(self._rows.samples.place(index), error))
+        batch = collate(rendered, self._rows.renderer) if rendered else None
+        return Asked(asked.chunk, batch, tuple(samples), tuple(problems))
+
+
+def joined(chunk: int, values: dict[int, torch.Tensor], counts: np.ndarray) -> np.ndarray:
+    """What is stored of a chunk; of a sample that could not be decoded, no numbers."""
+    samples = samples_of(chunk, len(counts))
+    parts = [
+        values[index].numpy() if index in values else np.full(counts[index], np.nan, dtype=np.float32)
+        for index in range(samples.start, samples.stop)
+    ]
+    return np.concatenate(parts)

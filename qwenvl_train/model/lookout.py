@@ -1,0 +1,67 @@
+"""The frozen tower of a run, looking at pictures and clips as its passes would have it look."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import send_to_device
+from transformers import PreTrainedModel
+
+from qwenvl_train.batch import Segments
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.families.family import Family
+from qwenvl_train.model.forward import Pixels
+from qwenvl_train.model.load import DTYPES
+from qwenvl_train.model.tower import look, tower_digest
+
+
+def looking(model: PreTrainedModel, family: Family, image_processor: Any) -> Callable[[dict], dict]:
+    """From a row with pictures to the same with what the frozen tower gives for them; for passes that share it."""
+    visual, to_pixels = model.get_submodule(family.vision_path), Pixels(image_processor)
+    seen = ("planes", "pairs", "grids", "vision")
+
+    def look_once(row: dict) -> dict:
+        if "features" in row:
+            return row
+        pixels = to_pixels(row["planes"], row.get("pairs")).to(visual.dtype)
+        features = look(visual, pixels, row["grids"], row["vision"])
+        return {name: part for name, part in row.items() if name not in seen} | {"features": features}
+
+    return look_once
+
+
+class Lookout:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        family: Family,
+        config: RunConfig,
+        precision: str,
+        image_processor: Any,
+        device: torch.device,
+    ):
+        """`model` is the bare one, its tower's weights whole."""
+        self._visual, self._device = model.get_submodule(family.vision_path), device
+        self._to_pixels = Pixels(image_processor)
+        # DeepSpeed does without autocast, and computes in the weights' own type.
+        self._half = DTYPES[precision] if config.deepspeed.stage == 0 and precision != "fp32" else None
+        normal = (image_processor.image_mean, image_processor.image_std, image_processor.rescale_factor)
+        self.digest = tower_digest(model, family, precision, self._half, normal)
+        self._visual.eval()
+        if config.deepspeed.stage != 3:  # which has put it there
+            self._visual.to(device)
+
+    def __call__(
+        self,
+        planes: np.ndarray,
+        pairs: np.ndarray | None,
+        grids: torch.Tensor,
+        index: dict[str, torch.Tensor | Segments | int],
+    ) -> torch.Tensor:
+        """[levels, P, width], on the host; what is given is a Batch's."""
+        given = (torch.from_numpy(planes), None if pairs is None else torch.from_numpy(pairs))
+        given, grids, index = send_to_device((given, grids, index), self._device)
+        pixels = self._to_pixels(*given).to(self._visual.dtype)
+        with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
+            return look(self._visual, pixels, grids, index).cpu()

@@ -1,0 +1,80 @@
+"""What a frozen vision tower gives before its mergers, which are a component of their own and may be trained."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+
+import torch
+from transformers import PreTrainedModel
+
+from qwenvl_train.batch import Segments
+from qwenvl_train.families.family import Family
+from qwenvl_train.model.components import component_of
+
+_PACKAGES = ("av", "pillow", "torch", "torchvision", "transformers")
+"""What has a say in a tower's states, from a file of a picture on."""
+
+
+def mergers_of(visual: torch.nn.Module) -> list[torch.nn.Module]:
+    """The last one first, then those of DeepStack."""
+    return [visual.merger, *getattr(visual, "deepstack_merger_list", ())]
+
+
+def merged(visual: torch.nn.Module, states: torch.Tensor) -> list[torch.Tensor]:
+    """`states` as `look` gives them."""
+    return [merger(level) for merger, level in zip(mergers_of(visual), states, strict=True)]
+
+
+@torch.no_grad()
+def look(
+    visual: torch.nn.Module,
+    pixels: torch.Tensor,
+    grids: torch.Tensor,
+    index: dict[str, torch.Tensor | Segments | int],
+) -> torch.Tensor:
+    """[levels, P, width]: what goes into each merger, the patches in the order of `pixels`."""
+    mergers = mergers_of(visual)
+    entered: dict[int, torch.Tensor] = {}
+
+    def note(level: int, _: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        entered[level] = arguments[0]
+
+    hooks = [merger.register_forward_pre_hook(partial(note, level)) for level, merger in enumerate(mergers)]
+    try:
+        visual(pixels, grid_thw=grids, return_dict=True, **index)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    states = torch.stack([entered[level] for level in range(len(mergers))])
+    order = index.get("window_index")
+    if order is None:
+        return states
+    # Windows hold whole groups of patches that are merged; the tower itself puts these back only behind its merger.
+    assert isinstance(order, torch.Tensor)
+    groups = states.unflatten(1, (len(order), -1))
+    return torch.empty_like(groups).index_copy_(1, order, groups).flatten(1, 2)
+
+
+def tower_digest(model: PreTrainedModel, family: Family, *facts: object) -> str:
+    """The same where the same pixels come to the same states; `model` is the bare one, its weights whole."""
+    described = (model.config.vision_config.to_dict(), [version(package) for package in _PACKAGES], facts)
+    digest = hashlib.sha256(repr(described).encode())
+    for name, weights in model.named_parameters():
+        if component_of(name, family) == "vision":
+            digest.update(f"{name} {weights.dtype} {tuple(weights.shape)}".encode())
+            digest.update(weights.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def gathered(visual: torch.nn.Module, sharded: bool) -> Iterator[None]:
+    """Of weights that ZeRO-3 shards, all on every process: each may then look as often as it likes. All come here."""
+    if not sharded:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(visual.parameters())):
+        yield

@@ -1,0 +1,126 @@
+"""Before a run with dpo.reference=cached: the log-probabilities that it is held to are computed, and stored.
+
+They follow from the published weights and the pairs alone, so a run that goes on, or another one on the same pairs,
+finds them. Each process computes its share; a killed start leaves whole files, and the next one goes on.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+from math import ceil
+
+import torch
+from accelerate.utils import send_to_device
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedModel
+
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.loader import Rows, heed_parent_alone
+from qwenvl_train.data.references import References
+from qwenvl_train.data.unreferenced import Asked, Asking, Chunks, joined, passes_of
+from qwenvl_train.errors import UserError
+from qwenvl_train.families.family import Family
+from qwenvl_train.model.build import build_copy
+from qwenvl_train.model.load import DTYPES, identity_of
+from qwenvl_train.reporting.bar import counting
+from qwenvl_train.reporting.wording import many
+from qwenvl_train.training.meeting import Meeting
+from qwenvl_train.training.skipped import Skipped, Unusable
+from qwenvl_train.verbs.rows import cache_folder
+
+_ROOM = 8192
+"""Tokens of a pass where data.max_length sets no limit."""
+
+
+def store_references(
+    rows: Rows, config: RunConfig, family: Family, processor, precision: str, device: torch.device, rank: int,
+    meeting: Meeting, skipped: Skipped,
+) -> Rows:  # fmt: skip
+    """The rows with what was stored. All processes come here together, and leave when everything is."""
+    references = _places(rows, config, processor, precision, rank, meeting)
+    chunks = range(len(references.files))
+    missing = [chunk for chunk in chunks if not references.holds(chunk)]
+    # One that another process has stored meanwhile is missing for all, or their rounds would differ.
+    missing = sorted(set(meeting.everything(missing)))
+    if rank == 0:
+        pairs = sum(int((references.of_chunk(chunk) > 0).sum()) for chunk in missing)
+        print("log-probabilities of the reference: " + (f"{many(pairs, 'pair')} to compute" if pairs else "all stored"))
+    if missing:
+        model = build_copy(config, family, processor, precision).eval().to(device)
+        _fill(missing, rows, references, model, config, precision, rank, meeting, skipped)
+    return rows.held_to(references)
+
+
+def _places(rows: Rows, config: RunConfig, processor, precision: str, rank: int, meeting: Meeting) -> References:
+    image = processor.image_processor
+    facts = (
+        identity_of(config.model), config.model.quantize, precision, config.deepspeed.stage > 0,
+        image.image_mean, image.image_std, image.rescale_factor,
+    )  # fmt: skip
+    folder = cache_folder(config) / "reference"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The folder of reference log-probabilities {folder} cannot be made: {error.strerror}. Set data.cache to "
+            "a folder that can be written, or take dpo.reference=adapter or model."
+        ) from None
+    chunks = Chunks(rows, folder, repr(facts))
+    mine = range(rank, len(chunks), meeting.processes)
+    found = []
+    with counting("looking for reference log-probabilities", len(mine), shown=rank == 0) as progress:
+        for chunk, file in zip(mine, _loader(chunks, config.data.workers, mine), strict=True):
+            found.append((chunk, file))
+            progress(len(found))
+    files = tuple(file for _, file in sorted(meeting.everything(found)))
+    return References(rows.lengths.supervised, files)
+
+
+def _fill(
+    missing: list[int], rows: Rows, references: References, model: PreTrainedModel, config: RunConfig, precision: str,
+    rank: int, meeting: Meeting, skipped: Skipped,
+) -> None:  # fmt: skip
+    room = (config.data.max_length or _ROOM) * config.train.batch_size
+    mine = missing[rank :: meeting.processes]
+    passes = [one for chunk in mine for one in passes_of(chunk, rows, room)]
+    asked = iter(_loader(Asking(rows, passes), config.data.workers))
+    # DeepSpeed does without autocast, and computes in the weights' own type.
+    half = DTYPES[precision] if config.deepspeed.stage == 0 and precision != "fp32" else None
+    done = 0
+    with counting("log-probabilities of the reference, files of pairs", len(missing), shown=rank == 0) as progress:
+        for turn in range(ceil(len(missing) / meeting.processes)):
+            broken, failure = [], ""
+            for chunk in mine[turn : turn + 1]:
+                values: dict[int, torch.Tensor] = {}
+                for one in islice(asked, sum(one.chunk == chunk for one in passes)):
+                    broken += one.problems
+                    values |= _values(one, model, half, references)
+                try:
+                    references.write(chunk, joined(chunk, values, references.counts))
+                except OSError as error:
+                    failure = f"{references.files[chunk].parent} takes no more files: {error.strerror or error}."
+            skipped.met(broken)
+            new, faults = meeting.sum(
+                [len(mine[turn : turn + 1]), bool(failure) or (len(broken) if config.data.on_error == "raise" else 0)]
+            )
+            if faults:
+                said = meeting.everything([failure, *(problem.reason for problem in broken)])
+                raise Unusable(next(one for one in said if one))
+            done += new
+            progress(done)
+
+
+@torch.no_grad()
+def _values(
+    asked: Asked, model: PreTrainedModel, half: torch.dtype | None, references: References
+) -> dict[int, torch.Tensor]:
+    """Of each sample."""
+    if asked.batch is None:
+        return {}
+    with torch.autocast(model.device.type, dtype=half, enabled=half is not None):
+        log_probs = model(**send_to_device(asked.batch, model.device)).log_probs.float().cpu()
+    parts = log_probs.split([int(references.counts[index]) for index in asked.samples])
+    return dict(zip(asked.samples, parts, strict=True))
+
+
+def _loader(dataset: Dataset, workers: int, order: Sequence[int] | None = None) -> DataLoader:
+    return DataLoader(dataset, None, sampler=order, num_workers=workers, worker_init_fn=heed_parent_alone)
