@@ -48,6 +48,8 @@ class Memory:
     """Bytes on each device."""
 
     weights: int
+    reference: int
+    """A frozen copy of them to compare with, where there is one."""
     gradients: int
     optimizer: int
     """With DeepSpeed, its float32 copies of trained weights included."""
@@ -66,7 +68,8 @@ class Memory:
     @property
     def counted(self) -> int:
         """What torch's own figure of the peak counts."""
-        return self.weights + self.gradients + self.optimizer + self.exchange + self.activations + self.work
+        parts = (self.gradients, self.optimizer, self.exchange, self.activations, self.work)
+        return self.weights + self.reference + sum(parts)
 
     @property
     def total(self) -> int:
@@ -138,6 +141,16 @@ def weights(sizes: Sized, config: RunConfig, precision: str, devices: int) -> in
             return trained * half + frozen
         case 3:
             return ceil((trained * half + frozen) / devices)
+
+
+def reference(sizes: Sized, config: RunConfig, precision: str, devices: int) -> int:
+    """Of dpo.reference=model."""
+    if config.reference != "model":
+        return 0
+    four_bit = sum(sizes.four_bit)
+    published = sum(row.parameters for row in sizes.rows)
+    whole = (published - four_bit) * DTYPES[precision].itemsize + sum(map(_in_four_bits, sizes.four_bit))
+    return ceil(whole / devices) if config.deepspeed.stage == 3 else whole
 
 
 def gradients(sizes: Sized, config: RunConfig, precision: str, devices: int) -> int:
@@ -268,6 +281,7 @@ def memory(
     worst = max(passing, key=lambda moment: moment.total)
     parts = (
         weights(sizes, config, precision, devices),
+        reference(sizes, config, precision, devices),
         gradients(sizes, config, precision, devices),
         optimizer(sizes, config, devices),
         exchange(sizes, config, precision, devices),

@@ -100,6 +100,7 @@ def _memory(told: Told) -> Iterator[str]:
     checkpointing, loss = told["checkpointing"], _gib(memory["loss"])
     rows = [
         ("weights", memory["weights"], f"1/{devices} of them here" if stage == 3 and devices > 1 else ""),
+        ("reference", memory["reference"], "a frozen copy of the weights, dpo.reference=model"),
         ("gradients", memory["gradients"], shared.removeprefix(", ")),
         ("optimizer state", memory["optimizer"], f"{told['optimizer']}{copies}{shared}"),
         ("exchange", memory["exchange"], "what devices send each other"),

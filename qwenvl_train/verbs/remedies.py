@@ -52,7 +52,7 @@ def _allowed(config: RunConfig, takes: Callable[[RunConfig], int]) -> int | None
 
 def _same_training(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
     """First what gives the same result in more time, then what changes rounding."""
-    slower, shared, eight_bit = list(_slower(config)), list(_shared(config)), _eight_bit(config)
+    slower, shared, eight_bit = [*_without_copy(config), *_slower(config)], list(_shared(config)), _eight_bit(config)
     for way in [*slower, *shared, *eight_bit]:
         yield _changed(config, [way])
     if len(slower) > 1:
@@ -71,20 +71,25 @@ def _other_training(config: RunConfig, longest: int | None) -> Iterator[tuple[st
     while most is not None and most // 2 >= max(longest or 0, 1024):
         most //= 2
         yield _changed(config, [*_strongest(config), (f"data.max_length={most}", {"data.max_length": most})])
-    lora = {"tune_mm_vision": False, "tune_mm_mlp": True, "tune_mm_llm": True} | {
+    lora = {"tune_mm_vision": False, "tune_mm_mlp": config.method == "sft", "tune_mm_llm": True} | {
         "lora.vision": False, "lora.mlp": False, "lora.llm": True, "train.lr_vision": None,
     }  # fmt: skip
     if config.tuned("llm") and not config.adapted("llm"):
-        yield _changed(config, [("+recipe=sft_lora", lora), *slower])
-        yield _changed(config, [("+recipe=sft_lora", lora), *slower, *shared[-1:]])
+        yield _changed(config, [(f"+recipe={config.method}_lora", lora), *slower])
+        yield _changed(config, [(f"+recipe={config.method}_lora", lora), *slower, *shared[-1:]])
     if config.model.quantize != "nf4" and config.tuned("llm"):
         four_bit = lora | {"model.quantize": "nf4", "deepspeed.stage": 0}
-        words = "+recipe=sft_qlora" + (" deepspeed=none" if config.deepspeed.stage else "")
+        words = "+recipe=sft_qlora" if config.method == "sft" else f"+recipe={config.method}_lora model.quantize=nf4"
+        words += " deepspeed=none" if config.deepspeed.stage else ""
         yield _changed(config, [(words, four_bit), *slower])
 
 
 def _strongest(config: RunConfig) -> list[tuple[str, Change]]:
-    return [*_slower(config), *list(_shared(config))[-1:], *_eight_bit(config)]
+    return [*_without_copy(config), *_slower(config), *list(_shared(config))[-1:], *_eight_bit(config)]
+
+
+def _without_copy(config: RunConfig) -> list[tuple[str, Change]]:
+    return [("dpo.reference=cached", {"dpo.reference": "cached"})] if config.reference == "model" else []
 
 
 def _eight_bit(config: RunConfig) -> list[tuple[str, Change]]:

@@ -118,6 +118,51 @@ def test_two_processes_store_features_together(launcher, stage, mixed, checkpoin
     assert len([path for path in (tmp_path / "cache" / "vision").rglob("*") if path.is_file()]) == 2
 
 
+PREFERRING = {
+    "zero3, a sharded copy": ("deepspeed", "dpo_full", "zero3", "qwen2_5_vl", "model"),
+    "zero2, without its adapters": ("deepspeed", "dpo_lora", "zero2", "qwen3_vl", "adapter"),
+    "ddp, stored": ("torchrun", "mpo_lora", "none", "qwen3_vl_moe", "cached"),
+}
+
+
+@pytest.mark.parametrize("case", PREFERRING)
+def test_two_processes_prefer_as_one(case, pictures, write_rows, checkpoints, tmp_path):
+    launcher, recipe, stage, model_type, reference = PREFERRING[case]
+    answers = ["Red.", "A red circle " * 6, "No", "It is the ring. " * 3] * 4
+    asked = [
+        {"prompt": f"<image>What? {index}", "images": [str(pictures[index % 4])]} if index % 4 > 1 else {"prompt": "?"}
+        for index in range(16)
+    ]
+    pairs = [
+        {"chosen": answer, "rejected": answers[-index - 1] + "?", "id": str(index)}
+        | (
+            {"prompt": f"<image>What? {index}", "images": [str(pictures[index % 4])]}
+            if index % 4 > 1
+            else {"prompt": "?"}
+        )
+        for index, answer in enumerate(answers)
+    ]
+    file = write_rows(pairs)
+    common = (
+        f"+recipe={recipe}", f"model.path={checkpoints[model_type]}", f"data.train={file}", f"data.eval={file}",
+        "data.packing=false", "data.workers=0", "train.accumulation=2", "train.max_steps=3", "train.log_steps=1",
+        "train.lr=1e-4", "train.warmup=0", "train.eval_batch_size=3", "logging.predictions=1",
+    )  # fmt: skip
+    one = train(tmp_path / "one", *common, "train.batch_size=4")
+    launch(
+        launcher, tmp_path / "two", *common, "train.batch_size=2", f"deepspeed={stage}", f"dpo.reference={reference}"
+    )
+    two = tmp_path / "two" / "run"
+    assert_same_curve(figures(two), figures(one))
+    for kind in ("loss", "eval_loss"):
+        prefix = "eval_" * (kind == "eval_loss")
+        for mine, theirs in zip(rows(two, kind), rows(one, kind), strict=True):
+            for name in ("rewards/chosen", "rewards/rejected", "logps/chosen"):
+                key = prefix + name
+                # Measured worst case: 1.0e-6, of log-probabilities summed over up to 80 tokens
+                assert mine[key] == pytest.approx(theirs[key], rel=1e-5, abs=1e-5), key
+
+
 def test_what_one_process_meets_ends_both(pictures, write_rows, checkpoints, tmp_path):
     """The other one would wait for its gradients, and nobody would say why."""
     cut = tmp_path / "cut.png"

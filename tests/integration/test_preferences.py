@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,23 @@ def test_rows_with_one_answer_are_refused(model_type, checkpoints, tmp_path, wri
     assert "rows.jsonl:1 (id rows-1) has one answer, and DPO compares two" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("reference", ["adapter", "model"])
+def test_a_frozen_tower_looks_once_for_both_models(reference, settings, model_type, tmp_path, monkeypatch):
+    from transformers.models import qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
+
+    towers = {
+        "qwen2_vl": qwen2_vl.modeling_qwen2_vl.Qwen2VisionTransformerPretrainedModel,
+        "qwen2_5_vl": qwen2_5_vl.modeling_qwen2_5_vl.Qwen2_5_VisionTransformerPretrainedModel,
+        "qwen3_vl": qwen3_vl.modeling_qwen3_vl.Qwen3VLVisionModel,
+        "qwen3_vl_moe": qwen3_vl_moe.modeling_qwen3_vl_moe.Qwen3VLMoeVisionModel,
+    }
+    tower, looked = towers[model_type], []
+    original = tower.forward
+    monkeypatch.setattr(tower, "forward", lambda *a, **k: (looked.append(1), original(*a, **k))[1])
+    train(tmp_path, *settings, *LORA, f"dpo.reference={reference}", "train.accumulation=2")
+    assert len(looked) == 3 * 2
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     return train(tmp_path_factory.mktemp("dpo"), "+recipe=dpo_lora", "train.epochs=7")
@@ -161,11 +179,10 @@ CACHED = ("dpo.reference=cached", "train.max_steps=1", "data.workers=0", "data.p
 
 
 def test_only_what_is_missing_is_computed(many, checkpoints, tmp_path, capsys):
-    common = ("+recipe=dpo_lora", f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={many}", *CACHED)
-    common = (*common, f"data.cache={tmp_path / 'cache'}")
+    common = ("+recipe=dpo_lora", f"data.train={many}", *CACHED, f"data.cache={tmp_path / 'cache'}")
 
-    def told(*settings: str, name: str) -> str:
-        train(tmp_path, *common, *settings, name=name)
+    def told(*settings: str, name: str, model: Path = checkpoints["qwen2_5_vl"]) -> str:
+        train(tmp_path, *common, f"model.path={model}", *settings, name=name)
         return said(capsys.readouterr().out).removeprefix("log-probabilities of the reference: ")
 
     assert told(name="first") == "130 pairs to compute"
@@ -186,7 +203,7 @@ def test_only_what_is_missing_is_computed(many, checkpoints, tmp_path, capsys):
     (tmp_path / "own" / "1.png").touch()
     assert told(name="pictures") == "130 pairs to compute"
     shutil.copytree(checkpoints["qwen2_5_vl"], tmp_path / "other")
-    assert told(f"model.path={tmp_path / 'other'}", name="model") == "130 pairs to compute"
+    assert told(model=tmp_path / "other", name="model") == "130 pairs to compute"
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])

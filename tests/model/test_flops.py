@@ -155,6 +155,26 @@ def test_a_tower_that_does_not_look_counts_nothing(model_type, modes):
     assert stored.training(row) == looking.training(row)._replace(vision=0)
 
 
+@pytest.mark.parametrize("modes", [(X, F, A), (F, F, F)])
+def test_a_reference_goes_forward_too(model_type, modes):
+    architecture, of_all = build_config(model_type), dict(zip(COMPONENTS, modes, strict=True))
+    alone, compared = (FlopCount.of(architecture, of_all, RANK, compares=compares) for compares in (False, True))
+    for row in (contents(TEXT, PICTURES, CLIP), contents(TEXT)):
+        again = alone.forward(row)
+        again = again if modes[0] == F else again._replace(vision=0)  # a frozen tower has looked already
+        assert compared.training(row) == tuple(map(sum, zip(alone.training(row), again, strict=True)))
+
+
+def test_two_answers_share_the_arithmetic_of_their_question(model_type):
+    count = FlopCount.of(build_config(model_type), dict.fromkeys(COMPONENTS, X), RANK)
+
+    def forward(*pieces: Piece) -> int:
+        return count.forward(Contents(pieces=(pieces,), supervised=0, grids=())).llm
+
+    question = forward(Piece(20))
+    assert forward(Piece(20), Piece(5, 20), Piece(9, 20)) == forward(Piece(25)) + forward(Piece(29)) - question
+
+
 def test_a_row_whose_samples_all_failed_counts_nothing(model_type):
     count = FlopCount.of(build_config(model_type), dict.fromkeys(COMPONENTS, F), RANK)
     assert count.training(Contents(pieces=(), supervised=0, grids=())) == (0, 0, 0)

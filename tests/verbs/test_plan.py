@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from qwenvl_train.cli import main
+from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.compose import compose
 from qwenvl_train.data.streaming import windows
 from qwenvl_train.errors import UserError
@@ -20,6 +21,7 @@ from tests.model.test_shapes import PUBLISHED
 from tests.run import train
 
 LORA = "+recipe=sft_lora"
+PAIRS = asset_dir("data") / "shapes" / "train_pairs.jsonl"
 CHECK = 4
 """Bytes of a stored file that are no feature."""
 
@@ -322,3 +324,17 @@ def test_a_smaller_pass_still_holds_the_largest_sample_and_a_full_pack(settings,
 def test_help_lists_the_verb(capsys):
     assert main(["--help"]) == 0
     assert re.search(r"^  plan +tell what a run will take", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_copy_to_compare_with_takes_its_weights(told):
+    words = ("+recipe=dpo_full", "model=qwen2_5_vl_3b", "data.max_length=2048", f"data.train={PAIRS}")
+    copied = told(*words, "data.eval=null")
+    cached = told(*words, "data.eval=null", "dpo.reference=cached")
+    parameters = sum(row["parameters"] for row in copied["components"])
+    assert copied["memory"]["reference"] == 2 * parameters
+    assert cached["memory"]["reference"] == 0
+    assert copied["flops_per_step"]["vision"] == cached["flops_per_step"]["vision"]
+    assert copied["flops_per_step"]["llm"] > 1.2 * cached["flops_per_step"]["llm"]
+    room = (copied["memory"]["total"] - parameters) / GIB
+    (remedy,) = told(*words, "data.eval=null", f"plan.device_gib={room}")["remedies"]
+    assert remedy["words"] == "dpo.reference=cached"
