@@ -14,79 +14,48 @@ import os
 
 os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
-import statistics
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import command
 import dpo_runs
-import numpy as np
 import results
-from dpo_runs import Tokens
+from figures import figures, of_job, short, show
 from job import Job
-from rich.console import Console
-from rich.table import Table
 from turns import ROUNDING, Taken, measure_runs
 from workload import PAIRS
 
-WORDS = {"trl": "TRL's DPOTrainer", "ours": "our trainer", "apart": "ours, nothing shared"}
+WORDS = {"trl": "TRL's trainer", "ours": "our trainer", "apart": "nothing shared"}
 
 EQUAL = {"logps/chosen": 1, "logps/rejected": 1, "loss": 10, "grad_norm": 10}
 """What all ways must agree on in the first step, and how many times the rounding of one log-probability it may be
 apart: a margin is a small difference of large sums."""
 
 
-def figures(job: Job, taken: Taken, tokens: Tokens, ours: Taken) -> dict[str, Any]:
-    seconds = statistics.median(taken.seconds)
-    pairs = (job.steps - 1) * job.per_step
-    return {
-        "pairs_per_second": _short(pairs / seconds),
-        "tokens_per_second": _short(tokens.real / seconds),
-        "tokens_per_pair": round(tokens.real / pairs),
-        "padding": _short(1 - tokens.real / tokens.laid_out),
-        "peak_memory_gib": round(taken.peak_bytes / 2**30, 2) if taken.peak_bytes else None,
-        "data_wait": _short(statistics.median(np.divide(taken.waited, taken.seconds))),
-        "first_step": {name: taken.first[name] for name in (*EQUAL, "rewards/margins")},
-        "differs": {name: _short(_apart(taken.first[name], ours.first[name])) for name in EQUAL},
-        "ours_is_times": round(statistics.median(np.divide(taken.seconds, ours.seconds)), 2),
-    }
-
-
-def _apart(value: float, expected: float) -> float:
-    return abs(value - expected) / abs(expected)
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.3g}")
-
-
-def measure(job: Job, rounds: int, folder: Path) -> dict[str, Any]:
+def measure(job: Job, rounds: int, folder: Path, peak_tflops: float | None) -> dict[str, Any]:
+    if job.config.dpo.reference != "auto":
+        raise SystemExit("TRL's trainer chooses its reference itself; leave dpo.reference out.")
     ways = {"trl": dpo_runs.trl, "ours": dpo_runs.ours, "apart": dpo_runs.apart}
-    tokens = {"trl": dpo_runs.padded_tokens(job), "ours": dpo_runs.tokens(job), "apart": dpo_runs.tokens_apart(job)}
-    taken, skipped = measure_runs(job, {name: partial(way, job, folder) for name, way in ways.items()}, rounds)
-    lengths = [length for contents in job.contents for length in contents.lengths]
+    tokens = {
+        "trl": dpo_runs.padded_tokens(job),
+        "ours": dpo_runs.shared_tokens(job),
+        "apart": dpo_runs.apart_tokens(job),
+    }
+    runs, skipped = measure_runs(job, {name: partial(way, job, folder) for name, way in ways.items()}, rounds)
+    contents = [job.contents[index] for index in job.timed]
+
+    def told(name: str, taken: Taken) -> dict[str, Any]:
+        first, expected = taken.first, runs["ours"].first
+        return figures(job, contents, tokens[name], taken, runs["ours"], peak_tflops) | {
+            "tokens_per_pair": round(tokens[name].real / sum(len(one.lengths) for one in contents)),
+            "first_step": {what: first[what] for what in (*EQUAL, "rewards/margins")},
+            "differs": {what: short(abs(first[what] / expected[what] - 1)) for what in EQUAL},
+        }
+
     return {
-        "job": {
-            "model": job.model,
-            "recipe": job.recipe,
-            "precision": job.precision,
-            "checkpointing": job.config.train.checkpointing,
-            "pairs": len(lengths),
-            "batch_size": job.config.train.batch_size,
-            "accumulation": job.config.train.accumulation,
-            "workers": job.config.data.workers,
-            "rounds": rounds,
-            "pair_tokens": {
-                "shortest": min(lengths),
-                "median": round(statistics.median(lengths)),
-                "longest": max(lengths),
-                "visual": _short(sum(int(row.batch["places"].numel()) for row in job.rows) / sum(lengths)),
-                "supervised": _short(sum(contents.supervised for contents in job.contents) / sum(lengths)),
-            },
-        },
-        "runs": {name: figures(job, one, tokens[name], taken["ours"]) for name, one in taken.items()},
+        "job": of_job(job, rounds, peak_tflops),
+        "runs": {name: told(name, taken) for name, taken in runs.items()},
         "skipped": skipped,
     }
 
@@ -102,45 +71,12 @@ def check_equal(result: dict[str, Any]) -> None:
                 )
 
 
-COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "pairs_per_second": ("pairs/s", "{:g}".format),
-    "tokens_per_second": ("tokens/s", "{:,.0f}".format),
-    "tokens_per_pair": ("tokens", "{:,.0f}".format),
-    "padding": ("pad", "{:.0%}".format),
-    "peak_memory_gib": ("GiB", "{:g}".format),
-    "data_wait": ("wait", "{:.0%}".format),
-    "ours_is_times": ("ours is", "{:.2f}×".format),
-}
-
-
-def show(result: dict[str, Any]) -> None:
-    job, rows, console = result["job"], result["runs"], Console()
-    known = {key: column for key, column in COLUMNS.items() if rows["ours"][key] is not None}
-    table = Table("a whole run", *(words for words, _ in known.values()))
-    for name, row in rows.items():
-        table.add_row(WORDS[name], *(write(row[key]) for key, (_, write) in known.items()))
-    console.print(table)
-    for name, reason in result["skipped"].items():
-        console.print(f"{WORDS[name]} was not measured: {reason}.")
-    tokens = job["pair_tokens"]
-    console.print(
-        f"{job['model']}, {job['recipe']}, {job['precision']}: {job['pairs']} pairs of {tokens['shortest']} to "
-        f"{tokens['longest']} tokens, {tokens['visual']:.0%} of them visual, {job['batch_size']} to a micro-batch."
-    )
-
-
 def main() -> None:
-    parser = command.make_parser(__doc__, "pairs", on_gpu=48, on_cpu=12)
+    parser = command.make_parser(__doc__, PAIRS, on_gpu=48, on_cpu=12)
     parser.add_argument("--full", action="store_true", help="all weights of the language model, not adapters")
     given = parser.parse_args()
-
-    def measured(job: Job, folder: Path) -> dict[str, Any]:
-        if job.config.dpo.reference != "auto":
-            raise SystemExit("TRL's trainer chooses its reference itself; leave dpo.reference out.")
-        return measure(job, given.rounds, folder)
-
-    result = command.run(given, "dpo_full" if given.full else "dpo_lora", PAIRS, measured)
-    show(result)
+    result = command.run(given, "dpo_full" if given.full else "dpo_lora", PAIRS, measure)
+    show(result, {"runs": "a whole run"}, WORDS, PAIRS.unit)
     results.write(result, given.output)
     check_equal(result)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, Image, List
+from figures import Tokens
 from job import Job, Trained
 from PIL import Image as Pillow
 from runs import AHEAD, Measured, measured, run_ours, their_arguments
@@ -17,26 +18,17 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from workload import SEED, Conversation
 
-from qwenvl_train.data.loader import Row, make_row
+from qwenvl_train.data.loader import Row, Rows, make_row
 from qwenvl_train.data.order.order import Order
-from qwenvl_train.data.render import Rendered, Renderer
-from qwenvl_train.data.samples import Samples
+from qwenvl_train.data.render import Rendered
+from qwenvl_train.model.build import bare
 from qwenvl_train.model.load import DTYPES
+from qwenvl_train.model.lookout import looking
 from qwenvl_train.training.dpo import Preferences
-from qwenvl_train.training.reference import of_copy, reference_of, without_adapters
-from qwenvl_train.verbs.rows import cache_folder
+from qwenvl_train.training.reference import of_copy, without_adapters
 
 NUDGE = 0.02
-"""Of the adapters' second matrices, which begin as zeros."""
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Of the steps that are timed."""
-
-    real: int
-    laid_out: int
-    """With padding."""
+"""How large the second matrices of adapters are, which begin as zeros; how much of itself a copy is off."""
 
 
 def trl(job: Job, folder: Path) -> Measured:
@@ -80,18 +72,20 @@ def ours(job: Job, folder: Path) -> Measured:
 
 def apart(job: Job, folder: Path) -> Measured:
     """Ours, as if the two conversations of a pair had nothing in common."""
-    samples = Samples(job.config.data.train, "data.train", False, cache_folder(job.config))
-    rows = ApartRows(samples, job.renderer, job.train.counts)
+    rows = ApartRows(job.train.rows, job.train.counts)
     indices = range(job.micro_batches + AHEAD)
     return _ours(job, Dataset.from_dict({"row": indices}).with_transform(rows), folder)
 
 
 def _ours(job: Job, dataset: Dataset, folder: Path) -> Measured:
     trained, reference = _models(job)
+    look = None
+    if not job.config.tuned("vision"):
+        look = looking(bare(trained.model), job.family, job.processor.image_processor)
     if reference is None:
-        objective = Preferences(job.config.dpo, lambda _: without_adapters(trained.model))
+        objective = Preferences(job.config.dpo, lambda _: without_adapters(trained.model), look)
     else:
-        objective = Preferences(job.config.dpo, lambda accelerator: of_copy(reference.model, accelerator))
+        objective = Preferences(job.config.dpo, lambda accelerator: of_copy(reference.model, accelerator), look)
     return run_ours(job, trained.model, objective, dataset, folder)
 
 
@@ -99,43 +93,41 @@ def padded_tokens(job: Job) -> Tokens:
     """As TRL's collator lays them out."""
     collator = Collator(job.processor)
     masks = []
-    for micro_batch in range(job.config.train.accumulation, job.micro_batches):
+    for micro_batch in job.timed:
         rows = [_as_trl(job.conversations[sample]) for sample in job.samples(micro_batch)]
         opened = [row | {"images": [Pillow.open(picture) for picture in row["images"]]} for row in rows]
         masks.append(collator(opened)["attention_mask"])
     return Tokens(sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks))
 
 
-def tokens(job: Job) -> Tokens:
-    count = sum(sum(contents.lengths) for contents in job.contents[job.config.train.accumulation :])
+def shared_tokens(job: Job) -> Tokens:
+    count = sum(sum(job.contents[index].lengths) for index in job.timed)
     return Tokens(count, count)
 
 
-def tokens_apart(job: Job) -> Tokens:
+def apart_tokens(job: Job) -> Tokens:
     """What an answer sees before it, and the answer."""
-    timed = job.contents[job.config.train.accumulation :]
-    count = sum(piece.context + piece.length for one in timed for pair in one.pieces for piece in pair[1:])
+    pairs = [pair for index in job.timed for pair in job.contents[index].pieces]
+    count = sum(piece.context + piece.length for pair in pairs for piece in pair[1:])
     return Tokens(count, count)
 
 
 @dataclass(frozen=True)
 class ApartRows:
-    samples: Samples
-    renderer: Renderer
+    rows: Rows
     order: Order
 
     def __call__(self, columns: dict[str, list[int]]) -> dict[str, list[Row]]:
         return {"row": [self.row(row) for row in columns["row"]]}
 
     def row(self, row: int) -> Row:
-        indices = self.order.row(row).tolist()
-        return make_row(
-            ((self.samples.place(index), partial(self._rendered, index)) for index in indices), self.renderer
-        )
+        places = self.rows.samples.place
+        parts = ((places(index), partial(self._rendered, index)) for index in self.order.row(row).tolist())
+        return make_row(parts, self.rows.renderer)
 
     def _rendered(self, index: int) -> Rendered:
-        sample = self.samples[index]
-        return self.renderer.render(replace(sample, rejected=sample.refused.turns, shared=0))
+        sample = self.rows.samples[index]
+        return self.rows.renderer.render(replace(sample, rejected=sample.refused.turns, shared=0))
 
 
 class Collator(DataCollatorForVisionPreference):
@@ -160,16 +152,17 @@ def _as_trl(conversation: Conversation) -> dict[str, Any]:
 
 @torch.no_grad()
 def _models(job: Job) -> tuple[Trained, Trained | None]:
-    """What is trained, and what it is compared with where that is not the same without its adapters. They differ, or
-    all pairs would have a loss of ln 2, whatever the answers."""
+    """What is trained, and what it is compared with where that is not the same without its adapters. They differ a
+    little, or all pairs would have a loss of ln 2, whatever the answers."""
     trained = Trained(job)
-    if reference_of(job.config) == "model":
-        reference = Trained(job, SEED + 1)
-        for weights in reference.model.parameters():
-            weights.data = weights.data.to(DTYPES[job.precision])  # nothing of it is trained
-        return trained, reference
+    reference = Trained(job) if job.config.reference == "model" else None
     torch.manual_seed(SEED)
-    for name, weights in trained.model.named_parameters():
-        if "lora_B" in name:
-            weights.normal_(std=NUDGE)
-    return trained, None
+    if reference is None:
+        for name, weights in trained.model.named_parameters():
+            if "lora_B" in name:
+                weights.normal_(std=NUDGE)
+    else:
+        for weights in reference.model.parameters():
+            if weights.requires_grad:
+                weights.data = (weights + NUDGE * weights.std() * torch.randn_like(weights)).to(DTYPES[job.precision])
+    return trained, reference

@@ -13,9 +13,8 @@ from workload import SEED, Conversation, Workload, draw
 
 from qwenvl_train.batch import Contents
 from qwenvl_train.config.compose import compose
-from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.config.schema import TWO_MODELS, RunConfig
 from qwenvl_train.data.loader import Row
-from qwenvl_train.data.render import Renderer
 from qwenvl_train.families.family import Family
 from qwenvl_train.families.tiny import build_processor
 from qwenvl_train.model.attention import set_attention
@@ -40,11 +39,11 @@ class Job:
     model: str
     """Its entry in configs/model."""
     recipe: str
+    workload: Workload
     config: RunConfig
     architecture: PreTrainedConfig
     family: Family
     processor: ProcessorMixin
-    renderer: Renderer
     train: TrainingData
     conversations: list[Conversation]
     precision: str
@@ -75,10 +74,16 @@ class Job:
     def contents(self) -> list[Contents]:
         return [row.contents for row in self.rows]
 
+    @property
+    def timed(self) -> range:
+        """The micro-batches of all steps but the first."""
+        return range(self.config.train.accumulation, self.micro_batches)
+
     @cached_property
     def count(self) -> FlopCount:
         modes = {component: mode_of(component, self.config) for component in COMPONENTS}
-        return FlopCount.of(self.architecture, modes, self.config.lora.rank)
+        compares = self.config.reference in TWO_MODELS
+        return FlopCount.of(self.architecture, modes, self.config.lora.rank, compares=compares)
 
     def flops(self, contents: list[Contents]) -> int:
         """Of these micro-batches, forward and backward, by the project's count: useful work alone."""
@@ -101,8 +106,8 @@ def make_job(
 ) -> Job:  # fmt: skip
     if samples % (batch_size * accumulation) or samples < 2 * batch_size * accumulation:
         raise SystemExit(
-            f"--samples {samples} must be two or more steps of --batch-size {batch_size} times "
-            f"--accumulation {accumulation} samples."
+            f"--{workload.unit} {samples} must be two or more steps of --batch-size {batch_size} times "
+            f"--accumulation {accumulation} {workload.unit}."
         )
     given = [f"+recipe={recipe}", f"model={model}", *settings]
     entry = compose(given).config.model
@@ -129,12 +134,11 @@ def make_job(
     processor = load_processor(config.model)
     conversations = draw(workload, folder, samples, processor.image_processor.size["longest_edge"])
     family = load_family(config.model)
-    renderer = make_renderer(config, processor, family)
-    train = open_training_data(config, renderer, state)
+    train = open_training_data(config, make_renderer(config, processor, family), state)
     precision = choose_precision(config)
     if precision == "fp16":
         raise SystemExit("The ways are measured in bf16 or fp32, without the scaling that fp16 needs.")
-    return Job(model, recipe, config, shape, family, processor, renderer, train, conversations, precision, state.device)
+    return Job(model, recipe, workload, config, shape, family, processor, train, conversations, precision, state.device)
 
 
 def _completed(shape: PreTrainedConfig) -> PreTrainedConfig:

@@ -22,7 +22,11 @@ class Workload:
     longest: int
     """Words of an answer."""
     smallest: float
-    """The least area of a picture, for that which the model's limit allows; the largest is twice the limit."""
+    """The least area of a picture, as a share of the model's limit; the largest is twice the limit."""
+
+    @property
+    def unit(self) -> str:
+        return "pairs" if self.pairs else "samples"
 
 
 ANSWERS = Workload(pairs=False, shortest=4, longest=400, smallest=2**-4)
