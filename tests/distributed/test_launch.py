@@ -134,12 +134,7 @@ def test_two_processes_prefer_as_one(case, pictures, write_rows, checkpoints, tm
         for index in range(16)
     ]
     pairs = [
-        {"chosen": answer, "rejected": answers[-index - 1] + "?", "id": str(index)}
-        | (
-            {"prompt": f"<image>What? {index}", "images": [str(pictures[index % 4])]}
-            if index % 4 > 1
-            else {"prompt": "?"}
-        )
+        asked[index] | {"chosen": answer, "rejected": answers[-index - 1] + "?", "id": str(index)}
         for index, answer in enumerate(answers)
     ]
     file = write_rows(pairs)
