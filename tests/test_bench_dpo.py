@@ -75,8 +75,13 @@ def test_a_reference_that_only_one_side_would_take_is_refused(bench, monkeypatch
 
 
 def test_readme_tells_what_the_baseline_holds():
-    baseline = json.loads((ROOT / "tests" / "baselines" / "dpo_tiny.json").read_text())
+    baseline, kept = (
+        json.loads((ROOT / "tests" / "baselines" / name).read_text())
+        for name in ("dpo_tiny.json", "dpo_tiny_none.json")
+    )
     told = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     runs = baseline["runs"]
     assert f"takes {runs['trl']['ours_is_times']:.1f} times as many pairs a second as TRL's DPOTrainer" in told
     assert f"{runs['apart']['ours_is_times']:.1f} times of it from the question that both answers share" in told
+    assert (baseline["job"]["checkpointing"], kept["job"]["checkpointing"]) == ("all", "none")
+    assert f"[{kept['runs']['trl']['ours_is_times']:.1f} times](tests/baselines/dpo_tiny_none.json)" in told
