@@ -8,7 +8,7 @@ help:
 	@echo "make demo              fine-tune the embedded default on a laptop's CPU, about 3 minutes"
 	@echo "make test              the test suite"
 	@echo "make test-distributed  the tests that start several processes"
-	@echo "make bench             measure the data path and the training step beside others', about 5 minutes"
+	@echo "make bench             measure the data path, training and preference tuning beside others', about 7 minutes"
 	@echo "make lint              style, types, import layers, spelling"
 	@echo "make format            rewrite the code in the project's style"
 	@echo "make clean             remove .venv and all generated files"
@@ -35,6 +35,7 @@ test-distributed: setup
 bench: setup
 	$(BIN)/python scripts/bench/data_path.py --output runs/bench/data_path.json
 	$(BIN)/python scripts/bench/step.py --output runs/bench/step.json
+	$(BIN)/python scripts/bench/dpo.py --output runs/bench/dpo.json
 
 lint: setup
 	$(BIN)/ruff check .

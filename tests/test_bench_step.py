@@ -97,14 +97,15 @@ def test_a_number_of_samples_that_makes_no_whole_steps_is_refused(measured):
 )
 def test_a_way_that_computes_something_else_is_refused(steps, runs, named, monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
-    from step_turns import Taken, check_equal
+    from step_turns import check_equal
+    from turns import Taken
 
     job = SimpleNamespace(precision="fp32")
     of_steps = {"padded_sdpa": (2.0, 1.0), "packed": (2.000001, 1.00001)} | steps
     of_runs = {"trl": 2.1, "ours": 2.000001} | runs
     arguments = (
-        {name: Taken(loss=loss, gradient=gradient) for name, (loss, gradient) in of_steps.items()},
-        {name: Taken(loss=loss) for name, loss in of_runs.items()},
+        {name: Taken(first={"loss": loss, "grad_norm": norm}) for name, (loss, norm) in of_steps.items()},
+        {name: Taken(first={"loss": loss}) for name, loss in of_runs.items()},
     )
     with pytest.raises(AssertionError, match=named) if named else nullcontext():
         check_equal(job, *arguments, trl_learns=2.1)

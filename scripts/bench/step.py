@@ -13,32 +13,21 @@ import os
 
 os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
-import argparse
-import statistics
-import tempfile
-import warnings
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import command
 import results
-import step_job
+import step_runs
 import step_ways
-import torch
-from datasets import disable_progress_bars
-from rich.console import Console
-from rich.table import Table
-from step_job import Job, Trained
-from step_turns import Taken, check_equal, free, measure_runs, measure_steps
-from transformers.utils import logging
+from figures import Tokens, figures, of_job, show
+from job import Job, Trained
+from step_turns import check_equal, measure_steps
+from turns import Taken, free, measure_runs
+from workload import ANSWERS
 
-from qwenvl_train.batch import Contents
-from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.model.components import component_table
-from qwenvl_train.training.devices import peak_tflops
-
-PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "pillow", "numpy")
 
 WORDS = {
     "padded_sdpa": "padded, sdpa",
@@ -49,150 +38,47 @@ WORDS = {
 }
 
 
-def figures(
-    job: Job, contents: list[Contents], taken: Taken, ours: Taken, padded_to: int, peak_tflops: float | None
-) -> dict[str, Any]:
-    """`contents` are those of the micro-batches within the time that was taken."""
-    seconds = statistics.median(taken.seconds)
-    tokens = sum(sum(micro_batch.lengths) for micro_batch in contents)
-    tflops = job.flops(contents) / seconds / 1e12
-    return {
-        "samples_per_second": _short(sum(len(micro_batch.lengths) for micro_batch in contents) / seconds),
-        "tokens_per_second": _short(tokens / seconds),
-        "tflops": _short(tflops),
-        "mfu": _short(tflops / peak_tflops) if peak_tflops else None,
-        "peak_memory_gib": round(taken.peak_bytes / 2**30, 2) if taken.peak_bytes else None,
-        "padding": _short(1 - tokens / padded_to),
-        "data_wait": _short(statistics.median(np.divide(taken.waited, taken.seconds))) if taken.waited else None,
-        "loss": taken.loss,
-        "ours_is_times": round(statistics.median(np.divide(taken.seconds, ours.seconds)), 2),
-    }
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.3g}")
-
-
 def measure(job: Job, rounds: int, folder: Path, peak_tflops: float | None) -> dict[str, Any]:
     trained = Trained(job)
     steps, laid_out, skipped = measure_steps(job, trained, rounds)
     trl_learns = step_ways.trl_learns(job, trained) if "padded_sdpa" in steps else None
     free(job)
-    runs, too_large = measure_runs(job, trained, rounds, folder)
+
+    ways = {"trl": step_runs.trl, "ours": step_runs.ours}
+    runs, too_large = measure_runs(
+        job, {name: partial(way, job, trained, folder) for name, way in ways.items()}, rounds
+    )
     check_equal(job, steps, runs, trl_learns)
-    accumulation = job.config.train.accumulation
     real = [sum(contents.lengths) for contents in job.contents]
     padded = laid_out["padded_sdpa"]
-    later = job.contents[accumulation:]
-    lengths = [length for contents in job.contents for length in contents.lengths]
+
+    def told(taken: Taken, ours: Taken, micro_batches: range, laid_out: list[int]) -> dict[str, Any]:
+        contents = [job.contents[index] for index in micro_batches]
+        tokens = Tokens(sum(real[index] for index in micro_batches), sum(laid_out[index] for index in micro_batches))
+        return figures(job, contents, tokens, taken, ours, peak_tflops) | {"loss": taken.first["loss"]}
+
+    parameters = sum(row.parameters for row in component_table(trained.model, job.family, job.config))
     return {
-        "job": {
-            "model": job.model,
-            "recipe": job.recipe,
-            "parameters": sum(row.parameters for row in component_table(trained.model, job.family, job.config)),
-            "precision": job.precision,
-            "checkpointing": job.config.train.checkpointing,
-            "samples": len(lengths),
-            "batch_size": job.config.train.batch_size,
-            "accumulation": accumulation,
-            "workers": job.config.data.workers,
-            "rounds": rounds,
-            "sample_tokens": {
-                "shortest": min(lengths),
-                "median": round(statistics.median(lengths)),
-                "longest": max(lengths),
-                "visual": _short(sum(int(row.batch["places"].numel()) for row in job.rows) / sum(lengths)),
-                "supervised": _short(sum(contents.supervised for contents in job.contents) / sum(lengths)),
-            },
-            "tflop_per_sample": _short(job.flops(job.contents) / len(lengths) / 1e12),
-            "peak_tflops": peak_tflops,
-        },
+        "job": of_job(job, rounds, peak_tflops) | {"parameters": parameters},
         "steps": {
-            name: figures(job, job.contents, taken, steps["packed"], sum(laid_out[name]), peak_tflops)
+            name: told(taken, steps["packed"], range(job.micro_batches), laid_out[name])
             for name, taken in steps.items()
         },
         "runs": {
-            name: figures(
-                job, later, taken, runs["ours"], sum((padded if name == "trl" else real)[accumulation:]), peak_tflops
-            )
+            name: told(taken, runs["ours"], job.timed, padded if name == "trl" else real)
             for name, taken in runs.items()
         },
         "skipped": skipped | too_large,
     }
 
 
-COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "samples_per_second": ("samples/s", "{:g}".format),
-    "tokens_per_second": ("tokens/s", "{:,.0f}".format),
-    "tflops": ("TFLOP/s", "{:g}".format),
-    "mfu": ("MFU", "{:.0%}".format),
-    "peak_memory_gib": ("GiB", "{:g}".format),
-    "padding": ("pad", "{:.0%}".format),
-    "data_wait": ("wait", "{:.0%}".format),
-    "ours_is_times": ("ours is", "{:.2f}×".format),
-}
-
-
-def show(result: dict[str, Any]) -> None:
-    job, console = result["job"], Console()
-    for part, title in (("steps", "one step"), ("runs", "a whole run")):
-        rows = result[part]
-        known = {key: column for key, column in COLUMNS.items() if next(iter(rows.values()))[key] is not None}
-        table = Table(title, *(words for words, _ in known.values()))
-        for name, row in rows.items():
-            table.add_row(WORDS[name], *(write(row[key]) for key, (_, write) in known.items()))
-        console.print(table)
-    for name, reason in result["skipped"].items():
-        console.print(f"{WORDS[name]} was not measured: {reason}.")
-    tokens = job["sample_tokens"]
-    console.print(
-        f"{job['model']}, {job['recipe']}, {job['precision']}: {job['samples']} samples of {tokens['shortest']} to "
-        f"{tokens['longest']} tokens, {job['batch_size']} to a micro-batch."
-    )
-
-
 def main() -> None:
-    # On a GPU a sample has about 900 tokens, and so a micro-batch about as many as a row of data.max_length.
-    gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="tiny", help="an entry of configs/model")
+    parser = command.make_parser(__doc__, ANSWERS, on_gpu=96, on_cpu=16)
     parser.add_argument("--lora", action="store_true", help="adapters on the language model, not all weights")
-    parser.add_argument("--samples", type=int, default=96 if gpu else 16)
-    parser.add_argument("--batch-size", type=int, default=8 if gpu else 4, help="samples in a micro-batch")
-    parser.add_argument("--accumulation", type=int, default=1, help="micro-batches in a step")
-    parser.add_argument("--rounds", type=int, default=3, help="the median of so many turns")
-    parser.add_argument(
-        "--workers", type=int, default=8 if gpu else 0, help="processes that prepare data in whole runs on a GPU"
-    )
-    parser.add_argument("--peak-tflops", type=float, help="what the device can do, for MFU where it is not known here")
-    results.add_output(parser)
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the run, as for qwenvl-train")
-    arguments = parser.parse_args()
-    if not gpu:
-        torch.set_num_threads(1)
-    logging.set_verbosity_error()
-    disable_progress_bars()
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            job = step_job.make_job(
-                Path(folder),
-                arguments.model,
-                "sft_lora" if arguments.lora else "sft_full",
-                arguments.samples,
-                arguments.batch_size,
-                arguments.accumulation,
-                arguments.workers,
-                arguments.settings,
-            )
-        except UserError as error:
-            raise SystemExit(message_of(error)) from None
-        peak = arguments.peak_tflops or peak_tflops(job.precision)
-        result = measure(job, arguments.rounds, Path(folder), peak)
-    gpus = [torch.cuda.get_device_name()] if job.device.type == "cuda" else []
-    result |= results.surroundings(PACKAGES, ("cpu", "cores", "memory_gib", "gpus"), gpus)
-    show(result)
-    results.write(result, arguments.output)
+    given = parser.parse_args()
+    result = command.run(given, "sft_lora" if given.lora else "sft_full", ANSWERS, measure)
+    show(result, {"steps": "one step", "runs": "a whole run"}, WORDS, ANSWERS.unit)
+    results.write(result, given.output)
 
 
 if __name__ == "__main__":

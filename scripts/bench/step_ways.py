@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
+from job import Job, Trained
 from peft import PeftModel
 from PIL import Image as Pillow
-from step_job import Conversation, Job, Trained
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.utils import is_flash_attn_2_available
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+from workload import Conversation
 
 from qwenvl_train.data.layout import IGNORED
 from qwenvl_train.data.loader import Row

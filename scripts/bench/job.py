@@ -1,24 +1,22 @@
-"""What `step.py` trains: a model of random weights, drawn pictures of mixed sizes, answers of mixed lengths."""
+"""What a benchmark trains: a model of random weights, by a recipe, on a workload."""
 
-import json
-import math
 import time
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image as Pillow
 from transformers import AutoModelForImageTextToText, PreTrainedConfig, ProcessorMixin
+from workload import SEED, Conversation, Workload, draw
 
 from qwenvl_train.batch import Contents
 from qwenvl_train.config.compose import compose
-from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.config.schema import TWO_MODELS, RunConfig
 from qwenvl_train.data.loader import Row
 from qwenvl_train.families.family import Family
-from qwenvl_train.families.tiny import CORPUS, build_processor
+from qwenvl_train.families.tiny import build_processor
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.build import arrange, bare
 from qwenvl_train.model.components import COMPONENTS, mode_of
@@ -32,18 +30,8 @@ from qwenvl_train.verbs.training_data import TrainingData, open_training_data
 
 # So little that no weight ever changes: every way sees the same numbers in every round.
 LEARNING_RATE = 1e-12
-SHORTEST, LONGEST = 4, 400
-"""Words of an answer."""
 TINY_PIXELS = 448 * 448
 """The tiny models' own limit is 16 visual tokens a picture, next to nothing beside the answers."""
-SEED = 0
-
-
-@dataclass(frozen=True)
-class Conversation:
-    pictures: list[str]
-    question: str
-    answer: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +39,7 @@ class Job:
     model: str
     """Its entry in configs/model."""
     recipe: str
+    workload: Workload
     config: RunConfig
     architecture: PreTrainedConfig
     family: Family
@@ -85,10 +74,16 @@ class Job:
     def contents(self) -> list[Contents]:
         return [row.contents for row in self.rows]
 
+    @property
+    def timed(self) -> range:
+        """The micro-batches of all steps but the first."""
+        return range(self.config.train.accumulation, self.micro_batches)
+
     @cached_property
     def count(self) -> FlopCount:
         modes = {component: mode_of(component, self.config) for component in COMPONENTS}
-        return FlopCount.of(self.architecture, modes, self.config.lora.rank)
+        compares = self.config.reference in TWO_MODELS
+        return FlopCount.of(self.architecture, modes, self.config.lora.rank, compares=compares)
 
     def flops(self, contents: list[Contents]) -> int:
         """Of these micro-batches, forward and backward, by the project's count: useful work alone."""
@@ -106,13 +101,13 @@ class Job:
 
 
 def make_job(
-    folder: Path, model: str, recipe: str, samples: int, batch_size: int, accumulation: int, workers: int,
-    settings: list[str],
+    folder: Path, model: str, recipe: str, workload: Workload, samples: int, batch_size: int, accumulation: int,
+    workers: int, settings: list[str],
 ) -> Job:  # fmt: skip
     if samples % (batch_size * accumulation) or samples < 2 * batch_size * accumulation:
         raise SystemExit(
-            f"--samples {samples} must be two or more steps of --batch-size {batch_size} times "
-            f"--accumulation {accumulation} samples."
+            f"--{workload.unit} {samples} must be two or more steps of --batch-size {batch_size} times "
+            f"--accumulation {accumulation} {workload.unit}."
         )
     given = [f"+recipe={recipe}", f"model={model}", *settings]
     entry = compose(given).config.model
@@ -137,13 +132,13 @@ def make_job(
     if state.device.type == "cpu" and workers:
         raise SystemExit(f"--workers {workers}: on the CPU the clock sees this process alone; take 0.")
     processor = load_processor(config.model)
-    conversations = _draw(folder, samples, processor.image_processor.size["longest_edge"])
+    conversations = draw(workload, folder, samples, processor.image_processor.size["longest_edge"])
     family = load_family(config.model)
     train = open_training_data(config, make_renderer(config, processor, family), state)
     precision = choose_precision(config)
     if precision == "fp16":
         raise SystemExit("The ways are measured in bf16 or fp32, without the scaling that fp16 needs.")
-    return Job(model, recipe, config, shape, family, processor, train, conversations, precision, state.device)
+    return Job(model, recipe, workload, config, shape, family, processor, train, conversations, precision, state.device)
 
 
 def _completed(shape: PreTrainedConfig) -> PreTrainedConfig:
@@ -155,46 +150,16 @@ def _completed(shape: PreTrainedConfig) -> PreTrainedConfig:
     return shape
 
 
-def _draw(folder: Path, samples: int, most_pixels: int) -> list[Conversation]:
-    """Every fourth sample shows two pictures; areas and lengths are spread evenly over their orders of magnitude."""
-    rng = np.random.default_rng(SEED)
-    words = CORPUS.split()
-    drawn = []
-    for index in range(samples):
-        pictures = [folder / f"{index}-{number}.jpg" for number in range(2 if index % 4 == 3 else 1)]
-        for picture in pictures:
-            area, aspect = most_pixels * 2 ** rng.uniform(-4, 1), 2 ** rng.uniform(-1, 1)
-            _picture(rng, round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))).save(picture, quality=90)
-        length = round(math.exp(rng.uniform(math.log(SHORTEST), math.log(LONGEST))))
-        answer = " ".join(rng.choice(words, length))
-        drawn.append(Conversation([str(picture) for picture in pictures], "What is in the picture?", answer))
-    (folder / "rows.jsonl").write_text("".join(json.dumps(_as_row(one)) + "\n" for one in drawn), encoding="utf-8")
-    return drawn
-
-
-def _picture(rng: np.random.Generator, width: int, height: int) -> Pillow.Image:
-    coarse = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
-    return Pillow.fromarray(coarse).resize((width, height), Pillow.Resampling.BICUBIC)
-
-
-def _as_row(conversation: Conversation) -> dict[str, Any]:
-    asked = [{"type": "image", "image": picture} for picture in conversation.pictures]
-    return {
-        "messages": [
-            {"role": "user", "content": [*asked, {"type": "text", "text": conversation.question}]},
-            {"role": "assistant", "content": [{"type": "text", "text": conversation.answer}]},
-        ]
-    }
-
-
 class Trained:
     """One model for all ways: as a run would have it after loading, and as transformers publishes it."""
 
-    def __init__(self, job: Job):
-        torch.manual_seed(SEED)
+    def __init__(self, job: Job, seed: int = SEED):
+        torch.manual_seed(seed)
+        # Trainers write into the configuration, and what they write would change how the next model begins.
+        architecture = deepcopy(job.architecture)
         with job.device:
             model = AutoModelForImageTextToText.from_config(
-                job.architecture, dtype=DTYPES[job.precision], attn_implementation="sdpa"
+                architecture, dtype=DTYPES[job.precision], attn_implementation="sdpa"
             )
         self.model = arrange(model, job.config, job.family, job.processor)
         keep_masters(self.model)

@@ -1,0 +1,168 @@
+"""A whole run of preference tuning by TRL's own trainer and by ours, for `dpo.py`.
+
+Each turn has a model of its own: TRL's trainer leaves hooks and settings on it.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, Image, List
+from figures import Tokens
+from job import Job, Trained
+from PIL import Image as Pillow
+from runs import AHEAD, Measured, measured, run_ours, their_arguments
+from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+from workload import SEED, Conversation
+
+from qwenvl_train.data.loader import Row, Rows, make_row
+from qwenvl_train.data.order.order import Order
+from qwenvl_train.data.render import Rendered
+from qwenvl_train.model.build import bare
+from qwenvl_train.model.load import DTYPES
+from qwenvl_train.model.lookout import looking
+from qwenvl_train.training.dpo import Preferences
+from qwenvl_train.training.reference import of_copy, without_adapters
+
+NUDGE = 0.02
+"""How large the second matrices of adapters are, which begin as zeros; how much of itself a copy is off."""
+
+
+def trl(job: Job, folder: Path) -> Measured:
+    """Padded, with sdpa, the trainer's own checkpoints and its own collator."""
+    config, dpo = job.config, job.config.dpo
+    plain = config.model_copy(update={"train": config.train.model_copy(update={"checkpointing": "none"})})
+    trained, reference = _models(replace(job, config=plain))
+    for model in filter(None, (trained, reference)):
+        model.as_published("sdpa")
+    arguments = DPOConfig(
+        **their_arguments(job, folder),
+        gradient_checkpointing=config.train.checkpointing != "none",
+        loss_type=list(dpo.loss),
+        loss_weights=list(dpo.weights) if dpo.weights else None,
+        beta=dpo.beta,
+        label_smoothing=dpo.label_smoothing,
+        discopop_tau=dpo.discopop_tau,
+        use_weighting=dpo.wpo,
+        ld_alpha=dpo.ld_alpha,
+    )
+    samples = [sample for index in range(job.micro_batches + AHEAD) for sample in job.samples(index)]
+    dataset = Dataset.from_list([_as_trl(job.conversations[sample]) for sample in samples]).cast_column(
+        "images", List(Image())
+    )
+    trainer = DPOTrainer(
+        trained.model,
+        reference.model if reference else None,
+        arguments,
+        data_collator=Collator(job.processor),
+        train_dataset=dataset,
+        processing_class=job.processor,
+    )
+    if reference is None:
+        trained.model.delete_adapter("ref")  # which it makes of adapters that it did not add itself
+    return measured(trainer, job)
+
+
+def ours(job: Job, folder: Path) -> Measured:
+    return _ours(job, job.train.dataset(job.micro_batches + AHEAD), folder)
+
+
+def apart(job: Job, folder: Path) -> Measured:
+    """Ours, as if the two conversations of a pair had nothing in common."""
+    rows = ApartRows(job.train.rows, job.train.counts)
+    indices = range(job.micro_batches + AHEAD)
+    return _ours(job, Dataset.from_dict({"row": indices}).with_transform(rows), folder)
+
+
+def _ours(job: Job, dataset: Dataset, folder: Path) -> Measured:
+    trained, reference = _models(job)
+    look = None
+    if not job.config.tuned("vision"):
+        look = looking(bare(trained.model), job.family, job.processor.image_processor)
+    if reference is None:
+        objective = Preferences(job.config.dpo, lambda _: without_adapters(trained.model), look)
+    else:
+        objective = Preferences(job.config.dpo, lambda accelerator: of_copy(reference.model, accelerator), look)
+    return run_ours(job, trained.model, objective, dataset, folder)
+
+
+def padded_tokens(job: Job) -> Tokens:
+    """As TRL's collator lays them out."""
+    collator = Collator(job.processor)
+    masks = []
+    for micro_batch in job.timed:
+        rows = [_as_trl(job.conversations[sample]) for sample in job.samples(micro_batch)]
+        opened = [row | {"images": [Pillow.open(picture) for picture in row["images"]]} for row in rows]
+        masks.append(collator(opened)["attention_mask"])
+    return Tokens(sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks))
+
+
+def shared_tokens(job: Job) -> Tokens:
+    count = sum(sum(job.contents[index].lengths) for index in job.timed)
+    return Tokens(count, count)
+
+
+def apart_tokens(job: Job) -> Tokens:
+    """What an answer sees before it, and the answer."""
+    pairs = [pair for index in job.timed for pair in job.contents[index].pieces]
+    count = sum(piece.context + piece.length for pair in pairs for piece in pair[1:])
+    return Tokens(count, count)
+
+
+@dataclass(frozen=True)
+class ApartRows:
+    rows: Rows
+    order: Order
+
+    def __call__(self, columns: dict[str, list[int]]) -> dict[str, list[Row]]:
+        return {"row": [self.row(row) for row in columns["row"]]}
+
+    def row(self, row: int) -> Row:
+        places = self.rows.samples.place
+        parts = ((places(index), partial(self._rendered, index)) for index in self.order.row(row).tolist())
+        return make_row(parts, self.rows.renderer)
+
+    def _rendered(self, index: int) -> Rendered:
+        sample = self.rows.samples[index]
+        return self.rows.renderer.render(replace(sample, rejected=sample.refused.turns, shared=0))
+
+
+class Collator(DataCollatorForVisionPreference):
+    """TRL's, but that the line break after each answer is not learned: no model is asked for it."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = super().torch_call(examples)
+        mask = batch["completion_mask"]
+        last = mask.shape[1] - 1 - mask.flip(1).argmax(1)
+        mask[torch.arange(len(mask)), last] = 0
+        return batch
+
+
+def _as_trl(conversation: Conversation) -> dict[str, Any]:
+    return {
+        "images": conversation.pictures,
+        "prompt": [{"role": "user", "content": conversation.question}],
+        "chosen": [{"role": "assistant", "content": conversation.answer}],
+        "rejected": [{"role": "assistant", "content": conversation.rejected}],
+    }
+
+
+@torch.no_grad()
+def _models(job: Job) -> tuple[Trained, Trained | None]:
+    """What is trained, and what it is compared with where that is not the same without its adapters. They differ a
+    little, or all pairs would have a loss of ln 2, whatever the answers."""
+    trained = Trained(job)
+    reference = Trained(job) if job.config.reference == "model" else None
+    torch.manual_seed(SEED)
+    if reference is None:
+        for name, weights in trained.model.named_parameters():
+            if "lora_B" in name:
+                weights.normal_(std=NUDGE)
+    else:
+        for weights in reference.model.parameters():
+            if weights.requires_grad:
+                weights.data = (weights + NUDGE * weights.std() * torch.randn_like(weights)).to(DTYPES[job.precision])
+    return trained, reference

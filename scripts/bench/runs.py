@@ -1,0 +1,119 @@
+"""A whole run, timed: loader, loop and all, on files; ours, and what is the same for anyone's."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from job import Job
+from peft import PeftModel
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_utils import SaveStrategy
+
+from qwenvl_train.training.arguments import training_arguments
+from qwenvl_train.training.meeting import Meeting
+from qwenvl_train.training.meter import Devices, Meter, Progress
+from qwenvl_train.training.objective import Objective
+from qwenvl_train.training.skipped import Skipped
+from qwenvl_train.training.trainer import Hooks, VisionTrainer
+
+# Loaders read one micro-batch ahead. With one more than is trained on, as many are read as steps are timed.
+AHEAD = 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    seconds: float
+    """Of all steps but the first, which starts workers and warms up."""
+    waited: float
+    """For data, within them."""
+    first: dict[str, float]
+    """What was logged of the first step."""
+
+
+class _Clock(TrainerCallback):
+    """Looks at the time twice, so that a step waits for the device no more than it does in a real run; besides, it
+    wraps the trainer's reading of data."""
+
+    def __init__(self, trainer: Trainer, job: Job):
+        self._read, self._job = trainer.get_batch_samples, job
+        self.marks: list[float] = []
+        self.waited = 0.0
+        trainer.get_batch_samples = self._timed
+        trainer.add_callback(self)
+
+    def _timed(self, *arguments: Any) -> Any:
+        # The device may still be busy, which is no wait for data.
+        clock = time.process_time if self._job.device.type == "cpu" else time.perf_counter
+        start = clock()
+        batches = self._read(*arguments)
+        if self.marks:
+            self.waited += clock() - start
+        return batches
+
+    def on_step_end(self, args, state, control, **_: Any) -> None:
+        if state.global_step in (1, state.max_steps):
+            self.marks.append(self._job.now())
+
+
+def measured(trainer: Trainer, job: Job) -> Measured:
+    trainer.remove_callback(PrinterCallback)
+    clock = _Clock(trainer, job)
+    trainer.train()
+    start, end = clock.marks
+    return Measured(end - start, clock.waited, trainer.state.log_history[0])
+
+
+def their_arguments(job: Job, folder: Path) -> dict[str, Any]:
+    """How TRL's trainers train what ours does; the rest are their own defaults."""
+    train, workers = job.config.train, job.config.data.workers
+    return {
+        "output_dir": str(folder),
+        "seed": job.config.seed,
+        "max_steps": job.steps,
+        "per_device_train_batch_size": train.batch_size,
+        "gradient_accumulation_steps": train.accumulation,
+        "learning_rate": train.lr,
+        "max_grad_norm": train.clip,
+        "bf16": job.precision == "bf16",
+        "use_cpu": job.device.type == "cpu",
+        "train_sampling_strategy": "sequential",
+        "max_length": None,
+        "router_aux_loss_coef": 0.0,  # as ours
+        "logging_steps": job.steps,
+        "logging_first_step": True,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "dataloader_num_workers": workers,
+        "dataloader_persistent_workers": workers > 0,
+        **({"optim": "adamw_bnb_8bit"} if job.config.optim.name == "adamw_8bit" else {}),
+    }
+
+
+def run_ours(
+    job: Job, model: PreTrainedModel | PeftModel, objective: Objective, dataset: Dataset, folder: Path
+) -> Measured:
+    arguments = training_arguments(job.config, folder, job.steps, job.precision, resumed=False)
+    arguments.save_strategy = SaveStrategy.NO
+    told: list[dict[str, float]] = []
+    trainer = VisionTrainer(
+        model=model,
+        args=arguments,
+        config=job.config,
+        family=job.family,
+        objective=objective,
+        processing_class=job.processor,
+        train_dataset=dataset,
+        stream=None,
+        eval_rows=None,
+        meter=Meter(job.train.counts, job.config.train.accumulation, None, Devices(1, None), Progress()),
+        flops=job.count,
+        meeting=Meeting(1),
+        skipped=Skipped([], 0, True, folder / "skipped.jsonl", resumed=False),
+        checkpoints=folder,
+        hooks=Hooks(logged=told.append, evaluated=lambda trainer: None, saved=lambda path: None),
+    )
+    run = measured(trainer, job)
+    return Measured(run.seconds, run.waited, told[0])
