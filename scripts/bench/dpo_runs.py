@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset, Image, List
+from engine import AHEAD, Measured, measured, run_ours, their_arguments
 from figures import Tokens
 from job import Job, Trained
 from PIL import Image as Pillow
-from runs import AHEAD, Measured, measured, run_ours, their_arguments
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from workload import SEED, Conversation

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from datasets import Dataset, Image, List
+from engine import AHEAD, Measured, measured, run_ours, their_arguments
 from job import Job, Trained
-from runs import AHEAD, Measured, measured, run_ours, their_arguments
 from step_ways import as_trl
 from trl import SFTConfig, SFTTrainer
 

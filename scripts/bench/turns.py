@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from engine import Measured
 from job import Job
-from runs import Measured
 
 # Products of float32 differ by the order of summation alone; bf16 keeps 8 bits.
 ROUNDING = {"fp32": 1e-5, "bf16": 5e-3}
