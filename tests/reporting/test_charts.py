@@ -59,8 +59,8 @@ def test_a_value_that_is_no_number_leaves_a_gap_and_a_lone_point_a_dot():
 
 
 def test_figures_of_other_methods_get_charts_of_their_own():
-    rows = [{"step": 1, "loss": 0.7, "rewards/margins": 0.1, "eval_rewards/margins": 0.2, "note": "text"}]
-    assert [chart.title for chart in charts(rows)] == ["Loss", "Held-out rewards margins", "Rewards margins"]
+    rows = [{"step": 1, "loss": 0.7, "rewards/margins": 0.1, "loss_sft": 0.1, "eval_loss_sft": 0.2, "note": "text"}]
+    assert [chart.title for chart in charts(rows)] == ["Loss", "Reward margin", "Held-out loss sft", "Loss sft"]
 
 
 def test_nothing_to_draw_is_no_chart():

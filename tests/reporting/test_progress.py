@@ -88,8 +88,8 @@ def test_evaluation_line(progress, run, stream):
 
 def test_figures_of_other_methods_are_shown_too(progress, run, stream):
     progress.start(run)
-    progress.log({"step": 8, "eval_loss": 0.5, "eval_rewards/accuracies": 0.75, "eval_samples": 4})
-    assert stream.getvalue() == "evaluation at step 8: loss 0.5000, rewards accuracies 75.0 % (4 samples)\n"
+    progress.log({"step": 8, "eval_loss": 0.5, "eval_rewards/accuracies": 0.75, "eval_margin": 2, "eval_samples": 4})
+    assert stream.getvalue() == "evaluation at step 8: reward accuracy 75.0 %, loss 0.5000, margin 2 (4 samples)\n"
 
 
 def test_the_last_line_tells_the_score_before_and_after(progress, run, stream):
