@@ -129,12 +129,19 @@ class WandbRun:
             wandb.teardown()  # waits until the last rows are on disk, which finish does not
 
 
+def _picture(images: list[str]) -> Any:
+    """None where there is none, or none any more."""
+    import wandb
+
+    return wandb.Image(images[0]) if images and Path(images[0]).is_file() else None
+
+
 def _table(rows: list[Row]) -> Any:
-    """Answers on held-out samples, with the first picture of each that is a file."""
+    """Answers on held-out samples, with the first picture of each."""
     import wandb
 
     columns = [name for name in rows[0] if name not in ("source", "line", "images")]
-    pictures = [wandb.Image(str(row["images"][0])) if row["images"] else None for row in rows]
+    pictures = [_picture(row["images"]) for row in rows]
     cells = [[picture, *(row[name] for name in columns)] for picture, row in zip(pictures, rows, strict=True)]
     return wandb.Table(columns=["picture", *columns], data=cells)
 

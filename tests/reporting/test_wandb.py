@@ -1,3 +1,4 @@
+import json
 import os
 import pty
 import struct
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import wandb
+from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.wandb import WandbRun, has_login
 
 from .rows import SUMMARY, evaluation_row, training_row
@@ -229,3 +232,21 @@ def test_a_resumed_online_run_continues_its_own_and_says_where_it_is(run, said, 
     assert (asked["entity"], asked["config"]) == ("team", run.config)
     assert asked["settings"].api_key == KEY
     assert said == ["W&B: https://wandb.example.org/p/runs/4f1c22aa"]
+
+
+def test_answers_on_held_out_samples_become_a_table(run, said, tmp_path):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    answered = {"id": "x", "source": "pairs.jsonl", "line": 1, "prompt": "What?", "expected": "A.", "rejected": "B."}
+    rows = [
+        answered | {"images": [str(tmp_path / "a.png")], "before": "B.", "after": "A."},
+        answered | {"images": [str(tmp_path / "gone.png")], "before": "B.", "after": None},
+        answered | {"images": [], "before": None, "after": "A."},
+    ]
+    RunFolder(run.folder).write_predictions(rows)
+    logged(run, said)
+    (file,) = run.folder.rglob("predictions*.table.json")
+    table = json.loads(file.read_text())
+    assert table["columns"] == ["picture", "id", "prompt", "expected", "rejected", "before", "after"]
+    pictures, answers = [row[0] for row in table["data"]], [row[1:] for row in table["data"]]
+    assert [picture is not None for picture in pictures] == [True, False, False]
+    assert answers == [["x", "What?", "A.", "B.", row["before"], row["after"]] for row in rows]
