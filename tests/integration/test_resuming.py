@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from qwenvl_train.training.meter import Meter
-from qwenvl_train.training.sft import VisionSFTTrainer
+from qwenvl_train.training.trainer import VisionTrainer
 from tests.conftest import conversation
 from tests.run import rows, summary, train
 
@@ -27,7 +27,7 @@ def halfway(pictures, write_rows, checkpoints, tmp_path):
 
 def test_the_clock_of_a_resumed_run_starts_after_loading(halfway, tmp_path, monkeypatch):
     folder, settings = halfway
-    load, start, came = VisionSFTTrainer._load_from_checkpoint, Meter.start, []
+    load, start, came = VisionTrainer._load_from_checkpoint, Meter.start, []
 
     def load_and_tell(self, *arguments):
         load(self, *arguments)
@@ -37,7 +37,7 @@ def test_the_clock_of_a_resumed_run_starts_after_loading(halfway, tmp_path, monk
         start(self)
         came.append("started")
 
-    monkeypatch.setattr(VisionSFTTrainer, "_load_from_checkpoint", load_and_tell)
+    monkeypatch.setattr(VisionTrainer, "_load_from_checkpoint", load_and_tell)
     monkeypatch.setattr(Meter, "start", start_and_tell)
     train(tmp_path, *settings)
     assert came.count("loaded") == 1
