@@ -34,7 +34,8 @@ class References:
         counts = self.of_chunk(chunk)
         values = _read(self.files[chunk], int(counts.sum()))
         if values is None:
-            raise UserError(
+            # No fault of a row, to be left out.
+            raise RuntimeError(
                 f"{self.files[chunk]} is gone or damaged, and held log-probabilities of the reference model. Start "
                 "again: they are computed anew."
             )

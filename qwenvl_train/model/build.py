@@ -4,13 +4,13 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 
-from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.config.schema import Component, RunConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.checkpointing import recomputed_parts, use_checkpointing
 from qwenvl_train.model.compiling import use_compiled_blocks
-from qwenvl_train.model.components import mode_of, select_trained
+from qwenvl_train.model.components import COMPONENTS, mode_of, select_trained
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.model.load import load_model
 from qwenvl_train.model.patch_embed import use_linear_patches
@@ -22,10 +22,24 @@ def build_model(config: RunConfig, family: Family, processor, precision: str) ->
 
 
 def build_copy(config: RunConfig, family: Family, processor, precision: str) -> PreTrainedModel:
-    """The model as it was, to compare with."""
+    """The model as it was, to compare with; it computes as the one that is trained."""
     model = load_model(config.model, family, precision)
+    for component in in_float32(config, precision):
+        for path in family.components[component]:
+            for module in model.get_submodule(path).modules():
+                # Autocast does not reach experts and their router.
+                if family.expert_weights or isinstance(module, torch.nn.Embedding) or "Norm" in type(module).__name__:
+                    module.float()
     _use_our_passes(model, config, family, processor)
     return model
+
+
+def in_float32(config: RunConfig, precision: str) -> list[Component]:
+    """Whose weights are trained in float32: with its embeddings and norms the states between blocks are, too, while
+    products are rounded either way."""
+    if precision == "fp32" or config.deepspeed.stage:
+        return []
+    return [component for component in COMPONENTS if mode_of(component, config) == "full"]
 
 
 def arrange(model: PreTrainedModel, config: RunConfig, family: Family, processor) -> PreTrainedModel | PeftModel:

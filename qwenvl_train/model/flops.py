@@ -1,7 +1,7 @@
 """How much arithmetic a row needs, by component: what the meter's MFU and the plan's estimate are made of.
 
 Matrix products are counted, two operations for each multiply-add; all else is small beside them. Of training, what the
-gradients need is counted and nothing more:
+gradients need is counted, what a reference model needs to go forward, and nothing more:
 
 - A product with weights counts once, once more where its input needs a gradient, and once more where its weights are
   trained. So a trained part counts three times, a frozen one that gradients flow through twice, any other once; and a

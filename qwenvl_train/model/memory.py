@@ -14,10 +14,11 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 
-from qwenvl_train.config.schema import Component, RunConfig
+from qwenvl_train.config.schema import TWO_MODELS, Component, RunConfig
 from qwenvl_train.families.family import Family
 from qwenvl_train.model import forward
 from qwenvl_train.model.activations import Block, Traced, trace
+from qwenvl_train.model.build import in_float32
 from qwenvl_train.model.checkpointing import recomputed_parts
 from qwenvl_train.model.components import ComponentRow, component_table, mode_of, select_trained
 from qwenvl_train.model.load import DTYPES
@@ -143,13 +144,16 @@ def weights(sizes: Sized, config: RunConfig, precision: str, devices: int) -> in
             return ceil((trained * half + frozen) / devices)
 
 
-def reference(sizes: Sized, config: RunConfig, precision: str, devices: int) -> int:
-    """Of dpo.reference=model."""
+def reference(sizes: Sized, architecture: PreTrainedConfig, config: RunConfig, precision: str, devices: int) -> int:
+    """Of dpo.reference=model; norms that it has in float32 are too small to count."""
     if config.reference != "model":
         return 0
     four_bit = sum(sizes.four_bit)
     published = sum(row.parameters for row in sizes.rows)
     whole = (published - four_bit) * DTYPES[precision].itemsize + sum(map(_in_four_bits, sizes.four_bit))
+    if "llm" in in_float32(config, precision):
+        text = architecture.text_config
+        whole += text.vocab_size * text.hidden_size * (4 - DTYPES[precision].itemsize)
     return ceil(whole / devices) if config.deepspeed.stage == 3 else whole
 
 
@@ -220,9 +224,10 @@ def moments(
     part = chunk * text.hidden_size * half if masters and in_full and half < 4 else 0
     head = table * 4 + (0 if masters else table * half) if in_full else 0
     scored = tile + part + 4 * learned
-    held = stored_features(architecture, load.patches, precision) if config.train.cache_vision else 0
+    once = config.train.cache_vision or (config.reference in TWO_MODELS and not config.tuned("vision"))
+    held = stored_features(architecture, load.patches, precision) if once else 0
     found = [
-        Moment("vision tower, forward", 0, 0 if held else traced.vision.most),
+        Moment("vision tower, forward", 0, 0 if config.train.cache_vision else traced.vision.most),
         Moment("end of the forward pass", kept, copies + tile + part + learned * half),
         Moment("loss, backward", kept, scored + head + 2 * stream),
         Moment("one decoder block, backward", kept, _work(traced.decoder, blocks.decoder)),
@@ -281,7 +286,7 @@ def memory(
     worst = max(passing, key=lambda moment: moment.total)
     parts = (
         weights(sizes, config, precision, devices),
-        reference(sizes, config, precision, devices),
+        reference(sizes, architecture, config, precision, devices),
         gradients(sizes, config, precision, devices),
         optimizer(sizes, config, devices),
         exchange(sizes, config, precision, devices),

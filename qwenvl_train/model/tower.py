@@ -17,6 +17,10 @@ _PACKAGES = ("av", "pillow", "torch", "torchvision", "transformers")
 """What has a say in a tower's states, from a file of a picture on."""
 
 
+def package_versions() -> list[str]:
+    return [version(package) for package in _PACKAGES]
+
+
 def mergers_of(visual: torch.nn.Module) -> list[torch.nn.Module]:
     """The last one first, then those of DeepStack."""
     return [visual.merger, *getattr(visual, "deepstack_merger_list", ())]
@@ -59,7 +63,7 @@ def look(
 
 def tower_digest(model: PreTrainedModel, family: Family, *facts: object) -> str:
     """The same where the same pixels come to the same states; `model` is the bare one, its weights whole."""
-    described = (model.config.vision_config.to_dict(), [version(package) for package in _PACKAGES], facts)
+    described = (model.config.vision_config.to_dict(), package_versions(), facts)
     digest = hashlib.sha256(repr(described).encode())
     for name, weights in model.named_parameters():
         if component_of(name, family) == "vision":

@@ -85,7 +85,8 @@ class Preferences:
             return sums | {
                 "rewards/chosen": dpo.beta * pairs.chosen_gain.sum(),
                 "rewards/rejected": dpo.beta * pairs.rejected_gain.sum(),
-                "rewards/accuracies": (pairs.margin.sign() + 1).sum() / 2,  # a tie, as at the start, is half right
+                # A tie, as at the start, is half right; what is no number stays none.
+                "rewards/accuracies": ((pairs.margin > 0) + (pairs.margin == 0) / 2 + 0 * pairs.margin).sum(),
                 "rewards/margins": dpo.beta * pairs.margin.sum(),
                 "logps/chosen": pairs.chosen.sum(),
                 "logps/rejected": pairs.rejected.sum(),

@@ -68,7 +68,7 @@ class Recorder:
                 "id": sample.id,
                 "source": sample.source,
                 "line": sample.line,
-                "images": [image.content for image in sample.images if isinstance(image.content, str)],
+                "images": [image.content for image in sample.preferred.images if isinstance(image.content, str)],
                 "prompt": given.prompt,
                 "expected": given.expected,
                 **({} if given.rejected is None else {"rejected": given.rejected}),
@@ -107,8 +107,8 @@ class Recorder:
 
 def _badness(row: dict[str, Any]) -> tuple[float, float]:
     """A loss that was no number is stored as null, and is the worst."""
-    loss = row["eval_loss"]
-    return -row.get("eval_rewards/accuracies", row["eval_exact_match"]), math.inf if loss is None else loss
+    loss, score = row["eval_loss"], row.get("eval_rewards/accuracies", row["eval_exact_match"])
+    return math.inf if loss is None or score is None else -score, math.inf if loss is None else loss
 
 
 def _is_sharded() -> bool:

@@ -85,7 +85,8 @@ def _refuse_changes(config: RunConfig, facts: dict[str, Any], stored: Path) -> N
         now |= facts
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
+        # What a version before did not know does now, by default, what was done then.
+        for key in sorted(before)
         if before.get(key) != now.get(key) and not f"{key}.".startswith(tuple(f"{free}." for free in FREE))
     ]
     if changed:

@@ -4,6 +4,7 @@ They follow from the published weights and the pairs alone, so a run that goes o
 finds them. Each process computes its share; a killed start leaves whole files, and the next one goes on.
 """
 
+import gc
 from collections.abc import Sequence
 from itertools import islice
 from math import ceil
@@ -15,12 +16,13 @@ from transformers import PreTrainedModel
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.loader import Rows, heed_parent_alone
+from qwenvl_train.data.reference_passes import Asked, Asking, Chunks, joined, passes_of
 from qwenvl_train.data.references import References
-from qwenvl_train.data.unreferenced import Asked, Asking, Chunks, joined, passes_of
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
-from qwenvl_train.model.build import build_copy
+from qwenvl_train.model.build import build_copy, in_float32
 from qwenvl_train.model.load import DTYPES, identity_of
+from qwenvl_train.model.tower import package_versions
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import many
 from qwenvl_train.training.meeting import Meeting
@@ -32,11 +34,27 @@ _ROOM = 8192
 
 
 def store_references(
-    key: str, rows: Rows, config: RunConfig, family: Family, processor, precision: str, device: torch.device, rank: int,
-    meeting: Meeting, skipped: Skipped,
-) -> Rows:  # fmt: skip
-    """The rows of `key` with what was stored. All processes come here together, and leave when everything is."""
-    references = _places(rows, config, processor, precision, rank, meeting)
+    sources: dict[str, Rows], config: RunConfig, family: Family, processor, precision: str, device: torch.device,
+    rank: int, meeting: Meeting, skipped: Skipped,
+) -> dict[str, Rows]:  # fmt: skip
+    """The rows of each key with what was stored. All processes come here together, and leave when everything is, and
+    the model is gone."""
+    held, model = {}, None
+    for key, rows in sources.items():
+        references = _places(rows, config, processor, precision, rank, meeting)
+        if missing := _missing(key, references, rank, meeting):
+            model = model or build_copy(config, family, processor, precision).eval().to(device)
+            _fill(missing, rows, references, model, config, precision, rank, meeting, skipped)
+        held[key] = rows.held_to(references)
+    if model is not None:
+        del model
+        gc.collect()  # its passes are bound to it, and so it holds itself
+        torch.cuda.empty_cache()
+    return held
+
+
+def _missing(key: str, references: References, rank: int, meeting: Meeting) -> list[int]:
+    """The same on all processes."""
     chunks = range(len(references.files))
     missing = [chunk for chunk in chunks if not references.holds(chunk)]
     # One that another process has stored meanwhile is missing for all, or their rounds would differ.
@@ -47,17 +65,14 @@ def store_references(
             f"{key}, log-probabilities of the reference: "
             + (f"{many(pairs, 'pair')} to compute" if pairs else "all stored")
         )
-    if missing:
-        model = build_copy(config, family, processor, precision).eval().to(device)
-        _fill(missing, rows, references, model, config, precision, rank, meeting, skipped)
-    return rows.held_to(references)
+    return missing
 
 
 def _places(rows: Rows, config: RunConfig, processor, precision: str, rank: int, meeting: Meeting) -> References:
     image = processor.image_processor
     facts = (
         identity_of(config.model), config.model.quantize, precision, config.deepspeed.stage > 0,
-        image.image_mean, image.image_std, image.rescale_factor,
+        image.image_mean, image.image_std, image.rescale_factor, in_float32(config, precision), package_versions(),
     )  # fmt: skip
     folder = cache_folder(config) / "reference"
     try:

@@ -52,15 +52,18 @@ def _allowed(config: RunConfig, takes: Callable[[RunConfig], int]) -> int | None
 
 def _same_training(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
     """First what gives the same result in more time, then what changes rounding."""
-    slower, shared, eight_bit = [*_without_copy(config), *_slower(config)], list(_shared(config)), _eight_bit(config)
-    for way in [*slower, *shared, *eight_bit]:
+    slower, shared, eight_bit = list(_slower(config)), list(_shared(config)), _eight_bit(config)
+    copyless = _without_copy(config)
+    for way in [*copyless, *slower, *shared, *eight_bit]:
         yield _changed(config, [way])
-    if len(slower) > 1:
-        yield _changed(config, slower)
-    if slower:
-        for way in [*shared, *eight_bit]:
-            yield _changed(config, [*slower, way])
-    yield _changed(config, _strongest(config))
+    for base in ([*copyless, *slower], slower) if copyless else (slower,):
+        if len(base) > 1:
+            yield _changed(config, base)
+        if base:
+            for way in [*shared, *eight_bit]:
+                yield _changed(config, [*base, way])
+    for ways in _strongest(config):
+        yield _changed(config, ways)
 
 
 def _other_training(config: RunConfig, longest: int | None) -> Iterator[tuple[str, RunConfig]]:
@@ -70,7 +73,8 @@ def _other_training(config: RunConfig, longest: int | None) -> Iterator[tuple[st
     most = config.data.max_length if config.data.packing or longest is None else None
     while most is not None and most // 2 >= max(longest or 0, 1024):
         most //= 2
-        yield _changed(config, [*_strongest(config), (f"data.max_length={most}", {"data.max_length": most})])
+        for ways in _strongest(config):
+            yield _changed(config, [*ways, (f"data.max_length={most}", {"data.max_length": most})])
     lora = {"tune_mm_vision": False, "tune_mm_mlp": config.method == "sft", "tune_mm_llm": True} | {
         "lora.vision": False, "lora.mlp": False, "lora.llm": True, "train.lr_vision": None,
     }  # fmt: skip
@@ -84,8 +88,14 @@ def _other_training(config: RunConfig, longest: int | None) -> Iterator[tuple[st
         yield _changed(config, [(words, four_bit), *slower])
 
 
-def _strongest(config: RunConfig) -> list[tuple[str, Change]]:
-    return [*_without_copy(config), *_slower(config), *list(_shared(config))[-1:], *_eight_bit(config)]
+def _strongest(config: RunConfig) -> list[list[tuple[str, Change]]]:
+    """Stored values of the reference and weights that are sharded as they are read exclude each other."""
+    slower, shared, eight_bit = list(_slower(config)), list(_shared(config)), _eight_bit(config)
+    ways = [[*slower, *shared[-1:], *eight_bit]]
+    if copyless := _without_copy(config):
+        whole = [way for way in shared if way[1]["deepspeed.stage"] != 3]
+        ways.insert(0, [*copyless, *slower, *whole[-1:], *eight_bit])
+    return ways
 
 
 def _without_copy(config: RunConfig) -> list[tuple[str, Change]]:

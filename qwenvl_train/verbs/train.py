@@ -3,7 +3,6 @@
 import shutil
 import sys
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -90,14 +89,13 @@ def run(composed: Composed) -> None:
     meeting = Meeting(state.num_processes)
     if config.reference == "cached":
         # Before the model, so that both are never in memory at once.
+        assert isinstance(train, Indexed)
+        sources = {"data.train": train.rows} | ({"data.eval": held_out} if held_out else {})
         with naming_dead_workers():
-            held = partial(
-                store_references, config=config, family=family, processor=processor, precision=precision,
-                device=arguments.device, rank=state.process_index, meeting=meeting, skipped=skipped,
-            )  # fmt: skip
-            assert isinstance(train, Indexed)
-            train.rows = held("data.train", train.rows)
-            held_out = held_out and held("data.eval", held_out)
+            held = store_references(
+                sources, config, family, processor, precision, arguments.device, state.process_index, meeting, skipped
+            )
+        train.rows, held_out = held["data.train"], held.get("data.eval")
     model = build_model(config, family, processor, precision)
     if config.train.cache_vision:
         assert isinstance(train, Indexed)

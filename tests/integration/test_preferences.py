@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.data.collate import collate
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.model.attention import use_packed_attention
+from qwenvl_train.model.build import build_copy, build_model
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.training.sft import Answers
+from qwenvl_train.verbs import reference_cache
+from qwenvl_train.verbs import train as train_verb
 from tests.conftest import conversation, sample_of
 from tests.loading import renderer_of
 from tests.run import read_lines, rows, summary, train
@@ -77,6 +81,35 @@ def test_the_model_without_its_adapters_is_the_model_as_it_was(settings, tmp_pat
     assert first["rewards/margins"] == 0
     assert first["rewards/accuracies"] == 0.5
     assert last["rewards/margins"] > 0
+
+
+@pytest.mark.parametrize("reference", ["model", "cached"])
+def test_half_precision_starts_at_a_tie_too(reference, settings, tmp_path):
+    """The copy computes as the model whose weights are trained in float32."""
+    run = train(tmp_path, *settings, *FULL, f"dpo.reference={reference}", "train.precision=bf16")
+    first = rows(run)[0]
+    # Stored values come from rows with other company, which changes nothing here.
+    assert first["kl"] == first["rewards/margins"] == 0
+    assert first["rewards/accuracies"] == 0.5
+
+
+def test_a_copy_is_gone_when_its_values_are_stored(settings, tmp_path, monkeypatch):
+    """Both that and the model would not fit where one does."""
+    made = []
+
+    def counting(*given):
+        made.append(weakref.ref(build_copy(*given)))
+        return made[0]()
+
+    def alone(*given):
+        assert made[0]() is None
+        return build_model(*given)
+
+    monkeypatch.setattr(reference_cache, "build_copy", counting)
+    monkeypatch.setattr(train_verb, "build_model", alone)
+    held_out = next(word for word in settings if word.startswith("data.train=")).replace("train", "eval", 1)
+    train(tmp_path, *settings, *LORA, held_out, "dpo.reference=cached", "logging.predictions=0")
+    assert len(made) == 1
 
 
 def test_a_resumed_run_continues_the_same_curve(settings, tmp_path):
