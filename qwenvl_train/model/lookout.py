@@ -12,7 +12,7 @@ from qwenvl_train.batch import Segments
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.forward import Pixels
-from qwenvl_train.model.load import DTYPES
+from qwenvl_train.model.load import autocast_to
 from qwenvl_train.model.tower import look, tower_digest
 
 
@@ -44,8 +44,7 @@ class Lookout:
         """`model` is the bare one, its tower's weights whole."""
         self._visual, self._device = model.get_submodule(family.vision_path), device
         self._to_pixels = Pixels(image_processor)
-        # DeepSpeed does without autocast, and computes in the weights' own type.
-        self._half = DTYPES[precision] if config.deepspeed.stage == 0 and precision != "fp32" else None
+        self._half = autocast_to(config, precision)
         normal = (image_processor.image_mean, image_processor.image_std, image_processor.rescale_factor)
         self.digest = tower_digest(model, family, precision, self._half, normal)
         self._visual.eval()

@@ -5,6 +5,7 @@ finds them. Each process computes its share; a killed start leaves whole files, 
 """
 
 import gc
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from math import ceil
@@ -16,12 +17,12 @@ from transformers import PreTrainedModel
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.loader import Rows, heed_parent_alone
+from qwenvl_train.data.media.cache_files import make_folder
 from qwenvl_train.data.reference_passes import Asked, Asking, Chunks, joined, passes_of
 from qwenvl_train.data.references import References
-from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.build import build_copy, in_float32
-from qwenvl_train.model.load import DTYPES, identity_of
+from qwenvl_train.model.load import autocast_to, identity_of
 from qwenvl_train.model.tower import package_versions
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import many
@@ -75,13 +76,7 @@ def _places(rows: Rows, config: RunConfig, processor, precision: str, rank: int,
         image.image_mean, image.image_std, image.rescale_factor, in_float32(config, precision), package_versions(),
     )  # fmt: skip
     folder = cache_folder(config) / "reference"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"The folder of reference log-probabilities {folder} cannot be made: {error.strerror}. Set data.cache to "
-            "a folder that can be written, or take dpo.reference=adapter or model."
-        ) from None
+    make_folder(folder, "dpo.reference=adapter or model")
     chunks = Chunks(rows, folder, repr(facts))
     mine = range(rank, len(chunks), meeting.processes)
     found = []
@@ -101,15 +96,13 @@ def _fill(
     mine = missing[rank :: meeting.processes]
     passes = [one for chunk in mine for one in passes_of(chunk, rows, room)]
     asked = iter(_loader(Asking(rows, passes), config.data.workers))
-    # DeepSpeed does without autocast, and computes in the weights' own type.
-    half = DTYPES[precision] if config.deepspeed.stage == 0 and precision != "fp32" else None
-    done = 0
+    of_chunk, half, done = Counter(one.chunk for one in passes), autocast_to(config, precision), 0
     with counting("log-probabilities of the reference, files of pairs", len(missing), shown=rank == 0) as progress:
         for turn in range(ceil(len(missing) / meeting.processes)):
             broken, failure = [], ""
             for chunk in mine[turn : turn + 1]:
                 values: dict[int, torch.Tensor] = {}
-                for one in islice(asked, sum(one.chunk == chunk for one in passes)):
+                for one in islice(asked, of_chunk[chunk]):
                     broken += one.problems
                     values |= _values(one, model, half, references)
                 try:

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.lengths import Problem
 from qwenvl_train.data.loader import Rows, heed_parent_alone
-from qwenvl_train.data.media.cache_files import KEEP_FREE
+from qwenvl_train.data.media.cache_files import KEEP_FREE, make_folder
 from qwenvl_train.data.media.feature_cache import FeatureCache, Tower
 from qwenvl_train.data.render import Renderer, pairs_of
 from qwenvl_train.data.unseen import Decoded, Missing, UnseenMedia, UnseenPlaces
@@ -65,7 +65,7 @@ def store_features(
         blank = lookout(renderer.blank_planes(), None, shapes, renderer.vision_index(shapes))
         tower = Tower(lookout.digest, len(blank), blank.shape[-1], blank.dtype)
         features = FeatureCache(cache_folder(config) / "vision", tower)
-        features.make_folder()
+        make_folder(features.folder, "train.cache_vision=false")
         missing = _missing(rows, features, config.data.workers, rank, meeting)
         _announce(missing, features, rank, meeting)
         _fill(missing, rows, features, lookout, config, rank, meeting, skipped)

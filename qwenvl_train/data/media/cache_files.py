@@ -9,10 +9,22 @@ from uuid import uuid4
 import numpy as np
 
 from qwenvl_train.data.sample import Content
+from qwenvl_train.errors import UserError
 
 KEEP_FREE = 10 * 2**30
 """Checkpoints need room too."""
 _CHECK_BYTES = 4
+
+
+def make_folder(folder: Path, instead: str) -> None:
+    """`instead` are settings that do without it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The cache {folder} cannot be made: {error.strerror}. Set data.cache to a folder that can be written, "
+            f"or {instead}."
+        ) from None
 
 
 def identity(content: Content) -> str:

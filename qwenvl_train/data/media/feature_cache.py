@@ -14,7 +14,6 @@ from qwenvl_train.data.media.cache_files import holds, identity, place_in, read,
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
 from qwenvl_train.data.sample import Media
-from qwenvl_train.errors import UserError
 
 # Goes up when the same medium comes to other features.
 _RULE = 1
@@ -44,15 +43,6 @@ class FeatureCache:
 
     folder: Path
     tower: Tower
-
-    def make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"The folder of features {self.folder} cannot be made: {error.strerror}. Set data.cache to a folder "
-                "that can be written, or train.cache_vision=false."
-            ) from None
 
     def place(self, media: Media, size: PictureSize | ClipSize) -> Place:
         """Raises an OSError where the medium's file is missing."""

@@ -9,9 +9,8 @@ import numpy as np
 import PIL
 import torch
 
-from qwenvl_train.data.media.cache_files import KEEP_FREE, identity, place_in, read, write
+from qwenvl_train.data.media.cache_files import KEEP_FREE, identity, make_folder, place_in, read, write
 from qwenvl_train.data.sample import Content
-from qwenvl_train.errors import UserError
 
 # Goes up when the same picture comes to other patches.
 _RULE = 2
@@ -24,13 +23,7 @@ class PictureCache:
     def __init__(self, folder: Path):
         self._folder = folder
         self._told = False
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"The picture cache {folder} cannot be made: {error.strerror}. Set data.cache to a folder that can "
-                "be written, or data.cache_pictures=false."
-            ) from None
+        make_folder(folder, "data.cache_pictures=false")
 
     def patches(
         self, content: Content, resized: tuple[int, int], patch: int, merge: int, make: Callable[[], np.ndarray]

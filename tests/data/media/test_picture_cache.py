@@ -187,5 +187,5 @@ def test_a_nearly_full_disk_stays_as_it_is(cache, tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"The picture cache .*file/cache cannot be made: Not a directory\. Set data\."):
+    with pytest.raises(UserError, match=r"The cache .*file/cache cannot be made: Not a directory\. Set data\."):
         PictureCache(tmp_path / "file" / "cache")
