@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from qwenvl_train.config.compose import compose
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.training.checkpoint import PROGRESS, is_checkpoint, saved, step_of
@@ -79,14 +80,17 @@ def _refuse_changes(config: RunConfig, facts: dict[str, Any], stored: Path) -> N
         return
     before = _flat(yaml.safe_load((stored / "config.yaml").read_text(encoding="utf-8")))
     now = _flat(config.model_dump(mode="json"))
+    if unknown := now.keys() - before.keys():
+        # A version before had no such setting, and did what is now the default.
+        shipped = _flat(compose(["tune_mm_llm=true"]).config.model_dump(mode="json"))
+        before |= {key: shipped.get(key) for key in unknown}
     if (stored / "environment.json").is_file():
         environment = json.loads((stored / "environment.json").read_text(encoding="utf-8"))
         before |= environment["run"]
         now |= facts
     changed = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
-        # What a version before did not know does now, by default, what was done then.
-        for key in sorted(before)
+        for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not f"{key}.".startswith(tuple(f"{free}." for free in FREE))
     ]
     if changed:

@@ -4,7 +4,9 @@ import json
 import shutil
 
 import pytest
+import yaml
 
+from qwenvl_train.cli import main
 from qwenvl_train.training.meter import Meter
 from qwenvl_train.training.trainer import VisionTrainer
 from tests.conftest import conversation
@@ -55,3 +57,17 @@ def test_a_resumed_run_that_cannot_load_tells_its_own_reason(halfway, tmp_path):
     assert (told["status"], told["reason"]) == ("failed", repr(caught.value))
     stored = json.loads((folder / "checkpoints" / "step-1" / "progress.json").read_text())
     assert (told["steps"], told["samples"]) == (1, stored["counts"]["samples"])
+
+
+def test_a_run_of_a_version_that_had_fewer_settings_goes_on(halfway, tmp_path, capsys):
+    """As it was: what it did not know had no other value than the default."""
+    folder, settings = halfway
+    stored = yaml.safe_load((folder / "config.yaml").read_text())
+    del stored["method"], stored["dpo"], stored["train"]["compile"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(stored))
+    where = (f"output_dir={tmp_path}", "run_name=run", "logging.wandb.mode=disabled")
+    assert main([*settings, *where, "train.compile=true"]) == 2
+    assert "train.compile was False, is True" in capsys.readouterr().err
+    train(tmp_path, *settings)
+    assert summary(folder)["status"] == "done"
+    assert [row["step"] for row in rows(folder)] == [1, 2]
