@@ -1,4 +1,4 @@
-"""Held-out score from one forward pass, and generated answers for the report."""
+"""Generated answers on held-out samples, for the report."""
 
 import math
 from dataclasses import dataclass
@@ -16,32 +16,7 @@ from qwenvl_train.data.render import Rendered, Renderer
 from qwenvl_train.data.sample import Sample, Text
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.build import bare
-from qwenvl_train.model.forward import Pixels, Scores
-
-
-def score(scores: Scores, learned: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
-    """[5] sums: loss, tokens, tokens right, samples right, samples.
-
-    A sample is right where every supervised token is the likeliest one given the true tokens before it: then, and
-    only then, does greedy generation give each of its answers word for word, after the true turns before it.
-    """
-    right = scores.is_top1.double()
-    sample_of = torch.searchsorted(cu_seqlens, learned, right=True) - 1
-    mistakes = right.new_zeros(len(cu_seqlens) - 1).index_add_(0, sample_of, 1 - right)
-    counts = right.new_tensor([len(learned), len(mistakes)])
-    return torch.stack(
-        [-scores.log_probs.double().sum(), counts[0], right.sum(), (mistakes == 0).double().sum(), counts[1]]
-    )
-
-
-def metrics(sums: torch.Tensor) -> dict[str, float]:
-    loss, tokens, tokens_right, samples_right, samples = sums.tolist()
-    return {
-        "eval_loss": loss / tokens,
-        "eval_token_accuracy": tokens_right / tokens,
-        "eval_exact_match": samples_right / samples,
-        "eval_samples": int(samples),
-    }
+from qwenvl_train.model.forward import Pixels
 
 
 def seen_by(rendered: Rendered, renderer: Renderer, processor, device: torch.device) -> dict[str, torch.Tensor]:

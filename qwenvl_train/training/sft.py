@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from qwenvl_train.training.evaluation import metrics, score
+from qwenvl_train.model.forward import Scores
 from qwenvl_train.training.meter import Counts
 from qwenvl_train.training.objective import Sums, number
 
@@ -17,7 +17,7 @@ class Answers:
         self._seen = Sums()
 
     def prepare(self, accelerator: Accelerator) -> None:
-        pass
+        """It needs nothing of the engine."""
 
     def divisors(self, counts: Counts) -> list[int]:
         return [counts.supervised]
@@ -34,7 +34,28 @@ class Answers:
         return {"mean_token_accuracy": seen["right"] / tokens, "entropy": seen["entropy"] / tokens}
 
     def score(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        return score(model(**batch), batch["learned"], batch["samples"].cu_seqlens)
+        return _score(model(**batch), batch["learned"], batch["samples"].cu_seqlens)
 
     def metrics(self, sums: torch.Tensor) -> dict[str, float]:
-        return metrics(sums)
+        loss, tokens, tokens_right, samples_right, samples = sums.tolist()
+        return {
+            "eval_loss": loss / tokens,
+            "eval_token_accuracy": tokens_right / tokens,
+            "eval_exact_match": samples_right / samples,
+            "eval_samples": int(samples),
+        }
+
+
+def _score(scores: Scores, learned: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
+    """[5] sums: loss, tokens, tokens right, samples right, samples.
+
+    A sample is right where every supervised token is the likeliest one given the true tokens before it: then, and
+    only then, does greedy generation give each of its answers word for word, after the true turns before it.
+    """
+    right = scores.is_top1.double()
+    sample_of = torch.searchsorted(cu_seqlens, learned, right=True) - 1
+    mistakes = right.new_zeros(len(cu_seqlens) - 1).index_add_(0, sample_of, 1 - right)
+    counts = right.new_tensor([len(learned), len(mistakes)])
+    return torch.stack(
+        [-scores.log_probs.double().sum(), counts[0], right.sum(), (mistakes == 0).double().sum(), counts[1]]
+    )
