@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -56,6 +57,17 @@ def write_rows(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """Everything but the last stage, which writes C++ for minutes and is torch's own affair."""
+    import torch
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
 
 
 def conversation(*turns: tuple[str, list], id: str = "a") -> dict:

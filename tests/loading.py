@@ -3,10 +3,15 @@
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForImageTextToText
 
 from qwenvl_train.batch import Segments
 from qwenvl_train.data.render import Renderer
+from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.family import Family
+from qwenvl_train.model.attention import use_packed_attention
+from qwenvl_train.model.components import COMPONENTS, select_trained
+from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.model.load import load_family
 from tests.settings import run_config
 
@@ -15,9 +20,27 @@ def family_of(checkpoint: Path) -> Family:
     return load_family(run_config(**{"model.path": str(checkpoint), "model.family": None}).model)
 
 
-def renderer_of(processor, checkpoint: Path, pairs: bool = False, **data) -> Renderer:
+def renderer_of(processor, checkpoint: Path, preferences: bool = False, **data) -> Renderer:
     config = run_config(**{f"data.{key}": value for key, value in data.items()})
-    return Renderer(processor, family_of(checkpoint), "test", config.model.video, config.data, pairs=pairs)
+    return Renderer(processor, family_of(checkpoint), "test", config.model.video, config.data, preferences=preferences)
+
+
+def as_theirs_and_ours(model_type: str, checkpoint: Path, processor, adapters: bool) -> list[torch.nn.Module]:
+    """A model as transformers runs it, and one that runs packed, trained in full or through the same adapters on every
+    component, moved away from where they start, which is nothing."""
+    tuned = {f"tune_mm_{name}": True for name in COMPONENTS} | {f"lora.{name}": adapters for name in COMPONENTS}
+    made = []
+    for packed in (False, True):
+        model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        if packed:
+            use_packed_forward(model, processor.image_processor)
+            use_packed_attention(model)
+        torch.manual_seed(0)
+        made.append(select_trained(model, FAMILIES[model_type], run_config(**tuned)))
+        for name, parameter in made[-1].named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.02)
+    return made
 
 
 def assert_same(one, other) -> None:

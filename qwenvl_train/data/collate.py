@@ -26,7 +26,7 @@ def collate(rendered: list[Rendered], renderer: Renderer) -> Batch:
         samples=segments_of_samples(layout.pieces for layout in layouts),
         places=torch.from_numpy(np.flatnonzero((ids == renderer.image_pad) | (ids == renderer.video_pad))),
     )
-    if renderer.pairs:
+    if renderer.preferences:
         batch.update(_answers(rendered))
     batch.update(_planes(rendered, renderer) if renderer.features is None else _features(rendered, renderer))
     return batch

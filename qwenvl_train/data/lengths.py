@@ -151,12 +151,12 @@ def measure_sample(sample: Sample, renderer: Renderer) -> Measured:
 
 
 def _measured(sample: Sample, renderer: Renderer) -> Measured:
-    if sample.rejected and not renderer.pairs:
+    if sample.rejected and not renderer.preferences:
         raise UserError(
             f"{sample.where} is a preference row, with an answer that was rejected; supervised fine-tuning learns "
             "from one answer, so keep the good one alone, or take a recipe for DPO (+recipe=dpo_lora)."
         )
-    if renderer.pairs and not sample.rejected:
+    if renderer.preferences and not sample.rejected:
         raise UserError(
             f"{sample.where} has one answer, and DPO compares two; add the worse one "
             "('chosen' and 'rejected', or 'rejected_response'), or take a recipe for supervised fine-tuning."

@@ -51,11 +51,11 @@ class Rendered:
 class Renderer:
     def __init__(
         self, processor, family: Family, where: str, video: VideoConfig, data: DataConfig, cache: Path | None = None,
-        pairs: bool = False,
+        preferences: bool = False,
     ):  # fmt: skip
-        """`where` names the checkpoint in errors; `cache` is the folder for resized pictures; `pairs`: each row has an
-        answer that was rejected, too."""
-        self.family, self.pairs = family, pairs
+        """`where` names the checkpoint in errors; `cache` is the folder for resized pictures; with `preferences` each
+        row has a rejected answer, too."""
+        self.family, self.preferences = family, preferences
         self.pixels = PixelSettings.of(processor.image_processor)
         self.clips = ClipSettings.of(processor.video_processor, family, video)
         self.vision_index = VisionIndex(self.pixels.merge, self.pixels.patch, family.window_size, family.position_side)
@@ -80,7 +80,7 @@ class Renderer:
     def fingerprint(self) -> str:
         """The same where the same sample comes out with the same lengths."""
         limit = self.max_length if self._downscale else None
-        facts = (self.family, self.pixels, self.clips, limit, self._vision_ids, self.pairs)
+        facts = (self.family, self.pixels, self.clips, limit, self._vision_ids, self.preferences)
         return f"{facts} {self._words.fingerprint()}"
 
     def blank(self) -> Rendered:

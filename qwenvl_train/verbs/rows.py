@@ -34,8 +34,8 @@ def cache_folder(config: RunConfig) -> Path:
 
 def make_renderer(config: RunConfig, processor, family: Family) -> Renderer:
     where = f"model.path {config.model.path}"
-    pictures, pairs = cache_folder(config) / "pictures", config.method == "dpo"
-    return Renderer(processor, family, where, config.model.video, config.data, pictures, pairs)
+    pictures, preferences = cache_folder(config) / "pictures", config.method == "dpo"
+    return Renderer(processor, family, where, config.model.video, config.data, pictures, preferences)
 
 
 def open_rows(

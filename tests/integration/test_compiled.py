@@ -1,21 +1,12 @@
 """A whole run with compiled blocks, evaluations and answers included, has the curve of the same run without."""
 
-from functools import partial
-
 import pytest
 import torch
 
 from tests.conftest import conversation
 from tests.run import rows, train
 
-
-@pytest.fixture(autouse=True)
-def compiler(monkeypatch):
-    """Everything but the last stage, which writes C++ for minutes and is torch's own affair."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 def test_a_compiled_run_has_the_same_curve(checkpoints, pictures, write_rows, tmp_path):

@@ -1,7 +1,5 @@
 """Compiled blocks: the same losses and gradients, and nothing is compiled anew for rows of other sizes."""
 
-from functools import partial
-
 import pytest
 import torch
 from transformers import AutoProcessor
@@ -20,14 +18,7 @@ from tests.conftest import conversation, sample_of
 from tests.loading import renderer_of
 from tests.settings import run_config
 
-
-@pytest.fixture(autouse=True)
-def compiler(monkeypatch):
-    """Everything but the last stage, which writes C++ for minutes and is torch's own affair."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("compiler")
 
 
 def model_of(model_type: str, lora: bool, checkpointing: bool, processor, compiled: bool) -> torch.nn.Module:

@@ -6,20 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoProcessor
 
 from qwenvl_train.data.collate import collate
 from qwenvl_train.data.formats import to_sample
 from qwenvl_train.data.layout import IGNORED
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample
-from qwenvl_train.families import FAMILIES
-from qwenvl_train.model.attention import use_packed_attention
-from qwenvl_train.model.components import COMPONENTS, select_trained
-from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.training.evaluation import seen_by
-from tests.loading import renderer_of
-from tests.settings import run_config
+from tests.loading import as_theirs_and_ours, renderer_of
 from tests.videos import write_video
 
 LONG = "It is a picture of noise, " * 5
@@ -60,23 +55,6 @@ def sample_of(row: dict) -> Sample:
     return to_sample(row, "rows", 1, locator, "preference")
 
 
-def models(model_type: str, checkpoint: Path, processor, adapters: bool) -> list[torch.nn.Module]:
-    """As transformers runs it, and packed."""
-    tuned = {f"tune_mm_{name}": True for name in COMPONENTS} | {f"lora.{name}": adapters for name in COMPONENTS}
-    made = []
-    for packed in (False, True):
-        model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
-        if packed:
-            use_packed_forward(model, processor.image_processor)
-            use_packed_attention(model)
-        torch.manual_seed(0)
-        made.append(select_trained(model, FAMILIES[model_type], run_config(**tuned)))
-        for name, parameter in made[-1].named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.02)
-    return made
-
-
 def alone(model: torch.nn.Module, sample: Sample, renderer, processor) -> torch.Tensor:
     """Log-probabilities of what is learned, by the model's own forward pass over the one conversation."""
     rendered = renderer.render(sample)
@@ -93,8 +71,8 @@ def test_a_shared_question_gives_the_log_probs_and_gradients_of_two_rows(
     model_type, adapters, checkpoints, pictures, clip
 ):
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
-    renderer = renderer_of(processor, checkpoints[model_type], pairs=True)
-    theirs, ours = models(model_type, checkpoints[model_type], processor, adapters)
+    renderer = renderer_of(processor, checkpoints[model_type], preferences=True)
+    theirs, ours = as_theirs_and_ours(model_type, checkpoints[model_type], processor, adapters)
     samples = [sample_of(row) for row in pairs(pictures, clip).values()]
     expected = [alone(theirs, one, renderer, processor) for pair in samples for one in (pair.preferred, pair.refused)]
     batch = collate([renderer.render(sample) for sample in samples], renderer)
@@ -120,8 +98,8 @@ def test_a_shared_question_gives_the_log_probs_and_gradients_of_two_rows(
 @pytest.mark.parametrize("case", CASES)
 def test_a_pair_has_the_same_log_probs_alone_and_in_any_company(model_type, case, checkpoints, pictures, clip):
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
-    renderer = renderer_of(processor, checkpoints[model_type], pairs=True)
-    _, ours = models(model_type, checkpoints[model_type], processor, adapters=False)
+    renderer = renderer_of(processor, checkpoints[model_type], preferences=True)
+    _, ours = as_theirs_and_ours(model_type, checkpoints[model_type], processor, adapters=False)
     rendered = {name: renderer.render(sample_of(row)) for name, row in pairs(pictures, clip).items()}
     others = [item for name, item in rendered.items() if name != case]
     mine = sum(rendered[case].layout.answers)
@@ -139,8 +117,8 @@ def test_a_pair_has_the_same_log_probs_alone_and_in_any_company(model_type, case
 def test_the_order_of_the_answers_changes_nothing(model_type, case, checkpoints, pictures, clip):
     """Whichever answer comes first, and is longer."""
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
-    renderer = renderer_of(processor, checkpoints[model_type], pairs=True)
-    _, ours = models(model_type, checkpoints[model_type], processor, adapters=False)
+    renderer = renderer_of(processor, checkpoints[model_type], preferences=True)
+    _, ours = as_theirs_and_ours(model_type, checkpoints[model_type], processor, adapters=False)
     sample = sample_of(pairs(pictures, clip)[case])
     turned = replace(
         sample, turns=sample.turns[: sample.shared] + sample.rejected, rejected=sample.turns[sample.shared :]
@@ -156,7 +134,7 @@ def test_the_order_of_the_answers_changes_nothing(model_type, case, checkpoints,
 
 def test_a_question_and_its_pictures_are_in_the_row_once(model_type, checkpoints, pictures, clip):
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
-    renderer = renderer_of(processor, checkpoints[model_type], pairs=True)
+    renderer = renderer_of(processor, checkpoints[model_type], preferences=True)
     for case, row in pairs(pictures, clip).items():
         sample = sample_of(row)
         together, chosen, rejected = (renderer.layout(one) for one in (sample, sample.preferred, sample.refused))

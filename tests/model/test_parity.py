@@ -21,13 +21,10 @@ from qwenvl_train.data.layout import IGNORED
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
 from qwenvl_train.data.render import Rendered, Renderer
-from qwenvl_train.families import FAMILIES
 from qwenvl_train.model.attention import use_packed_attention
-from qwenvl_train.model.components import COMPONENTS, select_trained
 from qwenvl_train.model.forward import Pixels, use_packed_forward
 from tests.conftest import conversation, sample_of
-from tests.loading import renderer_of
-from tests.settings import run_config
+from tests.loading import as_theirs_and_ours, renderer_of
 
 PUBLISHED = Path(trl.__file__).parent / "chat_templates"
 TEMPLATES = {
@@ -347,7 +344,7 @@ def test_packed_equals_one_by_one_in_loss_and_every_gradient(
     rows = list(cases(pictures, clips).values())
     rendered = [render.render(sample_of(row)) for row in rows]
     if adapters:
-        theirs, ours = adapted(model_type, processor, checkpoints[model_type])
+        theirs, ours = as_theirs_and_ours(model_type, checkpoints[model_type], processor, adapters=True)
     theirs.zero_grad()
     ours.zero_grad()
     total = 0.0
@@ -375,21 +372,3 @@ def test_packed_equals_one_by_one_in_loss_and_every_gradient(
         worst = ((parameter.grad - theirs_grad).abs().max() / scale).item()
         # Measured worst case over families and parameters: 9.5e-7 of the parameter's largest gradient
         assert worst < 1e-5, f"{name}: {worst}"
-
-
-def adapted(model_type: str, processor, checkpoint: Path) -> list[torch.nn.Module]:
-    """A model as transformers runs it, and one that runs packed, with the same adapters on every component, moved
-    away from where they start, which is nothing."""
-    tuned = {f"{prefix}{name}": True for name in COMPONENTS for prefix in ("tune_mm_", "lora.")}
-    made = []
-    for packed in (False, True):
-        model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
-        if packed:
-            use_packed_forward(model, processor.image_processor)
-            use_packed_attention(model)
-        torch.manual_seed(0)
-        made.append(select_trained(model, FAMILIES[model_type], run_config(**tuned)))
-        for name, parameter in made[-1].named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.02)
-    return made

@@ -47,7 +47,7 @@ class Counting:
     """A renderer for which a letter of the answer is a token."""
 
     max_length: int | None = None
-    pairs: bool = False
+    preferences: bool = False
 
     def layout(self, sample: Sample) -> SimpleNamespace:
         length = len(sample.turns[-1].parts[0].text)
