@@ -30,26 +30,37 @@ def patches(embedding: torch.nn.Module) -> torch.Tensor:
     return torch.randn(12, embedding.proj.weight[0].numel(), generator=generator)
 
 
-def gradients(embedding: torch.nn.Module) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    pixels = patches(embedding).requires_grad_()
+def output_and_gradients(embedding: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """For pixels and an upstream gradient that are rounded to `dtype`, in whatever type the module computes."""
+    computed_in = embedding.proj.weight.dtype
+    pixels = patches(embedding).to(dtype).to(computed_in).requires_grad_()
     output = embedding(pixels)
-    weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
-    (output.float() * weights).sum().backward()
-    return output, {"pixels": pixels.grad} | {name: one.grad for name, one in embedding.named_parameters()}
+    upstream = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+    output.backward(upstream.to(dtype).to(computed_in))
+    return {"output": output, "pixels": pixels.grad} | {
+        name: parameter.grad for name, parameter in embedding.named_parameters()
+    }
 
 
-# Measured worst cases over families, as shares of the largest value: 1.9e-6, and one rounding of bf16, 2.1e-3
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-def test_output_and_gradients_equal_the_convolution(model_type, dtype, tolerance):
+def error(got: torch.Tensor, exact: torch.Tensor) -> float:
+    """The largest difference as a share of the largest value."""
+    return ((got.double() - exact).abs().max() / exact.abs().max()).item()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_output_and_gradients_equal_the_convolution(model_type, dtype):
+    """Both are compared with float64, since the convolution's own error depends on the processor.
+
+    Measured worst cases over families and instruction sets (AVX2, AVX-512, AMX): 1.6 times the convolution's error in
+    float32 (6.0e-7), and 1.0 times in bfloat16 (3.2e-3, less than half a unit in the last place).
+    """
     theirs, ours = projections(model_type, dtype)
-    expected, of_theirs = gradients(theirs)
-    output, of_ours = gradients(ours)
-    assert (output.dtype, output.shape) == (expected.dtype, expected.shape)
-    pairs = {"output": (output, expected)} | {name: (of_ours[name], grad) for name, grad in of_theirs.items()}
-    for name, (got, wanted) in pairs.items():
-        assert got.shape == wanted.shape
-        worst = ((got - wanted).abs().max() / wanted.abs().max()).item()
-        assert worst < tolerance, f"{name}: {worst}"
+    exact = output_and_gradients(copy.deepcopy(theirs).double(), dtype)
+    expected, got = output_and_gradients(theirs, dtype), output_and_gradients(ours, dtype)
+    for name, wanted in exact.items():
+        assert (got[name].dtype, got[name].shape) == (expected[name].dtype, expected[name].shape)
+        allowed = max(4 * error(expected[name], wanted), torch.finfo(dtype).eps)
+        assert error(got[name], wanted) < allowed, f"{name}: {error(got[name], wanted)}"
 
 
 def test_what_is_saved_stays_as_published(model_type):
