@@ -2,12 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-distributed bench lint format clean
+# Tiny models gain nothing from a second thread, and a second worker doubles the pace.
+WORKERS ?= auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.PHONY: help setup demo test test-distributed test-nightly test-bounds bench lint format clean
 
 help:
 	@echo "make demo              fine-tune the embedded default on a laptop's CPU, about 3 minutes"
 	@echo "make test              the test suite"
 	@echo "make test-distributed  the tests that start several processes"
+	@echo "make test-nightly      the tests that take long"
+	@echo "make test-bounds       the test suite with the oldest versions that pyproject.toml allows, in .venv-bounds"
 	@echo "make bench             measure the data path, training and preference tuning beside others', about 7 minutes"
 	@echo "make lint              style, types, import layers, spelling"
 	@echo "make format            rewrite the code in the project's style"
@@ -27,10 +33,25 @@ demo: setup
 	$(BIN)/qwenvl-train +recipe=sft_lora
 
 test: setup
-	$(BIN)/python -m pytest -m 'not distributed'
+	$(PYTEST) -m 'not distributed and not nightly' --numprocesses $(WORKERS) --dist loadscope
 
 test-distributed: setup
-	$(BIN)/python -m pytest -m distributed
+	$(BIN)/python -m pytest -m 'distributed and not nightly'
+
+test-nightly: setup
+	$(PYTEST) -m nightly
+
+test-bounds: .venv-bounds/.ready
+	OMP_NUM_THREADS=1 .venv-bounds/bin/python -m pytest -m 'not distributed and not nightly' \
+		--numprocesses $(WORKERS) --dist loadscope
+
+# Only what the package itself needs is old; the tools of the suite are those of constraints.txt.
+.venv-bounds/.ready: pyproject.toml constraints.txt .venv/.ready
+	$(PYTHON) -m venv --clear .venv-bounds
+	$(BIN)/uv pip install --quiet --python .venv-bounds/bin/python --resolution lowest-direct --editable '.[qlora,liger]'
+	$(BIN)/uv pip install --quiet --python .venv-bounds/bin/python --constraint constraints.txt \
+		hatchling hypothesis pytest pytest-xdist
+	touch $@
 
 bench: setup
 	$(BIN)/python scripts/bench/data_path.py --output runs/bench/data_path.json
@@ -49,4 +70,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv dist build .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bounds dist build .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
