@@ -1,5 +1,6 @@
 """One attention function for decoder and vision windows: pieces lie end to end, and Segments tell them apart."""
 
+import inspect
 from functools import cache, partial
 
 import torch
@@ -19,6 +20,10 @@ _INSTALLED = {
     "flash_attention_3": is_flash_attn_3_available,
     "flash_attention_4": is_flash_attn_4_available,
 }
+
+
+# Before torch 2.12 there is no such word, and the kernel takes fewer heads of keys and values as they are.
+_TELLS_GROUPED_HEADS = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def packed_attention(
@@ -86,12 +91,12 @@ def _in_one_kernel(
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     seen = pieces.seen or pieces
     window = (-1, 0) if causal else (-1, -1)
-    grouped = q.shape[1] != k.shape[1]
+    grouped = {"enable_gqa": q.shape[1] != k.shape[1]} if _TELLS_GROUPED_HEADS else {}
     # cuDNN, which torch would prefer on newer GPUs, plans anew for each number and length of pieces.
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         output = varlen_attn(
             q, k, v, pieces.cu_seqlens, seen.cu_seqlens, pieces.longest, seen.longest,
-            scale=scale, window_size=window, enable_gqa=grouped,
+            scale=scale, window_size=window, **grouped,
         )  # fmt: skip
     assert isinstance(output, torch.Tensor)
     return output[None]

@@ -16,8 +16,11 @@ Item = TypeVar("Item")
 def counting(words: str, total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
     """To be called with how many are done; shows nothing in a log file."""
     console = console_on(sys.stderr)
+    if not (shown and console.is_terminal):
+        yield lambda done: None  # a bar that is disabled still writes a newline before rich 15
+        return
     columns = (*Progress.get_default_columns(), TextColumn("left"), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(words, total=total)
         yield lambda done: bar.update(task, completed=done)
 
