@@ -21,6 +21,7 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.components import mode_of, select_trained
+from qwenvl_train.model.experts import use_experts_in_autocast_type
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.patch_embed import use_linear_patches
 from qwenvl_train.model.shapes import head_width, tower_width
@@ -69,6 +70,8 @@ def trace(
         bare = AutoModelForImageTextToText.from_config(small, dtype=DTYPES[precision])
         set_attention(bare, _ATTENTION)
         use_linear_patches(bare.model.visual.patch_embed.proj)
+        if family.expert_weights:
+            use_experts_in_autocast_type(bare, family)
         model = select_trained(bare, family, config, float32_adapters=masters).train()
     with FakeTensorMode(allow_non_fake_inputs=True):
         _take_place(model, masters)

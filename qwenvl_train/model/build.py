@@ -11,6 +11,7 @@ from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.checkpointing import recomputed_parts, use_checkpointing
 from qwenvl_train.model.compiling import use_compiled_blocks
 from qwenvl_train.model.components import COMPONENTS, mode_of, select_trained
+from qwenvl_train.model.experts import use_experts_in_autocast_type
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.model.load import load_model
 from qwenvl_train.model.patch_embed import use_linear_patches
@@ -27,8 +28,7 @@ def build_copy(config: RunConfig, family: Family, processor, precision: str) -> 
     for component in in_float32(config, precision):
         for path in family.components[component]:
             for module in model.get_submodule(path).modules():
-                # Autocast does not reach experts and their router.
-                if family.expert_weights or isinstance(module, torch.nn.Embedding) or "Norm" in type(module).__name__:
+                if isinstance(module, torch.nn.Embedding) or "Norm" in type(module).__name__:
                     module.float()
     _use_our_passes(model, config, family, processor)
     return model
@@ -60,6 +60,8 @@ def _use_our_passes(model: PreTrainedModel, config: RunConfig, family: Family, p
     use_packed_forward(model, processor.image_processor)
     use_packed_attention(model, config.train.attention)
     use_linear_patches(model.get_submodule(family.vision_path).patch_embed.proj)
+    if family.expert_weights:
+        use_experts_in_autocast_type(model, family)
     if config.train.compile:
         use_compiled_blocks(model, [family.vision_path, family.language_path])
     if config.train.liger:
@@ -94,6 +96,16 @@ def refuse_what_needs_a_gpu(config: RunConfig) -> None:
         )
     if config.train.liger and not torch.cuda.is_available():
         raise UserError("train.liger=true: Liger's kernels run on a GPU, and there is none; take false.")
+
+
+def about_fp16(config: RunConfig, precision: str) -> str | None:
+    """A warning where the states between blocks are in fp16, whose largest number is 65,504."""
+    if precision != "fp16" or (config.deepspeed.stage == 0 and mode_of("llm", config) == "full"):
+        return None
+    return (
+        "fp16: activations of Qwen2-VL and Qwen2.5-VL can exceed its range. If the loss becomes nan, or stays where it "
+        "is, take train.precision=fp32 (twice the memory) or a GPU that has bf16."
+    )
 
 
 def about_liger(model: PreTrainedModel | PeftModel, family: Family) -> str:
