@@ -123,6 +123,9 @@ def _prepare_environment() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Threads that spin long while they wait make a run on a busy machine many times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Rows differ in length, and memory cut into pieces of one length serves no other.
+    if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     _quieten_libraries()
 
 

@@ -14,6 +14,11 @@ Rule = Callable[[RunConfig, frozenset[str]], Lines]
 _COMPONENTS: tuple[Component, ...] = ("vision", "mlp", "llm")
 
 
+_OF_DEEPSPEED = tuple(
+    f"deepspeed.{key}" for key in ("overlap_comm", "bucket_elements", "grad_accum_dtype", "communication_dtype")
+)
+
+
 def broken_rules(config: RunConfig, given: frozenset[str], verb: Verb) -> list[str]:
     """One line per problem; `given` are the keys that the user wrote, which must each have an effect."""
     return [line for rule in RULES[verb] for line in rule(config, given)]
@@ -199,7 +204,7 @@ def revision_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
 
 def deepspeed_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
     if config.deepspeed.stage == 0:
-        for key in _among(given, "deepspeed.overlap_comm", "deepspeed.bucket_elements"):
+        for key in _among(given, *_OF_DEEPSPEED):
             yield f"{key} has no effect without deepspeed=zero2 or deepspeed=zero3"
 
 

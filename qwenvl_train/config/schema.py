@@ -267,6 +267,10 @@ class DeepSpeedConfig(Section):
     overlap_comm: bool
     bucket_elements: PositiveInt
     """How many numbers go into one communication."""
+    grad_accum_dtype: Literal["fp32"] | None
+    """The type in which gradients of several passes are added up; null takes the run's own precision."""
+    communication_dtype: Literal["fp32"] | None
+    """The type in which gradients are added up over the processes; null takes the run's own precision."""
 
 
 class WandbConfig(Section):

@@ -158,9 +158,11 @@ def reference(sizes: Sized, architecture: PreTrainedConfig, config: RunConfig, p
 
 
 def gradients(sizes: Sized, config: RunConfig, precision: str, devices: int) -> int:
+    """With DeepSpeed, each device's share of them."""
     if config.deepspeed.stage == 0:
         return sum(sizes.trained) * 4
-    return ceil(sum(sizes.trained) * DTYPES[precision].itemsize / devices)
+    of_one = 4 if config.deepspeed.grad_accum_dtype == "fp32" else DTYPES[precision].itemsize
+    return ceil(sum(sizes.trained) * of_one / devices)
 
 
 def optimizer(sizes: Sized, config: RunConfig, devices: int) -> int:
@@ -185,11 +187,14 @@ def _in_four_bits(elements: int) -> int:
 
 
 def exchange(sizes: Sized, config: RunConfig, precision: str, devices: int) -> int:
-    """The buckets in which gradients travel; under ZeRO-3 also the weights that are gathered."""
+    """The buckets in which gradients travel, where they do not live in them; under ZeRO-3 also gathered weights."""
     if config.deepspeed.stage == 0:
-        return gradients(sizes, config, precision, devices) if devices > 1 else 0
+        return 0
     half, trained = DTYPES[precision].itemsize, sum(sizes.trained)
-    bucket = min(config.deepspeed.bucket_elements, trained) * half * (2 if config.deepspeed.overlap_comm else 1)
+    elements = min(config.deepspeed.bucket_elements, trained)
+    bucket = elements * half * (2 if config.deepspeed.overlap_comm else 1)
+    if config.deepspeed.communication_dtype == "fp32" and half < 4:
+        bucket += elements * 4
     gathered = min(_LIVE, trained + sum(sizes.frozen)) * half if config.deepspeed.stage == 3 and devices > 1 else 0
     return bucket + gathered
 

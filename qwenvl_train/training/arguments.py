@@ -49,6 +49,7 @@ def training_arguments(config: RunConfig, staging: Path, steps: int, precision: 
         use_cpu=not torch.cuda.is_available(),  # or accelerate forms no group of CPU processes
         deepspeed=deepspeed_settings(config.deepspeed),
         ddp_find_unused_parameters=False,  # every trained weight is used in every pass, pictures or none
+        ddp_broadcast_buffers=False,  # tables of rotary angles, which no pass changes
         report_to=[],
         disable_tqdm=True,
     )
@@ -72,8 +73,13 @@ def deepspeed_settings(config: DeepSpeedConfig) -> dict | None:
     else:
         zero["stage3_prefetch_bucket_size"] = config.bucket_elements
         zero["stage3_gather_16bit_weights_on_model_save"] = True
+    types = {
+        "data_types": {"grad_accum_dtype": config.grad_accum_dtype},
+        "communication_data_type": config.communication_dtype,
+    }
     return {
         "zero_optimization": zero,
+        **{key: value for key, value in types.items() if value not in (None, {"grad_accum_dtype": None})},
         "zero_allow_untested_optimizer": True,
         "train_batch_size": "auto",
         "train_micro_batch_size_per_gpu": "auto",

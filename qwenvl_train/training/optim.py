@@ -33,8 +33,9 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.
     options: dict[str, Any] = {"betas": (config.beta1, config.beta2), "eps": config.eps}
     match config.name:
         case "adamw":
-            cuda = groups[0]["params"][0].is_cuda
-            return torch.optim.AdamW(groups, fused=cuda, **options)
+            # DeepSpeed moves weights to the GPU later, so where they are now tells nothing. None lets torch choose
+            # between its other ways, and False would leave it the slowest.
+            return torch.optim.AdamW(groups, fused=True if torch.cuda.is_available() else None, **options)
         case "adamw_8bit":
             from bitsandbytes.optim import AdamW8bit
 

@@ -73,6 +73,8 @@ class VisionTrainer(SFTTrainer):
         # The engine wants an eval_dataset where it is to evaluate; `evaluate` below reads eval_rows instead.
         stand_in = trainer["train_dataset"] if eval_rows else None
         super().__init__(data_collator=only_row, eval_dataset=stand_in, **trainer)
+        # Gradients live in the buckets in which they travel, instead of beside them.
+        self.accelerator.ddp_handler.gradient_as_bucket_view = True
         self.remove_callback(PrinterCallback)
         self.add_callback(_Clock(meter))
         if not self.is_deepspeed_enabled:  # which keeps float32 copies of its own

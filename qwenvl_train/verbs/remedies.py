@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwenvl_train.config.check import broken_rules
+from qwenvl_train.config.compose import compose
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
 
@@ -119,7 +120,13 @@ def _shared(config: RunConfig) -> Iterator[tuple[str, Change]]:
     """One device has nobody to share with, though DeepSpeed's weights in half precision take less."""
     for stage in (2, 3):
         if stage > config.deepspeed.stage and (stage == 2 or config.plan.devices > 1):
-            yield f"deepspeed=zero{stage}", {"deepspeed.stage": stage, "deepspeed.overlap_comm": True}
+            yield f"deepspeed=zero{stage}", {"deepspeed.stage": stage} if config.deepspeed.stage else _shipped(stage)
+
+
+def _shipped(stage: int) -> Change:
+    """What that option of the group deepspeed sets."""
+    section = compose(["tune_mm_llm=true", f"deepspeed=zero{stage}"]).config.deepspeed
+    return {f"deepspeed.{key}": value for key, value in section}
 
 
 def _more_devices(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:

@@ -60,11 +60,13 @@ def test_gradients_are_the_same_and_less_is_kept(model_type, checkpointing, chec
 
     step()  # whatever is set up once
     plain, kept = step()
+    # Attention sums up its gradients in no fixed order, so that two passes alike differ as well.
+    noise = [(one - other).norm() for one, other in zip(plain, step()[0], strict=True)]
     with get_act_offloading_ctx_manager(model):
         offloaded, kept_then = step()
     assert kept_then < kept
-    for one, other in zip(plain, offloaded, strict=True):
-        assert torch.allclose(one, other, rtol=1e-5, atol=1e-6)
+    for one, other, between_two in zip(plain, offloaded, noise, strict=True):
+        assert (one - other).norm() <= 4 * between_two + 1e-6 * one.norm() + 1e-7
 
 
 def _moved(value):
