@@ -32,6 +32,7 @@ def test_the_score_is_what_generation_gives(demo):
     assert not any(json.loads(line)["before"] == json.loads(line)["expected"] for line in lines)
 
 
+@pytest.mark.nightly
 def test_pictures_of_other_rows_teach_nothing(tmp_path):
     """Answers and questions stay, pictures move to another row: what is left to learn is chance, 3.3 %."""
     lines = (SHAPES / "train.jsonl").read_text(encoding="utf-8").splitlines()

@@ -200,6 +200,7 @@ def taught() -> list[list[Sample]]:
     return [samples[start : start + 40] for start in range(0, len(samples), 40)]
 
 
+@pytest.mark.nightly
 def test_the_preference_is_about_the_picture(tmp_path):
     """With the pictures of other rows there is nothing to tell the answers apart by."""
     folder = tmp_path / "shapes"

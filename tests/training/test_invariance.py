@@ -67,7 +67,19 @@ def test_recomputing_activations_changes_nothing(model_type, checkpoints, uneven
             assert other == pytest.approx(one, rel=1e-5)
 
 
-@pytest.mark.parametrize("recipe", ["sft_full", "sft_lora"])
+@pytest.mark.parametrize(
+    ("model_type", "recipe"),
+    [
+        ("qwen2_vl", "sft_full"),
+        ("qwen2_5_vl", "sft_lora"),
+        ("qwen3_vl", "sft_lora"),
+        ("qwen3_vl_moe", "sft_full"),
+        pytest.param("qwen2_vl", "sft_lora", marks=pytest.mark.nightly),
+        pytest.param("qwen2_5_vl", "sft_full", marks=pytest.mark.nightly),
+        pytest.param("qwen3_vl", "sft_full", marks=pytest.mark.nightly),
+        pytest.param("qwen3_vl_moe", "sft_lora", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_resumed_run_continues_the_same_curve(recipe, model_type, checkpoints, uneven, tmp_path):
     settings = (
         f"+recipe={recipe}",
