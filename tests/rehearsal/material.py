@@ -1,0 +1,51 @@
+"""Checkpoints and rows that are as small as can be, and still come through every branch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from qwenvl_train.families.tiny import build_model, save_tiny
+from tests.videos import write_video
+
+_DEEPSTACK = {"depth": 1, "deepstack_visual_indexes": [0]}
+_VISION: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {"depth": 1},
+    "qwen2_5_vl": {"depth": 2, "fullatt_block_indexes": [1]},
+    "qwen3_vl": _DEEPSTACK,
+    "qwen3_vl_moe": _DEEPSTACK,
+}
+"""A block of each kind: in Qwen2.5-VL's tower one with windows and one without, in Qwen3-VL's one for DeepStack."""
+_WORDS = 270
+"""Of the row without media, so that it does not share a pack with the others."""
+
+
+def save_checkpoint(family: str, folder: Path) -> Path:
+    model = build_model(family, text={"num_hidden_layers": 1}, vision=_VISION[family])
+    return save_tiny(family, folder / family, model=model)
+
+
+def save_rows(folder: Path) -> dict[str, Path]:
+    """Of each method a file of three rows: with pictures, with a clip, with words alone."""
+    folder.mkdir()
+    Image.new("RGB", (84, 84), "red").save(folder / "square.png")
+    Image.new("RGB", (120, 60), "blue").save(folder / "wide.png")
+    write_video(folder / "clip.mp4", frames=10, fps=5)
+    pictures = {"images": ["square.png", "wide.png"], "prompt": "<image><image>Are the two the same?"}
+    clip = {"videos": ["clip.mp4"], "prompt": "<video>What happens?"}
+    words = {"prompt": " ".join(["yes no"] * (_WORDS // 2))}
+    chosen, rejected = "They are different.", "yes"
+    asked = (pictures, clip, words)
+    answered = [{**row, "query": row["prompt"], "response": chosen} for row in asked]
+    for row in answered:
+        del row["prompt"]
+    return {
+        "sft": _write(folder / "answers.jsonl", answered),
+        "dpo": _write(folder / "pairs.jsonl", [{**row, "chosen": chosen, "rejected": rejected} for row in asked]),
+    }
+
+
+def _write(file: Path, rows: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file

@@ -1,0 +1,215 @@
+"""Runs the training command on a GPU that is not there: devices, types, kernels' demands and waits, but no numbers.
+
+    python -m tests.rehearsal.rehearse                       every case of cases.py, a line of JSON each
+    python -m tests.rehearsal.rehearse qwen2_5_vl sft_full   one family and kind as a table, to compare before and after
+    python -m tests.rehearsal.rehearse qwen3_vl sft_lora train.precision=fp16 train.liger=true
+
+The command is the real one, and so is all that it does on the host: models are loaded, rows are made. What runs on the
+device runs under FakeTensorMode. Where fake tensors would have to become files, there are seams, all of them in
+`seams`: features and log-probabilities that are stored before a run are zeros, and checkpoints are not written.
+"""
+
+import gc
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
+
+from tests.rehearsal.broken import BROKEN
+from tests.rehearsal.cases import FAMILIES, KINDS, Case, cases_by_pairs
+from tests.rehearsal.material import save_checkpoint, save_rows
+from tests.rehearsal.pretend_gpu import CannotPretend, pretend_a_gpu
+from tests.rehearsal.watch import Note, Seen, Watch
+
+STEPS = 2
+"""The second meets gradients and an optimizer that are there already; one row has media, the other one none."""
+
+
+def rehearse(case: Case, checkpoint: Path, rows: dict[str, Path], folder: Path) -> dict[str, Any]:
+    """The line of a case."""
+    from qwenvl_train.config.compose import compose
+    from qwenvl_train.verbs.train import run
+
+    method = "dpo" if case.kind.startswith("dpo") else "sft"
+    settings = [
+        *case.settings, f"model.path={checkpoint}", f"data.train={rows[method]}", f"output_dir={folder}",
+        *([f"data.eval={rows[method]}"] if case.evaluates else []), "data.workers=0", "data.max_length=384",
+        f"train.max_steps={STEPS}", "train.accumulation=1", "logging.wandb.mode=disabled", "logging.predictions=0",
+    ]  # fmt: skip
+    watch, error, started = Watch(), None, time.perf_counter()
+    with seams(watch):
+        try:
+            run(compose(settings))
+        except Exception as failure:
+            error = _told(failure)
+    return {"case": str(case), "error": error, "seconds": round(time.perf_counter() - started, 2)} | _line(watch.seen)
+
+
+def rehearse_broken() -> Iterator[dict[str, Any]]:
+    for broken, expected in BROKEN.items():
+        watch, error = Watch(), None
+        try:
+            with FakeTensorMode(), watch:
+                broken()
+        except Exception as failure:
+            error = str(failure)
+        yield {"case": f"broken: {broken.__name__}", "expected": expected, "error": error} | _line(watch.seen)
+
+
+@contextmanager
+def seams(watch: Watch) -> Iterator[None]:
+    """Where the real command enters the device, and where it would take something from there."""
+    from qwenvl_train.data import loader
+    from qwenvl_train.model import lookout
+    from qwenvl_train.training.trainer import VisionTrainer
+    from qwenvl_train.verbs import reference_cache, train, vision_cache
+
+    # What closures hold, a picture's mean for one, becomes fake where it meets what is.
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    make_row, values, build_copy = loader.make_row, reference_cache._values, reference_cache.build_copy
+
+    class Trainer(VisionTrainer):
+        def __init__(self, **arguments: Any):
+            arguments["args"].eval_on_start = False  # after the run is enough
+            with fake:
+                super().__init__(**arguments)
+
+        def train(self, *arguments: Any, **keywords: Any):
+            with fake, watch:
+                return super().train(*arguments, **keywords)
+
+        def evaluate(self, *arguments: Any, **keywords: Any):
+            with watch.phase("evaluation"):
+                return super().evaluate(*arguments, **keywords)
+
+        def _save_checkpoint(self, *_: Any) -> None:
+            """There are no weights."""
+
+    class Lookout(lookout.Lookout):
+        def __init__(self, *arguments: Any):
+            with fake:
+                super().__init__(*arguments)
+
+        def __call__(self, *given: Any) -> torch.Tensor:
+            with fake, watch, watch.phase("vision cache"):
+                states = super().__call__(*given)
+            return _zeros(states)
+
+    def on_the_host(*arguments: Any):
+        """TRL looks at a row without a loader."""
+        with _disable_current_modes():
+            return make_row(*arguments)
+
+    def on_the_device(*arguments: Any):
+        model = build_copy(*arguments)
+        with fake:
+            return model.to("cuda")
+
+    def log_probabilities(*arguments: Any) -> dict[int, torch.Tensor]:
+        with fake, watch, watch.phase("reference cache"):
+            found = values(*arguments)
+        return {sample: _zeros(part) for sample, part in found.items()}
+
+    with ExitStack() as replaced:
+        for module, name, stand_in in (
+            (loader, "make_row", on_the_host),
+            (train, "VisionTrainer", Trainer),
+            (vision_cache, "Lookout", Lookout),
+            (lookout, "tower_digest", lambda *_: "rehearsed"),
+            (reference_cache, "build_copy", on_the_device),
+            (reference_cache, "_values", log_probabilities),
+        ):
+            replaced.enter_context(patch.object(module, name, stand_in))
+        yield
+
+
+def _zeros(fake: torch.Tensor) -> torch.Tensor:
+    """Real ones, as many and of the same type."""
+    return torch.zeros(tuple(fake.shape), dtype=fake.dtype)
+
+
+def _told(failure: Exception) -> str:
+    """What, and the last functions of the project that led there."""
+    frames = [frame for frame in traceback.extract_tb(failure.__traceback__) if "qwenvl_train" in frame.filename]
+    places = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames[-3:])]
+    reason = str(failure).strip().splitlines() or [""]
+    return f"{type(failure).__name__}: {reason[0][:300]}, at {', from '.join(places)}"
+
+
+def _line(seen: Seen) -> dict[str, Any]:
+    return {
+        "ops": sum(seen.ops.values()),
+        "attention_calls": seen.ops["_varlen_attn"],
+        "casts": seen.casts,
+        "cast_bytes": seen.cast_bytes,
+        "products": dict(seen.products),
+        "complaints": [[*note, times] for note, times in seen.complaints.items()],
+        "waits": [[*note, times] for note, times in seen.waits.items()],
+    }
+
+
+def main(words: list[str]) -> None:
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    cases = _asked(words) if words else cases_by_pairs()
+    try:
+        pretend_a_gpu()
+    except CannotPretend as reason:
+        print(json.dumps({"skipped": str(reason)}), flush=True)
+        return
+    print(json.dumps({"torch": torch.__version__}), flush=True)
+    for line in () if words else rehearse_broken():
+        print(json.dumps(line), flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        rows = save_rows(root / "rows")
+        checkpoints = {family: save_checkpoint(family, root) for family in {case.family for case in cases}}
+        gc.freeze()  # what is imported stays; looking through it again and again takes as long as the cases
+        for number, case in enumerate(cases):
+            with redirect_stdout(sys.stderr):
+                line = rehearse(case, checkpoints[case.family], rows, root / f"run-{number}")
+            print(_table(line) if words else json.dumps(line), flush=True)
+
+
+def _asked(words: list[str]) -> list[Case]:
+    """Names of families and kinds, and settings."""
+    extra = tuple(word for word in words if "=" in word)
+    families = [word for word in words if word in FAMILIES] or FAMILIES
+    kinds = [word for word in words if word in KINDS] or KINDS
+    if unknown := {*words} - {*extra, *FAMILIES, *KINDS}:
+        sys.exit(f"no family and no kind: {', '.join(unknown)}; there are {', '.join([*FAMILIES, *KINDS])}")
+    return [Case(family, kind, extra=extra) for family in families for kind in kinds]
+
+
+def _table(line: dict[str, Any]) -> str:
+    rows = []
+    for name, value in line.items():
+        match value:
+            case dict():
+                rows += [f"  {name}"] + [f"    {count:6,}  {what}" for what, count in sorted(value.items())]
+            case list():
+                rows += [f"  {name}"] + [f"    {times:6,}  {Note(*note)}" for *note, times in sorted(value)]
+            case int():
+                rows.append(f"  {name:16}{value:,}")
+            case _:
+                rows.append(value if name == "case" else f"  {name:16}{value}")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
