@@ -6,7 +6,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-distributed test-nightly test-bounds bench lint format clean
+.PHONY: help setup demo test test-distributed test-nightly test-bounds bench gpu-report lint format clean
 
 help:
 	@echo "make demo              fine-tune the embedded default on a laptop's CPU, about 3 minutes"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-nightly      the tests that take long"
 	@echo "make test-bounds       the test suite with the oldest versions that pyproject.toml allows, in .venv-bounds"
 	@echo "make bench             measure the data path, training and preference tuning beside others', about 7 minutes"
+	@echo "make gpu-report        tables of what scripts/gpu/run.sh has measured, FOLDER=where it wrote"
 	@echo "make lint              style, types, import layers, spelling"
 	@echo "make format            rewrite the code in the project's style"
 	@echo "make clean             remove .venv and all generated files"
@@ -57,6 +58,9 @@ bench: setup
 	$(BIN)/python scripts/bench/data_path.py --output runs/bench/data_path.json
 	$(BIN)/python scripts/bench/step.py --output runs/bench/step.json
 	$(BIN)/python scripts/bench/dpo.py --output runs/bench/dpo.json
+
+gpu-report: setup
+	@$(BIN)/python scripts/gpu/report.py $(FOLDER)
 
 lint: setup
 	$(BIN)/ruff check .

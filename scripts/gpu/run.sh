@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Whether the project is right on a GPU, how fast it is, and where the time goes; README.md beside this tells more.
+#
+#   bash scripts/gpu/run.sh [PART …]         SIZE=tiny does it on a CPU, as small as it gets
+#
+# OUT takes the results, .out beside this file where it is not set. TOTAL is the time for everything in seconds. WHEELS
+# is the folder that wheels.sh has filled, .wheels beside this file where it is not set; with SIZE=tiny there is none.
+set -uo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+out=${OUT:-$here/.out}
+size=${SIZE:-3b}
+python=${PYTHON:-python3}
+wheels=${WHEELS:-$([ "$size" = tiny ] || echo "$here/.wheels")}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$out"
+
+# A copy of the project without its history: wheels.sh has written down the commit.
+commit=$(git -C "$root" describe --always --dirty --abbrev=40 --exclude='*' 2> /dev/null || cat "$wheels/commit" 2> /dev/null)
+export COMMIT=${COMMIT:-${commit:-unknown}}
+# The tests look for CUDA without starting it, so that processes forked afterwards can use it.
+export PYTORCH_NVML_BASED_CUDA_CHECK=1
+# As the command sets it for itself.
+export PYTORCH_ALLOC_CONF=expandable_segments:True
+export PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore COLUMNS=120 TMPDIR=$work
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false TRANSFORMERS_VERBOSITY=error
+export TRITON_CACHE_DIR=$work/triton TORCHINDUCTOR_CACHE_DIR=$work/inductor
+
+if ls "$wheels"/*.whl > /dev/null 2>&1; then
+  "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir \
+    --target "$work/site" "$wheels"/*.whl || exit
+  export PYTHONPATH=$work/site
+  # It looks at the machine when it is imported; without it, all parts but zero2 still run.
+  "$python" -c "import deepspeed" > "$work/deepspeed" 2>&1 || { tail -3 "$work/deepspeed"; rm -rf "$work"/site/deepspeed*; }
+fi
+export PYTHONPATH=$root:$root/scripts/bench${PYTHONPATH:+:$PYTHONPATH}
+
+nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2> /dev/null || echo "no GPU"
+echo "commit $COMMIT, installed after $SECONDS s"
+cd "$root" || exit
+case $size in
+  tiny) "$python" "$here/parts.py" "$out" --tiny --seconds "${TOTAL:-1200}" "$@" ;;
+  3b) "$python" "$here/parts.py" "$out" --seconds $(( ${TOTAL:-540} - SECONDS )) "$@" ;;
+  *) echo "SIZE is 3b or tiny, not $size"; exit 2 ;;
+esac || exit
+"$python" "$here/report.py" "$out"
