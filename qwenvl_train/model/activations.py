@@ -1,7 +1,7 @@
 """What a pass keeps for its backward pass, told by the model's own blocks on tensors that have a size and no content.
 
 One block of each kind runs forward and backward as in training; a ledger sees every piece of memory come and go. So
-what is counted is what the blocks do, the halved copies that autocast makes of trained weights included.
+what is counted is what the blocks do, the 16-bit copies that autocast makes of trained weights included.
 """
 
 import weakref
@@ -20,8 +20,8 @@ from transformers import AttentionInterface, AutoModelForImageTextToText, PreTra
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import set_attention
+from qwenvl_train.model.autocast import autocast, autocast_to, use_autocast_once
 from qwenvl_train.model.components import mode_of, select_trained
-from qwenvl_train.model.experts import use_experts_in_autocast_type
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.patch_embed import use_linear_patches
 from qwenvl_train.model.shapes import head_width, tower_width
@@ -38,8 +38,6 @@ class Block:
     """What comes in: all that is kept of a block that is computed again."""
     kept: int
     """From the forward to the backward pass, where it is not."""
-    copies: int
-    """In half precision, of trained weights: autocast holds those of all blocks until the forward pass ends."""
     most: int
     """At one time while its backward pass runs, `kept` included; while it runs forward, where nothing comes back."""
 
@@ -65,13 +63,12 @@ def trace(
     small = _of_one_block(architecture)
     AttentionInterface.register(_ATTENTION, _attention)
     masters = config.deepspeed.stage == 0
-    halved = DTYPES[precision] if masters and precision != "fp32" else None
+    halved = autocast_to(config, precision)
     with torch.device("meta"):
         bare = AutoModelForImageTextToText.from_config(small, dtype=DTYPES[precision])
         set_attention(bare, _ATTENTION)
         use_linear_patches(bare.model.visual.patch_embed.proj)
-        if family.expert_weights:
-            use_experts_in_autocast_type(bare, family)
+        use_autocast_once(bare, family)
         model = select_trained(bare, family, config, float32_adapters=masters).train()
     with FakeTensorMode(allow_non_fake_inputs=True):
         _take_place(model, masters)
@@ -99,11 +96,11 @@ def trace(
         seen, said = (patches, width), (1, tokens, architecture.text_config.hidden_size)
         flows = mode_of("vision", config) != "frozen"
         return Traced(
-            patches=_run(visual.patch_embed, visual.patch_embed, cut, DTYPES[precision], False, halved),
-            vision=_run(visual.blocks[0], in_tower, torch.Size(seen), entering, flows, halved),
-            merger=_run(torch.nn.ModuleList(mergers), in_mergers, torch.Size(seen), entering, flows, halved),
-            decoder=_run(language.layers[0], in_decoder, torch.Size(said), stream, True, halved),
-            norm=_run(language.norm, language.norm, torch.Size(said), stream, True, halved),
+            patches=_run(visual.patch_embed, cut, DTYPES[precision], False, halved),
+            vision=_run(in_tower, torch.Size(seen), entering, flows, halved),
+            merger=_run(in_mergers, torch.Size(seen), entering, flows, halved),
+            decoder=_run(in_decoder, torch.Size(said), stream, True, halved),
+            norm=_run(language.norm, torch.Size(said), stream, True, halved),
         )
 
 
@@ -148,7 +145,11 @@ class Ledger(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {id(x.untyped_storage()) for x in torch.utils._pytree.tree_leaves((args, kwargs)) if _is_tensor(x)}
-        made = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._grouped_mm.default and args[0].dtype != torch.bfloat16:
+            # Before torch 2.12 fake tensors know it for bfloat16 alone.
+            made = func(args[0].bfloat16(), args[1].bfloat16(), *args[2:], **(kwargs or {})).to(args[0].dtype)
+        else:
+            made = func(*args, **(kwargs or {}))
         for tensor in torch.utils._pytree.tree_leaves(made):
             if _is_tensor(tensor) and id(tensor.untyped_storage()) not in given:
                 self._see(tensor.untyped_storage())
@@ -173,7 +174,6 @@ def _is_tensor(x: object) -> bool:
 
 
 def _run(
-    module: torch.nn.Module,
     block: Callable[[torch.Tensor], torch.Tensor],
     shape: torch.Size,
     dtype: torch.dtype,
@@ -182,21 +182,19 @@ def _run(
 ) -> Block:
     """`flows_in` says whether what comes in needs a gradient."""
     anchor = torch.empty((), requires_grad=flows_in)
-    trained = [weights for weights in module.parameters() if weights.requires_grad and weights.ndim > 1]
-    copies = 0 if halved is None else sum(weights.numel() for weights in trained) * halved.itemsize
     with Ledger() as ledger:
         x = _Entering.apply(anchor, shape, dtype)
         entry = ledger.alive
-        with torch.autocast("cpu", dtype=halved, enabled=halved is not None):
+        with autocast("cpu", halved):
             out = block(x)
         if not out.requires_grad:
-            return Block(entry, 0, copies, ledger.most)
+            return Block(entry, 0, ledger.most)
         edge, gradient = torch.autograd.graph.get_gradient_edge(out), torch.empty_like(out)
         del x, out
         kept = ledger.alive - gradient.untyped_storage().nbytes()
         ledger.most = ledger.alive
         torch.autograd.backward([edge], [gradient])
-    return Block(entry, kept, copies, ledger.most)
+    return Block(entry, kept, ledger.most)
 
 
 class _Entering(torch.autograd.Function):

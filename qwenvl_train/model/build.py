@@ -1,5 +1,8 @@
 """The model of a run: loaded, its forward pass packed, its components frozen, trained or adapted."""
 
+import sys
+from importlib.util import find_spec
+
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
@@ -8,10 +11,10 @@ from qwenvl_train.config.schema import Component, RunConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import use_packed_attention
+from qwenvl_train.model.autocast import use_autocast_once
 from qwenvl_train.model.checkpointing import recomputed_parts, use_checkpointing
 from qwenvl_train.model.compiling import use_compiled_blocks
 from qwenvl_train.model.components import COMPONENTS, mode_of, select_trained
-from qwenvl_train.model.experts import use_experts_in_autocast_type
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.model.load import load_model
 from qwenvl_train.model.patch_embed import use_linear_patches
@@ -60,8 +63,7 @@ def _use_our_passes(model: PreTrainedModel, config: RunConfig, family: Family, p
     use_packed_forward(model, processor.image_processor)
     use_packed_attention(model, config.train.attention)
     use_linear_patches(model.get_submodule(family.vision_path).patch_embed.proj)
-    if family.expert_weights:
-        use_experts_in_autocast_type(model, family)
+    use_autocast_once(model, family)
     if config.train.compile:
         use_compiled_blocks(model, [family.vision_path, family.language_path])
     if config.train.liger:
@@ -106,6 +108,14 @@ def about_fp16(config: RunConfig, precision: str) -> str | None:
         "fp16: activations of Qwen2-VL and Qwen2.5-VL can exceed its range. If the loss becomes nan, or stays where it "
         "is, take train.precision=fp32 (twice the memory) or a GPU that has bf16."
     )
+
+
+def suggest_liger(config: RunConfig) -> str | None:
+    """A line for a run on a GPU that leaves installed kernels unused."""
+    usable = torch.cuda.is_available() and sys.platform == "linux" and find_spec("liger_kernel") is not None
+    if not usable or config.train.liger or config.train.compile:
+        return None
+    return "Liger is installed: train.liger=true fuses norms, gates and rotary embeddings, for speed and less memory"
 
 
 def about_liger(model: PreTrainedModel | PeftModel, family: Family) -> str:

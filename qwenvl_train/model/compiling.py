@@ -12,6 +12,7 @@ import torch
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from qwenvl_train.batch import Segments
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.checkpointing import blocks_of
 
@@ -31,10 +32,19 @@ def use_compiled_blocks(model: PreTrainedModel, paths: list[str]) -> None:
         blocks[0].register_forward_pre_hook(lambda _, arguments: (_no_view(arguments[0]), *arguments[1:]))
 
 
+class _Unseen:
+    """Holds a value that compiled code only passes on. The fields of a dataclass would be looked at before torch 2.12,
+    and code compiled anew where they differ."""
+
+    def __init__(self, value: Segments) -> None:
+        self.value = value
+
+
 def _forward_through(compiled: Callable) -> Callable:
     def forward(self, *args, **kwargs):
         if not self.training:  # generating, each token would find other shapes and a cache
             return type(self).forward(self, *args, **kwargs)
+        kwargs = {key: _Unseen(value) if isinstance(value, Segments) else value for key, value in kwargs.items()}
         if self.gradient_checkpointing:
             return self._gradient_checkpointing_func(partial(compiled, self, **kwargs), *args)
         return compiled(self, *args, **kwargs)
@@ -47,6 +57,7 @@ def _outside_the_graph(attention: Callable) -> Callable:
 
     @torch.compiler.disable
     def outside(*arguments, **keywords) -> tuple[torch.Tensor, None]:
+        keywords = {key: value.value if isinstance(value, _Unseen) else value for key, value in keywords.items()}
         output, _ = attention(*arguments, **keywords)
         # The kernel's output looks the same for each row; put together from groups, it does not.
         return output if output.is_cuda and output.dtype != torch.float32 else _no_view(output), None

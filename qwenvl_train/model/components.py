@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
 from qwenvl_train.config.schema import Component, RunConfig
@@ -123,6 +124,10 @@ def _with_adapters(
         ensure_weight_tying="llm" in full and model.config.tie_word_embeddings,
     )
     adapted_model = get_peft_model(model, lora, autocast_adapter_dtype=float32_adapters)
+    for module in adapted_model.modules():
+        if isinstance(module, BaseTunerLayer):
+            # Autocast casts what an adapter is given. PEFT would first make it float32, a copy for each linear layer.
+            module.cast_input_dtype_enabled = False
     reached = {name.split(".lora_A")[0] for name, _ in adapted_model.named_parameters() if ".lora_A." in name}
     wanted = {f"base_model.model.{name}" for name in layers}
     assert {name for name in reached if ".experts" not in name} == wanted, reached ^ wanted

@@ -14,17 +14,12 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from qwenvl_train.config.schema import ModelConfig, RunConfig
+from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import family_of
 from qwenvl_train.families.family import Family
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-def autocast_to(config: RunConfig, precision: str) -> torch.dtype | None:
-    """In what passes compute; None where that is the weights' own type, as under DeepSpeed."""
-    return DTYPES[precision] if config.deepspeed.stage == 0 and precision != "fp32" else None
 
 
 def load_family(config: ModelConfig) -> Family:

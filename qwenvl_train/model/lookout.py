@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from qwenvl_train.batch import Segments
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.families.family import Family
+from qwenvl_train.model.autocast import autocast, autocast_to
 from qwenvl_train.model.forward import Pixels
-from qwenvl_train.model.load import autocast_to
 from qwenvl_train.model.tower import look, tower_digest
 
 
@@ -62,5 +62,5 @@ class Lookout:
         given = (torch.from_numpy(planes), None if pairs is None else torch.from_numpy(pairs))
         given, grids, index = send_to_device((given, grids, index), self._device)
         pixels = self._to_pixels(*given).to(self._visual.dtype)
-        with torch.autocast(self._device.type, dtype=self._half, enabled=self._half is not None):
+        with autocast(self._device.type, self._half):
             return look(self._visual, pixels, grids, index).cpu()

@@ -220,7 +220,6 @@ def moments(
     kept = tower + _kept(traced.decoder, blocks.decoder) + traced.norm.kept
     if config.train.offload_activations:
         tower = kept = 0  # it waits in the host's memory
-    copies = _copies(traced.vision, blocks.vision) + _copies(traced.decoder, blocks.decoder)
     learned = load.supervised * text.hidden_size
     chunk = min(forward.CUDA_CHUNK, text.vocab_size)
     masters, in_full = config.deepspeed.stage == 0, mode_of("llm", config) == "full"
@@ -233,7 +232,7 @@ def moments(
     held = stored_features(architecture, load.patches, precision) if once else 0
     found = [
         Moment("vision tower, forward", 0, 0 if config.train.cache_vision else traced.vision.most),
-        Moment("end of the forward pass", kept, copies + tile + part + learned * half),
+        Moment("end of the forward pass", kept, tile + part + learned * half),
         Moment("loss, backward", kept, scored + head + 2 * stream),
         Moment("one decoder block, backward", kept, _work(traced.decoder, blocks.decoder)),
         Moment("embeddings, backward", tower, stream + (table * (4 if masters else half) if in_full else 0)),
@@ -253,11 +252,6 @@ def stored_features(architecture: PreTrainedConfig, patches: int, precision: str
 
 def _kept(block: Block, again: tuple[bool, ...]) -> int:
     return sum(block.entry if recomputing else block.kept for recomputing in again)
-
-
-def _copies(block: Block, again: tuple[bool, ...]) -> int:
-    """Those of the other blocks are kept anyway."""
-    return sum(block.copies for recomputing in again if recomputing)
 
 
 def _work(block: Block, again: tuple[bool, ...]) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import send_to_device
+from accelerate.utils import AutocastKwargs, send_to_device
 from peft import PeftModel
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback, TrainerControl
@@ -75,6 +75,7 @@ class VisionTrainer(SFTTrainer):
         super().__init__(data_collator=only_row, eval_dataset=stand_in, **trainer)
         # Gradients live in the buckets in which they travel, instead of beside them.
         self.accelerator.ddp_handler.gradient_as_bucket_view = True
+        self.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)  # as in model/autocast.py
         self.remove_callback(PrinterCallback)
         self.add_callback(_Clock(meter))
         if not self.is_deepspeed_enabled:  # which keeps float32 copies of its own

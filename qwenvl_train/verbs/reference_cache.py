@@ -21,8 +21,9 @@ from qwenvl_train.data.media.cache_files import make_folder
 from qwenvl_train.data.reference_passes import Asked, Asking, Chunks, joined, passes_of
 from qwenvl_train.data.references import References
 from qwenvl_train.families.family import Family
+from qwenvl_train.model.autocast import autocast, autocast_to
 from qwenvl_train.model.build import build_copy, in_float32
-from qwenvl_train.model.load import autocast_to, identity_of
+from qwenvl_train.model.load import identity_of
 from qwenvl_train.model.tower import package_versions
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import many
@@ -127,7 +128,7 @@ def _values(
     """Of each sample."""
     if asked.batch is None:
         return {}
-    with torch.autocast(model.device.type, dtype=half, enabled=half is not None):
+    with autocast(model.device.type, half):
         log_probs = model(**send_to_device(asked.batch, model.device)).log_probs.float().cpu()
     parts = log_probs.split([int(references.counts[index]) for index in asked.samples])
     return dict(zip(asked.samples, parts, strict=True))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForImageTextToText, PreTrainedConfig, ProcessorMixin
 from workload import SEED, Conversation, Workload, draw
 
@@ -18,6 +19,7 @@ from qwenvl_train.data.loader import Row
 from qwenvl_train.families.family import Family
 from qwenvl_train.families.tiny import build_processor
 from qwenvl_train.model.attention import set_attention
+from qwenvl_train.model.autocast import autocast, autocast_to
 from qwenvl_train.model.build import arrange, bare
 from qwenvl_train.model.components import COMPONENTS, mode_of
 from qwenvl_train.model.flops import FlopCount
@@ -96,9 +98,6 @@ class Job:
         torch.cuda.synchronize()
         return time.perf_counter()
 
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32")
-
 
 def make_job(
     folder: Path, model: str, recipe: str, workload: Workload, samples: int, batch_size: int, accumulation: int,
@@ -165,18 +164,39 @@ class Trained:
         keep_masters(self.model)
         self.model.train()
         self._attention = bare(self.model).config._attn_implementation
-        self._ours = self._replaced()
+        self._device_type, self._dtype = job.device.type, autocast_to(job.config, job.precision)
+        self._ours, self._hooks = self._replaced(), [dict(module._forward_hooks) for module in self.model.modules()]
+        self._published = False
 
     def as_ours(self) -> None:
         self.as_published(self._attention)
+        self._published = False
         for module, name, method in self._ours:
             vars(module)[name] = method
+        for module, hooks in zip(self.model.modules(), self._hooks, strict=True):
+            module._forward_hooks.update(hooks)
+        self._cast_for_adapters(False)
 
     def as_published(self, attention: str) -> None:
         """Takes off what our forward pass, TRL and accelerate put on this instance."""
+        self._published = True
         for module, name, _ in self._replaced():
             del vars(module)[name]
+        for module in self.model.modules():
+            module._forward_hooks.clear()
+        self._cast_for_adapters(True)
         set_attention(bare(self.model), attention)
+
+    def autocast(self) -> torch.autocast:
+        """As a run of ours enters it, or as transformers and TRL do."""
+        if self._published:
+            return torch.autocast(self._device_type, self._dtype, enabled=self._dtype is not None)
+        return autocast(self._device_type, self._dtype)
+
+    def _cast_for_adapters(self, cast: bool) -> None:
+        for module in self.model.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.cast_input_dtype_enabled = cast
 
     def _replaced(self) -> list[tuple[torch.nn.Module, str, Any]]:
         return [

@@ -50,7 +50,7 @@ def _take_turn(
         supervised = sum(contents.supervised for contents in job.contents[first : first + accumulation])
         total = torch.zeros((), device=job.device)
         for inputs in way.micro_batches[first : first + accumulation]:
-            with job.autocast():
+            with trained.autocast():
                 loss = way.loss(trained.model, inputs) / supervised
             loss.backward()
             total += loss.detach()

@@ -68,7 +68,7 @@ def trl_learns(job: Job, trained: Trained) -> float:
     means = []
     for micro_batch in range(job.config.train.accumulation):
         inputs = send_to_device(_collated(job, micro_batch), job.device)
-        with job.autocast():
+        with trained.autocast():
             means.append(trained.model(**inputs, use_cache=False).loss.item())
     return statistics.mean(means)
 

@@ -20,6 +20,8 @@ from job import Job, Trained, make_job
 from transformers.utils import logging
 from workload import ANSWERS
 
+from qwenvl_train.model.autocast import autocast
+
 MODELS = ("tiny_qwen2_vl", "tiny", "tiny_qwen3_vl", "tiny_qwen3_vl_moe")
 SAMPLES = 4
 WORST = 2.0
@@ -52,7 +54,7 @@ def forward_backward(job: Job, model: torch.nn.Module, batches: Iterable[dict[st
     model.zero_grad()
     log_probs = []
     for batch in batches:
-        with torch.autocast(job.device.type, torch.bfloat16, enabled=half):
+        with autocast(job.device.type, torch.bfloat16 if half else None):
             found = model(**batch).log_probs
         (-found.sum()).backward()
         log_probs.append(found.detach())

@@ -57,7 +57,7 @@ class Step:
     def __init__(self, job: Job, rows: Rows) -> None:
         trained = Trained(job)
         rows.way.prepare(trained)
-        self._job, self._rows, self._model = job, rows, trained.model
+        self._job, self._rows, self._model, self._autocast = job, rows, trained.model, trained.autocast
         groups = parameter_groups(self._model, job.family, job.config)
         self._optimizer = build_optimizer(groups, job.config.optim)
         self._parameters = [weights for weights in self._model.parameters() if weights.requires_grad]
@@ -66,7 +66,7 @@ class Step:
         """The loss and the norm of the gradient, on the device."""
         index %= len(self._rows.contents)
         way, supervised = self._rows.way, self._rows.contents[index].supervised
-        with self._job.autocast():
+        with self._autocast():
             loss = way.loss(self._model, way.micro_batches[index]) / supervised
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._job.config.train.clip)

@@ -14,7 +14,7 @@ from PIL import Image
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_model
-from qwenvl_train.model.build import refuse_what_needs_a_gpu
+from qwenvl_train.model.build import refuse_what_needs_a_gpu, suggest_liger
 from tests.settings import run_config
 
 needs_liger = pytest.mark.skipif(find_spec("liger_kernel") is None, reason="needs liger-kernel (the extra liger)")
@@ -120,3 +120,12 @@ def test_on_a_gpu_they_give_what_torch_does(model_type):
         return torch.cat([out.flatten().detach(), model.model.language_model.norm.weight.grad])
 
     torch.testing.assert_close(logits(True), logits(False), rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_that_could_use_it_says_so(monkeypatch):
+    pytest.importorskip("liger_kernel")
+    assert suggest_liger(run_config()) is None, "there is no GPU"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "train.liger=true" in suggest_liger(run_config())
+    assert suggest_liger(run_config(**{"train.liger": True})) is None
+    assert suggest_liger(run_config(**{"train.compile": True})) is None

@@ -10,8 +10,9 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.collate import collate
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.activations import Ledger
+from qwenvl_train.model.autocast import autocast, autocast_to
 from qwenvl_train.model.build import build_model
-from qwenvl_train.model.load import DTYPES, load_family, load_processor
+from qwenvl_train.model.load import load_family, load_processor
 from qwenvl_train.model.memory import (
     Load,
     Moment,
@@ -69,8 +70,7 @@ class Run:
         return Load(*(sum(getattr(layout, name) for layout in layouts) for name in ("length", "patches", "supervised")))
 
     def forward(self) -> torch.Tensor:
-        kind, halved = self.device.partition(":")[0], self.precision != "fp32"
-        with torch.autocast(kind, dtype=DTYPES[self.precision], enabled=halved):
+        with autocast(self.device.partition(":")[0], autocast_to(self.config, self.precision)):
             return -self.model(**self.batch).log_probs.sum()
 
     def optimizer(self) -> Optimizer:

@@ -20,9 +20,9 @@ from qwenvl_train.data.media import videos
 from qwenvl_train.data.media.feature_cache import FeatureCache, Place
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
+from qwenvl_train.model.autocast import autocast, autocast_to
 from qwenvl_train.model.build import bare, build_model
 from qwenvl_train.model.forward import Scores
-from qwenvl_train.model.load import DTYPES
 from qwenvl_train.training.meeting import Meeting
 from qwenvl_train.training.optim import keep_masters
 from qwenvl_train.training.skipped import Skipped
@@ -65,7 +65,7 @@ class Setup:
     def learn(self, rows: Rows, samples: list[int]) -> tuple[Scores, dict[str, torch.Tensor]]:
         """Scores and gradients of one row."""
         self.model.zero_grad()
-        with torch.autocast("cpu", dtype=DTYPES[self.precision], enabled=self.precision != "fp32"):
+        with autocast("cpu", autocast_to(self.config, self.precision)):
             scores = self.model(**rows(samples).batch)
         scores.log_probs.sum().backward()
         trained = ((name, one.grad) for name, one in self.model.named_parameters() if one.requires_grad)

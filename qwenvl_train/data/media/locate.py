@@ -135,6 +135,8 @@ def _encoded(picture: Pillow.Image, where: str) -> bytes:
         # What the header says of turning goes along.
         exif = picture.getexif()
         given = {"exif": exif} if exif else {}
+        if picture.mode == "YCbCr":  # before Pillow 13 a TIFF of it is read as if it held RGB
+            picture = picture.convert("RGB")
         if picture.mode in _PNG_MODES:
             picture.save(buffer, "PNG", compress_level=1, **given)
         else:
