@@ -16,7 +16,15 @@ from qwenvl_train.data.loader import EvalRows
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import refuse_kernel
-from qwenvl_train.model.build import about_fp16, about_liger, bare, build_copy, build_model, refuse_what_needs_a_gpu, suggest_liger
+from qwenvl_train.model.build import (
+    about_fp16,
+    about_liger,
+    bare,
+    build_copy,
+    build_model,
+    refuse_what_needs_a_gpu,
+    suggest_liger,
+)
 from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.load import load_family, load_processor
@@ -55,7 +63,7 @@ def run(composed: Composed) -> None:
     state = join_processes(config)
     precision = choose_precision(config)
     refuse_kernel(config.train.attention, precision)
-    refuse_what_needs_a_gpu, suggest_liger(config)
+    refuse_what_needs_a_gpu(config)
     reporters = _reporters(config, state)
 
     # What can be wrong with the user's input comes out here, before anything is written.
