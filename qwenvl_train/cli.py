@@ -6,6 +6,8 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
+from importlib import import_module
 from textwrap import fill
 from typing import get_args
 
@@ -13,6 +15,7 @@ from qwenvl_train import __version__
 from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.options import Verb, groups, nearest, recipe_files, recipe_summary
 from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.reporting.json_stdout import reserve_stdout
 
 _VERBS: dict[str, str] = {
     "train": "fine-tune a model (this verb may be left out)",
@@ -83,19 +86,8 @@ def _run_verb(verb: Verb, arguments: list[str]) -> None:
     refuse_missing(composed.config.data)
     if sys.stderr.isatty():
         print("loading libraries …", file=sys.stderr)
-    match verb:
-        case "train":
-            from qwenvl_train.verbs import train
-
-            train.run(composed)
-        case "inspect":
-            from qwenvl_train.verbs import inspect
-
-            inspect.run(composed)
-        case "plan":
-            from qwenvl_train.verbs import plan
-
-            plan.run(composed)
+    with reserve_stdout() if composed.config.output == "json" else nullcontext():
+        import_module(f"qwenvl_train.verbs.{verb}").run(composed)
 
 
 def _split_verb(arguments: list[str]) -> tuple[Verb, list[str]]:

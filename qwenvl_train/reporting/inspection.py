@@ -195,6 +195,8 @@ class Overview:
     """How many of these are over max_length."""
     consequence: str
     """What a run does about them."""
+    ends_run: bool
+    """Whether that is to end before it trains."""
     rows_per_epoch: int | None
     """None where the source is not one to train on, has nothing to train on, or is a stream."""
     row: str

@@ -53,10 +53,6 @@ class InspectionText:
             self._say(Text(turn.role, "bold cyan") + Text(f"  {many(turn.tokens, 'token')}", "not bold dim default"))
             self._say(self._words(item, turn.runs, told))
 
-    def unusable(self, rows: int, total: int) -> None:
-        self._say("")
-        self._say(Text(f"{count(rows)} of these {many(total, 'row')} cannot be trained on", "bold red"))
-
     def overview(self, overview: Overview) -> None:
         self._title(overview.extent)
         for line in overview_lines(overview):

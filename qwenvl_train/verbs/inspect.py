@@ -1,7 +1,5 @@
 """Shows what the model will be trained on, before it is: no weights are read, no run folder is made."""
 
-import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,16 +16,18 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.load import load_family, load_processor
 from qwenvl_train.reporting.bar import counted
-from qwenvl_train.reporting.inspection import Broken, Inspected
+from qwenvl_train.reporting.inspection import Broken, Inspected, Overview
 from qwenvl_train.reporting.inspection_json import as_json
 from qwenvl_train.reporting.inspection_media import Windows
 from qwenvl_train.reporting.inspection_page import Drawn, Heading, write_page
 from qwenvl_train.reporting.inspection_text import InspectionText
+from qwenvl_train.reporting.json_stdout import discard_stdout, print_json
 from qwenvl_train.reporting.progress import console_on
+from qwenvl_train.reporting.wording import count, many
 from qwenvl_train.verbs.choosing import choose
 from qwenvl_train.verbs.inspected import Inspector
 from qwenvl_train.verbs.overview import EVERY_KIND, overview_of
-from qwenvl_train.verbs.rows import cache_folder, make_renderer
+from qwenvl_train.verbs.rows import cache_folder, make_renderer, tolerated_problems
 
 Looked = Iterator[tuple[Inspected, Rendered] | Broken]
 
@@ -42,11 +42,12 @@ def run(composed: Composed) -> None:
     rows = _open(config, sources, renderer)
     chosen = choose(rows, config.inspect, config.seed)
     inspector = Inspector(rows, renderer, processor.tokenizer)
-    looked = (inspector.look(index) for index in chosen)
+    found = _Found(config)
+    looked = found.counting(inspector.look(index) for index in chosen)
     try:
         match config.output:
             case "text":
-                _print_text(config, rows, renderer, looked, len(chosen))
+                _print_text(config, rows, renderer, looked, len(chosen), found)
             case "html":
                 heading = Heading(
                     model=f"{family.name} ({config.model.path})",
@@ -55,13 +56,48 @@ def run(composed: Composed) -> None:
                     windows=_windows(config.model, family, renderer),
                 )
                 items = counted(_drawn(inspector, looked), "drawing samples", len(chosen))
-                _write_page(config, heading, items, rows, renderer)
+                _write_page(config, heading, items, rows, renderer, found)
             case "json":
-                _print_json(rows, looked, len(chosen))
+                _print_json(rows, looked)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read has seen enough, as `| head` does; at its end Python would flush, and complain once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # Whoever read has seen enough, as `| head` does.
+        discard_stdout()
+        return
+    found.report()
+
+
+class _Found:
+    """What of the rows that were shown, and of the whole source, cannot be trained on."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._tolerated = tolerated_problems(config)
+        self._shown = self._unusable = self._fatal = 0
+        self._overview: Overview | None = None
+
+    def counting(self, looked: Looked) -> Looked:
+        for found in looked:
+            item = _facts(found)
+            kind = "broken" if isinstance(item, Broken) else "too long"
+            self._shown += 1
+            if item.problem is not None:
+                self._unusable += 1
+                self._fatal += kind not in self._tolerated
+            yield found
+
+    def take_overview(self, overview: Overview) -> Overview:
+        self._overview = overview
+        return overview
+
+    def report(self) -> None:
+        """Raises a UserError where a run would end at these rows, so that scripts see it in the exit code."""
+        if self._overview is not None and self._overview.ends_run:
+            rows = many(len(self._overview.problems), "row")
+            raise UserError(f"{rows} cannot be trained on; {self._overview.consequence}.")
+        if self._unusable:
+            rows = f"{count(self._unusable)} of these {many(self._shown, 'row')} cannot be trained on"
+            if self._fatal:
+                raise UserError(f"{rows}; a run ends at the first of them, unless data.on_error=skip leaves them out.")
+            print(rows, file=sys.stderr)
 
 
 def _open(config: RunConfig, sources: tuple[SourceConfig, ...], renderer: Renderer) -> Samples | Head:
@@ -72,18 +108,15 @@ def _open(config: RunConfig, sources: tuple[SourceConfig, ...], renderer: Render
         return read_head(config, renderer, cache_folder(config), EVERY_KIND)
 
 
-def _print_text(config: RunConfig, rows: Samples | Head, renderer: Renderer, looked: Looked, total: int) -> None:
+def _print_text(
+    config: RunConfig, rows: Samples | Head, renderer: Renderer, looked: Looked, total: int, found: _Found
+) -> None:
     text = InspectionText(_Printer(highlight=False))
     text.files(rows.describe())
-    unusable = 0
-    for number, found in enumerate(looked, start=1):
-        item = _facts(found)
-        unusable += item.problem is not None
-        text.sample(number, total, item)
-    if unusable:
-        text.unusable(unusable, total)
+    for number, one in enumerate(looked, start=1):
+        text.sample(number, total, _facts(one))
     if config.inspect.summary:
-        text.overview(overview_of(config, rows, renderer))
+        text.overview(found.take_overview(overview_of(config, rows, renderer)))
 
 
 class _Printer(Console):
@@ -92,16 +125,11 @@ class _Printer(Console):
         raise BrokenPipeError
 
 
-def _print_json(rows: Samples | Head, looked: Looked, total: int) -> None:
+def _print_json(rows: Samples | Head, looked: Looked) -> None:
     if isinstance(rows, Head) and not rows.whole:
         print(rows.extent, file=sys.stderr)
-    unusable = 0
-    for found in looked:
-        item = _facts(found)
-        unusable += item.problem is not None
-        print(json.dumps(as_json(item)))
-    if unusable:
-        print(f"{unusable} of these {total} rows cannot be trained on", file=sys.stderr)
+    for one in looked:
+        print_json(as_json(_facts(one)))
 
 
 def _write_page(
@@ -110,8 +138,9 @@ def _write_page(
     items: Iterator[tuple[Inspected, Drawn] | Broken],
     rows: Samples | Head,
     renderer: Renderer,
+    found: _Found,
 ) -> None:
-    overview = overview_of(config, rows, renderer) if config.inspect.summary else None
+    overview = found.take_overview(overview_of(config, rows, renderer)) if config.inspect.summary else None
     path = Path(config.inspect.file)
     try:
         write_page(path, heading, items, overview)

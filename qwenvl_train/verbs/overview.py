@@ -47,11 +47,18 @@ def _overview(
         problems=[problem.reason for problem in lengths.problems],
         too_long=sum(problem.kind == "too long" for problem in lengths.problems),
         consequence=consequence(config, lengths.problems),
+        ends_run=ends_run(config, lengths.problems),
         rows_per_epoch=rows_per_epoch,
         row=_row(config),
         fills=fills,
         extent=extent,
     )
+
+
+def ends_run(config: RunConfig, problems: tuple[Problem, ...]) -> bool:
+    """Whether a run ends before it trains."""
+    tolerated = tolerated_problems(config)
+    return len(problems) > config.data.max_skipped or any(problem.kind not in tolerated for problem in problems)
 
 
 def consequence(config: RunConfig, problems: tuple[Problem, ...]) -> str:

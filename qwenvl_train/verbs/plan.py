@@ -1,6 +1,5 @@
 """Tells what a run will take, before it: steps, memory, arithmetic and time, without weights and without decoding."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, replace
@@ -24,6 +23,7 @@ from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.load import load_family, load_processor
 from qwenvl_train.model.memory import GIB, Load, Memory, Sized, memory, sized, stored_features, traced_pass
 from qwenvl_train.model.shapes import architecture
+from qwenvl_train.reporting.json_stdout import print_json
 from qwenvl_train.reporting.plan_text import print_plan
 from qwenvl_train.verbs.remedies import remedies
 from qwenvl_train.verbs.rows import make_renderer
@@ -86,7 +86,7 @@ def run(composed: Composed) -> None:
         "seconds": None if work.steps is None else seconds * work.steps,
     }  # fmt: skip
     if config.output == "json":
-        print(json.dumps(told))
+        print_json(told)
     else:
         print_plan(told)
 

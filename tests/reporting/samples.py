@@ -76,6 +76,7 @@ def overview(**changes) -> Overview:
         "problems": ["rows.jsonl:7 (id x): the picture gone.jpg does not exist.", "second <b>", "third"],
         "too_long": 1,
         "consequence": "a run leaves them out, and lists them in skipped.jsonl",
+        "ends_run": False,
         "rows_per_epoch": 13,
         "row": "4 packs of up to 1000 tokens",
         "fills": np.array([0.97, 0.99, 0.995]),

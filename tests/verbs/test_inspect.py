@@ -259,7 +259,8 @@ def test_broken_rows_are_shown_and_the_others_too(on_error, bad, checkpoints, in
         "data.max_length=120",
         f"data.on_error={on_error}",
     ]
-    out, err = inspect(*words, "inspect.samples=null", "output=json")
+    code = {"raise": 2, "skip": 0}[on_error]
+    out, err = inspect(*words, "inspect.samples=null", "output=json", code=code)
     found = [json.loads(line) for line in out.splitlines()]
     assert [(row["id"], row["line"], "input_ids" in row) for row in found] == [
         ("good", 1, True), ("half", 2, False), ("gone", 3, False), ("long", 4, True), (None, 5, False), (None, 6, False)
@@ -273,11 +274,12 @@ def test_broken_rows_are_shown_and_the_others_too(on_error, bad, checkpoints, in
     ]
     for row, words_of in zip(found, [*problems, "is not valid JSON"], strict=True):
         assert words_of in row.get("error", "")
-    assert err == "5 of these 6 rows cannot be trained on\n"
+    assert "5 of these 6 rows cannot be trained on" in err
+    assert ("a run ends at the first of them" in err) == (on_error == "raise")
 
-    text, _ = inspect(*words, "inspect.samples=null")
+    text, err = inspect(*words, "inspect.samples=null", code=code)
     assert text.count("\ncannot be trained on: ") == 5
-    assert "5 of these 6 rows cannot be trained on\n" in text
+    assert f"{'4 rows' if on_error == 'raise' else '5 of these 6 rows'} cannot be trained on" in err
     # What is wrong behind a picture's header comes out when it is decoded.
     assert "6 rows, 2 of them can be trained on, as far as the headers" in text
     assert "4 rows cannot be trained on; " in text
@@ -471,7 +473,8 @@ def test_a_stream_without_a_row_to_train_on_is_shown(bad, checkpoints, inspect, 
     broken = tmp_path / "broken.jsonl"
     broken.write_text("{\n[]\n")
     words = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={broken}", "data.streaming=true"]
-    out, _ = inspect(*words, "data.max_length=120")
+    out, err = inspect(*words, "data.max_length=120", code=2)
+    assert "2 rows cannot be trained on; a run ends at the first of them, unless data.on_error=skip" in err
     assert out.startswith(f"{broken}: streamed, format not known yet\n")
     assert f"--- 1 of 2  {broken}:1\ncannot be trained on: {broken}:1 is not valid JSON" in out
     assert "--- the whole source\n2 rows, 0 of them can be trained on\n" in out
