@@ -152,5 +152,7 @@ class EvalRows(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> tuple[Row, bool]:
-        return self._make(self._rows[index]), index < self._counted
+    def __getitem__(self, index: int) -> tuple[Batch, Contents, tuple[Problem, ...], bool]:
+        """A row by its parts, since a loader that pins memory knows no Row; and whether it counts."""
+        row = self._make(self._rows[index])
+        return row.batch, row.contents, row.problems, index < self._counted

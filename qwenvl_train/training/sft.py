@@ -55,7 +55,5 @@ def _score(scores: Scores, learned: torch.Tensor, cu_seqlens: torch.Tensor) -> t
     right = scores.is_top1.double()
     sample_of = torch.searchsorted(cu_seqlens, learned, right=True) - 1
     mistakes = right.new_zeros(len(cu_seqlens) - 1).index_add_(0, sample_of, 1 - right)
-    counts = right.new_tensor([len(learned), len(mistakes)])
-    return torch.stack(
-        [-scores.log_probs.double().sum(), counts[0], right.sum(), (mistakes == 0).double().sum(), counts[1]]
-    )
+    tokens, samples = (number(len(counted), right).double() for counted in (learned, mistakes))
+    return torch.stack([-scores.log_probs.double().sum(), tokens, right.sum(), (mistakes == 0).double().sum(), samples])

@@ -152,13 +152,16 @@ class VisionTrainer(SFTTrainer):
         model = self.model_wrapped
         model.eval()
         workers = self.args.dataloader_num_workers
-        loader = DataLoader(self._eval_rows, None, num_workers=workers, worker_init_fn=heed_parent_alone)
+        pinned = self.args.dataloader_pin_memory
+        loader = DataLoader(
+            self._eval_rows, None, num_workers=workers, pin_memory=pinned, worker_init_fn=heed_parent_alone
+        )
         sums = torch.zeros(self._objective.sums, dtype=torch.float64, device=self.args.device)
-        for row, counted in loader:
+        for batch, contents, problems, counted in loader:
             if counted:
-                self._skipped.met(row.problems)
-            known = counted and row.contents.lengths
-            sums += int(bool(known)) * self._score(model, self._prepare_inputs(row.batch))
+                self._skipped.met(problems)
+            known = counted and contents.lengths
+            sums += int(bool(known)) * self._score(model, self._prepare_inputs(batch))
         sums = self.accelerator.reduce(sums)
         self._skipped.share(self._meeting, self.accelerator.is_main_process)
         if not sums[-1]:

@@ -56,6 +56,6 @@ def test_held_out_rows_are_the_same_after_pickling(rows):
     held_out = EvalRows(rows, 2, rank=1, world=2)
     again = pickle.loads(pickle.dumps(held_out))
     for index in range(len(held_out)):
-        (row, counted), (other, also_counted) = held_out[index], again[index]
-        assert_same(row.batch, other.batch)
-        assert counted == also_counted
+        (batch, *rest), (other, *others) = held_out[index], again[index]
+        assert_same(batch, other)
+        assert rest == others

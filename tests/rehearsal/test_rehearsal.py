@@ -22,10 +22,7 @@ WAITS = {
         "qwenvl_train/model/forward.py:Pixels.__call__": "a picture's mean and width go to the device, once a run",
     },
     "evaluation": {
-        "qwenvl_train/training/trainer.py:VisionTrainer._prepare_inputs": "rows come unpinned, one at a time",
-        "qwenvl_train/batch.py:Segments.to.<locals>.<lambda>": "the same",
         "qwenvl_train/model/forward.py:Pixels.__call__": "a picture's mean and width, where evaluation comes first",
-        "qwenvl_train/training/sft.py:_score": "two counts, of each row",
         "qwenvl_train/training/trainer.py:VisionTrainer.evaluate": "whether anything was scored, once",
         "qwenvl_train/training/sft.py:Answers.metrics": "the score, once",
         "qwenvl_train/training/dpo.py:Preferences.metrics": "the score, once",
