@@ -15,7 +15,7 @@ from qwenvl_train import __version__
 from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.options import Verb, groups, nearest, recipe_files, recipe_summary
 from qwenvl_train.errors import UserError, message_of
-from qwenvl_train.reporting.json_stdout import reserve_stdout
+from qwenvl_train.reporting.stdout import reserve_stdout
 
 _VERBS: dict[str, str] = {
     "train": "fine-tune a model (this verb may be left out)",

@@ -12,7 +12,7 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.components import COMPONENTS, select_trained
 from qwenvl_train.model.forward import use_packed_forward
-from qwenvl_train.model.load import load_family
+from qwenvl_train.model.pretrained import load_family
 from tests.settings import run_config
 
 

@@ -20,9 +20,10 @@ class Tile:
     before: str = ""
 
 
-def fill_template(name: str, values: dict[str, Any]) -> str:
+def fill_template(template: Path, values: dict[str, Any]) -> str:
+    """Templates may include the parts of pages that lie beside this module."""
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -30,7 +31,7 @@ def fill_template(name: str, values: dict[str, Any]) -> str:
     )
     templates.filters |= {"count": count, "many": many, "percent": percent}
     box = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
-    return templates.get_template(name).render(values, box=box)
+    return templates.get_template(template.name).render(values, box=box)
 
 
 def data_uri(picture: Image.Image, format: str, **options: Any) -> str:

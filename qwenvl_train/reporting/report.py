@@ -44,7 +44,7 @@ def render(folder: Path) -> str:
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
         "environment": environment_rows(read_json(folder / "environment.json") or {}),
     }
-    return fill_template("report.html.j2", page)
+    return fill_template(Path(__file__).with_name("report.html.j2"), page)
 
 
 def read_json(path: Path) -> Any:

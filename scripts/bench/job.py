@@ -23,12 +23,14 @@ from qwenvl_train.model.autocast import autocast, autocast_to
 from qwenvl_train.model.build import arrange, bare
 from qwenvl_train.model.components import COMPONENTS, mode_of
 from qwenvl_train.model.flops import FlopCount
-from qwenvl_train.model.load import DTYPES, load_family, load_processor
+from qwenvl_train.model.load import DTYPES
+from qwenvl_train.model.pretrained import load_family
+from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.shapes import architecture
+from qwenvl_train.run.rows import make_renderer
+from qwenvl_train.run.training_data import TrainingData, open_training_data
 from qwenvl_train.training.optim import keep_masters
 from qwenvl_train.training.processes import choose_precision, join_processes
-from qwenvl_train.verbs.rows import make_renderer
-from qwenvl_train.verbs.training_data import TrainingData, open_training_data
 
 # So little that no weight ever changes: every way sees the same numbers in every round.
 LEARNING_RATE = 1e-12

@@ -16,9 +16,8 @@ from qwenvl_train.data.sample import Sample
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.build import build_copy, build_model
 from qwenvl_train.model.forward import use_packed_forward
+from qwenvl_train.run import reference_cache, training_run
 from qwenvl_train.training.sft import Answers
-from qwenvl_train.verbs import reference_cache
-from qwenvl_train.verbs import train as train_verb
 from tests.conftest import conversation, sample_of
 from tests.loading import renderer_of
 from tests.run import read_lines, rows, summary, train
@@ -106,7 +105,7 @@ def test_a_copy_is_gone_when_its_values_are_stored(settings, tmp_path, monkeypat
         return build_model(*given)
 
     monkeypatch.setattr(reference_cache, "build_copy", counting)
-    monkeypatch.setattr(train_verb, "build_model", alone)
+    monkeypatch.setattr(training_run, "build_model", alone)
     held_out = next(word for word in settings if word.startswith("data.train=")).replace("train", "eval", 1)
     train(tmp_path, *settings, *LORA, held_out, "dpo.reference=cached", "logging.predictions=0")
     assert len(made) == 1

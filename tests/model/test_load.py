@@ -6,7 +6,7 @@ from transformers import AutoProcessor
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_processor
-from qwenvl_train.model.load import load_processor
+from qwenvl_train.model.processor import load_processor
 from tests.settings import run_config
 
 LIMITS = {"min_pixels": 4000, "max_pixels": 9000, "total_pixels": 100_000}

@@ -76,8 +76,8 @@ def seams(watch: Watch) -> Iterator[None]:
     """Where the real command enters the device, and where it would take something from there."""
     from qwenvl_train.data import loader
     from qwenvl_train.model import lookout
+    from qwenvl_train.run import reference_cache, training_run, vision_cache
     from qwenvl_train.training.trainer import VisionTrainer
-    from qwenvl_train.verbs import reference_cache, train, vision_cache
 
     # What closures hold, a picture's mean for one, becomes fake where it meets what is.
     fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -128,7 +128,7 @@ def seams(watch: Watch) -> Iterator[None]:
     with ExitStack() as replaced:
         for module, name, stand_in in (
             (loader, "make_row", on_the_host),
-            (train, "VisionTrainer", Trainer),
+            (training_run, "VisionTrainer", Trainer),
             (vision_cache, "Lookout", Lookout),
             (lookout, "tower_digest", lambda *_: "rehearsed"),
             (reference_cache, "build_copy", on_the_device),

@@ -23,10 +23,10 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.model.autocast import autocast, autocast_to
 from qwenvl_train.model.build import bare, build_model
 from qwenvl_train.model.forward import Scores
+from qwenvl_train.run import vision_cache
 from qwenvl_train.training.meeting import Meeting
 from qwenvl_train.training.optim import keep_masters
 from qwenvl_train.training.skipped import Skipped
-from qwenvl_train.verbs import vision_cache
 from tests.conftest import conversation
 from tests.loading import assert_same, family_of, renderer_of
 from tests.run import read_lines, rows, train

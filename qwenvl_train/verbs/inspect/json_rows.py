@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from qwenvl_train.reporting.inspection import Broken, Clip, Inspected, Picture
+from qwenvl_train.verbs.inspect.facts import Broken, Clip, Inspected, Picture
 
 
 def as_json(item: Inspected | Broken) -> dict[str, Any]:

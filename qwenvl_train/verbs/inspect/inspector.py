@@ -14,9 +14,9 @@ from qwenvl_train.data.sample import Content, Media, Sample, Video
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head
 from qwenvl_train.errors import UserError, message_of
-from qwenvl_train.reporting.inspection import Broken, Clip, Inspected, Medium, Picture, Run, Turn
-from qwenvl_train.reporting.inspection_page import Drawn
-from qwenvl_train.verbs.marks import marks_of
+from qwenvl_train.verbs.inspect.facts import Broken, Clip, Inspected, Medium, Picture, Run, Turn
+from qwenvl_train.verbs.inspect.marks import marks_of
+from qwenvl_train.verbs.inspect.page import Drawn
 
 _LONGEST_CHARACTER = 4
 """Tokens, at a byte each."""

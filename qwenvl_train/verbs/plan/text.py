@@ -13,8 +13,8 @@ _GIB = 2**30
 
 
 def print_plan(told: Told) -> None:
+    """What follows the heading."""
     console = console_on()
-    console.print(_heading(told), markup=False, soft_wrap=True)
     print_components(told["components"], console)
     for title, lines in (
         ("Data", _data(told)),
@@ -28,11 +28,6 @@ def print_plan(told: Told) -> None:
     console.print()
     for line in _verdict(told):
         console.print(line, markup=False, soft_wrap=True)
-
-
-def _heading(told: Told) -> str:
-    model = told["model"]
-    return f"{model['family']} from {model['path']}, {told['precision']}, on {_devices(told)}"
 
 
 def _devices(told: Told) -> str:

@@ -13,9 +13,7 @@ from qwenvl_train.data.streaming.draw import open_entries
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.data.streaming.windows import Planner, State
 from qwenvl_train.errors import UserError
-from qwenvl_train.training.checkpoint import STREAM
-from qwenvl_train.training.processes import agree
-from qwenvl_train.verbs.rows import (
+from qwenvl_train.run.rows import (
     about_data,
     about_stream,
     cache_folder,
@@ -25,6 +23,8 @@ from qwenvl_train.verbs.rows import (
     steps_of,
     tolerated_problems,
 )
+from qwenvl_train.training.checkpoint import STREAM
+from qwenvl_train.training.processes import agree
 
 
 class Indexed:

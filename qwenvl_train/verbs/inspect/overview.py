@@ -14,9 +14,9 @@ from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counting
-from qwenvl_train.reporting.inspection import Overview
 from qwenvl_train.reporting.wording import many
-from qwenvl_train.verbs.rows import cache_folder, make_order, mixture_in_words, tolerated_problems
+from qwenvl_train.run.rows import cache_folder, make_order, mixture_in_words, tolerated_problems
+from qwenvl_train.verbs.inspect.facts import Overview
 
 EVERY_KIND = frozenset({"broken", "too long"})
 """Whatever is wrong with a row, it can be looked at."""

@@ -4,7 +4,9 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from qwenvl_train.reporting.inspection import (
+from qwenvl_train.reporting.problems import told_once
+from qwenvl_train.reporting.wording import count, many, percent
+from qwenvl_train.verbs.inspect.facts import (
     Broken,
     Clip,
     Inspected,
@@ -14,8 +16,6 @@ from qwenvl_train.reporting.inspection import (
     sides,
     visible,
 )
-from qwenvl_train.reporting.problems import told_once
-from qwenvl_train.reporting.wording import count, many, percent
 
 TRAINED = "bold underline green"
 OPEN, CLOSE = "⟦", "⟧"

@@ -27,9 +27,9 @@ from qwenvl_train.model.load import identity_of
 from qwenvl_train.model.tower import package_versions
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import many
+from qwenvl_train.run.rows import cache_folder
 from qwenvl_train.training.meeting import Meeting
 from qwenvl_train.training.skipped import Skipped, Unusable
-from qwenvl_train.verbs.rows import cache_folder
 
 _ROOM = 8192
 """Tokens of a pass where data.max_length sets no limit."""

@@ -7,7 +7,7 @@ from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.regions import to_convention, to_pixels
 from qwenvl_train.data.sample import Coordinates, Listing, Region, Sample, Text
 from qwenvl_train.families.family import Family
-from qwenvl_train.reporting.inspection import Mark
+from qwenvl_train.verbs.inspect.facts import Mark
 
 # As the published models write them, with the label behind or the name in front.
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"

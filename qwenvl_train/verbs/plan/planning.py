@@ -10,34 +10,28 @@ from huggingface_hub import constants, get_session
 from transformers import PreTrainedConfig
 
 from qwenvl_train.config.compose import Composed
-from qwenvl_train.config.devices import DEVICES
 from qwenvl_train.config.schema import TWO_MODELS, ModelConfig, RunConfig
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.errors import UserError
-from qwenvl_train.families import family_of
 from qwenvl_train.families.family import Family
-from qwenvl_train.model.activations import Traced
 from qwenvl_train.model.build import refuse_what_experts_cannot
 from qwenvl_train.model.components import COMPONENTS, Mode, mode_of
 from qwenvl_train.model.flops import FlopCount
-from qwenvl_train.model.load import load_family, load_processor
-from qwenvl_train.model.memory import GIB, Load, Memory, Sized, memory, sized, stored_features, traced_pass
-from qwenvl_train.model.shapes import architecture
-from qwenvl_train.reporting.json_stdout import print_json
-from qwenvl_train.reporting.plan_text import print_plan
-from qwenvl_train.verbs.remedies import remedies
-from qwenvl_train.verbs.rows import make_renderer
-from qwenvl_train.verbs.workload import Workload, assumed, counted, scaled, streamed
+from qwenvl_train.model.pretrained import load_family
+from qwenvl_train.model.processor import load_processor
+from qwenvl_train.reporting.stdout import print_json
+from qwenvl_train.run.rows import make_renderer
+from qwenvl_train.verbs.plan.activations import Traced
+from qwenvl_train.verbs.plan.memory import GIB, Load, Memory, Sized, memory, sized, stored_features, traced_pass
+from qwenvl_train.verbs.plan.remedies import remedies
+from qwenvl_train.verbs.plan.subject import Subject, precision_of
+from qwenvl_train.verbs.plan.text import print_plan
+from qwenvl_train.verbs.plan.workload import Workload, assumed, counted, scaled, streamed
 
 
-def run(composed: Composed) -> None:
-    config = composed.config
-    sizes = architecture(config.model)
-    family = family_of(sizes.model_type, f"model.path {config.model.path}")
-    precision = _precision(config)
+def plan(composed: Composed, subject: Subject) -> None:
+    config, sizes, family, device = composed.config, subject.architecture, subject.family, subject.device
     refuse_what_experts_cannot(config, family)
-    if precision == "fp32" and config.plan.tflops is None:
-        raise UserError("train.precision=fp32: what is known of devices holds for 16 bits; give plan.tflops as well.")
     renderer, lacking = _renderer(config)
     if renderer and "plan.visual" in composed.given:
         raise UserError("plan.visual has no effect here: the rows of data.train can be counted.")
@@ -47,24 +41,17 @@ def run(composed: Composed) -> None:
     work = _workload(config, sizes, renderer, count)
     planner = _Planner(config, sizes, family, work.load, work.least)
     memory_ = planner.memory(config)
-    device = DEVICES[config.plan.device]
-    gib, tflops = config.plan.device_gib or device.gib, config.plan.tflops or device.tflops
-    fits = memory_.total <= gib * GIB
+    room = device.gib * GIB
+    fits = memory_.total <= room
     longest = work.dataset.longest if work.dataset else None
-    found = [] if fits else remedies(config, longest, lambda changed: planner.memory(changed).total, gib * GIB)
-    pace = config.plan.devices * tflops * 1e12 * config.plan.mfu
+    found = [] if fits else remedies(config, longest, lambda changed: planner.memory(changed).total, room)
+    pace = device.count * device.tflops * 1e12 * device.mfu
     seconds = sum(work.flops) / pace
-    told = {
-        "model": {"family": family.name, "path": config.model.path},
-        "precision": precision,
-        "device": {
-            "name": _device_name(config), "count": config.plan.devices, "gib": gib, "tflops": tflops,
-            "mfu": config.plan.mfu,
-        },
+    told = subject.as_dict() | {
         "components": [row.as_dict() for row in planner.sized(config).rows],
         "data": {"source": work.source, "files": list(work.said), "lacking": lacking}
         | (asdict(work.dataset) if work.dataset else {"visual_share": config.plan.visual}),
-        "stored_features": _stored(config, sizes, work, precision),
+        "stored_features": _stored(config, sizes, work, subject.precision),
         "rows_per_epoch": work.rows_per_epoch,
         "rows_per_step": work.rows_per_step,
         "row": {"batch_size": config.train.batch_size, "max_length": _room(config)},
@@ -108,7 +95,7 @@ class _Planner:
 
     def memory(self, config: RunConfig) -> Memory:
         refuse_what_experts_cannot(config, self._family)
-        load, precision = self.load_of(config), _precision(config)
+        load, precision = self.load_of(config), precision_of(config)
         sizes = self.sized(config)
         key = repr((_modes(config), config.deepspeed.stage > 0, load))
         if key not in self._traced:
@@ -123,11 +110,6 @@ class _Planner:
         if config.data.packing and share < 1:
             load = replace(load, tokens=max(load.tokens, min(self._load.tokens, _size(config))))
         return load
-
-
-def _precision(config: RunConfig) -> str:
-    """Every GPU that can be planned for has bf16."""
-    return "bf16" if config.train.precision == "auto" else config.train.precision
 
 
 def _modes(config: RunConfig) -> list[Mode]:
@@ -187,12 +169,6 @@ def _stored(config: RunConfig, sizes: PreTrainedConfig, work: Workload, precisio
 
 def _is_local(model: ModelConfig) -> bool:
     return Path(model.path).expanduser().exists()
-
-
-def _device_name(config: RunConfig) -> str | None:
-    """None where both of its figures are the user's own."""
-    own = config.plan.device_gib is not None and config.plan.tflops is not None
-    return None if own else config.plan.device
 
 
 def _room(config: RunConfig) -> int | None:

@@ -9,11 +9,15 @@ from torch.optim import Optimizer
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.collate import collate
 from qwenvl_train.families.family import Family
-from qwenvl_train.model.activations import Ledger
 from qwenvl_train.model.autocast import autocast, autocast_to
 from qwenvl_train.model.build import build_model
-from qwenvl_train.model.load import load_family, load_processor
-from qwenvl_train.model.memory import (
+from qwenvl_train.model.pretrained import load_family
+from qwenvl_train.model.processor import load_processor
+from qwenvl_train.model.shapes import architecture
+from qwenvl_train.run.rows import make_renderer
+from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups
+from qwenvl_train.verbs.plan.activations import Ledger
+from qwenvl_train.verbs.plan.memory import (
     Load,
     Moment,
     gradients,
@@ -25,9 +29,6 @@ from qwenvl_train.model.memory import (
     traced_pass,
     weights,
 )
-from qwenvl_train.model.shapes import architecture
-from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups
-from qwenvl_train.verbs.rows import make_renderer
 from tests.conftest import conversation, sample_of
 from tests.settings import run_config
 

@@ -7,34 +7,31 @@ from pathlib import Path
 from rich.console import Console
 from transformers import AutoConfig
 
-from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.schema import ModelConfig, RunConfig, SourceConfig
 from qwenvl_train.data.render import Rendered, Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head, read_head
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
-from qwenvl_train.model.load import load_family, load_processor
+from qwenvl_train.model.processor import load_processor
 from qwenvl_train.reporting.bar import counted
-from qwenvl_train.reporting.inspection import Broken, Inspected, Overview
-from qwenvl_train.reporting.inspection_json import as_json
-from qwenvl_train.reporting.inspection_media import Windows
-from qwenvl_train.reporting.inspection_page import Drawn, Heading, write_page
-from qwenvl_train.reporting.inspection_text import InspectionText
-from qwenvl_train.reporting.json_stdout import discard_stdout, print_json
 from qwenvl_train.reporting.progress import console_on
+from qwenvl_train.reporting.stdout import print_json
 from qwenvl_train.reporting.wording import count, many
-from qwenvl_train.verbs.choosing import choose
-from qwenvl_train.verbs.inspected import Inspector
-from qwenvl_train.verbs.overview import EVERY_KIND, overview_of
-from qwenvl_train.verbs.rows import cache_folder, make_renderer, tolerated_problems
+from qwenvl_train.run.rows import cache_folder, make_renderer, tolerated_problems
+from qwenvl_train.verbs.inspect.choosing import choose
+from qwenvl_train.verbs.inspect.facts import Broken, Inspected, Overview
+from qwenvl_train.verbs.inspect.inspector import Inspector
+from qwenvl_train.verbs.inspect.json_rows import as_json
+from qwenvl_train.verbs.inspect.media import Windows
+from qwenvl_train.verbs.inspect.overview import EVERY_KIND, overview_of
+from qwenvl_train.verbs.inspect.page import Drawn, Heading, write_page
+from qwenvl_train.verbs.inspect.text import InspectionText
 
 Looked = Iterator[tuple[Inspected, Rendered] | Broken]
 
 
-def run(composed: Composed) -> None:
-    config = composed.config
-    family = load_family(config.model)
+def show(config: RunConfig, family: Family) -> None:
     processor = load_processor(config.model)
     renderer = make_renderer(config, processor, family)
     sources = config.data.train if config.inspect.source == "train" else config.data.eval
@@ -44,25 +41,21 @@ def run(composed: Composed) -> None:
     inspector = Inspector(rows, renderer, processor.tokenizer)
     found = _Found(config)
     looked = found.counting(inspector.look(index) for index in chosen)
-    try:
-        match config.output:
-            case "text":
-                _print_text(config, rows, renderer, looked, len(chosen), found)
-            case "html":
-                heading = Heading(
-                    model=f"{family.name} ({config.model.path})",
-                    data=", ".join(source.path for source in sources),
-                    files=rows.describe(),
-                    windows=_windows(config.model, family, renderer),
-                )
-                items = counted(_drawn(inspector, looked), "drawing samples", len(chosen))
-                _write_page(config, heading, items, rows, renderer, found)
-            case "json":
-                _print_json(rows, looked)
-        sys.stdout.flush()
-    except BrokenPipeError:  # Whoever read has seen enough, as `| head` does.
-        discard_stdout()
-        return
+    match config.output:
+        case "text":
+            _print_text(config, rows, renderer, looked, len(chosen), found)
+        case "html":
+            heading = Heading(
+                model=f"{family.name} ({config.model.path})",
+                data=", ".join(source.path for source in sources),
+                files=rows.describe(),
+                windows=_windows(config.model, family, renderer),
+            )
+            items = counted(_drawn(inspector, looked), "drawing samples", len(chosen))
+            _write_page(config, heading, items, rows, renderer, found)
+        case "json":
+            _print_json(rows, looked)
+    sys.stdout.flush()
     found.report()
 
 

@@ -18,8 +18,8 @@ from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head, read_head
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.flops import FlopCount, Flops
-from qwenvl_train.model.memory import Load
-from qwenvl_train.verbs.rows import cache_folder, make_order, open_rows, steps_of, tolerated_problems
+from qwenvl_train.run.rows import cache_folder, make_order, open_rows, steps_of, tolerated_problems
+from qwenvl_train.verbs.plan.memory import Load
 
 _LOOKED = 512
 """The index knows no sides of pictures, so that arithmetic is counted on so many samples laid out again."""

@@ -1,4 +1,4 @@
-"""With output=json, stdout holds JSON and nothing else, whatever a library prints."""
+"""What verbs write to stdout: JSON and nothing else with output=json, and no complaint where a reader leaves early."""
 
 import json
 import os
@@ -33,6 +33,12 @@ def print_json(value: Any) -> None:
     print(json.dumps(value), file=_reserved or sys.stdout, flush=True)
 
 
-def discard_stdout() -> None:
-    """Drop what is still to be written. Python would write it at its end, and complain once more that nobody reads."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), (_reserved or sys.stdout).fileno())
+@contextmanager
+def readers_may_leave() -> Iterator[None]:
+    """End quietly where nobody reads any more, as `| head` does."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would write the rest at its end, and complain once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (_reserved or sys.stdout).fileno())

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from transformers.vision_utils import get_vision_window_index
 
-from qwenvl_train.reporting.inspection import Broken
-from qwenvl_train.reporting.inspection_media import Windows, encoded, window_bounds
-from qwenvl_train.reporting.inspection_page import Drawn, Heading, stretches, write_page
+from qwenvl_train.verbs.inspect.facts import Broken
+from qwenvl_train.verbs.inspect.media import Windows, encoded, window_bounds
+from qwenvl_train.verbs.inspect.page import Drawn, Heading, stretches, write_page
+from tests.reporting.test_report import EVIL, Page
 
 from .samples import CLIP, MARK, PICTURE, drawn, overview, sample
-from .test_report import EVIL, Page
 
 HEADING = Heading("Qwen2.5-VL (here)", "rows.jsonl", ["rows.jsonl: 3 rows, messages"], Windows(2, [1, 3]))
 

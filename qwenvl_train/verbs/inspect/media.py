@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from qwenvl_train.reporting.inspection import Clip, Inspected, Mark, Medium, Picture, file_name, sides, visible
-from qwenvl_train.reporting.inspection_text import clip_in_words
 from qwenvl_train.reporting.page import data_uri
 from qwenvl_train.reporting.wording import count, many
+from qwenvl_train.verbs.inspect.facts import Clip, Inspected, Mark, Medium, Picture, file_name, sides, visible
+from qwenvl_train.verbs.inspect.text import clip_in_words
 
 MOST_PAIRS = 24
 """Of a longer clip this many frame pairs are shown, evenly spread."""

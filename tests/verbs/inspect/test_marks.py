@@ -5,7 +5,7 @@ import pytest
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.sample import Coordinates, Image, Listing, Region, Sample, Text, Turn
 from qwenvl_train.families import FAMILIES
-from qwenvl_train.verbs.marks import marks_of
+from qwenvl_train.verbs.inspect.marks import marks_of
 
 SIZE = PictureSize(original=(480, 640), resized=(476, 644), grid=(1, 34, 46), tokens=391)
 OTHER = PictureSize(original=(100, 200), resized=(112, 196), grid=(1, 8, 14), tokens=28)

@@ -17,12 +17,12 @@ from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 from qwenvl_train.config.schema import TWO_MODELS, Component, RunConfig
 from qwenvl_train.families.family import Family
 from qwenvl_train.model import forward
-from qwenvl_train.model.activations import Block, Traced, trace
 from qwenvl_train.model.build import in_float32
 from qwenvl_train.model.checkpointing import recomputed_parts
 from qwenvl_train.model.components import ComponentRow, component_table, mode_of, select_trained
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.shapes import tower_width
+from qwenvl_train.verbs.plan.activations import Block, Traced, trace
 
 GIB = 2**30
 CONTEXT = GIB // 2

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from qwenvl_train.reporting.inspection import Broken
-from qwenvl_train.reporting.inspection_text import InspectionText
+from qwenvl_train.verbs.inspect.facts import Broken
+from qwenvl_train.verbs.inspect.text import InspectionText
 
 from .samples import overview, sample
 

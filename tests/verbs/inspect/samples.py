@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from qwenvl_train.reporting.inspection import Clip, Inspected, Mark, Overview, Picture, Run, Turn
-from qwenvl_train.reporting.inspection_page import Drawn
+from qwenvl_train.verbs.inspect.facts import Clip, Inspected, Mark, Overview, Picture, Run, Turn
+from qwenvl_train.verbs.inspect.page import Drawn
 
 PICTURE = Picture("/far/away/cat.png", (60, 90), (56, 84), (1, 4, 6), 28, 6)
 CLIP = Clip(["/f/1.png", None, "/f/3.png", "/f/4.png"], (30, 30), (28, 28), (2, 2, 2), 28, 2,

@@ -11,12 +11,12 @@ from markupsafe import Markup, escape
 
 from qwenvl_train.reporting.folder import write_text_atomic
 from qwenvl_train.reporting.histogram import Histogram, histogram_of_lengths, histogram_of_shares
-from qwenvl_train.reporting.inspection import Broken, Inspected, Overview, Turn, visible
-from qwenvl_train.reporting.inspection_media import Windows, figure_of
-from qwenvl_train.reporting.inspection_text import limit_in_words
 from qwenvl_train.reporting.page import Tile, fill_template
 from qwenvl_train.reporting.problems import told_once
 from qwenvl_train.reporting.wording import count, many, percent
+from qwenvl_train.verbs.inspect.facts import Broken, Inspected, Overview, Turn, visible
+from qwenvl_train.verbs.inspect.media import Windows, figure_of
+from qwenvl_train.verbs.inspect.text import limit_in_words
 
 _SHOWN_PROBLEMS = 50
 
@@ -61,7 +61,7 @@ def write_page(
         "has_marks": any(medium["marks"] for found in cards for medium in found["media"]),
         "has_media": any(found["media"] for found in cards),
     }
-    write_text_atomic(path, fill_template("inspection.html.j2", page))
+    write_text_atomic(path, fill_template(Path(__file__).with_name("page.html.j2"), page))
 
 
 def tiles(overview: Overview) -> list[Tile]:

@@ -31,9 +31,9 @@ from qwenvl_train.model.tower import gathered
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.progress import console_on
 from qwenvl_train.reporting.wording import count, many
+from qwenvl_train.run.rows import cache_folder
 from qwenvl_train.training.meeting import Meeting
 from qwenvl_train.training.skipped import Skipped, Unusable
-from qwenvl_train.verbs.rows import cache_folder
 
 _ROUND = 16
 """Samples that each process computes before all tell how far they are."""

@@ -1,0 +1,60 @@
+"""What of model.path is read before its weights: its config, the family that this tells, errors that say what to do."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from transformers.utils.logging import disable_progress_bar
+
+from qwenvl_train.config.schema import ModelConfig
+from qwenvl_train.errors import UserError
+from qwenvl_train.families import family_of
+from qwenvl_train.families.family import Family
+
+
+def load_config(config: ModelConfig):
+    from transformers import AutoConfig
+
+    return from_pretrained(config, AutoConfig)
+
+
+def load_family(config: ModelConfig) -> Family:
+    """From the checkpoint's config alone, so that a wrong one is told before weights are read."""
+    checkpoint = load_config(config)
+    family = family_of(checkpoint.model_type, f"model.path {config.path}")
+    if config.family is not None and config.family != family.model_type:
+        raise UserError(
+            f"model.path {config.path} holds a {family.model_type}, but model.family asks for {config.family}; "
+            "choose the model= entry of that family, or model=custom."
+        )
+    return _with_own_numbers(family, checkpoint.vision_config)
+
+
+def _with_own_numbers(family: Family, vision) -> Family:
+    if family.video_time == "seconds":
+        family = replace(family, tokens_per_second=vision.tokens_per_second)
+    if family.window_size is not None:
+        family = replace(family, window_size=vision.window_size)
+    if family.position_side is not None:
+        family = replace(family, position_side=math.isqrt(vision.num_position_embeddings))
+    return family
+
+
+def from_pretrained(config: ModelConfig, auto_class, **options):
+    local = Path(config.path).expanduser()
+    if local.exists() and not (local / "config.json").is_file():
+        raise UserError(f"model.path {local} has no config.json; give the folder of a checkpoint.")
+    if not local.exists() and config.path.startswith((".", "/", "~")):
+        raise UserError(f"model.path {local} does not exist.")
+    where = str(local) if local.exists() else config.path
+    disable_progress_bar()
+    try:
+        return auto_class.from_pretrained(where, revision=config.revision or "main", **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if local.exists():
+            raise UserError(f"model.path {where} does not load: {reason}") from error
+        raise UserError(
+            f"model.path {where} is no local folder and could not be fetched from the model hub: {reason} "
+            "Check the name and the network, or download the model and give its folder."
+        ) from error

@@ -1,0 +1,64 @@
+"""The processor of a run: the checkpoint's own, with the limits that the run sets."""
+
+from transformers import AutoProcessor
+
+from qwenvl_train.config.schema import ModelConfig
+from qwenvl_train.errors import UserError
+from qwenvl_train.families.family import Family
+from qwenvl_train.model.pretrained import from_pretrained, load_family
+
+
+def load_processor(config: ModelConfig):
+    """With the limits of this run, which every checkpoint then carries."""
+    processor = from_pretrained(config, AutoProcessor)
+    size = dict(processor.image_processor.size)
+    size["shortest_edge"] = config.min_pixels or size["shortest_edge"]
+    size["longest_edge"] = config.max_pixels or size["longest_edge"]
+    _check_order("model.min_pixels", size["shortest_edge"], "model.max_pixels", size["longest_edge"])
+    processor.image_processor.size = type(processor.image_processor.size)(**size)
+    _set_video_limits(processor.video_processor, config, load_family(config))
+    return processor
+
+
+def _set_video_limits(video_processor, config: ModelConfig, family: Family) -> None:
+    """A processor holds limits of one frame or of the whole clip, by family; this run minds the other kind too."""
+    if video_processor.cap_pixels_per_frame:
+        raise UserError(
+            f"The video processor of model.path {config.path} has cap_pixels_per_frame on, which is not supported: "
+            "set it to false there, and give model.video.max_pixels and model.video.total_pixels instead."
+        )
+    # Later versions of transformers are to cap where nothing is said, and would see other sizes than were trained on.
+    video_processor.cap_pixels_per_frame = False
+    video = config.video
+    video_processor.fps = video.fps or video_processor.fps
+    video_processor.min_frames = video.min_frames or video_processor.min_frames
+    video_processor.max_frames = video.max_frames or video_processor.max_frames
+    fewest, most = video_processor.min_frames, video_processor.max_frames
+    _check_order("model.video.min_frames", fewest, "model.video.max_frames", most)
+    low, high, total = video.min_pixels, video.max_pixels, video.total_pixels
+    size = dict(video_processor.size)
+    match family.video_limits:
+        case "frame":
+            low, high = low or size["shortest_edge"], high or size["longest_edge"]
+            size = {"shortest_edge": low, "longest_edge": high}
+        case "clip":
+            size["longest_edge"] = total = total or size["longest_edge"]
+            if size["shortest_edge"] > total:
+                raise UserError(
+                    f"model.video.total_pixels ({total}) is below {size['shortest_edge']}, "
+                    "the least that this checkpoint makes of a clip; raise it."
+                )
+    _check_order("model.video.min_pixels", low, "model.video.max_pixels", high)
+    if low and total and 2 * low > total:
+        raise UserError(
+            f"model.video.total_pixels ({total}) does not hold two frames of model.video.min_pixels ({low}), "
+            "and a clip has two or more."
+        )
+    video_processor.size = type(video_processor.size)(**size)
+
+
+def _check_order(low_key: str, low: int | None, high_key: str, high: int | None) -> None:
+    if low and high and low > high:
+        raise UserError(
+            f"{low_key} ({low}) is above {high_key} ({high}); a null takes the checkpoint's own, so set both."
+        )

@@ -1,0 +1,15 @@
+"""The verb plan: tells what a run will take, before it."""
+
+from qwenvl_train.config.compose import Composed
+from qwenvl_train.reporting.stdout import readers_may_leave
+from qwenvl_train.verbs.plan.subject import subject_of
+
+
+def run(composed: Composed) -> None:
+    subject = subject_of(composed.config)
+    with readers_may_leave():
+        if composed.config.output == "text":
+            print(subject.heading, flush=True)
+        from qwenvl_train.verbs.plan.planning import plan
+
+        plan(composed, subject)

@@ -1,0 +1,79 @@
+"""What is planned: which model, in which precision, on which devices."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from qwenvl_train.config.devices import DEVICES
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.errors import UserError
+from qwenvl_train.families import family_of
+from qwenvl_train.families.family import Family
+from qwenvl_train.model.shapes import architecture
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+@dataclass(frozen=True)
+class Device:
+    """Each device of a run, and how many there are."""
+
+    name: str | None
+    """None where both figures are the user's own."""
+    count: int
+    gib: float
+    tflops: float
+    """What it can do in 16 bits."""
+    mfu: float
+    """The share of it that is assumed to be used."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    family: Family
+    path: str
+    architecture: "PreTrainedConfig"
+    precision: str
+    device: Device
+
+    @property
+    def heading(self) -> str:
+        name = f" {self.device.name}" if self.device.name else ""
+        return (
+            f"{self.family.name} from {self.path}, {self.precision}, "
+            f"on {self.device.count} ×{name} with {self.device.gib:g} GiB"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "model": {"family": self.family.name, "path": self.path},
+            "precision": self.precision,
+            "device": asdict(self.device),
+        }
+
+
+def subject_of(config: RunConfig) -> Subject:
+    sizes = architecture(config.model)
+    precision, plan = precision_of(config), config.plan
+    if precision == "fp32" and plan.tflops is None:
+        raise UserError("train.precision=fp32: what is known of devices holds for 16 bits; give plan.tflops as well.")
+    known = DEVICES[plan.device]
+    own = plan.device_gib is not None and plan.tflops is not None
+    return Subject(
+        family=family_of(sizes.model_type, f"model.path {config.model.path}"),
+        path=config.model.path,
+        architecture=sizes,
+        precision=precision,
+        device=Device(
+            name=None if own else plan.device,
+            count=plan.devices,
+            gib=plan.device_gib or known.gib,
+            tflops=plan.tflops or known.tflops,
+            mfu=plan.mfu,
+        ),
+    )
+
+
+def precision_of(config: RunConfig) -> str:
+    """Every GPU that can be planned for has bf16."""
+    return "bf16" if config.train.precision == "auto" else config.train.precision
