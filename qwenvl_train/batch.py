@@ -20,7 +20,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Seen:
+class VisibleContext:
     """What the pieces of a row see, where some of them have a context."""
 
     cu_seqlens: torch.Tensor
@@ -45,7 +45,7 @@ class Segments:
     """[T]: the places of the tokens, pieces in the order of `groups`; None where they are already."""
     back: torch.Tensor | None
     """[T]: from there to the order of the row."""
-    seen: Seen | None = None
+    seen: VisibleContext | None = None
     """None where each piece sees itself alone."""
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Segments":
@@ -55,7 +55,7 @@ class Segments:
         return _changed(self, torch.Tensor.pin_memory)
 
 
-Part = TypeVar("Part", Segments, Seen)
+Part = TypeVar("Part", Segments, VisibleContext)
 
 
 def _changed(part: Part, change: Callable[[torch.Tensor], torch.Tensor]) -> Part:
@@ -64,7 +64,7 @@ def _changed(part: Part, change: Callable[[torch.Tensor], torch.Tensor]) -> Part
     for name, value in vars(part).items():
         if isinstance(value, torch.Tensor):
             new[name] = change(value)
-        elif isinstance(value, Seen):
+        elif isinstance(value, VisibleContext):
             new[name] = _changed(value, change)
     return replace(part, **new)
 
@@ -106,7 +106,7 @@ class Batch(Parts):
     """[1, T], -100 where nothing is learned, and so at the first token of every sample."""
     learned: torch.Tensor
     """[L]: where labels are not -100."""
-    told_by: torch.Tensor
+    predictor_positions: torch.Tensor
     """[L]: the places whose states tell what is learned: the ones before, or the end of the question that two answers
     share."""
     position_ids: torch.Tensor

@@ -19,7 +19,7 @@ from qwenvl_train.data.formats import detect
 from qwenvl_train.data.formats.turns import ROLES
 from qwenvl_train.data.layout import IGNORED, Layout
 from qwenvl_train.data.lengths import Problem, measure_sample
-from qwenvl_train.data.order.mixture import Group, Mixture
+from qwenvl_train.data.order.mixture import Mixture, MixtureEntry
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.sample import Limits, Sample, Sampling, Video
 from qwenvl_train.data.samples import Samples
@@ -258,7 +258,9 @@ def test_mixtures():
     assert [row[0] for row in table] == list(lines)
     for row in table:
         mixture = Mixture(
-            [Group(0, 900, *lines[row[0]][0]), Group(900, 1000, *lines[row[0]][1])], np.ones(1000, bool), 42
+            [MixtureEntry(0, 900, *lines[row[0]][0]), MixtureEntry(900, 1000, *lines[row[0]][1])],
+            np.ones(1000, bool),
+            42,
         )
         epoch = mixture.epoch(0)
         assert [str((epoch < 900).sum()), str((epoch >= 900).sum()), str(len(epoch))] == row[1:]

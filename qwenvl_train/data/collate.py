@@ -15,13 +15,15 @@ def collate(rendered: list[Rendered], renderer: Renderer) -> Batch:
     assert all(layout.labels[0] == IGNORED for layout in layouts)
     starts = np.cumsum([0, *(layout.length for layout in layouts)])[:-1]
     ids = np.concatenate([layout.input_ids for layout in layouts])
-    told_by = np.concatenate([layout.told_by + start for layout, start in zip(layouts, starts, strict=True)])
+    predictor_positions = np.concatenate(
+        [layout.predictor_positions + start for layout, start in zip(layouts, starts, strict=True)]
+    )
     labels = np.concatenate([layout.labels for layout in layouts])
     batch = Batch(
         input_ids=torch.from_numpy(ids)[None],
         labels=torch.from_numpy(labels)[None],
         learned=torch.from_numpy(np.flatnonzero(labels != IGNORED)),
-        told_by=torch.from_numpy(told_by),
+        predictor_positions=torch.from_numpy(predictor_positions),
         position_ids=torch.from_numpy(np.concatenate([layout.position_ids for layout in layouts], axis=1))[:, None],
         samples=segments_of_samples(layout.pieces for layout in layouts),
         places=torch.from_numpy(np.flatnonzero((ids == renderer.image_pad) | (ids == renderer.video_pad))),

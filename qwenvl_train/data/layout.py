@@ -55,7 +55,7 @@ class Layout:
         return np.flatnonzero(self.labels != IGNORED)
 
     @property
-    def told_by(self) -> np.ndarray:
+    def predictor_positions(self) -> np.ndarray:
         """The places whose states tell it."""
         before = np.arange(-1, self.length - 1)
         for piece, start in zip(self.pieces, self._starts, strict=True):

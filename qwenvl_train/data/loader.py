@@ -116,7 +116,7 @@ def only_row(items: list[dict[str, Row]]) -> dict[str, object]:
     return {**row.batch, "contents": row.contents, "problems": row.problems}
 
 
-def heed_parent_alone(_: int = 0) -> None:
+def ignore_terminal_signals(_: int = 0) -> None:
     """For workers: a signal that a terminal or a scheduler sends to everyone is for the parent, which ends its step,
     saves, and then ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -20,7 +20,7 @@ _TRIED = 1000
 
 
 @dataclass(frozen=True)
-class Group:
+class SampleRange:
     """The samples of one entry of the configuration, from `start` up to and without `stop`."""
 
     config: SourceConfig
@@ -43,7 +43,7 @@ class Samples:
         self._entries = list(map(range, sources, sources[1:]))
         """The sources of each entry."""
         stops = [self._ends[entry.stop - 1] for entry in self._entries]
-        self.groups = tuple(map(Group, configs, [0, *stops], stops))
+        self.groups = tuple(map(SampleRange, configs, [0, *stops], stops))
 
     def __len__(self) -> int:
         return self._ends[-1]

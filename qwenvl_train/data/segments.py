@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 import torch
 
-from qwenvl_train.batch import Piece, Seen, Segments
+from qwenvl_train.batch import Piece, Segments, VisibleContext
 
 
 def segments_of(lengths: Iterable[int]) -> Segments:
@@ -40,13 +40,13 @@ def segments_of_samples(samples: Iterable[Sequence[Piece]]) -> Segments:
     )
 
 
-def _seen(pieces: np.ndarray, starts: np.ndarray, begins: np.ndarray, alike: np.ndarray) -> Seen:
+def _seen(pieces: np.ndarray, starts: np.ndarray, begins: np.ndarray, alike: np.ndarray) -> VisibleContext:
     sees = pieces.sum(axis=1)
     places = [
         np.concatenate([np.arange(begin, begin + context), np.arange(start, start + length)])
         for (length, context), start, begin in zip(pieces, starts, begins, strict=True)
     ]
-    return Seen(
+    return VisibleContext(
         cu_seqlens=_borders(sees),
         longest=int(sees.max()),
         places=_joined(places),

@@ -121,9 +121,9 @@ def suggest_liger(config: RunConfig) -> str | None:
 def about_liger(model: PreTrainedModel | PeftModel, family: Family) -> str:
     from qwenvl_train.model.liger import told
 
-    return told(bare(model), family)
+    return told(base_model(model), family)
 
 
-def bare(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+def base_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The transformers model below the adapters."""
     return model.get_base_model() if isinstance(model, PeftModel) else model

@@ -63,7 +63,9 @@ def use_packed_forward(model: PreTrainedModel, image_processor) -> None:
             return original(*args, **kwargs)
         states = backbone(samples=samples, **kwargs)
         learned = kwargs["labels"][0].index_select(0, kwargs["learned"])
-        return _scores(states[0].index_select(0, kwargs["told_by"]), self.get_output_embeddings(), learned, spread)
+        return _scores(
+            states[0].index_select(0, kwargs["predictor_positions"]), self.get_output_embeddings(), learned, spread
+        )
 
     model.forward = types.MethodType(forward, model)
     _use_packed_backbone(backbone, Pixels(image_processor))

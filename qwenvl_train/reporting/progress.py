@@ -110,7 +110,7 @@ def closing_line(summary: Row) -> str:
     return text
 
 
-class Progress:
+class ProgressReporter:
     """One line or one bar update for each logged step; evaluations stand above the bar."""
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:

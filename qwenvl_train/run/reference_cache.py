@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.loader import Rows, heed_parent_alone
+from qwenvl_train.data.loader import Rows, ignore_terminal_signals
 from qwenvl_train.data.media.cache_files import make_folder
 from qwenvl_train.data.reference_passes import Asked, Asking, Chunks, joined, passes_of
 from qwenvl_train.data.references import References
@@ -28,8 +28,8 @@ from qwenvl_train.model.tower import package_versions
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import many
 from qwenvl_train.run.rows import cache_folder
-from qwenvl_train.training.meeting import Meeting
-from qwenvl_train.training.skipped import Skipped, Unusable
+from qwenvl_train.training.cpu_group import CpuGroup
+from qwenvl_train.training.skipped import Skipped, UnusableRows
 
 _ROOM = 8192
 """Tokens of a pass where data.max_length sets no limit."""
@@ -37,16 +37,16 @@ _ROOM = 8192
 
 def store_references(
     sources: dict[str, Rows], config: RunConfig, family: Family, processor, precision: str, device: torch.device,
-    rank: int, meeting: Meeting, skipped: Skipped,
+    rank: int, cpu_group: CpuGroup, skipped: Skipped,
 ) -> dict[str, Rows]:  # fmt: skip
     """The rows of each key with what was stored. All processes come here together, and leave when everything is, and
     the model is gone."""
     held, model = {}, None
     for key, rows in sources.items():
-        references = _places(rows, config, processor, precision, rank, meeting)
-        if missing := _missing(key, references, rank, meeting):
+        references = _places(rows, config, processor, precision, rank, cpu_group)
+        if missing := _missing(key, references, rank, cpu_group):
             model = model or build_copy(config, family, processor, precision).eval().to(device)
-            _fill(missing, rows, references, model, config, precision, rank, meeting, skipped)
+            _fill(missing, rows, references, model, config, precision, rank, cpu_group, skipped)
         held[key] = rows.held_to(references)
     if model is not None:
         del model
@@ -55,12 +55,12 @@ def store_references(
     return held
 
 
-def _missing(key: str, references: References, rank: int, meeting: Meeting) -> list[int]:
+def _missing(key: str, references: References, rank: int, cpu_group: CpuGroup) -> list[int]:
     """The same on all processes."""
     chunks = range(len(references.files))
     missing = [chunk for chunk in chunks if not references.holds(chunk)]
     # One that another process has stored meanwhile is missing for all, or their rounds would differ.
-    missing = sorted(set(meeting.everything(missing)))
+    missing = sorted(set(cpu_group.everything(missing)))
     if rank == 0:
         pairs = sum(int((references.of_chunk(chunk) > 0).sum()) for chunk in missing)
         print(
@@ -70,7 +70,7 @@ def _missing(key: str, references: References, rank: int, meeting: Meeting) -> l
     return missing
 
 
-def _places(rows: Rows, config: RunConfig, processor, precision: str, rank: int, meeting: Meeting) -> References:
+def _places(rows: Rows, config: RunConfig, processor, precision: str, rank: int, cpu_group: CpuGroup) -> References:
     image = processor.image_processor
     facts = (
         identity_of(config.model), config.model.quantize, precision, config.deepspeed.stage > 0,
@@ -79,27 +79,27 @@ def _places(rows: Rows, config: RunConfig, processor, precision: str, rank: int,
     folder = cache_folder(config) / "reference"
     make_folder(folder, "dpo.reference=adapter or model")
     chunks = Chunks(rows, folder, repr(facts))
-    mine = range(rank, len(chunks), meeting.processes)
+    mine = range(rank, len(chunks), cpu_group.processes)
     found = []
     with counting("looking for reference log-probabilities", len(mine), shown=rank == 0) as progress:
         for chunk, file in zip(mine, _loader(chunks, config.data.workers, mine), strict=True):
             found.append((chunk, file))
             progress(len(found))
-    files = tuple(file for _, file in sorted(meeting.everything(found)))
+    files = tuple(file for _, file in sorted(cpu_group.everything(found)))
     return References(rows.lengths.supervised, files)
 
 
 def _fill(
     missing: list[int], rows: Rows, references: References, model: PreTrainedModel, config: RunConfig, precision: str,
-    rank: int, meeting: Meeting, skipped: Skipped,
+    rank: int, cpu_group: CpuGroup, skipped: Skipped,
 ) -> None:  # fmt: skip
     room = (config.data.max_length or _ROOM) * config.train.batch_size
-    mine = missing[rank :: meeting.processes]
+    mine = missing[rank :: cpu_group.processes]
     passes = [one for chunk in mine for one in passes_of(chunk, rows, room)]
     asked = iter(_loader(Asking(rows, passes), config.data.workers))
     of_chunk, half, done = Counter(one.chunk for one in passes), autocast_to(config, precision), 0
     with counting("log-probabilities of the reference, files of pairs", len(missing), shown=rank == 0) as progress:
-        for turn in range(ceil(len(missing) / meeting.processes)):
+        for turn in range(ceil(len(missing) / cpu_group.processes)):
             broken, failure = [], ""
             for chunk in mine[turn : turn + 1]:
                 values: dict[int, torch.Tensor] = {}
@@ -111,12 +111,12 @@ def _fill(
                 except OSError as error:
                     failure = f"{references.files[chunk].parent} takes no more files: {error.strerror or error}."
             skipped.met(broken)
-            new, faults = meeting.sum(
+            new, faults = cpu_group.sum(
                 [len(mine[turn : turn + 1]), bool(failure) or (len(broken) if config.data.on_error == "raise" else 0)]
             )
             if faults:
-                said = meeting.everything([failure, *(problem.reason for problem in broken)])
-                raise Unusable(next(one for one in said if one))
+                said = cpu_group.everything([failure, *(problem.reason for problem in broken)])
+                raise UnusableRows(next(one for one in said if one))
             done += new
             progress(done)
 
@@ -135,4 +135,4 @@ def _values(
 
 
 def _loader(dataset: Dataset, workers: int, order: Sequence[int] | None = None) -> DataLoader:
-    return DataLoader(dataset, None, sampler=order, num_workers=workers, worker_init_fn=heed_parent_alone)
+    return DataLoader(dataset, None, sampler=order, num_workers=workers, worker_init_fn=ignore_terminal_signals)

@@ -10,7 +10,7 @@ from qwenvl_train.config.compose import compose
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.training.checkpoint import PROGRESS, is_checkpoint, saved, step_of
-from qwenvl_train.training.meter import Progress
+from qwenvl_train.training.meter import RunProgress
 
 # These may change between the two parts of a run; any other key would bend its curve.
 FREE = (
@@ -65,9 +65,9 @@ def checkpoint_to_resume(config: RunConfig, folder: Path, facts: dict[str, Any])
     return found
 
 
-def progress_at(checkpoint: Path) -> Progress:
+def progress_at(checkpoint: Path) -> RunProgress:
     try:
-        return Progress.of(json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
+        return RunProgress.of(json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(
             f"train.resume: {checkpoint} has no {PROGRESS}: it is damaged, or from an older version, with which the "

@@ -11,7 +11,7 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.index import lengths_of
 from qwenvl_train.data.lengths import BrokenRow
 from qwenvl_train.data.loader import Rows
-from qwenvl_train.data.order.mixture import Group
+from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import Order, build_order
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.samples import Samples
@@ -84,7 +84,8 @@ def tolerated_problems(config: RunConfig) -> frozenset[str]:
 
 def make_order(config: RunConfig, train: Rows, world: int) -> Order:
     groups = [
-        Group(group.start, group.stop, group.config.weight, group.config.repeats) for group in train.samples.groups
+        MixtureEntry(group.start, group.stop, group.config.weight, group.config.repeats)
+        for group in train.samples.groups
     ]
     return build_order(train.lengths, groups, train.lengths.usable, config, world)
 

@@ -27,7 +27,7 @@ from qwenvl_train.training.checkpoint import STREAM
 from qwenvl_train.training.processes import agree
 
 
-class Indexed:
+class MeasuredData:
     stream = None
 
     def __init__(self, config: RunConfig, renderer: Renderer, state: PartialState):
@@ -97,11 +97,11 @@ class Streamed:
         return Stream(planner, stored or State.beginning(entries), row)
 
 
-TrainingData = Indexed | Streamed
+TrainingData = MeasuredData | Streamed
 
 
 def open_training_data(config: RunConfig, renderer: Renderer, state: PartialState) -> TrainingData:
-    return (Streamed if config.data.streaming else Indexed)(config, renderer, state)
+    return (Streamed if config.data.streaming else MeasuredData)(config, renderer, state)
 
 
 def _stored(checkpoint: Path) -> State:

@@ -19,7 +19,7 @@ from qwenvl_train.model.attention import refuse_kernel
 from qwenvl_train.model.build import (
     about_fp16,
     about_liger,
-    bare,
+    base_model,
     build_copy,
     build_model,
     refuse_what_needs_a_gpu,
@@ -27,32 +27,31 @@ from qwenvl_train.model.build import (
 )
 from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
 from qwenvl_train.model.flops import FlopCount
-from qwenvl_train.model.lookout import looking
 from qwenvl_train.model.processor import load_processor
+from qwenvl_train.model.vision_features import with_shared_features
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.metrics import MetricsFile
-from qwenvl_train.reporting.progress import Progress, print_components
+from qwenvl_train.reporting.progress import ProgressReporter, print_components
 from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo
 from qwenvl_train.reporting.wandb import WandbRun
 from qwenvl_train.run.recorder import Recorder
 from qwenvl_train.run.reference_cache import store_references
 from qwenvl_train.run.resume import checkpoint_to_resume, progress_at
 from qwenvl_train.run.rows import make_renderer, open_rows
-from qwenvl_train.run.training_data import Indexed, open_training_data
+from qwenvl_train.run.training_data import MeasuredData, open_training_data
 from qwenvl_train.run.vision_cache import store_features
 from qwenvl_train.training.arguments import training_arguments
 from qwenvl_train.training.checkpoint import step_of
+from qwenvl_train.training.cpu_group import CpuGroup
 from qwenvl_train.training.devices import peak_tflops
 from qwenvl_train.training.dpo import Preferences
 from qwenvl_train.training.interrupt import StopOnSignal
-from qwenvl_train.training.meeting import Meeting
-from qwenvl_train.training.meter import Devices, Meter
-from qwenvl_train.training.meter import Progress as Done
+from qwenvl_train.training.meter import Devices, Meter, RunProgress
 from qwenvl_train.training.objective import Objective
 from qwenvl_train.training.processes import agree
 from qwenvl_train.training.reference import none, of_copy, stored, without_adapters
 from qwenvl_train.training.sft import Answers
-from qwenvl_train.training.skipped import Skipped, Unusable
+from qwenvl_train.training.skipped import Skipped, UnusableRows
 from qwenvl_train.training.trainer import Hooks, VisionTrainer
 from qwenvl_train.training.workers import naming_dead_workers
 
@@ -82,7 +81,7 @@ def train(composed: Composed, family: Family, precision: str, state: PartialStat
             print("nothing is left to do: this run is finished")
         return
     data.go_to(start_step * rows_per_step, checkpoint)
-    before = progress_at(checkpoint) if checkpoint else Done()
+    before = progress_at(checkpoint) if checkpoint else RunProgress()
     problems = [*data.problems, *(held_out.lengths.problems if held_out else ())]
     fatal, list_file = config.data.on_error == "raise", folder / "skipped.jsonl"
     skipped = Skipped(problems, config.data.max_skipped, fatal, list_file, resumed=checkpoint is not None)
@@ -90,38 +89,38 @@ def train(composed: Composed, family: Family, precision: str, state: PartialStat
     # ZeRO-3 shards the weights as they are read, so the trainer's arguments come before the model.
     staging = folder / ".staging"
     arguments = training_arguments(config, staging, steps, precision, resumed=checkpoint is not None)
-    meeting = Meeting(state.num_processes)
+    cpu_group = CpuGroup(state.num_processes)
     if config.reference == "cached":
         # Before the model, so that both are never in memory at once.
-        assert isinstance(data, Indexed)
+        assert isinstance(data, MeasuredData)
         sources = {"data.train": data.rows} | ({"data.eval": held_out} if held_out else {})
         with naming_dead_workers():
             held = store_references(
-                sources, config, family, processor, precision, arguments.device, state.process_index, meeting, skipped
+                sources, config, family, processor, precision, arguments.device, state.process_index, cpu_group, skipped
             )
         data.rows, held_out = held["data.train"], held.get("data.eval")
     model = build_model(config, family, processor, precision)
     if config.train.cache_vision:
-        assert isinstance(data, Indexed)
+        assert isinstance(data, MeasuredData)
         rows = [data.rows, *([held_out] if held_out else [])]
         with naming_dead_workers():
             features = store_features(
-                rows, bare(model), family, config, precision, processor, arguments.device, state.process_index,
-                meeting, skipped,
+                rows, base_model(model), family, config, precision, processor, arguments.device, state.process_index,
+                cpu_group, skipped,
             )  # fmt: skip
         data.rows = data.rows.reading(features)
         held_out = held_out and held_out.reading(features)
     table = [row.as_dict() for row in component_table(model, family, config)]
     info = RunInfo(folder.name, folder, config.model_dump(mode="json"), table, steps, start_step)
     recorder = Recorder(info, state.is_main_process, reporters, held_out, renderer, processor, checkpoint, skipped)
-    stop = StopOnSignal(meeting)
+    stop = StopOnSignal(cpu_group)
     place = (state.process_index, state.num_processes)
     room = config.data.max_length * config.train.batch_size if config.data.packing and config.data.max_length else None
     meter = Meter(data.counts, rows_per_step, room, Devices(state.num_processes, peak_tflops(precision)), before)
     objective = _objective(config, model, family, processor, precision)
     modes = {component: mode_of(component, config) for component in COMPONENTS}
     count = FlopCount.of(
-        bare(model).config, modes, config.lora.rank, not config.train.cache_vision, config.reference in TWO_MODELS
+        base_model(model).config, modes, config.lora.rank, not config.train.cache_vision, config.reference in TWO_MODELS
     )
     trainer = VisionTrainer(
         model=model,
@@ -135,7 +134,7 @@ def train(composed: Composed, family: Family, precision: str, state: PartialStat
         eval_rows=None if held_out is None else EvalRows(held_out, config.train.eval_batch_size, *place),
         meter=meter,
         flops=count,
-        meeting=meeting,
+        cpu_group=cpu_group,
         skipped=skipped,
         checkpoints=folder / "checkpoints",
         hooks=Hooks(recorder.logged, recorder.evaluated, recorder.saved),
@@ -161,7 +160,7 @@ def train(composed: Composed, family: Family, precision: str, state: PartialStat
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except UserError as error:
         stop.restore()
-        error.on_every_process = isinstance(error, Unusable)
+        error.on_every_process = isinstance(error, UnusableRows)
         recorder.finish("failed", meter.totals(max(trainer.state.global_step, start_step)), message_of(error))
         raise
     except BaseException as error:
@@ -185,7 +184,9 @@ def train(composed: Composed, family: Family, precision: str, state: PartialStat
 def _objective(
     config: RunConfig, model: PreTrainedModel | PeftModel, family: Family, processor, precision: str
 ) -> Objective:
-    look = None if config.tuned("vision") else looking(bare(model), family, processor.image_processor)
+    look = (
+        None if config.tuned("vision") else with_shared_features(base_model(model), family, processor.image_processor)
+    )
     match config.reference:
         case None:
             return Answers()
@@ -205,7 +206,7 @@ def _reporters(config: RunConfig, state: PartialState) -> list[Reporter]:
     if not state.is_main_process:
         return []
     wandb = [] if config.logging.wandb.mode == "disabled" else [WandbRun(config.logging.wandb)]
-    return [MetricsFile(), Progress(), *wandb]
+    return [MetricsFile(), ProgressReporter(), *wandb]
 
 
 def _new_name(recipe: str | None, method: str) -> str:

@@ -19,21 +19,21 @@ from transformers import PreTrainedModel
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.lengths import Problem
-from qwenvl_train.data.loader import Rows, heed_parent_alone
+from qwenvl_train.data.loader import Rows, ignore_terminal_signals
 from qwenvl_train.data.media.cache_files import KEEP_FREE, make_folder
 from qwenvl_train.data.media.feature_cache import FeatureCache, Tower
+from qwenvl_train.data.missing_features import Decoded, MissingFeatures, MissingMedia, MissingPlaces
 from qwenvl_train.data.render import Renderer, pairs_of
-from qwenvl_train.data.unseen import Decoded, Missing, UnseenMedia, UnseenPlaces
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
-from qwenvl_train.model.lookout import Lookout
 from qwenvl_train.model.tower import gathered
+from qwenvl_train.model.vision_features import VisionFeatureExtractor
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.progress import console_on
 from qwenvl_train.reporting.wording import count, many
 from qwenvl_train.run.rows import cache_folder
-from qwenvl_train.training.meeting import Meeting
-from qwenvl_train.training.skipped import Skipped, Unusable
+from qwenvl_train.training.cpu_group import CpuGroup
+from qwenvl_train.training.skipped import Skipped, UnusableRows
 
 _ROUND = 16
 """Samples that each process computes before all tell how far they are."""
@@ -53,52 +53,54 @@ def store_features(
     processor,
     device: torch.device,
     rank: int,
-    meeting: Meeting,
+    cpu_group: CpuGroup,
     skipped: Skipped,
 ) -> FeatureCache:
     """`model` is the bare one. All processes come here together, and leave when everything is stored."""
     renderer = rows[0].renderer
     visual = model.get_submodule(family.vision_path)
     with gathered(visual, config.deepspeed.stage == 3):
-        lookout = Lookout(model, family, config, precision, processor.image_processor, device)
+        extractor = VisionFeatureExtractor(model, family, config, precision, processor.image_processor, device)
         shapes = torch.tensor([(1, renderer.pixels.merge, renderer.pixels.merge)])
-        blank = lookout(renderer.blank_planes(), None, shapes, renderer.vision_index(shapes))
-        tower = Tower(lookout.digest, len(blank), blank.shape[-1], blank.dtype)
+        blank = extractor(renderer.blank_planes(), None, shapes, renderer.vision_index(shapes))
+        tower = Tower(extractor.digest, len(blank), blank.shape[-1], blank.dtype)
         features = FeatureCache(cache_folder(config) / "vision", tower)
         make_folder(features.folder, "train.cache_vision=false")
-        missing = _missing(rows, features, config.data.workers, rank, meeting)
-        _announce(missing, features, rank, meeting)
-        _fill(missing, rows, features, lookout, config, rank, meeting, skipped)
+        missing = _missing(rows, features, config.data.workers, rank, cpu_group)
+        _announce(missing, features, rank, cpu_group)
+        _fill(missing, rows, features, extractor, config, rank, cpu_group, skipped)
     return features
 
 
-def _missing(rows: Sequence[Rows], features: FeatureCache, workers: int, rank: int, meeting: Meeting) -> list[Missing]:
+def _missing(
+    rows: Sequence[Rows], features: FeatureCache, workers: int, rank: int, cpu_group: CpuGroup
+) -> list[MissingFeatures]:
     """The same on all processes, each of which looks at its share."""
     samples = [
         (which, index)
         for which, some in enumerate(rows)
         for index in np.flatnonzero((some.lengths.media > 0) & some.lengths.usable).tolist()
-    ][rank :: meeting.processes]
+    ][rank :: cpu_group.processes]
     found: dict[str, tuple[int, int, int, int]] = {}
     with counting("looking for vision features, samples", len(samples), shown=rank == 0) as progress:
         done = 0
-        for lacking, seen in _loader(UnseenPlaces(rows, features, samples), workers):
+        for lacking, seen in _loader(MissingPlaces(rows, features, samples), workers):
             for which, index, at, place in lacking:
                 found.setdefault(place.path.name, (which, index, at, place.patches))
             done += seen
             progress(done)
     # Two processes may have met the same picture.
-    of_all = dict(sorted(meeting.everything(list(found.items())), reverse=True))
+    of_all = dict(sorted(cpu_group.everything(list(found.items())), reverse=True))
     samples_lacking: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for which, index, at, patches in sorted(of_all.values()):
         samples_lacking.setdefault((which, index), []).append((at, patches))
     return [
-        Missing(*sample, tuple(at for at, _ in media), sum(patches for _, patches in media))
+        MissingFeatures(*sample, tuple(at for at, _ in media), sum(patches for _, patches in media))
         for sample, media in samples_lacking.items()
     ]
 
 
-def _announce(missing: list[Missing], features: FeatureCache, rank: int, meeting: Meeting) -> None:
+def _announce(missing: list[MissingFeatures], features: FeatureCache, rank: int, cpu_group: CpuGroup) -> None:
     """What it takes of the disk; refuses where there is not as much."""
     media = sum(len(one.media) for one in missing)
     needed = features.bytes_of(sum(one.patches for one in missing))
@@ -111,7 +113,7 @@ def _announce(missing: list[Missing], features: FeatureCache, rank: int, meeting
             f"{KEEP_FREE // GIB} are left to checkpoints; set data.cache to a folder on a larger disk, lower "
             "model.max_pixels, or set train.cache_vision=false."
         )
-    if refusals := [said for said in meeting.everything([refusal]) if said]:
+    if refusals := [said for said in cpu_group.everything([refusal]) if said]:
         raise UserError(refusals[0])
     if rank == 0 and media:
         size = f"{needed / GIB:.1f} GiB" if needed >= GIB else f"{needed / 2**20:.1f} MiB"
@@ -121,31 +123,33 @@ def _announce(missing: list[Missing], features: FeatureCache, rank: int, meeting
 
 
 def _fill(
-    missing: list[Missing],
+    missing: list[MissingFeatures],
     rows: Sequence[Rows],
     features: FeatureCache,
-    lookout: Lookout,
+    extractor: VisionFeatureExtractor,
     config: RunConfig,
     rank: int,
-    meeting: Meeting,
+    cpu_group: CpuGroup,
     skipped: Skipped,
 ) -> None:
     # Shares are alike in patches; read in the order of files.
     costly_first = sorted(missing, key=lambda one: one.patches, reverse=True)
-    mine = sorted(costly_first[rank :: meeting.processes], key=lambda one: (one.rows, one.index))
+    mine = sorted(costly_first[rank :: cpu_group.processes], key=lambda one: (one.rows, one.index))
     media = sum(len(one.media) for one in missing)
-    writer = _Writer(features, lookout, rows[0].renderer)
-    decoded = iter(_loader(UnseenMedia(rows, features, mine), config.data.workers))
+    writer = _Writer(features, extractor, rows[0].renderer)
+    decoded = iter(_loader(MissingMedia(rows, features, mine), config.data.workers))
     looked, last = 0, time.monotonic()
     with counting("vision features, pictures and clips", media, shown=rank == 0) as progress:
-        for _ in range(ceil(len(missing) / meeting.processes / _ROUND)):
+        for _ in range(ceil(len(missing) / cpu_group.processes / _ROUND)):
             done, broken, failure = _round(islice(decoded, _ROUND), writer)
             skipped.met(broken)
-            new, faults = meeting.sum([done, bool(failure) or (len(broken) if config.data.on_error == "raise" else 0)])
+            new, faults = cpu_group.sum(
+                [done, bool(failure) or (len(broken) if config.data.on_error == "raise" else 0)]
+            )
             looked += new
             progress(looked)
             if faults:
-                raise Unusable(*_first(meeting, [failure, *(problem.reason for problem in broken)]))
+                raise UnusableRows(*_first(cpu_group, [failure, *(problem.reason for problem in broken)]))
             if rank == 0 and time.monotonic() - last > _TOLD_SECONDS and not console_on(sys.stderr).is_terminal:
                 print(f"vision features: {count(looked)} of {many(media, 'picture or clip', 'pictures and clips')}")
                 last = time.monotonic()
@@ -170,8 +174,8 @@ def _round(
 class _Writer:
     """Gathers media until they fill a pass of the tower, and stores what it gives while it goes on."""
 
-    def __init__(self, features: FeatureCache, lookout: Lookout, renderer: Renderer):
-        self.features, self._lookout, self._renderer = features, lookout, renderer
+    def __init__(self, features: FeatureCache, extractor: VisionFeatureExtractor, renderer: Renderer):
+        self.features, self._extractor, self._renderer = features, extractor, renderer
         self._waiting: list[Decoded] = []
         self._storing: list[Future[None]] = []
         self._threads = ThreadPoolExecutor(_THREADS)
@@ -194,7 +198,7 @@ class _Writer:
         pairs = np.concatenate([pairs_of(one.size, start) for one, start in zip(waiting, starts, strict=False)])
         planes = np.concatenate([one.planes for one in waiting])
         grids = torch.tensor([one.size.grid for one in waiting])
-        states = self._lookout(planes, pairs, grids, self._renderer.vision_index(grids))
+        states = self._extractor(planes, pairs, grids, self._renderer.vision_index(grids))
         for one, own in zip(waiting, states.split([one.place.patches for one in waiting], dim=1), strict=True):
             self._storing.append(self._threads.submit(self.features.write, one.place, own))
             self._wait(_THREADS)
@@ -205,8 +209,8 @@ class _Writer:
 
 
 def _loader(dataset: Dataset, workers: int) -> DataLoader:
-    return DataLoader(dataset, None, num_workers=workers, worker_init_fn=heed_parent_alone)
+    return DataLoader(dataset, None, num_workers=workers, worker_init_fn=ignore_terminal_signals)
 
 
-def _first(meeting: Meeting, said: list[str]) -> list[str]:
-    return [one for one in meeting.everything(said) if one][:1]
+def _first(cpu_group: CpuGroup, said: list[str]) -> list[str]:
+    return [one for one in cpu_group.everything(said) if one][:1]

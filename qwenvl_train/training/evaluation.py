@@ -15,7 +15,7 @@ from qwenvl_train.data.media.videos import ClipSize
 from qwenvl_train.data.render import Rendered, Renderer
 from qwenvl_train.data.sample import Sample, Text
 from qwenvl_train.model.attention import set_attention
-from qwenvl_train.model.build import bare
+from qwenvl_train.model.build import base_model
 from qwenvl_train.model.forward import Pixels
 
 
@@ -54,7 +54,7 @@ class Answer:
 def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Renderer, processor, synced: bool) -> Answer:
     """Greedy, for the sample's last trained answer. `synced`: weights are sharded, so every process must go on until
     the last is done."""
-    below = bare(model)
+    below = base_model(model)
     lost = renderer.layout(sample.refused) if sample.rejected else None
     sample = sample.preferred
     rendered = renderer.render(sample)

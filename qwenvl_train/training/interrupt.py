@@ -6,7 +6,7 @@ from types import FrameType
 
 from transformers import TrainerCallback
 
-from qwenvl_train.training.meeting import Meeting
+from qwenvl_train.training.cpu_group import CpuGroup
 
 # Launchers pass a signal on that the terminal or the scheduler has already sent to everyone.
 ECHO_SECONDS = 5.0
@@ -15,9 +15,9 @@ ECHO_SECONDS = 5.0
 class StopOnSignal(TrainerCallback):
     """A signal that comes later again stops at once, as the user then means it."""
 
-    def __init__(self, meeting: Meeting) -> None:
+    def __init__(self, cpu_group: CpuGroup) -> None:
         self.received: int | None = None
-        self._meeting = meeting
+        self._cpu_group = cpu_group
         self._previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -33,7 +33,7 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args, state, control, **_) -> None:
         """One process that heard it is enough: the others learn of it here and stop at the same step."""
-        if self._meeting.any(self.received is not None):
+        if self._cpu_group.any(self.received is not None):
             self.received = self.received or signal.SIGTERM
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from qwenvl_train.batch import Contents
-from qwenvl_train.data.order.order import Seen
+from qwenvl_train.data.order.order import EpochCounts
 
 
 class Epochs(Protocol):
-    def seen(self, rows: int) -> Seen:
+    def seen(self, rows: int) -> EpochCounts:
         """What the first `rows` rows hold."""
 
 
@@ -47,7 +47,7 @@ class Counts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """What was trained on by the end of a step; a checkpoint holds it."""
 
     step: int = 0
@@ -58,7 +58,7 @@ class Progress:
         return asdict(self) | {"counts": self.counts._asdict()}
 
     @classmethod
-    def of(cls, stored: dict[str, Any]) -> "Progress":
+    def of(cls, stored: dict[str, Any]) -> "RunProgress":
         return cls(stored["step"], stored["seconds"], Counts(**stored["counts"]))
 
 
@@ -71,7 +71,7 @@ class Devices:
 
 class Meter:
     def __init__(
-        self, epochs: Epochs, rows_per_step: int, tokens_per_row: int | None, devices: Devices, before: Progress
+        self, epochs: Epochs, rows_per_step: int, tokens_per_row: int | None, devices: Devices, before: RunProgress
     ):
         """`tokens_per_row` is the room where rows are filled; `before` is what the run that this one resumes had
         done."""
@@ -89,8 +89,8 @@ class Meter:
         """What all processes were given for the step that makes `step` steps."""
         self._after = {step - 1: self._after[step - 1], step: self._after[step - 1].plus(counts)}
 
-    def progress(self, step: int) -> Progress:
-        return Progress(step, time.perf_counter() - self._started, self._after[step])
+    def progress(self, step: int) -> RunProgress:
+        return RunProgress(step, time.perf_counter() - self._started, self._after[step])
 
     def totals(self, step: int) -> dict[str, float]:
         """What the run has seen after `step`."""
@@ -106,7 +106,7 @@ class Meter:
         """Evaluating and saving do not count against the pace of training."""
         self._marked = replace(self._marked, seconds=self._marked.seconds + seconds)
 
-    def _pace(self, now: Progress, before: Progress) -> dict[str, float]:
+    def _pace(self, now: RunProgress, before: RunProgress) -> dict[str, float]:
         done, seconds = now.counts.minus(before.counts), now.seconds - before.seconds
         return {
             "tokens_per_second": done.tokens / seconds,
@@ -115,7 +115,7 @@ class Meter:
             "images_per_second": done.media / seconds,
         }
 
-    def _use(self, now: Progress, before: Progress) -> dict[str, float]:
+    def _use(self, now: RunProgress, before: RunProgress) -> dict[str, float]:
         """How well the devices and the rows are used."""
         done, seconds = now.counts.minus(before.counts), now.seconds - before.seconds
         tflops = done.flops / 1e6 / seconds / self._devices.count
@@ -126,7 +126,7 @@ class Meter:
             use["pack_fill"] = done.tokens / ((now.step - before.step) * self._rows_per_step * self._room)
         return use
 
-    def _totals(self, now: Progress) -> dict[str, float]:
+    def _totals(self, now: RunProgress) -> dict[str, float]:
         return {
             "step": now.step,
             "epoch": self._epochs.seen(now.step * self._rows_per_step).epoch,

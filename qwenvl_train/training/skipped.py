@@ -6,10 +6,10 @@ from pathlib import Path
 
 from qwenvl_train.data.lengths import Problem, TooMany, refuse_many
 from qwenvl_train.errors import UserError
-from qwenvl_train.training.meeting import Meeting
+from qwenvl_train.training.cpu_group import CpuGroup
 
 
-class Unusable(UserError):
+class UnusableRows(UserError):
     """Raised by all processes at once."""
 
 
@@ -43,12 +43,12 @@ class Skipped:
         """Each is told once, though every epoch meets it again."""
         self._unsaid += [problem for problem in dict.fromkeys(problems) if problem not in self._seen]
 
-    def share(self, meeting: Meeting, writes: bool) -> None:
+    def share(self, cpu_group: CpuGroup, writes: bool) -> None:
         """All processes come here together; one of them `writes`."""
-        new = [problem for problem in dict.fromkeys(meeting.everything(self._unsaid)) if problem not in self._seen]
+        new = [problem for problem in dict.fromkeys(cpu_group.everything(self._unsaid)) if problem not in self._seen]
         self._unsaid = []
         if self._fatal and new:
-            raise Unusable(new[0].reason)
+            raise UnusableRows(new[0].reason)
         self._seen.update(new)
         if writes:
             with self._file.open("a", encoding="utf-8") as file:
@@ -56,7 +56,7 @@ class Skipped:
         try:
             refuse_many(self._seen, self._most)
         except TooMany as error:
-            raise Unusable(str(error)) from None
+            raise UnusableRows(str(error)) from None
 
 
 def _place(problem: Problem) -> tuple[str, int]:

@@ -23,14 +23,14 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl
 from trl import SFTTrainer
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.loader import EvalRows, heed_parent_alone, only_row
+from qwenvl_train.data.loader import EvalRows, ignore_terminal_signals, only_row
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.training.checkpoint import PROGRESS, STREAM, publish
+from qwenvl_train.training.cpu_group import CpuGroup
 from qwenvl_train.training.devices import peak_memory_gib
-from qwenvl_train.training.meeting import Meeting
 from qwenvl_train.training.meter import Counts, Meter
 from qwenvl_train.training.objective import Objective
 from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups
@@ -63,7 +63,7 @@ class VisionTrainer(SFTTrainer):
         eval_rows: EvalRows | None,
         meter: Meter,
         flops: FlopCount,
-        meeting: Meeting,
+        cpu_group: CpuGroup,
         skipped: Skipped,
         checkpoints: Path,
         hooks: Hooks,
@@ -85,7 +85,7 @@ class VisionTrainer(SFTTrainer):
         # Makes the engine count the window's supervised tokens; the models declare that they cannot use the count,
         # but it is TRL's loss that does.
         self.model_accepts_loss_kwargs = True
-        self._run, self._family, self._meter, self._meeting, self._skipped = config, family, meter, meeting, skipped
+        self._run, self._family, self._meter, self._cpu_group, self._skipped = config, family, meter, cpu_group, skipped
         self._eval_rows, self._checkpoints, self._hooks, self._stream = eval_rows, checkpoints, hooks, stream
         self._flops, self._objective = flops, objective
         objective.prepare(self.accelerator)
@@ -99,7 +99,7 @@ class VisionTrainer(SFTTrainer):
     def get_train_dataloader(self) -> DataLoader:
         if self._stream is None:
             loader = super().get_train_dataloader()
-            loader.base_dataloader.worker_init_fn = heed_parent_alone  # rows need no random numbers
+            loader.base_dataloader.worker_init_fn = ignore_terminal_signals  # rows need no random numbers
             loader.device = None  # _prepare_inputs moves rows; after a resume accelerate would wait for each copy
             return loader
         return self._stream.loader(
@@ -121,9 +121,9 @@ class VisionTrainer(SFTTrainer):
             contents = row.pop("contents")
             counts = counts.plus(Counts.of(contents, self._flops.training(contents).total))
             self._skipped.met(row.pop("problems"))
-        *sums, unsaid = self._meeting.sum([*counts, self._skipped.unsaid])
+        *sums, unsaid = self._cpu_group.sum([*counts, self._skipped.unsaid])
         if unsaid:
-            self._skipped.share(self._meeting, self.accelerator.is_main_process)
+            self._skipped.share(self._cpu_group, self.accelerator.is_main_process)
         totals = Counts(*sums)
         self._meter.took(self.state.global_step + 1, totals)
         divisors = [torch.full((), max(count, 1), device=device) for count in self._objective.divisors(totals)]
@@ -154,7 +154,7 @@ class VisionTrainer(SFTTrainer):
         workers = self.args.dataloader_num_workers
         pinned = self.args.dataloader_pin_memory
         loader = DataLoader(
-            self._eval_rows, None, num_workers=workers, pin_memory=pinned, worker_init_fn=heed_parent_alone
+            self._eval_rows, None, num_workers=workers, pin_memory=pinned, worker_init_fn=ignore_terminal_signals
         )
         sums = torch.zeros(self._objective.sums, dtype=torch.float64, device=self.args.device)
         for batch, contents, problems, counted in loader:
@@ -163,7 +163,7 @@ class VisionTrainer(SFTTrainer):
             known = counted and contents.lengths
             sums += int(bool(known)) * self._score(model, self._prepare_inputs(batch))
         sums = self.accelerator.reduce(sums)
-        self._skipped.share(self._meeting, self.accelerator.is_main_process)
+        self._skipped.share(self._cpu_group, self.accelerator.is_main_process)
         if not sums[-1]:
             raise UserError("data.eval: no sample of it could be decoded; skipped.jsonl says why.")
         self._hooks.evaluated(self)
@@ -187,7 +187,7 @@ class VisionTrainer(SFTTrainer):
             figures: dict[str, float] = {key: logs[key] for key in ("loss", "grad_norm") if key in logs}
             figures |= self._objective.take(self.accelerator)
             figures |= self._rates(logs["learning_rate"])
-            figures["memory_gib"] = max(self._meeting.everything([peak_memory_gib()]))
+            figures["memory_gib"] = max(self._cpu_group.everything([peak_memory_gib()]))
             self._hooks.logged(self._meter.row(self.state.global_step) | figures)
 
     def _score(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:

@@ -21,9 +21,9 @@ from workload import SEED, Conversation
 from qwenvl_train.data.loader import Row, Rows, make_row
 from qwenvl_train.data.order.order import Order
 from qwenvl_train.data.render import Rendered
-from qwenvl_train.model.build import bare
+from qwenvl_train.model.build import base_model
 from qwenvl_train.model.load import DTYPES
-from qwenvl_train.model.lookout import looking
+from qwenvl_train.model.vision_features import with_shared_features
 from qwenvl_train.training.dpo import Preferences
 from qwenvl_train.training.reference import of_copy, without_adapters
 
@@ -81,7 +81,7 @@ def _ours(job: Job, dataset: Dataset, folder: Path) -> Measured:
     trained, reference = _models(job)
     look = None
     if not job.config.tuned("vision"):
-        look = looking(bare(trained.model), job.family, job.processor.image_processor)
+        look = with_shared_features(base_model(trained.model), job.family, job.processor.image_processor)
     if reference is None:
         objective = Preferences(job.config.dpo, lambda _: without_adapters(trained.model), look)
     else:

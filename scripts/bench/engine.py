@@ -12,8 +12,8 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from transformers.trainer_utils import SaveStrategy
 
 from qwenvl_train.training.arguments import training_arguments
-from qwenvl_train.training.meeting import Meeting
-from qwenvl_train.training.meter import Devices, Meter, Progress
+from qwenvl_train.training.cpu_group import CpuGroup
+from qwenvl_train.training.meter import Devices, Meter, RunProgress
 from qwenvl_train.training.objective import Objective
 from qwenvl_train.training.skipped import Skipped
 from qwenvl_train.training.trainer import Hooks, VisionTrainer
@@ -108,9 +108,9 @@ def run_ours(
         train_dataset=dataset,
         stream=None,
         eval_rows=None,
-        meter=Meter(job.train.counts, job.config.train.accumulation, None, Devices(1, None), Progress()),
+        meter=Meter(job.train.counts, job.config.train.accumulation, None, Devices(1, None), RunProgress()),
         flops=job.count,
-        meeting=Meeting(1),
+        cpu_group=CpuGroup(1),
         skipped=Skipped([], 0, True, folder / "skipped.jsonl", resumed=False),
         checkpoints=folder,
         hooks=Hooks(logged=told.append, evaluated=lambda trainer: None, saved=lambda path: None),

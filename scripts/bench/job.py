@@ -20,7 +20,7 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.families.tiny import build_processor
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.autocast import autocast, autocast_to
-from qwenvl_train.model.build import arrange, bare
+from qwenvl_train.model.build import arrange, base_model
 from qwenvl_train.model.components import COMPONENTS, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.load import DTYPES
@@ -165,7 +165,7 @@ class Trained:
         self.model = arrange(model, job.config, job.family, job.processor)
         keep_masters(self.model)
         self.model.train()
-        self._attention = bare(self.model).config._attn_implementation
+        self._attention = base_model(self.model).config._attn_implementation
         self._device_type, self._dtype = job.device.type, autocast_to(job.config, job.precision)
         self._ours, self._hooks = self._replaced(), [dict(module._forward_hooks) for module in self.model.modules()]
         self._published = False
@@ -187,7 +187,7 @@ class Trained:
         for module in self.model.modules():
             module._forward_hooks.clear()
         self._cast_for_adapters(True)
-        set_attention(bare(self.model), attention)
+        set_attention(base_model(self.model), attention)
 
     def autocast(self) -> torch.autocast:
         """As a run of ours enters it, or as transformers and TRL do."""

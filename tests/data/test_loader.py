@@ -8,7 +8,7 @@ from transformers import AutoProcessor
 from qwenvl_train.config.schema import SourceConfig
 from qwenvl_train.data.index import lengths_of
 from qwenvl_train.data.loader import EvalRows, Rows, TrainRows, only_row
-from qwenvl_train.data.order.mixture import Group
+from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import build_order
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.samples import Samples
@@ -39,7 +39,7 @@ def rows(pictures, write_rows, checkpoints, tmp_path) -> Rows:
 
 @pytest.fixture(params=[{}, {"data.packing": True, "data.max_length": 200}, {"data.bucketing": True}], ids=str)
 def train_rows(request, rows) -> TrainRows:
-    groups = [Group(0, COUNT, None, None)]
+    groups = [MixtureEntry(0, COUNT, None, None)]
     order = build_order(rows.lengths, groups, rows.lengths.usable, run_config(**request.param), 1)
     return TrainRows(rows, order)
 

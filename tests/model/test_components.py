@@ -8,7 +8,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_model
 from qwenvl_train.model.attention import use_packed_attention
-from qwenvl_train.model.build import bare, refuse_what_experts_cannot
+from qwenvl_train.model.build import base_model, refuse_what_experts_cannot
 from qwenvl_train.model.components import COMPONENTS, component_of, component_table, linear_layers, select_trained
 from qwenvl_train.model.forward import use_packed_forward
 from tests.settings import run_config
@@ -130,8 +130,8 @@ def test_a_saved_adapter_holds_merger_and_adapters_only_and_loads_again(model_ty
     assert stored < 4 * trained + 200_000
 
     again = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
-    use_packed_forward(bare(again), processor.image_processor)
-    use_packed_attention(bare(again))
+    use_packed_forward(base_model(again), processor.image_processor)
+    use_packed_attention(base_model(again))
     with torch.no_grad():
         # Measured worst case over families: 0.0
         assert abs(loss_of(again, batch) - loss_of(model.eval(), batch)) < 1e-6

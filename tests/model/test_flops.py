@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from qwenvl_train.batch import Contents, Piece
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import ROPE_3, build_config, build_model
-from qwenvl_train.model.build import bare
+from qwenvl_train.model.build import base_model
 from qwenvl_train.model.components import COMPONENTS, select_trained
 from qwenvl_train.model.flops import FlopCount
 from tests.settings import run_config
@@ -122,7 +122,7 @@ def test_training_equals_torch(model_type, modes, samples):
     settings = {"lora.rank": RANK}
     for component, mode in zip(COMPONENTS, modes, strict=True):
         settings |= {f"tune_mm_{component}": mode != X, f"lora.{component}": mode == A}
-    model = bare(select_trained(eager(model_type), family, run_config(**settings)))
+    model = base_model(select_trained(eager(model_type), family, run_config(**settings)))
     count = FlopCount.of(model.config, dict(zip(COMPONENTS, modes, strict=True)), RANK)
     ours = count.training(contents(*samples)).total + 3 * unseen_pairs(model.config, *samples)
     if model_type == "qwen3_vl_moe" and modes[2] == A:

@@ -75,7 +75,7 @@ def rehearse_broken() -> Iterator[dict[str, Any]]:
 def seams(watch: Watch) -> Iterator[None]:
     """Where the real command enters the device, and where it would take something from there."""
     from qwenvl_train.data import loader
-    from qwenvl_train.model import lookout
+    from qwenvl_train.model import vision_features
     from qwenvl_train.run import reference_cache, training_run, vision_cache
     from qwenvl_train.training.trainer import VisionTrainer
 
@@ -100,7 +100,7 @@ def seams(watch: Watch) -> Iterator[None]:
         def _save_checkpoint(self, *_: Any) -> None:
             """There are no weights."""
 
-    class Lookout(lookout.Lookout):
+    class VisionFeatureExtractor(vision_features.VisionFeatureExtractor):
         def __init__(self, *arguments: Any):
             with fake:
                 super().__init__(*arguments)
@@ -129,8 +129,8 @@ def seams(watch: Watch) -> Iterator[None]:
         for module, name, stand_in in (
             (loader, "make_row", on_the_host),
             (training_run, "VisionTrainer", Trainer),
-            (vision_cache, "Lookout", Lookout),
-            (lookout, "tower_digest", lambda *_: "rehearsed"),
+            (vision_cache, "VisionFeatureExtractor", VisionFeatureExtractor),
+            (vision_features, "tower_digest", lambda *_: "rehearsed"),
             (reference_cache, "build_copy", on_the_device),
             (reference_cache, "_values", log_probabilities),
         ):

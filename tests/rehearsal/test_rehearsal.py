@@ -28,12 +28,12 @@ WAITS = {
         "qwenvl_train/training/dpo.py:Preferences.metrics": "the score, once",
     },
     "vision cache": {
-        "qwenvl_train/model/lookout.py:Lookout.__call__": "features go to the disk",
+        "qwenvl_train/model/vision_features.py:VisionFeatureExtractor.__call__": "features go to the disk",
         "qwenvl_train/batch.py:Segments.to.<locals>.<lambda>": "pictures come one pass at a time",
         "qwenvl_train/model/forward.py:Pixels.__call__": "a picture's mean and width, once",
     },
     "reference cache": {
-        "qwenvl_train/verbs/reference_cache.py:_values": "log-probabilities go to the disk",
+        "qwenvl_train/run/reference_cache.py:_values": "log-probabilities go to the disk",
         "qwenvl_train/batch.py:Segments.to.<locals>.<lambda>": "rows come one pass at a time",
         "qwenvl_train/model/forward.py:Pixels.__call__": "a picture's mean and width, once",
     },

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from qwenvl_train.reporting.progress import Progress, console_on, print_components
+from qwenvl_train.reporting.progress import ProgressReporter, console_on, print_components
 
 from .rows import COMPONENTS, SUMMARY, evaluation_row
 
@@ -27,8 +27,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def progress(stream, clock) -> Progress:
-    return Progress(console_on(stream), clock)
+def progress(stream, clock) -> ProgressReporter:
+    return ProgressReporter(console_on(stream), clock)
 
 
 def row(step: int) -> dict:
@@ -106,7 +106,7 @@ def test_the_last_line_of_a_run_without_scores(progress, run, stream):
 
 def test_a_terminal_gets_a_bar_with_evaluations_above_it(run, stream, clock):
     console = Console(file=stream, force_terminal=True, width=120, color_system=None, _environ={})
-    progress = Progress(console, clock)
+    progress = ProgressReporter(console, clock)
     progress.start(run)
     clock.seconds = 95
     progress.log(row(40))

@@ -4,7 +4,7 @@ import pytest
 
 from qwenvl_train.batch import Contents, Piece
 from qwenvl_train.training import meter as module
-from qwenvl_train.training.meter import Counts, Devices, Meter, Progress
+from qwenvl_train.training.meter import Counts, Devices, Meter, RunProgress
 from tests.data.order.mixes import mix, order_of
 
 ORDER = order_of(mix("pictures and text", 500, 4096), batch_size=5)
@@ -36,7 +36,7 @@ def test_counts_are_those_of_the_contents():
 
 
 def test_totals_and_the_pace_since_the_last_row_without_pauses(clock):
-    meter = Meter(ORDER, 2, 2500, Devices(2, peak_tflops=4.0), Progress())
+    meter = Meter(ORDER, 2, 2500, Devices(2, peak_tflops=4.0), RunProgress())
     clock.now += 5  # loading
     meter.start()
     clock.now += 10
@@ -58,15 +58,15 @@ def test_totals_and_the_pace_since_the_last_row_without_pauses(clock):
 
 
 def test_a_step_that_does_not_end_counts_for_nothing(clock):
-    meter = Meter(ORDER, 2, None, Devices(1, None), Progress())
+    meter = Meter(ORDER, 2, None, Devices(1, None), RunProgress())
     meter.took(1, Counts(10, 1000, 100))
     meter.took(2, Counts(10, 1000, 100))
     assert meter.totals(1)["samples"] == 10
 
 
 def test_a_resumed_run_goes_on_with_time_and_counts(clock):
-    stored = Progress(30, 60.0, Counts(290, 3000, 300))
-    assert Progress.of(stored.as_dict()) == stored
+    stored = RunProgress(30, 60.0, Counts(290, 3000, 300))
+    assert RunProgress.of(stored.as_dict()) == stored
     meter = Meter(ORDER, 2, None, Devices(1, None), stored)
     clock.now += 4
     meter.took(31, Counts(10, 100, 10))

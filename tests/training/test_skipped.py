@@ -6,14 +6,14 @@ import pytest
 
 from qwenvl_train.data.lengths import Problem
 from qwenvl_train.errors import UserError
-from qwenvl_train.training.meeting import Meeting
+from qwenvl_train.training.cpu_group import CpuGroup
 from qwenvl_train.training.skipped import Skipped
 
 ONE, TWO, THREE, FOUR = (Problem("a.jsonl", line, "broken", f"a.jsonl:{line} is broken") for line in (1, 2, 3, 4))
-ALONE = Meeting(1)
+ALONE = CpuGroup(1)
 
 
-class Elsewhere(Meeting):
+class Elsewhere(CpuGroup):
     """Another process brings what it has met."""
 
     def __init__(self, *theirs: Problem):

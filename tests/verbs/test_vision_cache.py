@@ -21,10 +21,10 @@ from qwenvl_train.data.media.feature_cache import FeatureCache, Place
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.autocast import autocast, autocast_to
-from qwenvl_train.model.build import bare, build_model
+from qwenvl_train.model.build import base_model, build_model
 from qwenvl_train.model.forward import Scores
 from qwenvl_train.run import vision_cache
-from qwenvl_train.training.meeting import Meeting
+from qwenvl_train.training.cpu_group import CpuGroup
 from qwenvl_train.training.optim import keep_masters
 from qwenvl_train.training.skipped import Skipped
 from tests.conftest import conversation
@@ -58,8 +58,8 @@ class Setup:
     def store(self) -> FeatureCache:
         skipped = Skipped([], 0, True, self.folder / "skipped.jsonl", resumed=False)
         return vision_cache.store_features(
-            [self.rows], bare(self.model), self.family, self.config, self.precision, self.processor,
-            torch.device("cpu"), 0, Meeting(1), skipped,
+            [self.rows], base_model(self.model), self.family, self.config, self.precision, self.processor,
+            torch.device("cpu"), 0, CpuGroup(1), skipped,
         )  # fmt: skip
 
     def learn(self, rows: Rows, samples: list[int]) -> tuple[Scores, dict[str, torch.Tensor]]:
@@ -106,7 +106,7 @@ def blind(monkeypatch) -> Callable[[Setup], None]:
         monkeypatch.setattr(decoding, "load_pixels", refuse)
         monkeypatch.setattr(videos, "load_pixels", refuse)
         monkeypatch.setattr(videos, "read_frames", refuse)
-        visual = bare(one.model).get_submodule(one.family.vision_path)
+        visual = base_model(one.model).get_submodule(one.family.vision_path)
         for module in (visual, visual.patch_embed, *visual.blocks):
             monkeypatch.setattr(module, "forward", refuse)
 
@@ -165,7 +165,7 @@ def test_each_medium_is_stored_once_and_found_by_the_next_run(setup, blind, caps
     wanted = first.rows.reading(features)(MEDIA).batch
     second = setup()
     looked = []
-    visual = bare(second.model).get_submodule(second.family.vision_path)
+    visual = base_model(second.model).get_submodule(second.family.vision_path)
     visual.register_forward_hook(lambda _, __, seen: looked.append(len(seen.last_hidden_state)))
     found = second.store()
     assert "vision features: all are stored" in capsys.readouterr().out
@@ -185,7 +185,7 @@ def test_what_was_changed_is_looked_at_again(what, setup, checkpoints, tmp_path,
     one = setup(precision="bf16" if what == "precision" else "fp32")
     if what == "weights":
         with torch.no_grad():
-            bare(one.model).model.visual.blocks[0].norm1.weight[0] += 1
+            base_model(one.model).model.visual.blocks[0].norm1.weight[0] += 1
     wanted, _ = one.learn(one.rows, MEDIA)
     features = one.store()
     count = 1 if what == "picture" else 4

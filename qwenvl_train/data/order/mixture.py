@@ -10,7 +10,7 @@ _PASSES = 1
 
 
 @dataclass(frozen=True)
-class Group:
+class MixtureEntry:
     """The samples from `start` to `stop` are one entry of data.train; at most one of the other two is given."""
 
     start: int
@@ -26,7 +26,7 @@ class Mixture:
     source are seen equally often, up to one, whatever part of it an epoch takes.
     """
 
-    def __init__(self, groups: list[Group], usable: np.ndarray, seed: int):
+    def __init__(self, groups: list[MixtureEntry], usable: np.ndarray, seed: int):
         self._sources = [
             (group.start + np.flatnonzero(usable[group.start : group.stop])).astype(np.int32) for group in groups
         ]

@@ -16,7 +16,7 @@ import numpy as np
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.lengths import Lengths
 from qwenvl_train.data.order.balance import balanced
-from qwenvl_train.data.order.mixture import Group, Mixture
+from qwenvl_train.data.order.mixture import Mixture, MixtureEntry
 from qwenvl_train.data.order.packing import pack
 from qwenvl_train.errors import UserError
 
@@ -25,7 +25,7 @@ _BALANCE = 2
 
 
 @dataclass(frozen=True)
-class Seen:
+class EpochCounts:
     samples: int
     tokens: int
     supervised: int
@@ -44,11 +44,13 @@ class Order(Protocol):
     def of_each(self) -> list[int]:
         """Samples of each entry in the first epoch."""
 
-    def seen(self, rows: int) -> Seen:
+    def seen(self, rows: int) -> EpochCounts:
         """What the first `rows` rows hold."""
 
 
-def build_order(lengths: Lengths, groups: list[Group], usable: np.ndarray, config: RunConfig, world: int) -> Order:
+def build_order(
+    lengths: Lengths, groups: list[MixtureEntry], usable: np.ndarray, config: RunConfig, world: int
+) -> Order:
     for number, (group, source) in enumerate(zip(groups, config.data.train, strict=True)):
         if not usable[group.start : group.stop].any():
             raise UserError(
@@ -116,15 +118,15 @@ class _EpochOrder(ABC):
     def of_each(self) -> list[int]:
         return self._mixture.drawn(1)
 
-    def seen(self, rows: int) -> Seen:
+    def seen(self, rows: int) -> EpochCounts:
         if rows == 0:
-            return Seen(0, 0, 0, 0.0)
+            return EpochCounts(0, 0, 0, 0.0)
         units = rows * self._batch_size
         epoch = self._epoch_of(units - 1)
         plan = self._plan(epoch)
         part = plan.samples[: plan.borders[units - self._before(epoch)]]
         samples, tokens, supervised = self._total_before(epoch)
-        return Seen(
+        return EpochCounts(
             samples + len(part),
             tokens + int(self._lengths.tokens[part].sum(dtype=np.int64)),
             supervised + int(self._lengths.supervised[part].sum(dtype=np.int64)),

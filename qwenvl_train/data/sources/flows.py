@@ -121,7 +121,7 @@ class Parquet:
 
 
 @dataclass(frozen=True)
-class Indexed:
+class IndexedFlow:
     """An arrow folder or a .json list, opened when its turn comes."""
 
     name: str

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from qwenvl_train.config.schema import SourceConfig
 from qwenvl_train.data.sources.finding import ending, find, naming
-from qwenvl_train.data.sources.flows import Flow, Hub, Indexed, Lines, Parquet
+from qwenvl_train.data.sources.flows import Flow, Hub, IndexedFlow, Lines, Parquet
 from qwenvl_train.data.sources.source import Source
 from qwenvl_train.data.sources.table import at_commit, open_arrow_folder, open_hub, open_parquet
 from qwenvl_train.data.sources.text import index_lines, index_list
@@ -31,7 +31,7 @@ def open_flows(config: SourceConfig, key: str, cache: Path) -> list[Flow]:
             case "arrow folder":
                 folder = Path(os.path.expanduser(config.path))
                 open_again = partial(open_arrow_folder, folder, config)
-                return [Indexed(open_again().name, open_again, folder)]
+                return [IndexedFlow(open_again().name, open_again, folder)]
             case "hub id":
                 return [Hub(at_commit(config))]
             case files:
@@ -63,6 +63,6 @@ def _flow(path: Path, cache: Path) -> Flow:
         case ".jsonl":
             return Lines(path)
         case ".json":
-            return Indexed(str(path), partial(index_list, path, cache), path)
+            return IndexedFlow(str(path), partial(index_list, path, cache), path)
         case ".parquet":
             return Parquet(path)

@@ -49,7 +49,7 @@ def open_entries(data: DataConfig, cache: Path, revisions: tuple[str | None, ...
 
 
 @dataclass(frozen=True)
-class Progress:
+class StreamCursor:
     """How far an entry is."""
 
     revision: str | None = None
@@ -81,19 +81,19 @@ class Draw:
     """With weights, the entry that is furthest behind its share is next, and one that ends begins again. Without, all
     take turns while they last, and begin the next pass together: so a pass holds each row once."""
 
-    def __init__(self, entries: tuple[Entry, ...], progress: tuple[Progress, ...]):
+    def __init__(self, entries: tuple[Entry, ...], progress: tuple[StreamCursor, ...]):
         self._readers = [_Reader(*pair) for pair in zip(entries, progress, strict=True)]
         self._weighted = entries[0].config.weight is not None
 
     @property
-    def progress(self) -> tuple[Progress, ...]:
+    def progress(self) -> tuple[StreamCursor, ...]:
         return tuple(reader.progress for reader in self._readers)
 
     def formats(self) -> list[list[str]]:
         """For people: of each entry, those of the files that were read from."""
         return [sorted(reader.told) for reader in self._readers]
 
-    def next(self) -> "Drawn | None":
+    def next(self) -> "DrawnRow | None":
         """None at the end of a pass."""
         while True:
             waiting = [reader for reader in self._readers if not reader.progress.ended]
@@ -115,7 +115,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnRow:
     """A row whose turn it is."""
 
     reader: "_Reader"
@@ -140,7 +140,7 @@ class Drawn:
 
 
 class _Reader:
-    def __init__(self, entry: Entry, progress: Progress):
+    def __init__(self, entry: Entry, progress: StreamCursor):
         self._entry, self.progress = entry, progress
         self._rows = entry.rows(progress.file, progress.place)
         self.told: set[str] = set() if progress.format is None else {progress.format}
@@ -152,12 +152,12 @@ class _Reader:
         weight = self._entry.config.weight
         return self.progress.drawn_in_pass if weight is None else (self.progress.drawn + 0.5) / weight
 
-    def read(self) -> Drawn | None:
+    def read(self) -> DrawnRow | None:
         """The next row of this pass."""
         for file, row in self._rows:
             format = self.progress.format if file == self.progress.file else None
             self.progress = replace(self.progress, file=file, format=format, place=row.after)
-            return Drawn(self, *self._entry.files[file], row)
+            return DrawnRow(self, *self._entry.files[file], row)
         self.progress = replace(self.progress, ended=True)
         if self.progress.drawn_in_pass == 0:
             raise self._useless()
@@ -180,7 +180,7 @@ class _Reader:
 
     def begin_again(self) -> None:
         before = self.progress
-        self.progress = Progress(before.revision, before.passes + 1, before.drawn)
+        self.progress = StreamCursor(before.revision, before.passes + 1, before.drawn)
         self._rows = self._entry.rows(0, None)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from qwenvl_train.data.lengths import COLUMNS, Lengths
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.streaming.draw import NothingUsable, open_entries
-from qwenvl_train.data.streaming.windows import Measured, Planner, State, Unusable, columns_of
+from qwenvl_train.data.streaming.windows import Measured, Planner, State, UnusableRow, columns_of
 from qwenvl_train.errors import UserError
 
 
@@ -21,7 +21,7 @@ class Head:
     """The rows of the first window by number, in the order of reading; each once, though with weights a short entry
     comes again."""
 
-    rows: tuple[Measured | Unusable, ...]
+    rows: tuple[Measured | UnusableRow, ...]
     whole: bool
     """There are no others."""
     units: np.ndarray
@@ -69,7 +69,7 @@ class Head:
         for index, row in enumerate(self.rows):
             if isinstance(row, Measured):
                 table[:, index] = row.columns
-        return Lengths.of(table, (row.problem for row in self.rows if isinstance(row, Unusable)))
+        return Lengths.of(table, (row.problem for row in self.rows if isinstance(row, UnusableRow)))
 
 
 def read_head(config: RunConfig, renderer: Renderer, cache: Path, tolerated: frozenset[str]) -> Head:
@@ -77,7 +77,7 @@ def read_head(config: RunConfig, renderer: Renderer, cache: Path, tolerated: fro
     entries = open_entries(config.data, cache)
     planner = Planner(entries, renderer, tolerated, config, rank=0, world=1)
     start = State.beginning(entries)
-    each: dict[tuple[str, int], Measured | Unusable] = {}
+    each: dict[tuple[str, int], Measured | UnusableRow] = {}
     measured = []
     # Of an entry that is of no use, each row says why.
     with suppress(NothingUsable):

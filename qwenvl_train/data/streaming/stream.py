@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from qwenvl_train.data.lengths import Problem
-from qwenvl_train.data.loader import Row, heed_parent_alone, make_row, only_row, render_as_measured
-from qwenvl_train.data.order.order import Seen
+from qwenvl_train.data.loader import Row, ignore_terminal_signals, make_row, only_row, render_as_measured
+from qwenvl_train.data.order.order import EpochCounts
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.streaming.windows import Measured, Planner, State, Window
 
@@ -53,13 +53,13 @@ class Stream:
         """For each entry its files, and their format with the reason."""
         return self._described
 
-    def seen(self, rows: int) -> Seen:
+    def seen(self, rows: int) -> EpochCounts:
         """What the first `rows` rows of the run hold, which are whole micro-steps that were handed out."""
         steps, rest = divmod(rows, self._planner.world)
         assert rest == 0
         place = (steps - self._first_seen) * _COLUMNS
         samples, tokens, supervised, passes = self._seen[place : place + _COLUMNS]
-        return Seen(samples, tokens, supervised, float(passes))
+        return EpochCounts(samples, tokens, supervised, float(passes))
 
     def state(self, rows: int) -> State:
         """The beginning of the window in which to go on after `rows` rows: the same on every process, however far
@@ -80,7 +80,7 @@ class Stream:
             sampler=mine,
             collate_fn=only_row,
             num_workers=workers,
-            worker_init_fn=heed_parent_alone,
+            worker_init_fn=ignore_terminal_signals,
             pin_memory=pin_memory,
             generator=torch.Generator(),
         )
@@ -111,7 +111,7 @@ def _windows(planner: Planner, state: State, ahead: bool) -> DataLoader:
         _Endless(planner, state),
         batch_size=None,
         collate_fn=_as_it_is,
-        worker_init_fn=heed_parent_alone,
+        worker_init_fn=ignore_terminal_signals,
         **options,
         generator=torch.Generator(),
     )

@@ -17,7 +17,7 @@ from qwenvl_train.data.order.order import Plan
 from qwenvl_train.data.order.packing import pack
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.sample import Sample
-from qwenvl_train.data.streaming.draw import Draw, Entry, Progress
+from qwenvl_train.data.streaming.draw import Draw, Entry, StreamCursor
 from qwenvl_train.errors import UserError
 
 _SAMPLES = 4096
@@ -41,7 +41,7 @@ class State:
     samples: int
     tokens: int
     supervised: int
-    entries: tuple[Progress, ...]
+    entries: tuple[StreamCursor, ...]
 
     @property
     def passes(self) -> int:
@@ -57,11 +57,11 @@ class State:
 
     @classmethod
     def of(cls, stored: dict[str, Any]) -> "State":
-        return cls(**stored | {"entries": tuple(Progress(**entry) for entry in stored["entries"])})
+        return cls(**stored | {"entries": tuple(StreamCursor(**entry) for entry in stored["entries"])})
 
     @classmethod
     def beginning(cls, entries: tuple[Entry, ...]) -> "State":
-        return cls(0, 0, 0, 0, 0, tuple(Progress(entry.config.revision) for entry in entries))
+        return cls(0, 0, 0, 0, 0, tuple(StreamCursor(entry.config.revision) for entry in entries))
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Unusable:
+class UnusableRow:
     """A row that cannot."""
 
     problem: Problem
@@ -125,7 +125,7 @@ class Planner:
     def window(self, start: State) -> Window:
         read = list(self.rows(start))
         measured = [row for row in read if isinstance(row, Measured)]
-        problems = tuple(row.problem for row in read if isinstance(row, Unusable))
+        problems = tuple(row.problem for row in read if isinstance(row, UnusableRow))
         columns = columns_of(measured)
         plan = self.plan(columns, start)
         sizes = np.diff(plan.borders)
@@ -142,7 +142,7 @@ class Planner:
         }
         return Window(start, self._next, units, self._seen(totals, start, self._next), problems, columns["tokens"])
 
-    def rows(self, start: State) -> Iterator[Measured | Unusable]:
+    def rows(self, start: State) -> Iterator[Measured | UnusableRow]:
         """Those of the window that begins with `start`, as they are read. Ends early at the end of a pass, and where
         more rows are skipped than any run allows; raises a UserError for a row with a problem that is not tolerated."""
         if self._draw is None or self._next != start:
@@ -162,7 +162,7 @@ class Planner:
                 if problem.kind not in self._tolerated:
                     raise
                 skipped += 1
-                yield Unusable(problem, sample)
+                yield UnusableRow(problem, sample)
                 continue
             drawn.count()
             samples += 1
@@ -203,7 +203,7 @@ class Planner:
             self._draw = None
 
     @property
-    def _progress(self) -> tuple[Progress, ...]:
+    def _progress(self) -> tuple[StreamCursor, ...]:
         assert self._draw is not None
         return self._draw.progress
 

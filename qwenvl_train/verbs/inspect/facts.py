@@ -87,7 +87,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Turn:
+class ShownTurn:
     role: str
     runs: tuple[Run, ...]
 
@@ -110,7 +110,7 @@ class Inspected:
     position_ids: np.ndarray
     trained: np.ndarray
     """Which tokens the loss counts."""
-    turns: tuple[Turn, ...]
+    turns: tuple[ShownTurn, ...]
     media: tuple[Medium, ...]
     marks: tuple[Mark, ...]
     shrink: float

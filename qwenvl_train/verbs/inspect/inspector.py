@@ -14,9 +14,9 @@ from qwenvl_train.data.sample import Content, Media, Sample, Video
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head
 from qwenvl_train.errors import UserError, message_of
-from qwenvl_train.verbs.inspect.facts import Broken, Clip, Inspected, Medium, Picture, Run, Turn
+from qwenvl_train.verbs.inspect.facts import Broken, Clip, Inspected, Medium, Picture, Run, ShownTurn
 from qwenvl_train.verbs.inspect.marks import marks_of
-from qwenvl_train.verbs.inspect.page import Drawn
+from qwenvl_train.verbs.inspect.page import DrawnSample
 
 _LONGEST_CHARACTER = 4
 """Tokens, at a byte each."""
@@ -38,8 +38,8 @@ class Inspector:
             return Broken(id, *self._rows.place(index), message_of(error))
         return self._inspected(sample, rendered.layout, self._problem(sample)), rendered
 
-    def draw(self, item: Inspected, rendered: Rendered) -> Drawn:
-        return Drawn(list(self._texts(item)), self._frames(rendered))
+    def draw(self, item: Inspected, rendered: Rendered) -> DrawnSample:
+        return DrawnSample(list(self._texts(item)), self._frames(rendered))
 
     def _problem(self, sample: Sample) -> str | None:
         """As the check before a run tells it."""
@@ -66,11 +66,11 @@ class Inspector:
             shrink=layout.shrink,
         )
 
-    def _turns(self, layout: Layout) -> Iterator[Turn]:
+    def _turns(self, layout: Layout) -> Iterator[ShownTurn]:
         waiting = iter(_tokens_of_media(layout))
         starts = [turn.token for turn in layout.turns]
         for turn, (start, stop) in zip(layout.turns, pairwise([*starts, layout.length]), strict=True):
-            yield Turn(turn.role, tuple(self._runs(layout, start, stop, waiting)))
+            yield ShownTurn(turn.role, tuple(self._runs(layout, start, stop, waiting)))
 
     def _runs(self, layout: Layout, start: int, stop: int, waiting: Iterator[int]) -> Iterator[Run]:
         """`waiting` tells of each placeholder which of the media it stands for."""

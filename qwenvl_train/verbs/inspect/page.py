@@ -14,7 +14,7 @@ from qwenvl_train.reporting.histogram import Histogram, histogram_of_lengths, hi
 from qwenvl_train.reporting.page import Tile, fill_template
 from qwenvl_train.reporting.problems import told_once
 from qwenvl_train.reporting.wording import count, many, percent
-from qwenvl_train.verbs.inspect.facts import Broken, Inspected, Overview, Turn, visible
+from qwenvl_train.verbs.inspect.facts import Broken, Inspected, Overview, ShownTurn, visible
 from qwenvl_train.verbs.inspect.media import Windows, figure_of
 from qwenvl_train.verbs.inspect.text import limit_in_words
 
@@ -22,7 +22,7 @@ _SHOWN_PROBLEMS = 50
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnSample:
     """What the page shows of a sample beside its facts."""
 
     texts: list[str]
@@ -42,7 +42,7 @@ class Heading:
 
 
 def write_page(
-    path: Path, heading: Heading, items: Iterable[tuple[Inspected, Drawn] | Broken], overview: Overview | None
+    path: Path, heading: Heading, items: Iterable[tuple[Inspected, DrawnSample] | Broken], overview: Overview | None
 ) -> None:
     cards = [
         broken_card(number, item) if isinstance(item, Broken) else card(number, *item, heading.windows)
@@ -95,7 +95,7 @@ def broken_card(number: int, item: Broken) -> dict[str, Any]:
     return {"number": number, "item": item, "broken": True, "problem": visible(item.problem), "media": [], "turns": []}
 
 
-def card(number: int, item: Inspected, drawn: Drawn, windows: Windows | None) -> dict[str, Any]:
+def card(number: int, item: Inspected, drawn: DrawnSample, windows: Windows | None) -> dict[str, Any]:
     starts = first_placeholders(item)
     return {
         "number": number,
@@ -136,7 +136,7 @@ def stretches(row: np.ndarray) -> list[list[int]]:
     return found
 
 
-def strip(item: Inspected, turn: Turn, texts: Sequence[str]) -> Markup:
+def strip(item: Inspected, turn: ShownTurn, texts: Sequence[str]) -> Markup:
     """An element for each token, and one for all placeholders of a picture, without white space between them."""
     elements = []
     for run in turn.runs:

@@ -25,7 +25,7 @@ from qwenvl_train.verbs.inspect.inspector import Inspector
 from qwenvl_train.verbs.inspect.json_rows import as_json
 from qwenvl_train.verbs.inspect.media import Windows
 from qwenvl_train.verbs.inspect.overview import EVERY_KIND, overview_of
-from qwenvl_train.verbs.inspect.page import Drawn, Heading, write_page
+from qwenvl_train.verbs.inspect.page import DrawnSample, Heading, write_page
 from qwenvl_train.verbs.inspect.text import InspectionText
 
 Looked = Iterator[tuple[Inspected, Rendered] | Broken]
@@ -128,7 +128,7 @@ def _print_json(rows: Samples | Head, looked: Looked) -> None:
 def _write_page(
     config: RunConfig,
     heading: Heading,
-    items: Iterator[tuple[Inspected, Drawn] | Broken],
+    items: Iterator[tuple[Inspected, DrawnSample] | Broken],
     rows: Samples | Head,
     renderer: Renderer,
     found: _Found,
@@ -146,7 +146,7 @@ def _facts(found: tuple[Inspected, Rendered] | Broken) -> Inspected | Broken:
     return found if isinstance(found, Broken) else found[0]
 
 
-def _drawn(inspector: Inspector, looked: Looked) -> Iterator[tuple[Inspected, Drawn] | Broken]:
+def _drawn(inspector: Inspector, looked: Looked) -> Iterator[tuple[Inspected, DrawnSample] | Broken]:
     for found in looked:
         yield found if isinstance(found, Broken) else (found[0], inspector.draw(*found))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Device:
+class PlannedDevice:
     """Each device of a run, and how many there are."""
 
     name: str | None
@@ -34,7 +34,7 @@ class Subject:
     path: str
     architecture: "PreTrainedConfig"
     precision: str
-    device: Device
+    device: PlannedDevice
 
     @property
     def heading(self) -> str:
@@ -64,7 +64,7 @@ def subject_of(config: RunConfig) -> Subject:
         path=config.model.path,
         architecture=sizes,
         precision=precision,
-        device=Device(
+        device=PlannedDevice(
             name=None if own else plan.device,
             count=plan.devices,
             gib=plan.device_gib or known.gib,

@@ -6,7 +6,7 @@ import numpy as np
 
 from qwenvl_train.config.schema import RunConfig, SourceConfig
 from qwenvl_train.data.lengths import Lengths
-from qwenvl_train.data.order.mixture import Group
+from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import Order, build_order
 from tests.settings import run_config
 
@@ -52,7 +52,7 @@ def _defaults() -> RunConfig:
 def order_of(
     lengths: Lengths,
     *,
-    groups: list[Group] | None = None,
+    groups: list[MixtureEntry] | None = None,
     usable: np.ndarray | None = None,
     world: int = 1,
     batch_size: int = 1,
@@ -61,7 +61,7 @@ def order_of(
     bucketing: bool = False,
     max_length: int | None = None,
 ) -> Order:
-    groups = [Group(0, len(lengths.tokens), None, None)] if groups is None else groups
+    groups = [MixtureEntry(0, len(lengths.tokens), None, None)] if groups is None else groups
     default = _defaults()
     settings = {
         "train": tuple(SourceConfig(path=f"{number}.jsonl") for number in range(len(groups))),

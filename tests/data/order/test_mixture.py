@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenvl_train.data.order.mixture import Group, Mixture, shared_out
+from qwenvl_train.data.order.mixture import Mixture, MixtureEntry, shared_out
 
 
 def mixture(sizes: list[int], weights=None, repeats=None, seed: int = 0, usable: np.ndarray | None = None) -> Mixture:
     ends = np.cumsum(sizes)
     groups = [
-        Group(int(end - size), int(end), weights and weights[number], repeats and repeats[number])
+        MixtureEntry(int(end - size), int(end), weights and weights[number], repeats and repeats[number])
         for number, (size, end) in enumerate(zip(sizes, ends, strict=True))
     ]
     return Mixture(groups, np.ones(ends[-1], bool) if usable is None else usable, seed)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwenvl_train.data.lengths import Lengths
-from qwenvl_train.data.order.mixture import Group, Mixture
+from qwenvl_train.data.order.mixture import Mixture, MixtureEntry
 from qwenvl_train.data.order.order import Order
 from qwenvl_train.errors import UserError
 from tests.data.order.mixes import lengths_of, mix, order_of, stream
@@ -25,7 +25,7 @@ class Case:
 
     lengths: Lengths
     usable: np.ndarray
-    groups: list[Group]
+    groups: list[MixtureEntry]
     options: dict
 
     def order(self) -> Order:
@@ -49,7 +49,7 @@ def cases(draw) -> Case:
     for size, end in zip(sizes, ends, strict=True):
         value = draw(st.sampled_from([0.1, 0.5, 1.0, 2.5]))
         groups.append(
-            Group(end - size, end, value if share == "weight" else None, value if share == "repeats" else None)
+            MixtureEntry(end - size, end, value if share == "weight" else None, value if share == "repeats" else None)
         )
     kind = draw(st.sampled_from(["packing", "bucketing", "plain"]))
     options = {"max_length": longest, "seed": draw(st.integers(0, 2**33))} | {
@@ -161,7 +161,7 @@ def test_a_seed_means_the_same_order_in_every_version(kind, check):
     """A resumed run goes on with the order of the version that began it."""
     rng = np.random.default_rng(0)
     lengths = lengths_of(rng.integers(1, 900, 2000), rng.integers(0, 3000, 2000))
-    groups = [Group(0, 700, 1.0, None), Group(700, 2000, 3.0, None)]
+    groups = [MixtureEntry(0, 700, 1.0, None), MixtureEntry(700, 2000, 3.0, None)]
     options = {} if kind == "plain" else {kind: True}
     order = order_of(lengths, groups=groups, world=4, batch_size=2, seed=7, max_length=4096, **options)
     assert zlib.crc32(stream(order, order.rows(2)).astype("<i8").tobytes()) == check
@@ -187,7 +187,7 @@ def test_an_order_that_was_used_travels_as_light_as_a_new_one():
 
 @pytest.mark.parametrize("bad", [0, 1, 2])
 def test_a_source_without_usable_rows_is_named(bad):
-    groups = [Group(0, 3, None, None), Group(3, 5, None, None), Group(5, 9, None, None)]
+    groups = [MixtureEntry(0, 3, None, None), MixtureEntry(3, 5, None, None), MixtureEntry(5, 9, None, None)]
     usable = np.ones(9, bool)
     usable[groups[bad].start : groups[bad].stop] = False
     with pytest.raises(UserError, match=rf"data\.train\.{bad} \({bad}\.jsonl\): none of its {[3, 2, 4][bad]} rows"):

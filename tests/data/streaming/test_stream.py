@@ -19,7 +19,7 @@ from transformers import AutoProcessor
 
 from qwenvl_train.config.schema import RunConfig, SourceConfig
 from qwenvl_train.data.media.locate import Locator
-from qwenvl_train.data.order.order import Seen
+from qwenvl_train.data.order.order import EpochCounts
 from qwenvl_train.data.render import Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import Samples
@@ -516,4 +516,4 @@ def test_what_is_streamed_is_told(table, pictures, renderer, write_rows, tmp_pat
         f"{table}: streamed, messages: rows have 'messages' with 'role' and 'content'",
     ]
     assert entries[0].size() == rows.stat().st_size + table.stat().st_size
-    assert stream.seen(0) == Seen(0, 0, 0, 0.0)
+    assert stream.seen(0) == EpochCounts(0, 0, 0, 0.0)

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from qwenvl_train.verbs.inspect.facts import Clip, Inspected, Mark, Overview, Picture, Run, Turn
-from qwenvl_train.verbs.inspect.page import Drawn
+from qwenvl_train.verbs.inspect.facts import Clip, Inspected, Mark, Overview, Picture, Run, ShownTurn
+from qwenvl_train.verbs.inspect.page import DrawnSample
 
 PICTURE = Picture("/far/away/cat.png", (60, 90), (56, 84), (1, 4, 6), 28, 6)
 CLIP = Clip(["/f/1.png", None, "/f/3.png", "/f/4.png"], (30, 30), (28, 28), (2, 2, 2), 28, 2,
@@ -35,7 +35,7 @@ def sample(problem: str | None = None, shrink: float = 1.0) -> Inspected:
             runs.append(Run(place, place + len(words), counts, control, medium, "".join(words)))
             trained += [counts] * len(words)
             place += len(words)
-        turns.append(Turn(role, tuple(runs)))
+        turns.append(ShownTurn(role, tuple(runs)))
     ids = np.arange(1000, 1000 + place)
     ids[[run.start + n for turn in turns for run in turn.runs if run.medium is not None
          for n in range(run.stop - run.start)]] = 7  # fmt: skip
@@ -58,11 +58,11 @@ def sample(problem: str | None = None, shrink: float = 1.0) -> Inspected:
     )
 
 
-def drawn() -> Drawn:
+def drawn() -> DrawnSample:
     rng = np.random.default_rng(0)
     texts = [word for _, pieces in _TURNS for words, *_ in pieces for word in words]
     picture = rng.integers(0, 256, (56, 84, 3), dtype=np.uint8)
-    return Drawn(texts, [[picture], list(rng.integers(0, 256, (4, 28, 28, 3), dtype=np.uint8))])
+    return DrawnSample(texts, [[picture], list(rng.integers(0, 256, (4, 28, 28, 3), dtype=np.uint8))])
 
 
 def overview(**changes) -> Overview:

@@ -12,7 +12,7 @@ from transformers.vision_utils import get_vision_window_index
 
 from qwenvl_train.verbs.inspect.facts import Broken
 from qwenvl_train.verbs.inspect.media import Windows, encoded, window_bounds
-from qwenvl_train.verbs.inspect.page import Drawn, Heading, stretches, write_page
+from qwenvl_train.verbs.inspect.page import DrawnSample, Heading, stretches, write_page
 from tests.reporting.test_report import EVIL, Page
 
 from .samples import CLIP, MARK, PICTURE, drawn, overview, sample
@@ -168,7 +168,7 @@ def test_only_some_frame_pairs_of_a_long_clip_are_shown_and_the_page_says_so(tmp
         **{**vars(item), "media": (PICTURE, long), "turns": (item.turns[0].__class__("user", runs), *item.turns[1:])}
     )
     frames = [np.full((28, 28, 3), number, dtype=np.uint8) for number in range(2 * layers)]
-    page = page_of(tmp_path, [(changed, Drawn([""] * 400, [drawn().pixels[0], frames]))])
+    page = page_of(tmp_path, [(changed, DrawnSample([""] * 400, [drawn().pixels[0], frames]))])
     shown = [int(pixels(image["href"])[0, 0, 0]) for image in page.all("image")[1:]]
     assert len(shown) == 48
     assert shown[:2] + shown[-2:] == [0, 1, 198, 199]
@@ -214,7 +214,7 @@ def test_every_text_is_escaped(tmp_path):
            "turns": (item.turns[0].__class__(EVIL, item.turns[0].runs), *item.turns[1:])}
     )  # fmt: skip
     texts = [EVIL if text else "" for text in drawn().texts]
-    items = [(evil, Drawn(texts, drawn().pixels)), Broken(EVIL, EVIL, 1, EVIL)]
+    items = [(evil, DrawnSample(texts, drawn().pixels)), Broken(EVIL, EVIL, 1, EVIL)]
     page = page_of(tmp_path, items, Heading(EVIL, EVIL, [EVIL], None), overview(problems=[EVIL], consequence=EVIL))
     assert len(page.all("script")) == 2
     assert page.all("img") == []

@@ -21,7 +21,7 @@ _CHUNK = 64
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingFeatures:
     """A sample with media whose features are not stored, and that no sample before it has."""
 
     rows: int
@@ -32,7 +32,7 @@ class Missing:
     patches: int
 
 
-class UnseenPlaces(Dataset):
+class MissingPlaces(Dataset):
     """What a chunk of the samples lacks: of each medium its sample, its number there, and its place."""
 
     def __init__(self, rows: Sequence[Rows], features: FeatureCache, samples: Sequence[tuple[int, int]]):
@@ -65,10 +65,10 @@ class Decoded:
     """No tensor, each of which would hold a file open on its way from a worker, and there may be thousands."""
 
 
-class UnseenMedia(Dataset):
+class MissingMedia(Dataset):
     """Of each sample the media that are missing, decoded; and why one cannot be."""
 
-    def __init__(self, rows: Sequence[Rows], features: FeatureCache, missing: Sequence[Missing]):
+    def __init__(self, rows: Sequence[Rows], features: FeatureCache, missing: Sequence[MissingFeatures]):
         self._rows, self._features, self._missing = rows, features, missing
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import torch.distributed as dist
 Told = TypeVar("Told")
 
 
-class Meeting:
+class CpuGroup:
     """Everyone must come to each of its calls. A run of one process meets itself."""
 
     def __init__(self, processes: int, wait: timedelta = timedelta(hours=1)):

@@ -1,4 +1,4 @@
-"""The frozen tower of a run, looking at pictures and clips as its passes would have it look."""
+"""The frozen tower of a run, with_shared_features at pictures and clips as its passes would have it look."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ from qwenvl_train.model.forward import Pixels
 from qwenvl_train.model.tower import look, tower_digest
 
 
-def looking(model: PreTrainedModel, family: Family, image_processor: Any) -> Callable[[dict], dict]:
+def with_shared_features(model: PreTrainedModel, family: Family, image_processor: Any) -> Callable[[dict], dict]:
     """From a row with pictures to the same with what the frozen tower gives for them; for passes that share it."""
     visual, to_pixels = model.get_submodule(family.vision_path), Pixels(image_processor)
     seen = ("planes", "pairs", "grids", "vision")
@@ -31,7 +31,7 @@ def looking(model: PreTrainedModel, family: Family, image_processor: Any) -> Cal
     return look_once
 
 
-class Lookout:
+class VisionFeatureExtractor:
     def __init__(
         self,
         model: PreTrainedModel,
