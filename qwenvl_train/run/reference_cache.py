@@ -15,38 +15,33 @@ from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
-from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.loader import Rows, ignore_terminal_signals
 from qwenvl_train.data.media.cache_files import make_folder
 from qwenvl_train.data.reference_passes import Asked, Asking, Chunks, joined, passes_of
 from qwenvl_train.data.references import References
-from qwenvl_train.families.family import Family
 from qwenvl_train.model.autocast import autocast, autocast_to
 from qwenvl_train.model.build import build_copy, in_float32
 from qwenvl_train.model.load import identity_of
 from qwenvl_train.model.tower import package_versions
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import many
+from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.rows import cache_folder
-from qwenvl_train.training.cpu_group import CpuGroup
 from qwenvl_train.training.skipped import Skipped, UnusableRows
 
 _ROOM = 8192
 """Tokens of a pass where data.max_length sets no limit."""
 
 
-def store_references(
-    sources: dict[str, Rows], config: RunConfig, family: Family, processor, precision: str, device: torch.device,
-    rank: int, cpu_group: CpuGroup, skipped: Skipped,
-) -> dict[str, Rows]:  # fmt: skip
+def store_references(sources: dict[str, Rows], context: RunContext, skipped: Skipped) -> dict[str, Rows]:
     """The rows of each key with what was stored. All processes come here together, and leave when everything is, and
     the model is gone."""
     held, model = {}, None
     for key, rows in sources.items():
-        references = _places(rows, config, processor, precision, rank, cpu_group)
-        if missing := _missing(key, references, rank, cpu_group):
-            model = model or build_copy(config, family, processor, precision).eval().to(device)
-            _fill(missing, rows, references, model, config, precision, rank, cpu_group, skipped)
+        references = _places(rows, context)
+        if missing := _missing(key, references, context):
+            model = model or _copy(context)
+            _fill(missing, rows, references, model, context, skipped)
         held[key] = rows.held_to(references)
     if model is not None:
         del model
@@ -55,13 +50,18 @@ def store_references(
     return held
 
 
-def _missing(key: str, references: References, rank: int, cpu_group: CpuGroup) -> list[int]:
+def _copy(context: RunContext) -> PreTrainedModel:
+    copy = build_copy(context.config, context.family, context.processor, context.precision)
+    return copy.eval().to(context.device)
+
+
+def _missing(key: str, references: References, context: RunContext) -> list[int]:
     """The same on all processes."""
     chunks = range(len(references.files))
     missing = [chunk for chunk in chunks if not references.holds(chunk)]
     # One that another process has stored meanwhile is missing for all, or their rounds would differ.
-    missing = sorted(set(cpu_group.everything(missing)))
-    if rank == 0:
+    missing = sorted(set(context.cpu_group.everything(missing)))
+    if context.is_main:
         pairs = sum(int((references.of_chunk(chunk) > 0).sum()) for chunk in missing)
         print(
             f"{key}, log-probabilities of the reference: "
@@ -70,8 +70,8 @@ def _missing(key: str, references: References, rank: int, cpu_group: CpuGroup) -
     return missing
 
 
-def _places(rows: Rows, config: RunConfig, processor, precision: str, rank: int, cpu_group: CpuGroup) -> References:
-    image = processor.image_processor
+def _places(rows: Rows, context: RunContext) -> References:
+    config, precision, image = context.config, context.precision, context.processor.image_processor
     facts = (
         identity_of(config.model), config.model.quantize, precision, config.deepspeed.stage > 0,
         image.image_mean, image.image_std, image.rescale_factor, in_float32(config, precision), package_versions(),
@@ -79,26 +79,33 @@ def _places(rows: Rows, config: RunConfig, processor, precision: str, rank: int,
     folder = cache_folder(config) / "reference"
     make_folder(folder, "dpo.reference=adapter or model")
     chunks = Chunks(rows, folder, repr(facts))
-    mine = range(rank, len(chunks), cpu_group.processes)
+    mine = range(context.rank, len(chunks), context.cpu_group.processes)
     found = []
-    with counting("looking for reference log-probabilities", len(mine), shown=rank == 0) as progress:
+    with counting("looking for reference log-probabilities", len(mine), shown=context.is_main) as progress:
         for chunk, file in zip(mine, _loader(chunks, config.data.workers, mine), strict=True):
             found.append((chunk, file))
             progress(len(found))
-    files = tuple(file for _, file in sorted(cpu_group.everything(found)))
+    files = tuple(file for _, file in sorted(context.cpu_group.everything(found)))
     return References(rows.lengths.supervised, files)
 
 
 def _fill(
-    missing: list[int], rows: Rows, references: References, model: PreTrainedModel, config: RunConfig, precision: str,
-    rank: int, cpu_group: CpuGroup, skipped: Skipped,
-) -> None:  # fmt: skip
+    missing: list[int],
+    rows: Rows,
+    references: References,
+    model: PreTrainedModel,
+    context: RunContext,
+    skipped: Skipped,
+) -> None:
+    config, cpu_group = context.config, context.cpu_group
     room = (config.data.max_length or _ROOM) * config.train.batch_size
-    mine = missing[rank :: cpu_group.processes]
+    mine = missing[context.rank :: cpu_group.processes]
     passes = [one for chunk in mine for one in passes_of(chunk, rows, room)]
     asked = iter(_loader(Asking(rows, passes), config.data.workers))
-    of_chunk, half, done = Counter(one.chunk for one in passes), autocast_to(config, precision), 0
-    with counting("log-probabilities of the reference, files of pairs", len(missing), shown=rank == 0) as progress:
+    of_chunk, half, done = Counter(one.chunk for one in passes), autocast_to(config, context.precision), 0
+    with counting(
+        "log-probabilities of the reference, files of pairs", len(missing), shown=context.is_main
+    ) as progress:
         for turn in range(ceil(len(missing) / cpu_group.processes)):
             broken, failure = [], ""
             for chunk in mine[turn : turn + 1]:

@@ -1,9 +1,11 @@
-"""The whole of a training run, read from top to bottom."""
+"""The whole of a training run: its data, where it starts, what it is made of, and the training itself."""
 
 import shutil
 import sys
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -12,7 +14,8 @@ from transformers import PreTrainedModel
 
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.schema import TWO_MODELS, RunConfig
-from qwenvl_train.data.loader import EvalRows
+from qwenvl_train.data.loader import EvalRows, Rows
+from qwenvl_train.data.render import Renderer
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import refuse_kernel
@@ -32,13 +35,14 @@ from qwenvl_train.model.vision_features import with_shared_features
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.metrics import MetricsFile
 from qwenvl_train.reporting.progress import ProgressReporter, print_components
-from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo
+from qwenvl_train.reporting.reporter import Reporter, RunInfo
 from qwenvl_train.reporting.wandb import WandbRun
+from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.recorder import Recorder
 from qwenvl_train.run.reference_cache import store_references
 from qwenvl_train.run.resume import checkpoint_to_resume, progress_at
 from qwenvl_train.run.rows import make_renderer, open_rows
-from qwenvl_train.run.training_data import MeasuredData, open_training_data
+from qwenvl_train.run.training_data import MeasuredData, TrainingData, open_training_data
 from qwenvl_train.run.vision_cache import store_features
 from qwenvl_train.training.arguments import training_arguments
 from qwenvl_train.training.checkpoint import step_of
@@ -60,130 +64,213 @@ def train(composed: Composed, family: Family, precision: str, state: PartialStat
     config = composed.config
     refuse_kernel(config.train.attention, precision)
     refuse_what_needs_a_gpu(config)
-    reporters = _reporters(config, state)
-
-    # What can be wrong with the user's input comes out here, before anything is written.
+    reporters = _reporters(config, state)  # says how to log in, before anything takes long
     processor = load_processor(config.model)
     renderer = make_renderer(config, processor, family)
-    data = open_training_data(config, renderer, state)
-    held_out = open_rows(config, "data.eval", renderer, state) if config.data.eval else None
-    rows_per_step = config.train.accumulation * state.num_processes
-    steps = data.steps(rows_per_step)
-    folder = Path(config.output_dir) / agree(state, config.run_name or _new_name(composed.recipe, config.method))
-    facts = {"processes": state.num_processes, "precision_used": precision} | data.facts
-    found = agree(state, str(checkpoint_to_resume(config, folder, facts) or ""))
-    checkpoint = Path(found) if found else None
-    start_step = step_of(checkpoint) if checkpoint else 0
-    if state.is_main_process and checkpoint:
-        print(f"{folder.name} goes on from {checkpoint}, step {start_step} of {steps}")
-    if start_step >= steps:
+    # What can be wrong with the user's input comes out here, before anything is written.
+    data = _open_data(config, renderer, state)
+    facts = {"processes": state.num_processes, "precision_used": precision} | data.train.facts
+    start = _starting_point(composed, facts, state)
+    if state.is_main_process and start.checkpoint:
+        print(f"{start.folder.name} goes on from {start.checkpoint}, step {start.step} of {data.steps}")
+    if start.step >= data.steps:
         if state.is_main_process:
             print("nothing is left to do: this run is finished")
         return
-    data.go_to(start_step * rows_per_step, checkpoint)
-    before = progress_at(checkpoint) if checkpoint else RunProgress()
-    problems = [*data.problems, *(held_out.lengths.problems if held_out else ())]
-    fatal, list_file = config.data.on_error == "raise", folder / "skipped.jsonl"
-    skipped = Skipped(problems, config.data.max_skipped, fatal, list_file, resumed=checkpoint is not None)
+    context = RunContext(config, family, processor, renderer, precision, state, CpuGroup(state.num_processes))
+    prepare(context, data, start, reporters).train()
+
+
+@dataclass
+class RunData:
+    """What a run trains on, and what it is evaluated on."""
+
+    train: TrainingData
+    held_out: Rows | None
+    steps: int
+    rows_per_step: int
+
+
+def _open_data(config: RunConfig, renderer: Renderer, state: PartialState) -> RunData:
+    train = open_training_data(config, renderer, state)
+    held_out = open_rows(config, "data.eval", renderer, state) if config.data.eval else None
+    rows_per_step = config.train.accumulation * state.num_processes
+    return RunData(train, held_out, train.steps(rows_per_step), rows_per_step)
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """Where a run writes, and from where it goes on."""
+
+    folder: Path
+    facts: dict[str, Any]
+    """What its curve depends on, and the configuration does not tell."""
+    checkpoint: Path | None
+    step: int
+
+
+def _starting_point(composed: Composed, facts: dict[str, Any], state: PartialState) -> StartingPoint:
+    config = composed.config
+    folder = Path(config.output_dir) / agree(state, config.run_name or _new_name(composed.recipe, config.method))
+    found = agree(state, str(checkpoint_to_resume(config, folder, facts) or ""))
+    checkpoint = Path(found) if found else None
+    return StartingPoint(folder, facts, checkpoint, step_of(checkpoint) if checkpoint else 0)
+
+
+@dataclass
+class Run:
+    """A run that is ready to train."""
+
+    context: RunContext
+    data: RunData
+    start: StartingPoint
+    model: PreTrainedModel | PeftModel
+    trainer: VisionTrainer
+    recorder: Recorder
+    meter: Meter
+    stop: StopOnSignal
+    skipped: Skipped
+
+    def train(self) -> None:
+        state, trainer, stop, resumed = self.context.state, self.trainer, self.stop, self.start.checkpoint
+        state.wait_for_everyone()  # all have read what the folder held
+        if self.context.is_main:
+            self._open_folder()
+            self.skipped.write()
+            self._introduce()
+        state.wait_for_everyone()
+        self.recorder.start()
+        self.meter.start()
+        try:
+            with naming_dead_workers():
+                trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        except UserError as error:
+            stop.restore()
+            error.on_every_process = isinstance(error, UnusableRows)
+            self._finish("failed", message_of(error))
+            raise
+        except BaseException as error:
+            stop.restore()
+            self._finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", repr(error))
+            raise
+        cut_short = stop.received is not None and trainer.state.global_step < self.data.steps
+        report = self._finish("interrupted" if cut_short else "done")
+        if self.context.is_main:
+            shutil.rmtree(_staging(self.start), ignore_errors=True)
+            print(f"checkpoint  {self.recorder.checkpoint}\nreport      {report}")
+            if cut_short:
+                print(f"to go on: the same command with run_name={self.start.folder.name}")
+        state.wait_for_everyone()  # a launcher that sees one process end in a hurry ends the others
+        stop.restore()
+        if stop.received is not None and cut_short:
+            sys.exit(128 + stop.received)
+
+    def _open_folder(self) -> None:
+        info, folder = self.recorder.info, RunFolder(self.start.folder)
+        folder.write_config(info.config)
+        gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        folder.write_environment(gpus, self.start.facts)
+        folder.write_components(info.components)
+        # What a killed run was writing is no checkpoint.
+        shutil.rmtree(_staging(self.start), ignore_errors=True)
+
+    def _introduce(self) -> None:
+        config, data = self.context.config, self.data
+        print(data.train.about(data.held_out, data.steps, data.rows_per_step))
+        print_components(self.recorder.info.components)
+        liger = about_liger(self.model, self.context.family) if config.train.liger else suggest_liger(config)
+        for line in (liger, about_fp16(config, self.context.precision)):
+            if line:
+                print(line)
+
+    def _finish(self, status: str, reason: str | None = None) -> Path | None:
+        step = max(self.trainer.state.global_step, self.start.step)
+        return self.recorder.finish(status, self.meter.totals(step), reason)
+
+
+def prepare(context: RunContext, data: RunData, start: StartingPoint, reporters: list[Reporter]) -> Run:
+    """Everything up to the first step: precomputed references and features, model, trainer, recorder."""
+    config, resumed = context.config, start.checkpoint is not None
+    data.train.go_to(start.step * data.rows_per_step, start.checkpoint)
+    before = progress_at(start.checkpoint) if start.checkpoint else RunProgress()
+    problems = [*data.train.problems, *(data.held_out.lengths.problems if data.held_out else ())]
+    fatal, list_file = config.data.on_error == "raise", start.folder / "skipped.jsonl"
+    skipped = Skipped(problems, config.data.max_skipped, fatal, list_file, resumed)
 
     # ZeRO-3 shards the weights as they are read, so the trainer's arguments come before the model.
-    staging = folder / ".staging"
-    arguments = training_arguments(config, staging, steps, precision, resumed=checkpoint is not None)
-    cpu_group = CpuGroup(state.num_processes)
+    arguments = training_arguments(config, _staging(start), data.steps, context.precision, resumed)
     if config.reference == "cached":
-        # Before the model, so that both are never in memory at once.
-        assert isinstance(data, MeasuredData)
-        sources = {"data.train": data.rows} | ({"data.eval": held_out} if held_out else {})
-        with naming_dead_workers():
-            held = store_references(
-                sources, config, family, processor, precision, arguments.device, state.process_index, cpu_group, skipped
-            )
-        data.rows, held_out = held["data.train"], held.get("data.eval")
-    model = build_model(config, family, processor, precision)
+        _use_stored_references(context, data, skipped)  # before the model, so that both are never in memory at once
+    model = build_model(config, context.family, context.processor, context.precision)
     if config.train.cache_vision:
-        assert isinstance(data, MeasuredData)
-        rows = [data.rows, *([held_out] if held_out else [])]
-        with naming_dead_workers():
-            features = store_features(
-                rows, base_model(model), family, config, precision, processor, arguments.device, state.process_index,
-                cpu_group, skipped,
-            )  # fmt: skip
-        data.rows = data.rows.reading(features)
-        held_out = held_out and held_out.reading(features)
-    table = [row.as_dict() for row in component_table(model, family, config)]
-    info = RunInfo(folder.name, folder, config.model_dump(mode="json"), table, steps, start_step)
-    recorder = Recorder(info, state.is_main_process, reporters, held_out, renderer, processor, checkpoint, skipped)
-    stop = StopOnSignal(cpu_group)
-    place = (state.process_index, state.num_processes)
-    room = config.data.max_length * config.train.batch_size if config.data.packing and config.data.max_length else None
-    meter = Meter(data.counts, rows_per_step, room, Devices(state.num_processes, peak_tflops(precision)), before)
-    objective = _objective(config, model, family, processor, precision)
-    modes = {component: mode_of(component, config) for component in COMPONENTS}
-    count = FlopCount.of(
-        base_model(model).config, modes, config.lora.rank, not config.train.cache_vision, config.reference in TWO_MODELS
+        _use_stored_features(context, data, base_model(model), skipped)
+    table = [row.as_dict() for row in component_table(model, context.family, config)]
+    info = RunInfo(start.folder.name, start.folder, config.model_dump(mode="json"), table, data.steps, start.step)
+    recorder = Recorder(
+        info, context.is_main, reporters, data.held_out, context.renderer, context.processor, start.checkpoint, skipped
     )
+    stop = StopOnSignal(context.cpu_group)
+    room = config.data.max_length * config.train.batch_size if config.data.packing and config.data.max_length else None
+    devices = Devices(context.processes, peak_tflops(context.precision))
+    meter = Meter(data.train.counts, data.rows_per_step, room, devices, before)
     trainer = VisionTrainer(
         model=model,
         args=arguments,
         config=config,
-        family=family,
-        objective=objective,
-        processing_class=processor,
-        train_dataset=data.dataset(steps * rows_per_step),
-        stream=data.stream,
-        eval_rows=None if held_out is None else EvalRows(held_out, config.train.eval_batch_size, *place),
+        family=context.family,
+        objective=_objective(context, model),
+        processing_class=context.processor,
+        train_dataset=data.train.dataset(data.steps * data.rows_per_step),
+        stream=data.train.stream,
+        eval_rows=_eval_rows(context, data),
         meter=meter,
-        flops=count,
-        cpu_group=cpu_group,
+        flops=_flops(config, base_model(model)),
+        cpu_group=context.cpu_group,
         skipped=skipped,
-        checkpoints=folder / "checkpoints",
+        checkpoints=start.folder / "checkpoints",
         hooks=Hooks(recorder.logged, recorder.evaluated, recorder.saved),
         callbacks=[stop],
     )
-
-    state.wait_for_everyone()  # all have read what the folder held
-    if state.is_main_process:
-        _open_folder(info, staging, facts)
-        skipped.write()
-        print(data.about(held_out, steps, rows_per_step))
-        print_components(table)
-        if config.train.liger:
-            print(about_liger(model, family))
-        for line in (suggest_liger(config), about_fp16(config, precision)):
-            if line:
-                print(line)
-    state.wait_for_everyone()
-    recorder.start()
-    meter.start()
-    try:
-        with naming_dead_workers():
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except UserError as error:
-        stop.restore()
-        error.on_every_process = isinstance(error, UnusableRows)
-        recorder.finish("failed", meter.totals(max(trainer.state.global_step, start_step)), message_of(error))
-        raise
-    except BaseException as error:
-        stop.restore()
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        recorder.finish(status, meter.totals(max(trainer.state.global_step, start_step)), repr(error))
-        raise
-    cut_short = stop.received is not None and trainer.state.global_step < steps
-    report = recorder.finish("interrupted" if cut_short else "done", meter.totals(trainer.state.global_step))
-    if state.is_main_process:
-        shutil.rmtree(staging, ignore_errors=True)
-        print(f"checkpoint  {recorder.checkpoint}\nreport      {report}")
-        if cut_short:
-            print(f"to go on: the same command with run_name={folder.name}")
-    state.wait_for_everyone()  # a launcher that sees one process end in a hurry ends the others
-    stop.restore()
-    if stop.received is not None and cut_short:
-        sys.exit(128 + stop.received)
+    return Run(context, data, start, model, trainer, recorder, meter, stop, skipped)
 
 
-def _objective(
-    config: RunConfig, model: PreTrainedModel | PeftModel, family: Family, processor, precision: str
-) -> Objective:
+def _staging(start: StartingPoint) -> Path:
+    """Where checkpoints are written before they are complete."""
+    return start.folder / ".staging"
+
+
+def _use_stored_references(context: RunContext, data: RunData, skipped: Skipped) -> None:
+    assert isinstance(data.train, MeasuredData)
+    sources = {"data.train": data.train.rows} | ({"data.eval": data.held_out} if data.held_out else {})
+    with naming_dead_workers():
+        held = store_references(sources, context, skipped)
+    data.train.rows, data.held_out = held["data.train"], held.get("data.eval")
+
+
+def _use_stored_features(context: RunContext, data: RunData, model: PreTrainedModel, skipped: Skipped) -> None:
+    assert isinstance(data.train, MeasuredData)
+    rows = [data.train.rows, *([data.held_out] if data.held_out else [])]
+    with naming_dead_workers():
+        features = store_features(rows, model, context, skipped)
+    data.train.rows = data.train.rows.reading(features)
+    data.held_out = data.held_out and data.held_out.reading(features)
+
+
+def _eval_rows(context: RunContext, data: RunData) -> EvalRows | None:
+    if data.held_out is None:
+        return None
+    return EvalRows(data.held_out, context.config.train.eval_batch_size, context.rank, context.processes)
+
+
+def _flops(config: RunConfig, model: PreTrainedModel) -> FlopCount:
+    modes = {component: mode_of(component, config) for component in COMPONENTS}
+    return FlopCount.of(
+        model.config, modes, config.lora.rank, not config.train.cache_vision, config.reference in TWO_MODELS
+    )
+
+
+def _objective(context: RunContext, model: PreTrainedModel | PeftModel) -> Objective:
+    config, family, processor = context.config, context.family, context.processor
     look = (
         None if config.tuned("vision") else with_shared_features(base_model(model), family, processor.image_processor)
     )
@@ -194,7 +281,7 @@ def _objective(
             assert isinstance(model, PeftModel)
             return Preferences(config.dpo, lambda _: without_adapters(model), look)
         case "model":
-            copy = build_copy(config, family, processor, precision)
+            copy = build_copy(config, family, processor, context.precision)
             return Preferences(config.dpo, lambda accelerator: of_copy(copy, accelerator), look)
         case "cached":
             return Preferences(config.dpo, lambda _: stored)
@@ -211,13 +298,3 @@ def _reporters(config: RunConfig, state: PartialState) -> list[Reporter]:
 
 def _new_name(recipe: str | None, method: str) -> str:
     return f"{Path(recipe or method).name}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _open_folder(info: RunInfo, staging: Path, facts: Row) -> None:
-    folder = RunFolder(info.folder)
-    folder.write_config(info.config)
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    folder.write_environment(gpus, facts)
-    folder.write_components(info.components)
-    # What a killed run was writing is no checkpoint.
-    shutil.rmtree(staging, ignore_errors=True)

@@ -17,7 +17,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
-from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.lengths import Problem
 from qwenvl_train.data.loader import Rows, ignore_terminal_signals
 from qwenvl_train.data.media.cache_files import KEEP_FREE, make_folder
@@ -25,12 +24,12 @@ from qwenvl_train.data.media.feature_cache import FeatureCache, Tower
 from qwenvl_train.data.missing_features import Decoded, MissingFeatures, MissingMedia, MissingPlaces
 from qwenvl_train.data.render import Renderer, pairs_of
 from qwenvl_train.errors import UserError
-from qwenvl_train.families.family import Family
 from qwenvl_train.model.tower import gathered
 from qwenvl_train.model.vision_features import VisionFeatureExtractor
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.progress import console_on
 from qwenvl_train.reporting.wording import count, many
+from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.rows import cache_folder
 from qwenvl_train.training.cpu_group import CpuGroup
 from qwenvl_train.training.skipped import Skipped, UnusableRows
@@ -44,53 +43,43 @@ _TOLD_SECONDS = 60
 GIB = 2**30
 
 
-def store_features(
-    rows: Sequence[Rows],
-    model: PreTrainedModel,
-    family: Family,
-    config: RunConfig,
-    precision: str,
-    processor,
-    device: torch.device,
-    rank: int,
-    cpu_group: CpuGroup,
-    skipped: Skipped,
-) -> FeatureCache:
-    """`model` is the bare one. All processes come here together, and leave when everything is stored."""
+def store_features(rows: Sequence[Rows], model: PreTrainedModel, context: RunContext, skipped: Skipped) -> FeatureCache:
+    """`model` is the base model. All processes come here together, and leave when everything is stored."""
+    config, processor = context.config, context.processor
     renderer = rows[0].renderer
-    visual = model.get_submodule(family.vision_path)
+    visual = model.get_submodule(context.family.vision_path)
     with gathered(visual, config.deepspeed.stage == 3):
-        extractor = VisionFeatureExtractor(model, family, config, precision, processor.image_processor, device)
+        extractor = VisionFeatureExtractor(
+            model, context.family, config, context.precision, processor.image_processor, context.device
+        )
         shapes = torch.tensor([(1, renderer.pixels.merge, renderer.pixels.merge)])
         blank = extractor(renderer.blank_planes(), None, shapes, renderer.vision_index(shapes))
         tower = Tower(extractor.digest, len(blank), blank.shape[-1], blank.dtype)
         features = FeatureCache(cache_folder(config) / "vision", tower)
         make_folder(features.folder, "train.cache_vision=false")
-        missing = _missing(rows, features, config.data.workers, rank, cpu_group)
-        _announce(missing, features, rank, cpu_group)
-        _fill(missing, rows, features, extractor, config, rank, cpu_group, skipped)
+        missing = _missing(rows, features, context)
+        _announce(missing, features, context)
+        _fill(missing, rows, features, extractor, context, skipped)
     return features
 
 
-def _missing(
-    rows: Sequence[Rows], features: FeatureCache, workers: int, rank: int, cpu_group: CpuGroup
-) -> list[MissingFeatures]:
+def _missing(rows: Sequence[Rows], features: FeatureCache, context: RunContext) -> list[MissingFeatures]:
     """The same on all processes, each of which looks at its share."""
     samples = [
         (which, index)
         for which, some in enumerate(rows)
         for index in np.flatnonzero((some.lengths.media > 0) & some.lengths.usable).tolist()
-    ][rank :: cpu_group.processes]
+    ][context.rank :: context.processes]
     found: dict[str, tuple[int, int, int, int]] = {}
-    with counting("looking for vision features, samples", len(samples), shown=rank == 0) as progress:
+    with counting("looking for vision features, samples", len(samples), shown=context.is_main) as progress:
         done = 0
-        for lacking, seen in _loader(MissingPlaces(rows, features, samples), workers):
+        for lacking, seen in _loader(MissingPlaces(rows, features, samples), context.config.data.workers):
             for which, index, at, place in lacking:
                 found.setdefault(place.path.name, (which, index, at, place.patches))
             done += seen
             progress(done)
     # Two processes may have met the same picture.
-    of_all = dict(sorted(cpu_group.everything(list(found.items())), reverse=True))
+    of_all = dict(sorted(context.cpu_group.everything(list(found.items())), reverse=True))
     samples_lacking: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for which, index, at, patches in sorted(of_all.values()):
         samples_lacking.setdefault((which, index), []).append((at, patches))
@@ -100,7 +89,7 @@ def _missing(
     ]
 
 
-def _announce(missing: list[MissingFeatures], features: FeatureCache, rank: int, cpu_group: CpuGroup) -> None:
+def _announce(missing: list[MissingFeatures], features: FeatureCache, context: RunContext) -> None:
     """What it takes of the disk; refuses where there is not as much."""
     media = sum(len(one.media) for one in missing)
     needed = features.bytes_of(sum(one.patches for one in missing))
@@ -113,12 +102,12 @@ def _announce(missing: list[MissingFeatures], features: FeatureCache, rank: int,
             f"{KEEP_FREE // GIB} are left to checkpoints; set data.cache to a folder on a larger disk, lower "
             "model.max_pixels, or set train.cache_vision=false."
         )
-    if refusals := [said for said in cpu_group.everything([refusal]) if said]:
+    if refusals := [said for said in context.cpu_group.everything([refusal]) if said]:
         raise UserError(refusals[0])
-    if rank == 0 and media:
+    if context.is_main and media:
         size = f"{needed / GIB:.1f} GiB" if needed >= GIB else f"{needed / 2**20:.1f} MiB"
         print(f"vision features: {many(media, 'picture or clip', 'pictures and clips')} to look at, {size} of disk")
-    elif rank == 0:
+    elif context.is_main:
         print("vision features: all are stored")
 
 
@@ -127,19 +116,18 @@ def _fill(
     rows: Sequence[Rows],
     features: FeatureCache,
     extractor: VisionFeatureExtractor,
-    config: RunConfig,
-    rank: int,
-    cpu_group: CpuGroup,
+    context: RunContext,
     skipped: Skipped,
 ) -> None:
+    config, cpu_group = context.config, context.cpu_group
     # Shares are alike in patches; read in the order of files.
     costly_first = sorted(missing, key=lambda one: one.patches, reverse=True)
-    mine = sorted(costly_first[rank :: cpu_group.processes], key=lambda one: (one.rows, one.index))
+    mine = sorted(costly_first[context.rank :: context.processes], key=lambda one: (one.rows, one.index))
     media = sum(len(one.media) for one in missing)
     writer = _Writer(features, extractor, rows[0].renderer)
     decoded = iter(_loader(MissingMedia(rows, features, mine), config.data.workers))
     looked, last = 0, time.monotonic()
-    with counting("vision features, pictures and clips", media, shown=rank == 0) as progress:
+    with counting("vision features, pictures and clips", media, shown=context.is_main) as progress:
         for _ in range(ceil(len(missing) / cpu_group.processes / _ROUND)):
             done, broken, failure = _round(islice(decoded, _ROUND), writer)
             skipped.met(broken)
@@ -150,7 +138,7 @@ def _fill(
             progress(looked)
             if faults:
                 raise UnusableRows(*_first(cpu_group, [failure, *(problem.reason for problem in broken)]))
-            if rank == 0 and time.monotonic() - last > _TOLD_SECONDS and not console_on(sys.stderr).is_terminal:
+            if context.is_main and time.monotonic() - last > _TOLD_SECONDS and not console_on(sys.stderr).is_terminal:
                 print(f"vision features: {count(looked)} of {many(media, 'picture or clip', 'pictures and clips')}")
                 last = time.monotonic()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 from PIL import Image
 from transformers import AutoProcessor
 
@@ -24,6 +25,7 @@ from qwenvl_train.model.autocast import autocast, autocast_to
 from qwenvl_train.model.build import base_model, build_model
 from qwenvl_train.model.forward import Scores
 from qwenvl_train.run import vision_cache
+from qwenvl_train.run.context import RunContext
 from qwenvl_train.training.cpu_group import CpuGroup
 from qwenvl_train.training.optim import keep_masters
 from qwenvl_train.training.skipped import Skipped
@@ -57,10 +59,11 @@ class Setup:
 
     def store(self) -> FeatureCache:
         skipped = Skipped([], 0, True, self.folder / "skipped.jsonl", resumed=False)
-        return vision_cache.store_features(
-            [self.rows], base_model(self.model), self.family, self.config, self.precision, self.processor,
-            torch.device("cpu"), 0, CpuGroup(1), skipped,
+        context = RunContext(
+            self.config, self.family, self.processor, self.rows.renderer, self.precision, PartialState(cpu=True),
+            CpuGroup(1),
         )  # fmt: skip
+        return vision_cache.store_features([self.rows], base_model(self.model), context, skipped)
 
     def learn(self, rows: Rows, samples: list[int]) -> tuple[Scores, dict[str, torch.Tensor]]:
         """Scores and gradients of one row."""
