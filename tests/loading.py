@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from qwenvl_train.batch import Segments
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import use_packed_attention

@@ -17,10 +17,10 @@ from qwenvl_train.config.keys import fields_by_key
 from qwenvl_train.config.schema import DataConfig, RowFormat, SourceConfig
 from qwenvl_train.data.formats import detect
 from qwenvl_train.data.formats.turns import ROLES
-from qwenvl_train.data.layout import IGNORED, Layout
-from qwenvl_train.data.lengths import Problem, measure_sample
+from qwenvl_train.data.index.lengths import Problem, measure_sample
 from qwenvl_train.data.order.mixture import Mixture, MixtureEntry
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.render.layout import IGNORED, Layout
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.sample import Limits, Sample, Sampling, Video
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError

@@ -7,9 +7,9 @@ from accelerate import PartialState
 from transformers import ProcessorMixin
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.families.family import Family
-from qwenvl_train.training.cpu_group import CpuGroup
+from qwenvl_train.training.distributed.cpu_group import CpuGroup
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qwenvl_train.data.loader import Rows
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.batches.loader import Rows
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.errors import UserError
+from qwenvl_train.evaluation.generation import answer
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.metrics import read_metrics
 from qwenvl_train.reporting.report import write_report
 from qwenvl_train.reporting.reporter import Reporter, RunInfo, is_evaluation
-from qwenvl_train.training.evaluation import answer
 from qwenvl_train.training.skipped import Skipped
 
 

@@ -15,10 +15,10 @@ from accelerate.utils import send_to_device
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
-from qwenvl_train.data.loader import Rows, ignore_terminal_signals
+from qwenvl_train.data.batches.loader import Rows, ignore_terminal_signals
 from qwenvl_train.data.media.cache_files import make_folder
-from qwenvl_train.data.reference_passes import Asked, Asking, Chunks, joined, passes_of
-from qwenvl_train.data.references import References
+from qwenvl_train.data.precompute.reference_passes import Asked, Asking, Chunks, joined, passes_of
+from qwenvl_train.data.precompute.references import References
 from qwenvl_train.model.autocast import autocast, autocast_to
 from qwenvl_train.model.build import build_copy, in_float32
 from qwenvl_train.model.load import identity_of

@@ -8,19 +8,19 @@ from typing import Literal, TypeVar
 from accelerate import PartialState
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.index import lengths_of
-from qwenvl_train.data.lengths import BrokenRow
-from qwenvl_train.data.loader import Rows
+from qwenvl_train.data.batches.loader import Rows
+from qwenvl_train.data.index.lengths import BrokenRow
+from qwenvl_train.data.index.measure import lengths_of
 from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import Order, build_order
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import many, percent
-from qwenvl_train.training.processes import agree
+from qwenvl_train.training.distributed.processes import agree
 
 Made = TypeVar("Made")
 

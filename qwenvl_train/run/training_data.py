@@ -7,8 +7,8 @@ from accelerate import PartialState
 from datasets import Dataset as HfDataset
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.loader import Rows, TrainRows
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.batches.loader import Rows, TrainRows
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.streaming.draw import open_entries
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.data.streaming.windows import Planner, State
@@ -24,7 +24,7 @@ from qwenvl_train.run.rows import (
     tolerated_problems,
 )
 from qwenvl_train.training.checkpoint import STREAM
-from qwenvl_train.training.processes import agree
+from qwenvl_train.training.distributed.processes import agree
 
 
 class MeasuredData:

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.schema import TWO_MODELS, RunConfig
-from qwenvl_train.data.loader import EvalRows, Rows
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.batches.loader import EvalRows, Rows
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import refuse_kernel
@@ -46,18 +46,18 @@ from qwenvl_train.run.training_data import MeasuredData, TrainingData, open_trai
 from qwenvl_train.run.vision_cache import store_features
 from qwenvl_train.training.arguments import training_arguments
 from qwenvl_train.training.checkpoint import step_of
-from qwenvl_train.training.cpu_group import CpuGroup
 from qwenvl_train.training.devices import peak_tflops
-from qwenvl_train.training.dpo import Preferences
+from qwenvl_train.training.distributed.cpu_group import CpuGroup
+from qwenvl_train.training.distributed.processes import agree
+from qwenvl_train.training.distributed.workers import naming_dead_workers
 from qwenvl_train.training.interrupt import StopOnSignal
 from qwenvl_train.training.meter import Devices, Meter, RunProgress
-from qwenvl_train.training.objective import Objective
-from qwenvl_train.training.processes import agree
-from qwenvl_train.training.reference import none, of_copy, stored, without_adapters
-from qwenvl_train.training.sft import Answers
+from qwenvl_train.training.objectives.dpo import Preferences
+from qwenvl_train.training.objectives.objective import Objective
+from qwenvl_train.training.objectives.reference import none, of_copy, stored, without_adapters
+from qwenvl_train.training.objectives.sft import Answers
 from qwenvl_train.training.skipped import Skipped, UnusableRows
 from qwenvl_train.training.trainer import Hooks, VisionTrainer
-from qwenvl_train.training.workers import naming_dead_workers
 
 
 def train(composed: Composed, family: Family, precision: str, state: PartialState) -> None:

@@ -17,12 +17,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
-from qwenvl_train.data.lengths import Problem
-from qwenvl_train.data.loader import Rows, ignore_terminal_signals
+from qwenvl_train.data.batches.loader import Rows, ignore_terminal_signals
+from qwenvl_train.data.index.lengths import Problem
 from qwenvl_train.data.media.cache_files import KEEP_FREE, make_folder
 from qwenvl_train.data.media.feature_cache import FeatureCache, Tower
-from qwenvl_train.data.missing_features import Decoded, MissingFeatures, MissingMedia, MissingPlaces
-from qwenvl_train.data.render import Renderer, pairs_of
+from qwenvl_train.data.precompute.missing_features import Decoded, MissingFeatures, MissingMedia, MissingPlaces
+from qwenvl_train.data.render.renderer import Renderer, pairs_of
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.tower import gathered
 from qwenvl_train.model.vision_features import VisionFeatureExtractor
@@ -31,7 +31,7 @@ from qwenvl_train.reporting.progress import console_on
 from qwenvl_train.reporting.wording import count, many
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.rows import cache_folder
-from qwenvl_train.training.cpu_group import CpuGroup
+from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.skipped import Skipped, UnusableRows
 
 _ROUND = 16

@@ -6,7 +6,7 @@ from types import FrameType
 
 from transformers import TrainerCallback
 
-from qwenvl_train.training.cpu_group import CpuGroup
+from qwenvl_train.training.distributed.cpu_group import CpuGroup
 
 # Launchers pass a signal on that the terminal or the scheduler has already sent to everyone.
 ECHO_SECONDS = 5.0

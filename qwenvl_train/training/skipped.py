@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from qwenvl_train.data.lengths import Problem, TooMany, refuse_many
+from qwenvl_train.data.index.lengths import Problem, TooMany, refuse_many
 from qwenvl_train.errors import UserError
-from qwenvl_train.training.cpu_group import CpuGroup
+from qwenvl_train.training.distributed.cpu_group import CpuGroup
 
 
 class UnusableRows(UserError):

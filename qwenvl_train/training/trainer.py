@@ -23,16 +23,16 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl
 from trl import SFTTrainer
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.loader import EvalRows, ignore_terminal_signals, only_row
+from qwenvl_train.data.batches.loader import EvalRows, ignore_terminal_signals, only_row
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.training.checkpoint import PROGRESS, STREAM, publish
-from qwenvl_train.training.cpu_group import CpuGroup
 from qwenvl_train.training.devices import peak_memory_gib
+from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.meter import Counts, Meter
-from qwenvl_train.training.objective import Objective
+from qwenvl_train.training.objectives.objective import Objective
 from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups
 from qwenvl_train.training.skipped import Skipped
 

@@ -3,7 +3,7 @@
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.reporting.wording import many
-from qwenvl_train.training.processes import choose_precision, join_processes
+from qwenvl_train.training.distributed.processes import choose_precision, join_processes
 
 
 def run(composed: Composed) -> None:

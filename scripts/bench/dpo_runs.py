@@ -18,14 +18,14 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from workload import SEED, Conversation
 
-from qwenvl_train.data.loader import Row, Rows, make_row
+from qwenvl_train.data.batches.loader import Row, Rows, make_row
 from qwenvl_train.data.order.order import Order
-from qwenvl_train.data.render import Rendered
+from qwenvl_train.data.render.renderer import Rendered
 from qwenvl_train.model.build import base_model
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.vision_features import with_shared_features
-from qwenvl_train.training.dpo import Preferences
-from qwenvl_train.training.reference import of_copy, without_adapters
+from qwenvl_train.training.objectives.dpo import Preferences
+from qwenvl_train.training.objectives.reference import of_copy, without_adapters
 
 NUDGE = 0.02
 """How large the second matrices of adapters are, which begin as zeros; how much of itself a copy is off."""

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from transformers.trainer_utils import SaveStrategy
 
 from qwenvl_train.training.arguments import training_arguments
-from qwenvl_train.training.cpu_group import CpuGroup
+from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.meter import Devices, Meter, RunProgress
-from qwenvl_train.training.objective import Objective
+from qwenvl_train.training.objectives.objective import Objective
 from qwenvl_train.training.skipped import Skipped
 from qwenvl_train.training.trainer import Hooks, VisionTrainer
 

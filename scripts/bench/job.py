@@ -15,7 +15,7 @@ from workload import SEED, Conversation, Workload, draw
 from qwenvl_train.batch import Contents
 from qwenvl_train.config.compose import compose
 from qwenvl_train.config.schema import TWO_MODELS, RunConfig
-from qwenvl_train.data.loader import Row
+from qwenvl_train.data.batches.loader import Row
 from qwenvl_train.families.family import Family
 from qwenvl_train.families.tiny import build_processor
 from qwenvl_train.model.attention import set_attention
@@ -29,8 +29,8 @@ from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.shapes import architecture
 from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.run.training_data import TrainingData, open_training_data
+from qwenvl_train.training.distributed.processes import choose_precision, join_processes
 from qwenvl_train.training.optim import keep_masters
-from qwenvl_train.training.processes import choose_precision, join_processes
 
 # So little that no weight ever changes: every way sees the same numbers in every round.
 LEARNING_RATE = 1e-12

@@ -8,7 +8,7 @@ from job import Job, Trained
 from step_ways import as_trl
 from trl import SFTConfig, SFTTrainer
 
-from qwenvl_train.training.sft import Answers
+from qwenvl_train.training.objectives.sft import Answers
 
 
 def trl(job: Job, trained: Trained, folder: Path) -> Measured:

@@ -16,8 +16,8 @@ from transformers.utils import is_flash_attn_2_available
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from workload import Conversation
 
-from qwenvl_train.data.layout import IGNORED
-from qwenvl_train.data.loader import Row
+from qwenvl_train.data.batches.loader import Row
+from qwenvl_train.data.render.layout import IGNORED
 
 Model = PreTrainedModel | PeftModel
 Inputs = dict[str, Any]

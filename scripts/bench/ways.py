@@ -19,8 +19,8 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from qwenvl_train.config.compose import compose
-from qwenvl_train.data.collate import collate
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.batches.collate import collate
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.sample import Image, Sample, Text, Turn
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_model

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from qwenvl_train.batch import Piece
-from qwenvl_train.data.segments import segments_of_samples
+from qwenvl_train.data.render.segments import segments_of_samples
 from qwenvl_train.model.attention import packed_attention
 
 WORST = 1e-2

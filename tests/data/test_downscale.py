@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwenvl_train.data.downscale import largest_share, shrunk
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
+from qwenvl_train.data.render.downscale import largest_share, shrunk
 
 MERGE = 2
 sides = st.integers(1, 120)

@@ -9,9 +9,9 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from qwenvl_train.config.schema import SourceConfig
-from qwenvl_train.data import index as module
-from qwenvl_train.data.index import lengths_of
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.index import measure as module
+from qwenvl_train.data.index.measure import lengths_of
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES

@@ -6,11 +6,11 @@ import pytest
 from transformers import AutoProcessor
 
 from qwenvl_train.config.schema import SourceConfig
-from qwenvl_train.data.index import lengths_of
-from qwenvl_train.data.loader import EvalRows, Rows, TrainRows, only_row
+from qwenvl_train.data.batches.loader import EvalRows, Rows, TrainRows, only_row
+from qwenvl_train.data.index.measure import lengths_of
 from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import build_order
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.families import FAMILIES
 from tests.conftest import conversation

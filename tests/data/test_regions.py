@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qwenvl_train.data.regions import in_words, to_convention, to_pixels
+from qwenvl_train.data.render.regions import in_words, to_convention, to_pixels
 from qwenvl_train.data.sample import Coordinates, Listing, Reference, Region
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from transformers import AutoProcessor
 
-from qwenvl_train.data.layout import IGNORED
 from qwenvl_train.data.media import pictures as media
-from qwenvl_train.data.regions import in_words
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.render.layout import IGNORED
+from qwenvl_train.data.render.regions import in_words
+from qwenvl_train.data.render.renderer import Renderer
+from qwenvl_train.data.render.tokens import Words
 from qwenvl_train.data.sample import Listing, Region, Text, Turn
-from qwenvl_train.data.words import Words
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from tests.conftest import conversation, sample_of

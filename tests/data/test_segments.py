@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qwenvl_train.batch import Piece
-from qwenvl_train.data.segments import segments_of, segments_of_samples
+from qwenvl_train.data.render.segments import segments_of, segments_of_samples
 
 
 @pytest.mark.parametrize("lengths", [[5], [2, 2, 2], [3, 1, 3, 2], [4, 0, 1], [1, 2, 3]])

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from qwenvl_train.batch import Segments
-from qwenvl_train.data.vision_index import VisionIndex
+from qwenvl_train.data.render.vision_index import VisionIndex
 from tests.loading import family_of
 
 GRIDS = torch.tensor([[1, 4, 6], [3, 10, 2], [1, 2, 2], [2, 14, 16]])

@@ -20,15 +20,15 @@ from transformers import AutoProcessor
 
 from qwenvl_train.cli import main
 from qwenvl_train.config.schema import SourceConfig
-from qwenvl_train.data.index import lengths_of
-from qwenvl_train.data.lengths import Lengths, Problem
-from qwenvl_train.data.loader import Row, Rows
-from qwenvl_train.data.render import Rendered, Renderer
+from qwenvl_train.data.batches.loader import Row, Rows
+from qwenvl_train.data.index.lengths import Lengths, Problem
+from qwenvl_train.data.index.measure import lengths_of
+from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
-from qwenvl_train.training.workers import naming_dead_workers
+from qwenvl_train.training.distributed.workers import naming_dead_workers
 from tests.loading import assert_same
 from tests.settings import run_config
 from tests.videos import write_sound, write_video

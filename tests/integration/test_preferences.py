@@ -11,13 +11,13 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from qwenvl_train.config.assets import asset_dir
-from qwenvl_train.data.collate import collate
+from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.build import build_copy, build_model
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.run import reference_cache, training_run
-from qwenvl_train.training.sft import Answers
+from qwenvl_train.training.objectives.sft import Answers
 from tests.conftest import conversation, sample_of
 from tests.loading import renderer_of
 from tests.run import read_lines, rows, summary, train

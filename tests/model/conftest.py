@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoProcessor
 
-from qwenvl_train.data.collate import collate
+from qwenvl_train.data.batches.collate import collate
 from tests.conftest import conversation, sample_of
 from tests.loading import renderer_of
 

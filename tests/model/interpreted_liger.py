@@ -17,7 +17,7 @@ from transformers import AutoProcessor
 from triton.runtime import interpreter
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.collate import collate
+from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_model
 from qwenvl_train.model.build import about_liger, arrange

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from qwenvl_train.batch import Piece
-from qwenvl_train.data.segments import segments_of, segments_of_samples
+from qwenvl_train.data.render.segments import segments_of, segments_of_samples
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.attention import packed_attention, refuse_kernel
 

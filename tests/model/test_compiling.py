@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from qwenvl_train.data.collate import collate
+from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_model

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from qwenvl_train.data.collate import collate
+from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.forward import _scores, use_packed_forward
 from tests.conftest import conversation, sample_of

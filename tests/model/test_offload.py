@@ -5,7 +5,7 @@ import torch
 from transformers import AutoProcessor
 from trl.models import get_act_offloading_ctx_manager
 
-from qwenvl_train.data.collate import collate
+from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_model

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from qwenvl_train.data.collate import collate
+from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.data.formats import to_sample
-from qwenvl_train.data.layout import IGNORED
 from qwenvl_train.data.media.locate import Locator
+from qwenvl_train.data.render.layout import IGNORED
 from qwenvl_train.data.sample import Sample
-from qwenvl_train.training.evaluation import seen_by
+from qwenvl_train.evaluation.generation import seen_by
 from tests.loading import as_theirs_and_ours, renderer_of
 from tests.videos import write_video
 

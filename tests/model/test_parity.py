@@ -16,11 +16,11 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
-from qwenvl_train.data.collate import collate
-from qwenvl_train.data.layout import IGNORED
+from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
-from qwenvl_train.data.render import Rendered, Renderer
+from qwenvl_train.data.render.layout import IGNORED
+from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.forward import Pixels, use_packed_forward
 from tests.conftest import conversation, sample_of

@@ -74,7 +74,7 @@ def rehearse_broken() -> Iterator[dict[str, Any]]:
 @contextmanager
 def seams(watch: Watch) -> Iterator[None]:
     """Where the real command enters the device, and where it would take something from there."""
-    from qwenvl_train.data import loader
+    from qwenvl_train.data.batches import loader
     from qwenvl_train.model import vision_features
     from qwenvl_train.run import reference_cache, training_run, vision_cache
     from qwenvl_train.training.trainer import VisionTrainer

@@ -18,14 +18,14 @@ WAITS = {
         "transformers/trainer.py:Trainer._inner_training_loop": "the sum of all losses is made, once a run",
         "transformers/trainer.py:Trainer._maybe_log_save_evaluate": "the loss, for each row that is logged",
         "transformers/trainer.py:Trainer._finalize_training": "the sum of all losses is read, once a run",
-        "qwenvl_train/training/objective.py:Sums.take": "figures, for each row that is logged",
+        "qwenvl_train/training/objectives/objective.py:Sums.take": "figures, for each row that is logged",
         "qwenvl_train/model/forward.py:Pixels.__call__": "a picture's mean and width go to the device, once a run",
     },
     "evaluation": {
         "qwenvl_train/model/forward.py:Pixels.__call__": "a picture's mean and width, where evaluation comes first",
         "qwenvl_train/training/trainer.py:VisionTrainer.evaluate": "whether anything was scored, once",
-        "qwenvl_train/training/sft.py:Answers.metrics": "the score, once",
-        "qwenvl_train/training/dpo.py:Preferences.metrics": "the score, once",
+        "qwenvl_train/training/objectives/sft.py:Answers.metrics": "the score, once",
+        "qwenvl_train/training/objectives/dpo.py:Preferences.metrics": "the score, once",
     },
     "vision cache": {
         "qwenvl_train/model/vision_features.py:VisionFeatureExtractor.__call__": "features go to the disk",

@@ -5,9 +5,9 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from qwenvl_train.evaluation.generation import answer
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.model.build import arrange
-from qwenvl_train.training.evaluation import answer
 from tests.conftest import conversation, sample_of
 from tests.loading import renderer_of
 from tests.settings import run_config

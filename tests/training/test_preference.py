@@ -9,7 +9,7 @@ import torch
 from trl import DPOTrainer
 
 from qwenvl_train.config.schema import DpoConfig, PreferenceLoss
-from qwenvl_train.training.preference import LOSSES, Pairs, own_likelihood
+from qwenvl_train.training.objectives.losses import LOSSES, Pairs, own_likelihood
 from tests.settings import run_config
 
 # Learned tokens of the chosen and of the rejected answer of each pair: of any order of length.

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from torch.distributed import HashStore
 
-from qwenvl_train.training import processes
-from qwenvl_train.training.processes import agree
+from qwenvl_train.training.distributed import processes
+from qwenvl_train.training.distributed.processes import agree
 
 MAIN, OTHER = (SimpleNamespace(num_processes=2, is_main_process=main) for main in (True, False))
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from qwenvl_train.data.lengths import Problem
+from qwenvl_train.data.index.lengths import Problem
 from qwenvl_train.errors import UserError
-from qwenvl_train.training.cpu_group import CpuGroup
+from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.skipped import Skipped
 
 ONE, TWO, THREE, FOUR = (Problem("a.jsonl", line, "broken", f"a.jsonl:{line} is broken") for line in (1, 2, 3, 4))

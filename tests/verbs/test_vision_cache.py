@@ -14,8 +14,8 @@ from transformers import AutoProcessor
 
 from qwenvl_train.cli import main
 from qwenvl_train.config.schema import SourceConfig
-from qwenvl_train.data.index import lengths_of
-from qwenvl_train.data.loader import Rows
+from qwenvl_train.data.batches.loader import Rows
+from qwenvl_train.data.index.measure import lengths_of
 from qwenvl_train.data.media import pictures as decoding
 from qwenvl_train.data.media import videos
 from qwenvl_train.data.media.feature_cache import FeatureCache, Place
@@ -26,7 +26,7 @@ from qwenvl_train.model.build import base_model, build_model
 from qwenvl_train.model.forward import Scores
 from qwenvl_train.run import vision_cache
 from qwenvl_train.run.context import RunContext
-from qwenvl_train.training.cpu_group import CpuGroup
+from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.optim import keep_masters
 from qwenvl_train.training.skipped import Skipped
 from tests.conftest import conversation

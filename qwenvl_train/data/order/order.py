@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.lengths import Lengths
+from qwenvl_train.data.index.lengths import Lengths
 from qwenvl_train.data.order.balance import balanced
 from qwenvl_train.data.order.mixture import Mixture, MixtureEntry
 from qwenvl_train.data.order.packing import pack

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.lengths import COLUMNS, Lengths
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.index.lengths import COLUMNS, Lengths
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.streaming.draw import NothingUsable, open_entries
 from qwenvl_train.data.streaming.windows import Measured, Planner, State, UnusableRow, columns_of

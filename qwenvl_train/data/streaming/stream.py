@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from qwenvl_train.data.lengths import Problem
-from qwenvl_train.data.loader import Row, ignore_terminal_signals, make_row, only_row, render_as_measured
+from qwenvl_train.data.batches.loader import Row, ignore_terminal_signals, make_row, only_row, render_as_measured
+from qwenvl_train.data.index.lengths import Problem
 from qwenvl_train.data.order.order import EpochCounts
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.streaming.windows import Measured, Planner, State, Window
 
 _COLUMNS = 4

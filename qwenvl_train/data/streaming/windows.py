@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.lengths import COLUMNS, Problem, measure_sample, problem_of
+from qwenvl_train.data.index.lengths import COLUMNS, Problem, measure_sample, problem_of
 from qwenvl_train.data.order.balance import balanced
 from qwenvl_train.data.order.order import Plan
 from qwenvl_train.data.order.packing import pack
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.streaming.draw import Draw, Entry, StreamCursor
 from qwenvl_train.errors import UserError

@@ -5,11 +5,11 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from qwenvl_train.data.layout import IGNORED, Layout
-from qwenvl_train.data.lengths import measure_sample
+from qwenvl_train.data.index.lengths import measure_sample
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
-from qwenvl_train.data.render import Rendered, Renderer
+from qwenvl_train.data.render.layout import IGNORED, Layout
+from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.sample import Content, Media, Sample, Video
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head

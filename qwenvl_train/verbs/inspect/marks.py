@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from qwenvl_train.data.media.pictures import PictureSize
-from qwenvl_train.data.regions import to_convention, to_pixels
+from qwenvl_train.data.render.regions import to_convention, to_pixels
 from qwenvl_train.data.sample import Coordinates, Listing, Region, Sample, Text
 from qwenvl_train.families.family import Family
 from qwenvl_train.verbs.inspect.facts import Mark

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.index import lengths_of
-from qwenvl_train.data.lengths import Lengths, Problem
-from qwenvl_train.data.loader import Rows
+from qwenvl_train.data.batches.loader import Rows
+from qwenvl_train.data.index.lengths import Lengths, Problem
+from qwenvl_train.data.index.measure import lengths_of
 from qwenvl_train.data.order.order import Order
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head
 from qwenvl_train.errors import UserError

@@ -8,7 +8,7 @@ from rich.console import Console
 from transformers import AutoConfig
 
 from qwenvl_train.config.schema import ModelConfig, RunConfig, SourceConfig
-from qwenvl_train.data.render import Rendered, Renderer
+from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head, read_head
 from qwenvl_train.errors import UserError

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.schema import TWO_MODELS, ModelConfig, RunConfig
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.build import refuse_what_experts_cannot

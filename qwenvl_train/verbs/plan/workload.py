@@ -10,10 +10,10 @@ from transformers import PreTrainedConfig
 
 from qwenvl_train.batch import Contents, Piece
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.lengths import Lengths
-from qwenvl_train.data.loader import Rows, contents_of
+from qwenvl_train.data.batches.loader import Rows, contents_of
+from qwenvl_train.data.index.lengths import Lengths
 from qwenvl_train.data.order.order import Order
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head, read_head
 from qwenvl_train.errors import UserError

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from qwenvl_train.config.schema import RunConfig, SourceConfig
-from qwenvl_train.data.lengths import Lengths
+from qwenvl_train.data.index.lengths import Lengths
 from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import Order, build_order
 from tests.settings import run_config

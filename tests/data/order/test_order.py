@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenvl_train.data.lengths import Lengths
+from qwenvl_train.data.index.lengths import Lengths
 from qwenvl_train.data.order.mixture import Mixture, MixtureEntry
 from qwenvl_train.data.order.order import Order
 from qwenvl_train.errors import UserError

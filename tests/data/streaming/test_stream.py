@@ -20,7 +20,7 @@ from transformers import AutoProcessor
 from qwenvl_train.config.schema import RunConfig, SourceConfig
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.order.order import EpochCounts
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.sources.flows import RawRow

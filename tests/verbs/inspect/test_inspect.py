@@ -17,9 +17,9 @@ from transformers import AutoModelForImageTextToText
 
 from qwenvl_train.cli import main
 from qwenvl_train.config.compose import compose
-from qwenvl_train.data import index
-from qwenvl_train.data.layout import IGNORED
+from qwenvl_train.data.index import measure
 from qwenvl_train.data.media.pictures import PictureSize, load_pixels
+from qwenvl_train.data.render.layout import IGNORED
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming import windows
 from qwenvl_train.model.pretrained import load_family
@@ -307,8 +307,8 @@ def test_the_summary_tells_what_a_run_would_see(few, checkpoints, inspect):
 
 def test_the_source_is_measured_once_and_only_for_the_summary(few, checkpoints, inspect, monkeypatch, tmp_path):
     measured = []
-    whole = index._measure
-    monkeypatch.setattr(index, "_measure", lambda *given: measured.append(1) or whole(*given))
+    whole = measure._measure
+    monkeypatch.setattr(measure, "_measure", lambda *given: measured.append(1) or whole(*given))
     common = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={few}"]
     inspect(*common, "output=json")
     inspect(*common, "inspect.summary=false")

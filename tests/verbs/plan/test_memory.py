@@ -7,7 +7,7 @@ import torch
 from torch.optim import Optimizer
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.collate import collate
+from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.autocast import autocast, autocast_to
 from qwenvl_train.model.build import build_model

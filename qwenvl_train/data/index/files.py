@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from qwenvl_train.data.lengths import COLUMNS, Lengths, Problem
+from qwenvl_train.data.index.lengths import COLUMNS, Lengths, Problem
 from qwenvl_train.errors import UserError
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from qwenvl_train.batch import Batch, Parts
-from qwenvl_train.data.layout import IGNORED
-from qwenvl_train.data.render import Rendered, Renderer
-from qwenvl_train.data.segments import segments_of_samples
+from qwenvl_train.data.render.layout import IGNORED
+from qwenvl_train.data.render.renderer import Rendered, Renderer
+from qwenvl_train.data.render.segments import segments_of_samples
 
 
 def collate(rendered: list[Rendered], renderer: Renderer) -> Batch:

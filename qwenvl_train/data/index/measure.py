@@ -14,9 +14,9 @@ from time import monotonic
 
 import numpy as np
 
-from qwenvl_train.data.index_files import IndexFiles
-from qwenvl_train.data.lengths import COLUMNS, Lengths, Problem, measure_rows, refuse, refuse_many, within
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.index.files import IndexFiles
+from qwenvl_train.data.index.lengths import COLUMNS, Lengths, Problem, measure_rows, refuse, refuse_many, within
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 

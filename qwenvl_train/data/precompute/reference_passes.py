@@ -10,11 +10,11 @@ import torch
 from torch.utils.data import Dataset
 
 from qwenvl_train.batch import Batch
-from qwenvl_train.data.collate import collate
-from qwenvl_train.data.lengths import Problem, problem_of
-from qwenvl_train.data.loader import Rows
+from qwenvl_train.data.batches.collate import collate
+from qwenvl_train.data.batches.loader import Rows
+from qwenvl_train.data.index.lengths import Problem, problem_of
 from qwenvl_train.data.media.cache_files import identity, place_in
-from qwenvl_train.data.references import CHUNK, samples_of
+from qwenvl_train.data.precompute.references import CHUNK, samples_of
 from qwenvl_train.errors import UserError
 
 # Goes up when the same pairs come to other values.

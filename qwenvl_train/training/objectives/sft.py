@@ -7,7 +7,7 @@ from accelerate import Accelerator
 
 from qwenvl_train.model.forward import Scores
 from qwenvl_train.training.meter import Counts
-from qwenvl_train.training.objective import Sums, number
+from qwenvl_train.training.objectives.objective import Sums, number
 
 
 class Answers:

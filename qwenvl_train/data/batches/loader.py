@@ -12,13 +12,13 @@ import torch
 from datasets import Dataset as HfDataset
 
 from qwenvl_train.batch import Batch, Contents
-from qwenvl_train.data.collate import collate
-from qwenvl_train.data.layout import Layout
-from qwenvl_train.data.lengths import Lengths, Problem, problem_of
+from qwenvl_train.data.batches.collate import collate
+from qwenvl_train.data.index.lengths import Lengths, Problem, problem_of
 from qwenvl_train.data.media.feature_cache import FeatureCache
 from qwenvl_train.data.order.order import Order
-from qwenvl_train.data.references import References
-from qwenvl_train.data.render import Rendered, Renderer
+from qwenvl_train.data.precompute.references import References
+from qwenvl_train.data.render.layout import Layout
+from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError

@@ -7,12 +7,12 @@ from math import ceil
 import numpy as np
 from torch.utils.data import Dataset
 
-from qwenvl_train.data.lengths import Problem, problem_of
-from qwenvl_train.data.loader import Rows
+from qwenvl_train.data.batches.loader import Rows
+from qwenvl_train.data.index.lengths import Problem, problem_of
 from qwenvl_train.data.media.feature_cache import FeatureCache, Place
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.sample import Media
 from qwenvl_train.errors import UserError
 

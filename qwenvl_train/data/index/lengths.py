@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from qwenvl_train.data.render import Renderer
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError, message_of

@@ -14,7 +14,7 @@ from transformers.vision_utils import (
 )
 
 from qwenvl_train.batch import Segments
-from qwenvl_train.data.segments import segments_of
+from qwenvl_train.data.render.segments import segments_of
 
 
 @dataclass(frozen=True)

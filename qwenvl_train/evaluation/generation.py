@@ -9,10 +9,10 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from qwenvl_train.data.layout import IGNORED
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
-from qwenvl_train.data.render import Rendered, Renderer
+from qwenvl_train.data.render.layout import IGNORED
+from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.sample import Sample, Text
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.build import base_model

@@ -15,19 +15,19 @@ import torch
 
 from qwenvl_train.batch import Piece
 from qwenvl_train.config.schema import DataConfig, VideoConfig
-from qwenvl_train.data.downscale import largest_share, shrunk
-from qwenvl_train.data.layout import IGNORED, Layout, TurnStart, pair
 from qwenvl_train.data.media.feature_cache import FeatureCache
 from qwenvl_train.data.media.files import name_of
 from qwenvl_train.data.media.picture_cache import PictureCache
 from qwenvl_train.data.media.pictures import PictureSize, PixelSettings, load_patches, measure
 from qwenvl_train.data.media.videos import ClipSettings, ClipSize, load_clip, measure_clip
-from qwenvl_train.data.positions import Span, mrope_positions
-from qwenvl_train.data.regions import in_words
+from qwenvl_train.data.render.downscale import largest_share, shrunk
+from qwenvl_train.data.render.layout import IGNORED, Layout, TurnStart, pair
+from qwenvl_train.data.render.positions import Span, mrope_positions
+from qwenvl_train.data.render.regions import in_words
+from qwenvl_train.data.render.template import check_template
+from qwenvl_train.data.render.tokens import Words
+from qwenvl_train.data.render.vision_index import VisionIndex
 from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Sample, Text, Turn, Video
-from qwenvl_train.data.template import check_template
-from qwenvl_train.data.vision_index import VisionIndex
-from qwenvl_train.data.words import Words
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.families.tools import tools_in_words

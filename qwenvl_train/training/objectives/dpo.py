@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from qwenvl_train.config.schema import DpoConfig, PreferenceLoss
 from qwenvl_train.model.forward import Scores
 from qwenvl_train.training.meter import Counts
-from qwenvl_train.training.objective import Sums, number
-from qwenvl_train.training.preference import LOSSES, Pairs, of_answers, own_likelihood
-from qwenvl_train.training.reference import Reference, Row
+from qwenvl_train.training.objectives.losses import LOSSES, Pairs, of_answers, own_likelihood
+from qwenvl_train.training.objectives.objective import Sums, number
+from qwenvl_train.training.objectives.reference import Reference, Row
 
 _FIGURES = (
     "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
