@@ -1,7 +1,7 @@
-"""What crosses from data to model: one row of samples laid end to end, without padding.
+"""The batch that the data pipeline passes to the model: one packed row of samples, end to end and without padding.
 
-Whatever can be known from sizes alone is computed where rows are made, so that a step never waits for the device to
-tell a number.
+Everything that follows from sizes alone is computed where packed rows are made, so that a training step never has to
+wait for the device to return a number.
 """
 
 from collections.abc import Callable
@@ -12,41 +12,49 @@ import torch
 
 
 class Piece(NamedTuple):
-    """Tokens of a sample that lie side by side: each sees the ones before it in the piece, and the context."""
+    """Consecutive tokens of a sample. Each token attends to the earlier tokens of its piece and to the context."""
 
     length: int
     context: int = 0
-    """So many tokens at the beginning of the sample, which both answers to a question share."""
+    """Number of tokens at the beginning of the sample that the piece also attends to: the question that the two
+    answers of a preference pair share."""
 
 
 @dataclass(frozen=True)
 class VisibleContext:
-    """What the pieces of a row see, where some of them have a context."""
+    """The tokens that each piece of a packed row attends to, in rows where some pieces have a context.
+
+    K is the number of tokens that a piece attends to (its context and itself), summed over all pieces.
+    """
 
     cu_seqlens: torch.Tensor
-    """[pieces + 1] int32"""
+    """[pieces + 1] int32: where the part of each piece starts in `places`, and the end of the last part."""
     longest: int
+    """Largest number of tokens that one piece attends to."""
     places: torch.Tensor
-    """[K]: in the row; what the first piece sees, what the second one sees, …"""
+    """[K] int64: places in the packed row of the tokens that the first piece attends to, then the second piece, …"""
     grouped: torch.Tensor
-    """[K]: the same, pieces in the order of `Segments.groups`."""
+    """[K] int64: the values of `places`, with the pieces in the order of `Segments.groups`."""
 
 
 @dataclass(frozen=True)
 class Segments:
-    """The pieces of a row that attention keeps apart."""
+    """The pieces of a packed row, which attention keeps apart."""
 
     cu_seqlens: torch.Tensor
-    """[pieces + 1] int32: where each begins, and the end."""
+    """[pieces + 1] int32: where each piece starts, and the end of the last one."""
     longest: int
+    """Number of tokens in the longest piece."""
     groups: tuple[tuple[int, int, int], ...]
-    """Pieces alike share a call where no kernel takes them all: their length, how much they see, how many there are."""
+    """(length, number of tokens attended to, number of pieces) of each group of equal pieces. Without a kernel that
+    takes all pieces at once, each group is one call of attention."""
     order: torch.Tensor | None
-    """[T]: the places of the tokens, pieces in the order of `groups`; None where they are already."""
+    """[T] int64: the places of the tokens, with the pieces in the order of `groups`. None if the packed row has that
+    order already."""
     back: torch.Tensor | None
-    """[T]: from there to the order of the row."""
+    """[T] int64: the inverse of `order`, which restores the order of the packed row."""
     seen: VisibleContext | None = None
-    """None where each piece sees itself alone."""
+    """The tokens that each piece attends to. None if every piece attends to itself alone."""
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Segments":
         return _changed(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -59,7 +67,7 @@ Part = TypeVar("Part", Segments, VisibleContext)
 
 
 def _changed(part: Part, change: Callable[[torch.Tensor], torch.Tensor]) -> Part:
-    """With all its tensors changed."""
+    """Return a copy of `part` with `change` applied to all its tensors."""
     new: dict[str, Any] = {}
     for name, value in vars(part).items():
         if isinstance(value, torch.Tensor):
@@ -70,64 +78,69 @@ def _changed(part: Part, change: Callable[[torch.Tensor], torch.Tensor]) -> Part
 
 
 class Parts(TypedDict, total=False):
-    """What not every row has."""
+    """The entries of a Batch that only some packed rows have."""
 
     planes: torch.Tensor
-    """[N, patch * patch * channels] uint8: one frame of a patch each, as bytes."""
+    """[N, patch * patch * channels] uint8: the planes. A plane holds the bytes of one frame of a patch."""
     pairs: torch.Tensor
-    """[P, 2] int32: the planes that make up each patch in time. Absent without clips: then N is P, and a still
-    picture's plane is both its frames."""
+    """[P, 2] int32: the two planes, one after the other in time, that make up each patch. Absent without clips: then N
+    is P, and the plane of a still picture serves as both its frames."""
     grids: torch.Tensor
-    """[M, 3]: patches of each picture or clip in time, height and width."""
+    """[M, 3] int64: number of patches of each picture or clip in time, height and width."""
     vision: dict[str, torch.Tensor | Segments | int]
-    """What the vision tower would compute from the grids."""
+    """The values that the vision tower would otherwise compute from the grids."""
     features: torch.Tensor
-    """[levels, P, width]: what a frozen tower gave before, for the merger and for each DeepStack merger. Instead of
-    planes, pairs, grids and vision."""
+    """[levels, P, width]: stored outputs of a frozen vision tower, for the merger and for each DeepStack merger. They
+    replace planes, pairs, grids and vision."""
     answers: torch.Tensor
-    """[2 * S], in a row of pairs: how many tokens are learned of the first chosen answer, of the first rejected one, of
-    the second chosen one, and so on."""
+    """[2 * S] int64, for preference pairs: number of learned tokens in the first chosen answer, in the first rejected
+    answer, in the second chosen answer, and so on."""
     answer_of: torch.Tensor
-    """[L], in a row of pairs: to which of these answers each learned token belongs."""
+    """[L] int64, for preference pairs: index in `answers` of the answer that each learned token belongs to."""
     reference: torch.Tensor
-    """[L]: the reference model's log-probabilities, where they were computed before the run."""
+    """[L]: log-probabilities of the reference model, if they were computed before the run."""
 
 
 class Batch(Parts):
-    """T tokens of S samples; M pictures and clips of P patches, in the order of their placeholders.
+    """One packed row: T tokens of S samples, L of them learned, and M pictures and clips of P patches.
 
-    Every process runs the vision tower, or what follows it, once in each pass, or sharded runs would wait for each
-    other forever: a row without media carries one blank picture, which no token stands for.
+    Pictures and clips are in the order of their placeholder tokens. Every process has to run the vision tower, or what
+    follows it, once in each pass, because the processes of a sharded run would otherwise wait for each other forever.
+    A packed row without media therefore carries one blank picture, which has no placeholder token.
     """
 
     input_ids: torch.Tensor
-    """[1, T]"""
+    """[1, T] int64: token ids."""
     labels: torch.Tensor
-    """[1, T], -100 where nothing is learned, and so at the first token of every sample."""
+    """[1, T] int64: the token id at learned tokens, -100 elsewhere. The first token of a sample is never learned."""
     learned: torch.Tensor
-    """[L]: where labels are not -100."""
+    """[L] int64: places of the learned tokens, where `labels` is not -100."""
     predictor_positions: torch.Tensor
-    """[L]: the places whose states tell what is learned: the ones before, or the end of the question that two answers
-    share."""
+    """[L] int64: place of the hidden state that predicts each learned token. This is the token before it, or the end
+    of the question that the two answers of a preference pair share."""
     position_ids: torch.Tensor
-    """[4, 1, T]: row 0 restarts at 0 for each sample; rows 1 to 3 are temporal, height and width (M-RoPE)."""
+    """[4, 1, T] int64: index 0 counts from 0 in each sample; 1 to 3 are temporal, height and width (M-RoPE)."""
     samples: Segments
+    """The pieces of all samples."""
     places: torch.Tensor
-    """[P / merge^2]: where the placeholders stand, each for one group of merged patches; empty without media."""
+    """[P / merge^2] int64: places of the placeholder tokens. Each stands for one group of merged patches. Empty
+    without media."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in a Batch, in plain numbers beside it: nobody has to ask the device for them."""
+    """The sizes of a Batch as plain Python numbers, so that they need not be read back from the device."""
 
     pieces: tuple[tuple[Piece, ...], ...]
-    """Those of each sample."""
+    """The pieces of each sample."""
     supervised: int
+    """Number of learned (supervised) tokens."""
     grids: tuple[tuple[int, int, int], ...]
+    """Number of patches of each picture or clip in time, height and width."""
     chosen: int = 0
-    """Of what is supervised, in the better answers of pairs."""
+    """Number of learned tokens in the chosen answers of preference pairs."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Tokens of each sample."""
+        """Number of tokens in each sample."""
         return tuple(sum(piece.length for piece in sample) for sample in self.pieces)

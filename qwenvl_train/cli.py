@@ -1,4 +1,4 @@
-"""The command qwenvl-train: finds the verb, has its configuration composed and checked, and runs it."""
+"""The command qwenvl-train. It finds the verb, composes and checks its configuration, and runs it."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ _VERBS: dict[str, str] = {
     "plan": "tell what a run will take, before it: steps, memory of each device, arithmetic, time; needs no weights",
 }
 
-# Some launchers append it for each process; the rank is read from the environment.
+# Some launchers append this argument for each process. It is ignored: the rank is read from the environment.
 _LOCAL_RANK = re.compile(r"--local[-_]rank=\d+")
 
 _HELP = """\
@@ -77,7 +77,8 @@ def _run(arguments: list[str]) -> None:
 
 
 def _run_verb(verb: Verb, arguments: list[str]) -> None:
-    """Imports come late: a mistake in the configuration, or in a path, is told before torch is loaded."""
+    """Run a verb. Its module is imported late, so that a mistake in the configuration or in a path is reported before
+    torch is loaded."""
     _prepare_environment()
     from qwenvl_train.config.compose import compose
     from qwenvl_train.data.sources.finding import refuse_missing
@@ -91,7 +92,7 @@ def _run_verb(verb: Verb, arguments: list[str]) -> None:
 
 
 def _split_verb(arguments: list[str]) -> tuple[Verb, list[str]]:
-    """The first word is the verb unless it is a setting."""
+    """Return the verb and the remaining arguments. The first argument is the verb unless it is a setting."""
     if not arguments or "=" in arguments[0] or arguments[0][:1] in "-+~":
         return "train", arguments
     word, rest = arguments[0], arguments[1:]
@@ -109,20 +110,21 @@ def _meant_by(word: str) -> str:
 
 
 def _prepare_environment() -> None:
-    """Libraries read these when they are imported; what the user has set stays."""
+    """Set environment variables that libraries read when they are imported. Values that the user has set are kept."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Threads that spin long while they wait make a run on a busy machine many times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    # Rows differ in length, and memory cut into pieces of one length serves no other.
+    # Packed rows differ in length, and a memory block that was split for one length cannot be reused for another.
     if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & os.environ.keys():
         os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     _quieten_libraries()
 
 
 def _quieten_libraries() -> None:
-    """What libraries say of themselves at import, and of their own coming versions, is not for our users."""
+    """Silence messages of libraries about themselves at import and about their future versions, which do not concern
+    users of this command."""
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category)
     warnings.filterwarnings("ignore", message="This DataLoader will create")
@@ -131,7 +133,7 @@ def _quieten_libraries() -> None:
 
 
 def _report(error: UserError) -> None:
-    """Of several processes that fail alike, the first one speaks."""
+    """Print the error. If all processes fail with the same error, only the first one prints it."""
     if os.environ.get("RANK", "0") == "0" or not error.on_every_process:
         message = message_of(error)
         lines = message.splitlines()

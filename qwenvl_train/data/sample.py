@@ -1,10 +1,10 @@
-"""The one form that every accepted row is converted to; nothing after `formats` knows another."""
+"""The sample, the common form that every raw row is converted to. Code after `formats` handles samples only."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 Content = str | bytes
-"""A file: its path, or itself, still encoded."""
+"""The path of a file, or the file's own bytes, still encoded."""
 
 
 @dataclass(frozen=True)
@@ -14,13 +14,13 @@ class Text:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a row says of the size of one picture, or of one frame; None takes the model's own."""
+    """The size that a raw row sets for one picture or one frame. None stands for the model's own setting."""
 
     min_pixels: int | None = None
     max_pixels: int | None = None
     resized_height: int | None = None
     resized_width: int | None = None
-    """The two are given together, and are rounded to whole tokens."""
+    """`resized_height` and `resized_width` are given together, in pixels, and are rounded to whole tokens."""
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,24 @@ class Image:
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a row says of which frames to take, and of the whole clip; None takes the model's own."""
+    """The frames that a raw row selects from a clip, and the clip's total size. None stands for the model's setting."""
 
     fps: float | None = None
-    """Frames to take from each second; of a list of frames, the rate at which they were taken."""
+    """Number of frames to take from each second. For a list of frames, the rate at which they were taken."""
     nframes: int | None = None
     min_frames: int | None = None
     max_frames: int | None = None
     video_start: float | None = None
     video_end: float | None = None
-    """In seconds."""
+    """`video_start` and `video_end` are in seconds."""
     total_pixels: int | None = None
-    """Of all frames together."""
+    """Number of pixels of all frames together."""
 
 
 @dataclass(frozen=True)
 class Video:
     content: Content | tuple[Content, ...]
-    """A video file, or its frames as pictures."""
+    """One video file, or the frames of the clip as pictures."""
     limits: Limits = Limits()
     sampling: Sampling = Sampling()
 
@@ -63,31 +63,32 @@ class Video:
 
 @dataclass(frozen=True)
 class Region:
-    """A place in a picture, in pixels of the original as it is seen: `x1, y1, x2, y2`, or `x, y` for a point."""
+    """A box or a point in a picture."""
 
     coordinates: tuple[float, ...]
+    """`x1, y1, x2, y2` of a box, or `x, y` of a point, in pixels of the original picture as it is displayed."""
     label: str
     image: int
-    """Which of the sample's pictures, counted from 0."""
+    """Index of the picture among the sample's pictures, counted from 0."""
 
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Stands for one region's numbers, in the words of the family."""
+    """A part of a turn that is replaced by the coordinates of one region, in the notation of the model family."""
 
     region: Region
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Stands for the name of an object that the text points at."""
+    """A part of a turn that is replaced by the name of an object that the text refers to."""
 
     label: str
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Stands for all of these regions with their labels, as the published models answer."""
+    """A part of a turn that is replaced by regions with their labels, in the form that the published models answer."""
 
     regions: tuple[Region, ...]
 
@@ -99,10 +100,10 @@ Part = Text | Image | Video | Coordinates | Reference | Listing
 @dataclass(frozen=True)
 class Turn:
     role: str
-    """system, user, assistant or tool"""
+    """One of system, user, assistant and tool."""
     parts: tuple[Part, ...]
     train: bool
-    """Whether the loss counts this turn; only an assistant's can."""
+    """Whether the loss counts this turn. Only an assistant turn can be counted."""
 
 
 @dataclass(frozen=True)
@@ -110,33 +111,34 @@ class Sample:
     id: str
     source: str
     line: int
-    """The row in its file, counted from 1."""
+    """Number of the raw row in its file, counted from 1."""
     turns: tuple[Turn, ...]
     tools: tuple[dict[str, Any], ...] = ()
     """JSON schemas of the functions that the assistant may call."""
     rejected: tuple[Turn, ...] = ()
-    """In a preference row, the turns that lost against those of `turns` from `shared` on."""
+    """In a preference pair, the rejected turns. The chosen turns are `turns[shared:]`."""
     shared: int = 0
-    """With how many turns both conversations of a preference row begin; none where they are about other pictures."""
+    """Number of turns at the beginning that both conversations of a preference pair share. 0 if the conversations are
+    about different pictures."""
 
     @property
     def where(self) -> str:
-        """How an error names this row."""
+        """The name of this sample in error messages: source, line and id."""
         return place_of(self.source, self.line, self.id)
 
     @property
     def media(self) -> list[Media]:
-        """The shared ones once."""
+        """All pictures and clips in order. Those in shared turns occur once."""
         return [part for turn in self.turns + self.rejected for part in turn.parts if isinstance(part, Image | Video)]
 
     @property
     def refused(self) -> "Sample":
-        """The whole conversation that lost."""
+        """The whole rejected conversation of a preference pair."""
         return replace(self, turns=self.turns[: self.shared] + self.rejected, rejected=(), shared=0)
 
     @property
     def preferred(self) -> "Sample":
-        """The one that won."""
+        """The whole chosen conversation of a preference pair."""
         return replace(self, rejected=(), shared=0)
 
     @property
@@ -145,12 +147,12 @@ class Sample:
 
 
 def place_of(source: str, line: int, id: str) -> str:
-    """One line, however long the id is."""
+    """Return source, line and id on one line, with a long id cut to 80 characters."""
     words = " ".join(id.split())
     return f"{source}:{line} (id {words if len(words) <= 80 else f'{words[:79]}…'})"
 
 
 def given(options: Limits | Sampling) -> dict[str, Any]:
-    """Only what the row says."""
+    """Return the options that the raw row sets, by name."""
     values = {field.name: getattr(options, field.name) for field in fields(options)}
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""All samples of data.train or data.eval as one sequence, read from their sources when asked for."""
+"""All samples of data.train or data.eval as one sequence. Each sample is read from its source when it is indexed."""
 
 import hashlib
 import os
@@ -16,12 +16,13 @@ from qwenvl_train.data.sources.source import Source
 from qwenvl_train.errors import UserError
 
 _TRIED = 1000
-"""How many broken rows may stand before the one that tells a source's format; after that, each row tells its own."""
+"""Number of raw rows at the beginning of a source that are searched for its format. If all of them are broken, the
+format is detected for each raw row separately."""
 
 
 @dataclass(frozen=True)
 class SampleRange:
-    """The samples of one entry of the configuration, from `start` up to and without `stop`."""
+    """The samples of one entry of the configuration, from index `start` up to but not including `stop`."""
 
     config: SourceConfig
     start: int
@@ -41,7 +42,7 @@ class Samples:
         self._formats: dict[int, Detected | None] = {}
         sources = list(accumulate(map(len, opened), initial=0))
         self._entries = list(map(range, sources, sources[1:]))
-        """The sources of each entry."""
+        """The indices in `sources` of each entry's sources."""
         stops = [self._ends[entry.stop - 1] for entry in self._entries]
         self.groups = tuple(map(SampleRange, configs, [0, *stops], stops))
 
@@ -56,7 +57,7 @@ class Samples:
         return to_sample(raw, source.name, source.line(row), self._locators[which], detected.format)
 
     def place(self, index: int) -> tuple[str, int]:
-        """Source and line."""
+        """Return the source name and the line of a sample."""
         which, row = self._locate(index)
         return self.sources[which].name, self.sources[which].line(row)
 
@@ -64,7 +65,7 @@ class Samples:
         return [source.name for source in self.sources]
 
     def fingerprint(self) -> str:
-        """Of all that decides what the samples are, except for the media files that they name."""
+        """Return a hash of everything that the samples depend on, except for the media files that they name."""
         digest = hashlib.sha256()
         for source, config, locator in zip(self.sources, self._configs, self._locators, strict=True):
             read_as = (config.format, str(locator.folder), locator.fenced, locator.allow_remote)
@@ -72,7 +73,10 @@ class Samples:
         return digest.hexdigest()
 
     def describe(self) -> list[str]:
-        """For each source its name, its rows, and their format with the reason; like files of a folder in one line."""
+        """Return a line for each source: its name, its number of raw rows, and their format with the reason for it.
+
+        The files of one entry share a line if they have the same format.
+        """
         lines = []
         for group, entry in zip(self.groups, self._entries, strict=True):
             formats = {self._format(which) for which in entry}
@@ -87,12 +91,15 @@ class Samples:
         return lines
 
     def _locate(self, index: int) -> tuple[int, int]:
-        """Which source, and which of its rows."""
+        """Return the index of the source and the index of the raw row in it."""
         which = bisect_right(self._ends, index)
         return which, int(index) - (self._ends[which - 1] if which else 0)
 
     def _format(self, which: int) -> Detected | None:
-        """Told by the first row that tells one; None where the rows at the head of the source are all broken."""
+        """Return the format of a source, as its entry sets it or as its first unbroken raw row shows it.
+
+        Return None if the raw rows at the beginning of the source are all broken.
+        """
         if which not in self._formats:
             config = self._configs[which]
             forced = None if config.format == "auto" else Detected(config.format, f"{config.format}: as its entry says")
@@ -105,7 +112,7 @@ def _first_format(source: Source) -> Detected | None:
         try:
             return detect(source.row(row), _where(source, row))
         except UserError:
-            # The row's own error is raised when the row is asked for.
+            # The error of this raw row is raised when its sample is read.
             continue
     return None
 
@@ -120,7 +127,10 @@ def _described(what: str, rows: int, detected: Detected | None) -> str:
 
 
 def make_locator(folder: Path, config: SourceConfig, key: str, allow_remote: bool, cache: Path) -> Locator:
-    """`folder` is where the rows lie."""
+    """Return the Locator for the media of a source. `folder` is the folder of the source's files.
+
+    Raise UserError when the entry's media_root is not a folder.
+    """
     if config.media_root is None:
         return Locator(folder=folder, fenced=False, allow_remote=allow_remote, cache=cache)
     root = Path(os.path.expanduser(config.media_root)).absolute()

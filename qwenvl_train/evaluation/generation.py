@@ -1,4 +1,4 @@
-"""Generated answers on held-out samples, for the report."""
+"""Generates answers to held-out samples, for the report."""
 
 import math
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from qwenvl_train.model.forward import Pixels
 
 
 def seen_by(rendered: Rendered, renderer: Renderer, processor, device: torch.device) -> dict[str, torch.Tensor]:
-    """Pictures and clips as `generate` takes them."""
+    """Return the pictures and clips of a sample as keyword arguments of `generate`."""
     if rendered.planes is None or rendered.pairs is None:
         return {}
     planes, pairs = (torch.from_numpy(x).to(device) for x in (rendered.planes, rendered.pairs))
@@ -47,13 +47,13 @@ class Answer:
     expected: str
     generated: str
     rejected: str | None = None
-    """In a preference row, the worse answer."""
+    """The rejected answer of a preference pair. None for other samples."""
 
 
 @torch.no_grad()
 def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Renderer, processor, synced: bool) -> Answer:
-    """Greedy, for the sample's last trained answer. `synced`: weights are sharded, so every process must go on until
-    the last is done."""
+    """Return the generated answer for the sample's last trained turn, with greedy decoding. `synced` means that weights
+    are sharded, so that every process must continue until the last one has finished."""
     below = base_model(model)
     lost = renderer.layout(sample.refused) if sample.rejected else None
     sample = sample.preferred
@@ -66,12 +66,12 @@ def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Rendere
     kinds = {below.config.image_token_id: 1, below.config.video_token_id: 2}
     inputs["mm_token_type_ids"] = sum(kind * (inputs["input_ids"] == token) for token, kind in kinds.items())
     inputs |= seen_by(rendered, renderer, processor, device)
-    # A cache grows token by token, which the packed attention does not serve.
+    # During generation the cache grows token by token, which packed attention does not support.
     packed = below.config._attn_implementation
     set_attention(below, "sdpa")
     try:
         budget = min(256, end - start + 32)
-        # Published generation configs bring a repetition penalty, which is not greedy.
+        # Published generation configs set a repetition penalty, with which decoding is not greedy.
         greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
         produced = model.generate(**inputs, max_new_tokens=budget, synced_gpus=synced, **greedy)
     finally:

@@ -1,4 +1,4 @@
-"""What every part of a training run needs to know."""
+"""The objects that all parts of a training run share."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ class RunContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that prints and writes the run folder."""
+        """Whether this process is the one that prints and writes to the run folder."""
         return self.state.is_main_process
 
     @property

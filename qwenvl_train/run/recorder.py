@@ -1,4 +1,4 @@
-"""What a run leaves behind while it goes and when it ends; the trainer's hooks lead here."""
+"""Writes the records of a run while it trains and when it ends. The trainer calls it through its hooks."""
 
 import json
 import math
@@ -19,7 +19,8 @@ from qwenvl_train.training.skipped import Skipped
 
 @dataclass
 class Recorder:
-    """One on every process; only the main one (`writes`) has reporters and touches the folder."""
+    """Passes figures to the reporters, and writes predictions, summary and report. Every process has a Recorder, but
+    only the one of the main process (`writes`) has reporters and writes to the run folder."""
 
     info: RunInfo
     writes: bool
@@ -28,7 +29,7 @@ class Recorder:
     renderer: Renderer
     processor: Any
     checkpoint: Path | None
-    """The newest; at the start, the one that the run goes on from."""
+    """The newest checkpoint. At the start, the checkpoint that the run resumes from."""
     skipped: Skipped
     predictions: list[dict[str, Any]] = field(default_factory=list)
 
@@ -49,7 +50,7 @@ class Recorder:
         self.checkpoint = checkpoint
 
     def evaluated(self, trainer) -> None:
-        """Answers before the first step and after the last go into the report."""
+        """Generate the answers for the report, if this evaluation is before the first step or after the last one."""
         step, sharded = trainer.state.global_step, trainer.is_deepspeed_enabled and _is_sharded()
         if step not in (0, trainer.state.max_steps) or not (self.writes or sharded):
             return
@@ -63,7 +64,7 @@ class Recorder:
                 with trainer.accelerator.autocast():
                     given = answer(trainer.model, sample, self.renderer, self.processor, synced=sharded)
             except UserError:
-                continue  # the score, which comes first, has told it
+                continue  # the evaluation, which runs first, has recorded the problem
             row = {
                 "id": sample.id,
                 "source": sample.source,
@@ -80,7 +81,8 @@ class Recorder:
             RunFolder(self.info.folder).write_predictions(self.predictions)
 
     def finish(self, status: str, totals: dict[str, float], reason: str | None = None) -> Path | None:
-        """`totals` are the meter's. The report's path, on the main process."""
+        """Write the summary and the report. Return the report's path on the main process, and None on the others.
+        `totals` are the meter's."""
         if not self.writes:
             return None
         evaluations = [row for row in read_metrics(self.info.folder) if is_evaluation(row)]
@@ -106,7 +108,8 @@ class Recorder:
 
 
 def _badness(row: dict[str, Any]) -> tuple[float, float]:
-    """A loss that was no number is stored as null, and is the worst."""
+    """Return a sort key that is larger for a worse evaluation. A loss that was NaN or infinite is stored as null, and
+    counts as the worst."""
     loss, score = row["eval_loss"], row.get("eval_rewards/accuracies", row["eval_exact_match"])
     return math.inf if loss is None or score is None else -score, math.inf if loss is None else loss
 

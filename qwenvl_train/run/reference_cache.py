@@ -1,7 +1,8 @@
-"""Before a run with dpo.reference=cached: the log-probabilities that it is held to are computed, and stored.
+"""Computes and stores the reference model's log-probabilities before a run with dpo.reference=cached.
 
-They follow from the published weights and the pairs alone, so a run that goes on, or another one on the same pairs,
-finds them. Each process computes its share; a killed start leaves whole files, and the next one goes on.
+They depend only on the published weights and the preference pairs, so a resumed run, or another run on the same pairs,
+reuses them. Each process computes its share. A start that is killed leaves complete files, and the next start computes
+only the missing ones.
 """
 
 import gc
@@ -30,12 +31,12 @@ from qwenvl_train.run.rows import cache_folder
 from qwenvl_train.training.skipped import Skipped, UnusableRows
 
 _ROOM = 8192
-"""Tokens of a pass where data.max_length sets no limit."""
+"""Number of tokens that stands in for data.max_length, if that is not set, to limit the size of a pass."""
 
 
 def store_references(sources: dict[str, Rows], context: RunContext, skipped: Skipped) -> dict[str, Rows]:
-    """The rows of each key with what was stored. All processes come here together, and leave when everything is, and
-    the model is gone."""
+    """Return the rows of each key with their stored log-probabilities. All processes must call this together. It
+    returns when everything is stored and the model is freed."""
     held, model = {}, None
     for key, rows in sources.items():
         references = _places(rows, context)
@@ -45,7 +46,7 @@ def store_references(sources: dict[str, Rows], context: RunContext, skipped: Ski
         held[key] = rows.held_to(references)
     if model is not None:
         del model
-        gc.collect()  # its passes are bound to it, and so it holds itself
+        gc.collect()  # the model's forward methods are bound to it, so it is part of a reference cycle
         torch.cuda.empty_cache()
     return held
 
@@ -56,10 +57,11 @@ def _copy(context: RunContext) -> PreTrainedModel:
 
 
 def _missing(key: str, references: References, context: RunContext) -> list[int]:
-    """The same on all processes."""
+    """Return the chunks that are not stored yet. The result is the same on all processes."""
     chunks = range(len(references.files))
     missing = [chunk for chunk in chunks if not references.holds(chunk)]
-    # One that another process has stored meanwhile is missing for all, or their rounds would differ.
+    # A chunk that is missing on one process counts as missing on all, even if another process has stored it meanwhile,
+    # because the processes would otherwise run different numbers of rounds.
     missing = sorted(set(context.cpu_group.everything(missing)))
     if context.is_main:
         pairs = sum(int((references.of_chunk(chunk) > 0).sum()) for chunk in missing)
@@ -132,7 +134,7 @@ def _fill(
 def _values(
     asked: Asked, model: PreTrainedModel, half: torch.dtype | None, references: References
 ) -> dict[int, torch.Tensor]:
-    """Of each sample."""
+    """Return the log-probabilities of each sample of a pass, [learned tokens of the sample], by the sample's index."""
     if asked.batch is None:
         return {}
     with autocast(model.device.type, half):

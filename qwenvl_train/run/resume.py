@@ -1,4 +1,4 @@
-"""Whether a run may go on from a checkpoint: only where what comes next is what would have come."""
+"""Decides whether a run may resume from a checkpoint. It may only if it continues as the first run would have."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.training.checkpoint import PROGRESS, is_checkpoint, saved, step_of
 from qwenvl_train.training.meter import RunProgress
 
-# These may change between the two parts of a run; any other key would bend its curve.
+# These keys may change when a run resumes. A change of any other key would change the loss curve.
 FREE = (
     "run_name",
     "output_dir",
@@ -30,7 +30,7 @@ FREE = (
     "train.keep",
     "train.resume",
     "logging.wandb",
-    # Of other verbs.
+    # Keys of other verbs.
     "output",
     "inspect",
     "plan",
@@ -38,7 +38,11 @@ FREE = (
 
 
 def checkpoint_to_resume(config: RunConfig, folder: Path, facts: dict[str, Any]) -> Path | None:
-    """`facts` are what the configuration does not tell, but the curve depends on; stored in environment.json."""
+    """Return the checkpoint to resume from, or None. Raise UserError if the run may not resume from it.
+
+    `facts` are values that the loss curve depends on but that are not in the configuration. environment.json stores
+    them.
+    """
     checkpoints = saved(folder / "checkpoints")
     match config.train.resume:
         case "auto":
@@ -81,7 +85,7 @@ def _refuse_changes(config: RunConfig, facts: dict[str, Any], stored: Path) -> N
     before = _flat(yaml.safe_load((stored / "config.yaml").read_text(encoding="utf-8")))
     now = _flat(config.model_dump(mode="json"))
     if unknown := now.keys() - before.keys():
-        # A version before had no such setting, and did what is now the default.
+        # An older version did not have these settings, and behaved as their defaults do now.
         shipped = _flat(compose(["tune_mm_llm=true"]).config.model_dump(mode="json"))
         before |= {key: shipped.get(key) for key in unknown}
     if (stored / "environment.json").is_file():

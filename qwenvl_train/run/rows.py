@@ -1,4 +1,4 @@
-"""What the verbs share: opening data files, measuring their rows once for all processes, and telling about them."""
+"""Functions that the verbs share: open data files, measure their samples once for all processes, and describe them."""
 
 from collections.abc import Callable
 from math import ceil
@@ -41,7 +41,7 @@ def make_renderer(config: RunConfig, processor, family: Family) -> Renderer:
 def open_rows(
     config: RunConfig, key: Literal["data.train", "data.eval"], renderer: Renderer, state: PartialState
 ) -> Rows:
-    """Opens the files and checks every row in them; on a terminal, with a bar."""
+    """Return the rows of the data files, all of them checked. Show a progress bar on a terminal."""
     sources = config.data.train if key == "data.train" else config.data.eval
     assert sources is not None
     cache, kinds = cache_folder(config), tolerated_problems(config)
@@ -76,7 +76,7 @@ def open_rows(
 
 
 def tolerated_problems(config: RunConfig) -> frozenset[str]:
-    """The kinds of problems for which a row is left out, instead of ending the run."""
+    """Return the kinds of problems for which a row is left out instead of ending the run."""
     skip = config.data.on_error == "skip"
     tolerated = {"broken": skip, "too long": skip or config.data.too_long == "skip"}
     return frozenset(kind for kind, yes in tolerated.items() if yes)
@@ -91,7 +91,8 @@ def make_order(config: RunConfig, train: Rows, world: int) -> Order:
 
 
 def steps_of(config: RunConfig, order: Order, rows_per_step: int) -> int:
-    """How many the run takes; with train.max_steps, the warm-up was checked with the configuration."""
+    """Return the number of steps of the run. Raise UserError if it is 0, or if the warm-up takes all steps. With
+    train.max_steps, the warm-up was already checked with the configuration."""
     train = config.train
     steps = train.max_steps or ceil(order.rows(train.epochs or 0) / rows_per_step)
     if steps == 0:
@@ -102,7 +103,8 @@ def steps_of(config: RunConfig, order: Order, rows_per_step: int) -> int:
 
 
 def first_then_others(state: PartialState, build: Callable[[], Made]) -> Made:
-    """The main process does the work, the others then find it in the cache; where it fails, all fail alike."""
+    """Return the result of `build`. The main process calls it first, and the other processes then find its work in the
+    cache. If it fails on the main process, all processes raise the same UserError."""
     made, failure = None, ""
     if state.is_main_process:
         try:
@@ -146,7 +148,8 @@ def about_data(
 
 
 def mixture_in_words(config: RunConfig, order: Order) -> list[str]:
-    """What an epoch takes of each entry, where that is not all of it."""
+    """Return a line with the number of samples that an epoch takes of each entry, or no line if no entry has a weight
+    or repeats."""
     if not any(entry.weight or entry.repeats for entry in config.data.train):
         return []
     taken = zip(config.data.train, order.of_each(), strict=True)

@@ -1,4 +1,5 @@
-"""What a run trains on: rows that were all measured before it, or a stream that is measured as it comes."""
+"""The training data of a run: samples that were all measured before the run, or a stream that is measured as it is
+read."""
 
 import json
 from pathlib import Path
@@ -28,6 +29,8 @@ from qwenvl_train.training.distributed.processes import agree
 
 
 class MeasuredData:
+    """Training data whose samples were all measured before the run."""
+
     stream = None
 
     def __init__(self, config: RunConfig, renderer: Renderer, state: PartialState):
@@ -42,7 +45,8 @@ class MeasuredData:
         return steps_of(self._config, self.counts, rows_per_step)
 
     def go_to(self, row: int, checkpoint: Path | None) -> None:
-        """Any row can be asked for at any time; planned now, workers find it there when they are forked."""
+        """Plan packed row `row` now, so that workers that are forked later inherit the plan. Any packed row can be
+        requested at any time."""
         self.counts.row(row)
 
     def dataset(self, rows: int) -> HfDataset:
@@ -53,14 +57,17 @@ class MeasuredData:
 
 
 class Streamed:
+    """Training data that is measured while it is read. It has the same methods as MeasuredData."""
+
     stream: Stream
 
     def __init__(self, config: RunConfig, renderer: Renderer, state: PartialState):
         self._config, self._renderer, self._state = config, renderer, state
         entries = first_then_others(state, lambda: open_entries(config.data, cache_folder(config)))
-        # A hub may have a newer commit by the time that another process asks it.
+        # A hub may have a newer commit by the time that another process queries it.
         self._revisions = tuple(json.loads(agree(state, json.dumps([entry.config.revision for entry in entries]))))
-        # What is streamed has no number of samples; that its files have not changed can be told nevertheless.
+        # The number of samples in a stream is not known, but the number and size of its files show that they have not
+        # changed.
         files, size = sum(len(entry.files) for entry in entries), sum(entry.size() for entry in entries)
         self.facts = {"samples": None, "tokens": None, "streamed_files": files, "streamed_bytes": size}
 
@@ -77,12 +84,12 @@ class Streamed:
         return self._config.train.max_steps
 
     def go_to(self, row: int, checkpoint: Path | None) -> None:
-        """Reads what comes first."""
+        """Open the stream at packed row `row`, and read its first window."""
         stored = _stored(checkpoint) if checkpoint else None
         self.stream = first_then_others(self._state, lambda: self._open(stored, row))
 
     def dataset(self, rows: int) -> HfDataset:
-        """TRL's trainers want one, but take the rows from the stream's loader."""
+        """Return a placeholder. TRL's trainers require a dataset, but packed rows come from the stream's loader."""
         return HfDataset.from_dict({"row": [0]})
 
     def about(self, held_out: Rows | None, steps: int, rows_per_step: int) -> str:

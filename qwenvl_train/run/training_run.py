@@ -1,4 +1,4 @@
-"""The whole of a training run: its data, where it starts, what it is made of, and the training itself."""
+"""A training run from beginning to end: its data, its starting point, its parts, and the training itself."""
 
 import shutil
 import sys
@@ -64,10 +64,10 @@ def train(composed: Composed, family: Family, precision: str, state: PartialStat
     config = composed.config
     refuse_kernel(config.train.attention, precision)
     refuse_what_needs_a_gpu(config)
-    reporters = _reporters(config, state)  # says how to log in, before anything takes long
+    reporters = _reporters(config, state)  # a missing W&B login is reported here, before slow work
     processor = load_processor(config.model)
     renderer = make_renderer(config, processor, family)
-    # What can be wrong with the user's input comes out here, before anything is written.
+    # Errors in the user's input are reported here, before anything is written.
     data = _open_data(config, renderer, state)
     facts = {"processes": state.num_processes, "precision_used": precision} | data.train.facts
     start = _starting_point(composed, facts, state)
@@ -83,7 +83,7 @@ def train(composed: Composed, family: Family, precision: str, state: PartialStat
 
 @dataclass
 class RunData:
-    """What a run trains on, and what it is evaluated on."""
+    """The data that a run trains on, and the data that it is evaluated on."""
 
     train: TrainingData
     held_out: Rows | None
@@ -100,11 +100,11 @@ def _open_data(config: RunConfig, renderer: Renderer, state: PartialState) -> Ru
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """Where a run writes, and from where it goes on."""
+    """The run folder, and the checkpoint and step that the run resumes from."""
 
     folder: Path
     facts: dict[str, Any]
-    """What its curve depends on, and the configuration does not tell."""
+    """Values that the loss curve depends on but that are not in the configuration."""
     checkpoint: Path | None
     step: int
 
@@ -133,7 +133,7 @@ class Run:
 
     def train(self) -> None:
         state, trainer, stop, resumed = self.context.state, self.trainer, self.stop, self.start.checkpoint
-        state.wait_for_everyone()  # all have read what the folder held
+        state.wait_for_everyone()  # until all have read the content of the folder
         if self.context.is_main:
             self._open_folder()
             self.skipped.write()
@@ -160,7 +160,7 @@ class Run:
             print(f"checkpoint  {self.recorder.checkpoint}\nreport      {report}")
             if cut_short:
                 print(f"to go on: the same command with run_name={self.start.folder.name}")
-        state.wait_for_everyone()  # a launcher that sees one process end in a hurry ends the others
+        state.wait_for_everyone()  # a launcher ends the others when one process exits early
         stop.restore()
         if stop.received is not None and cut_short:
             sys.exit(128 + stop.received)
@@ -171,7 +171,7 @@ class Run:
         gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         folder.write_environment(gpus, self.start.facts)
         folder.write_components(info.components)
-        # What a killed run was writing is no checkpoint.
+        # A checkpoint that a killed run was writing is incomplete.
         shutil.rmtree(_staging(self.start), ignore_errors=True)
 
     def _introduce(self) -> None:
@@ -189,7 +189,8 @@ class Run:
 
 
 def prepare(context: RunContext, data: RunData, start: StartingPoint, reporters: list[Reporter]) -> Run:
-    """Everything up to the first step: precomputed references and features, model, trainer, recorder."""
+    """Return a run that is ready for its first step. This precomputes references and features, and creates the model,
+    the trainer and the recorder."""
     config, resumed = context.config, start.checkpoint is not None
     data.train.go_to(start.step * data.rows_per_step, start.checkpoint)
     before = progress_at(start.checkpoint) if start.checkpoint else RunProgress()
@@ -197,10 +198,11 @@ def prepare(context: RunContext, data: RunData, start: StartingPoint, reporters:
     fatal, list_file = config.data.on_error == "raise", start.folder / "skipped.jsonl"
     skipped = Skipped(problems, config.data.max_skipped, fatal, list_file, resumed)
 
-    # ZeRO-3 shards the weights as they are read, so the trainer's arguments come before the model.
+    # ZeRO-3 shards the weights while they are read, so the trainer's arguments must exist before the model.
     arguments = training_arguments(config, _staging(start), data.steps, context.precision, resumed)
     if config.reference == "cached":
-        _use_stored_references(context, data, skipped)  # before the model, so that both are never in memory at once
+        # Before the model is built, so that the model and its reference are never in memory at the same time.
+        _use_stored_references(context, data, skipped)
     model = build_model(config, context.family, context.processor, context.precision)
     if config.train.cache_vision:
         _use_stored_features(context, data, base_model(model), skipped)
@@ -235,7 +237,7 @@ def prepare(context: RunContext, data: RunData, start: StartingPoint, reporters:
 
 
 def _staging(start: StartingPoint) -> Path:
-    """Where checkpoints are written before they are complete."""
+    """Return the folder where checkpoints are written before they are complete."""
     return start.folder / ".staging"
 
 

@@ -1,7 +1,9 @@
-"""Before a run with train.cache_vision=true: what the frozen tower gives for all its pictures and clips is stored.
+"""Computes and stores the outputs of the frozen vision tower for all pictures and clips, before a run with
+train.cache_vision=true.
 
-Each process lays out its share of the samples, all say what is not stored yet, and each then computes its share of
-that. A killed start leaves whole files, and the next one goes on.
+Each process checks its share of the samples, all processes exchange which features are not stored yet, and each then
+computes its share of those. A start that is killed leaves complete files, and the next start computes only the missing
+ones.
 """
 
 import shutil
@@ -35,16 +37,17 @@ from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.skipped import Skipped, UnusableRows
 
 _ROUND = 16
-"""Samples that each process computes before all tell how far they are."""
+"""Number of samples that each process computes before all processes exchange their progress."""
 _PASS = 16384
-"""Patches that the tower is given at a time, or one medium that has more."""
+"""Largest number of patches in one pass of the tower, unless a single picture or clip has more."""
 _THREADS = 4
 _TOLD_SECONDS = 60
 GIB = 2**30
 
 
 def store_features(rows: Sequence[Rows], model: PreTrainedModel, context: RunContext, skipped: Skipped) -> FeatureCache:
-    """`model` is the base model. All processes come here together, and leave when everything is stored."""
+    """Return the cache with the features of all pictures and clips in `rows`. `model` is the base model. All processes
+    must call this together. It returns when everything is stored."""
     config, processor = context.config, context.processor
     renderer = rows[0].renderer
     visual = model.get_submodule(context.family.vision_path)
@@ -64,7 +67,8 @@ def store_features(rows: Sequence[Rows], model: PreTrainedModel, context: RunCon
 
 
 def _missing(rows: Sequence[Rows], features: FeatureCache, context: RunContext) -> list[MissingFeatures]:
-    """The same on all processes, each of which looks at its share."""
+    """Return the pictures and clips whose features are not stored yet. Each process checks its share of the samples.
+    The result is the same on all processes."""
     samples = [
         (which, index)
         for which, some in enumerate(rows)
@@ -78,7 +82,7 @@ def _missing(rows: Sequence[Rows], features: FeatureCache, context: RunContext) 
                 found.setdefault(place.path.name, (which, index, at, place.patches))
             done += seen
             progress(done)
-    # Two processes may have met the same picture.
+    # Two processes may have found the same picture.
     of_all = dict(sorted(context.cpu_group.everything(list(found.items())), reverse=True))
     samples_lacking: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for which, index, at, patches in sorted(of_all.values()):
@@ -90,7 +94,7 @@ def _missing(rows: Sequence[Rows], features: FeatureCache, context: RunContext) 
 
 
 def _announce(missing: list[MissingFeatures], features: FeatureCache, context: RunContext) -> None:
-    """What it takes of the disk; refuses where there is not as much."""
+    """Print how much disk space the missing features take. Raise UserError if there is not enough."""
     media = sum(len(one.media) for one in missing)
     needed = features.bytes_of(sum(one.patches for one in missing))
     free = shutil.disk_usage(features.folder).free
@@ -120,7 +124,7 @@ def _fill(
     skipped: Skipped,
 ) -> None:
     config, cpu_group = context.config, context.cpu_group
-    # Shares are alike in patches; read in the order of files.
+    # The shares of the processes have similar numbers of patches. Each process reads its share in the order of files.
     costly_first = sorted(missing, key=lambda one: one.patches, reverse=True)
     mine = sorted(costly_first[context.rank :: context.processes], key=lambda one: (one.rows, one.index))
     media = sum(len(one.media) for one in missing)
@@ -146,7 +150,8 @@ def _fill(
 def _round(
     decoded: Iterator[tuple[list[Decoded], Problem | None, int]], writer: "_Writer"
 ) -> tuple[int, list[Problem], str]:
-    """How many media were done, which samples cannot be used, and why nothing more can be stored."""
+    """Return the number of media that were processed, the problems of samples that cannot be used, and the reason why
+    nothing more can be stored (empty if there is none)."""
     done, broken = 0, []
     try:
         for some, problem, asked in decoded:
@@ -160,7 +165,8 @@ def _round(
 
 
 class _Writer:
-    """Gathers media until they fill a pass of the tower, and stores what it gives while it goes on."""
+    """Collects media until they fill a pass of the tower, runs the pass, and stores its outputs in threads while later
+    passes run."""
 
     def __init__(self, features: FeatureCache, extractor: VisionFeatureExtractor, renderer: Renderer):
         self.features, self._extractor, self._renderer = features, extractor, renderer

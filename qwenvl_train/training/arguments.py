@@ -1,4 +1,5 @@
-"""From the run's configuration to the trainer's arguments. Nothing here is left to the engine's defaults by chance."""
+"""Translates the configuration of a run into the trainer's arguments. An argument that is not set here keeps its
+default on purpose."""
 
 from pathlib import Path
 
@@ -9,36 +10,39 @@ from qwenvl_train.config.schema import DeepSpeedConfig, RunConfig
 
 
 def training_arguments(config: RunConfig, staging: Path, steps: int, precision: str, resumed: bool) -> SFTConfig:
-    """`staging` is where checkpoints are written before they are complete."""
+    """Return the trainer's arguments. Checkpoints are written to the folder `staging` before they are complete."""
     train = config.train
     arguments = SFTConfig(
         output_dir=str(staging),
         seed=config.seed,
         max_steps=steps,
-        # The loader's item is a whole row; how many samples it holds is the data's business.
+        # An item of the data loader is a whole packed row. The data pipeline decides how many samples it holds.
         per_device_train_batch_size=1,
         train_sampling_strategy="sequential",
         gradient_accumulation_steps=train.accumulation,
         average_tokens_across_devices=True,
         learning_rate=train.lr,
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(train.schedule, train.schedule),
-        # The engine would round up, and the first step of a warm-up has a rate of 0: a short run would learn nothing.
+        # Rounded down here, because the transformers Trainer would round up. The first step of a warm-up has a learning
+        # rate of 0, so a short run would learn nothing.
         warmup_steps=int(train.warmup * steps if train.warmup < 1 else train.warmup),
         max_grad_norm=train.clip,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
         gradient_checkpointing=False,  # model/checkpointing.py sets it per component
         activation_offloading=train.offload_activations,
-        router_aux_loss_coef=0.0,  # a mean per forward pass would make the gradient depend on how a batch is cut
+        # The router loss is a mean per forward pass, so the gradient would depend on how a batch is split.
+        router_aux_loss_coef=0.0,
         logging_steps=min(train.log_steps, steps),
         logging_first_step=True,
-        logging_nan_inf_filter=False,  # it asks the device at every pass, and hides what the user should see
+        # The filter would wait for the device in every pass, and would hide NaN and infinite losses from the user.
+        logging_nan_inf_filter=False,
         eval_strategy="steps" if config.data.eval else "no",
         eval_steps=train.eval_steps or steps,
         eval_on_start=config.data.eval is not None and not resumed,
         save_steps=train.save_steps or steps,
         save_strategy="steps",
-        ignore_data_skip=config.data.streaming,  # a stream goes on by itself
+        ignore_data_skip=config.data.streaming,  # a stream resumes from its own stored state
         dataloader_num_workers=config.data.workers,
         dataloader_persistent_workers=config.data.workers > 0,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -46,20 +50,23 @@ def training_arguments(config: RunConfig, staging: Path, steps: int, precision: 
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
-        use_cpu=not torch.cuda.is_available(),  # or accelerate forms no group of CPU processes
+        use_cpu=not torch.cuda.is_available(),  # otherwise accelerate forms no group of CPU processes
         deepspeed=deepspeed_settings(config.deepspeed),
-        ddp_find_unused_parameters=False,  # every trained weight is used in every pass, pictures or none
-        ddp_broadcast_buffers=False,  # tables of rotary angles, which no pass changes
+        ddp_find_unused_parameters=False,  # every pass uses every trained weight, even without pictures
+        ddp_broadcast_buffers=False,  # the buffers are tables of rotary angles, which no pass changes
         report_to=[],
         disable_tqdm=True,
     )
-    # Started without a launcher where there are several GPUs, the engine would copy the model to all of them.
+    # Without a launcher, on a machine with several GPUs, the transformers Trainer would copy the model to all of them.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
 
 
 def deepspeed_settings(config: DeepSpeedConfig) -> dict | None:
-    """No optimizer or scheduler block: DeepSpeed would let it silently replace ours."""
+    """Return DeepSpeed's configuration, or None for stage 0.
+
+    It has no optimizer or scheduler block, because DeepSpeed would silently use those instead of the trainer's.
+    """
     if config.stage == 0:
         return None
     zero = {

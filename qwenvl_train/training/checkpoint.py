@@ -1,4 +1,5 @@
-"""Checkpoints that are whole or absent: written aside, synced, then renamed; and which one a run goes on from."""
+"""Publishes and lists checkpoints. A checkpoint is complete or absent, because it is written to another folder, synced
+to disk, and only then renamed."""
 
 import os
 import re
@@ -6,16 +7,17 @@ import shutil
 from pathlib import Path
 
 STREAM = "stream.json"
-"""In a checkpoint of a run on streamed data: where the stream goes on."""
+"""Name of the file in a checkpoint that stores where the stream resumes. Only runs on streamed data have it."""
 
 PROGRESS = "progress.json"
-"""In a checkpoint: how long the run has taken, and what it has seen."""
+"""Name of the file in a checkpoint that stores the time the run has taken and the counts of what it was trained on."""
 
 _NAME = re.compile(r"step-(\d+)")
 
 
 def publish(written: Path, checkpoints: Path, step: int, keep: int | None) -> Path:
-    """Only this rename makes a folder a checkpoint."""
+    """Rename the folder `written` to the checkpoint of `step`, and return its path. Only this rename makes a folder a
+    checkpoint. Delete all but the newest `keep` checkpoints, unless `keep` is None."""
     for file in sorted(written.rglob("*")):
         if file.is_file():
             _sync(file)
@@ -32,7 +34,7 @@ def publish(written: Path, checkpoints: Path, step: int, keep: int | None) -> Pa
 
 
 def saved(checkpoints: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
+    """Return the complete checkpoints, oldest first."""
     return sorted(filter(is_checkpoint, checkpoints.glob("step-*")), key=step_of)
 
 

@@ -1,4 +1,4 @@
-"""What the devices of a run can do, and how much of their memory it took."""
+"""The peak speed of a run's devices, and the peak of the memory that the run has used."""
 
 import resource
 import sys
@@ -16,7 +16,8 @@ def peak_tflops(precision: str) -> float | None:
 
 
 def peak_memory_gib() -> float:
-    """The most so far: what torch held on the GPU, or else this process in the host's memory."""
+    """Return the largest amount of memory held so far: by torch on the GPU or, without a GPU, by this process in host
+    memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved() / 2**30
     unit = 1 if sys.platform == "darwin" else 1024

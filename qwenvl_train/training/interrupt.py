@@ -1,4 +1,4 @@
-"""A run that is told to stop (Ctrl-C, or a scheduler's SIGTERM) ends its step, saves, and then goes."""
+"""Stops a run on a signal (Ctrl-C, or a scheduler's SIGTERM) after it has finished its step and saved a checkpoint."""
 
 import signal
 import time
@@ -8,12 +8,14 @@ from transformers import TrainerCallback
 
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
 
-# Launchers pass a signal on that the terminal or the scheduler has already sent to everyone.
+# Launchers forward a signal that the terminal or the scheduler has already sent to every process. Within this time, a
+# second signal is taken for such a copy.
 ECHO_SECONDS = 5.0
 
 
 class StopOnSignal(TrainerCallback):
-    """A signal that comes later again stops at once, as the user then means it."""
+    """Callback that stops the run at the end of a step after SIGINT or SIGTERM. A further signal, more than
+    ECHO_SECONDS after the first, stops the process at once, because the user then means it."""
 
     def __init__(self, cpu_group: CpuGroup) -> None:
         self.received: int | None = None
@@ -32,7 +34,7 @@ class StopOnSignal(TrainerCallback):
             signal.signal(number, handler)
 
     def on_step_end(self, args, state, control, **_) -> None:
-        """One process that heard it is enough: the others learn of it here and stop at the same step."""
+        """Stop all processes at the same step if at least one of them has received a signal."""
         if self._cpu_group.any(self.received is not None):
             self.received = self.received or signal.SIGTERM
             control.should_save = control.should_training_stop = True

@@ -1,4 +1,4 @@
-"""How far the run is, and how fast: counted from what the steps were given, over all processes."""
+"""Measures the progress and the speed of a run from the contents of its steps, over all processes."""
 
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -10,23 +10,23 @@ from qwenvl_train.data.order.order import EpochCounts
 
 class Epochs(Protocol):
     def seen(self, rows: int) -> EpochCounts:
-        """What the first `rows` rows hold."""
+        """Return the numbers of samples, tokens, learned tokens and epochs in the first `rows` packed rows."""
 
 
 class Counts(NamedTuple):
-    """Whole numbers, so that any order of adding them up gives the same."""
+    """Totals of what was trained on. They are integers, so that the order of summation does not change the result."""
 
     samples: int = 0
     tokens: int = 0
     supervised: int = 0
     media: int = 0
-    """Pictures and clips."""
+    """Number of pictures and clips."""
     flops: int = 0
-    """What training on them takes, in millions; none is counted twice for being computed again."""
+    """Floating-point operations of training, in millions. Operations that are computed a second time count once."""
     waited: int = 0
-    """Microseconds for data, of all processes together."""
+    """Time spent waiting for data, in microseconds, summed over all processes."""
     chosen: int = 0
-    """Of what is supervised, in the better answers of pairs."""
+    """Number of learned tokens in the chosen answers of preference pairs."""
 
     @classmethod
     def of(cls, contents: Contents, flops: int) -> "Counts":
@@ -48,7 +48,7 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class RunProgress:
-    """What was trained on by the end of a step; a checkpoint holds it."""
+    """The progress of a run at the end of a step: steps, seconds and counts. Every checkpoint stores it."""
 
     step: int = 0
     seconds: float = 0.0
@@ -66,44 +66,44 @@ class RunProgress:
 class Devices:
     count: int
     peak_tflops: float | None
-    """Of one, in the run's precision; None where it is not known."""
+    """Peak speed of one device at the run's precision, in TFLOPS. None if it is not known."""
 
 
 class Meter:
     def __init__(
         self, epochs: Epochs, rows_per_step: int, tokens_per_row: int | None, devices: Devices, before: RunProgress
     ):
-        """`tokens_per_row` is the room where rows are filled; `before` is what the run that this one resumes had
-        done."""
+        """`tokens_per_row` is the number of tokens that a packed row has room for, or None if rows are not filled up to
+        a limit. `before` is the progress of the run at the checkpoint that it resumes from."""
         self._epochs, self._rows_per_step, self._room, self._devices = epochs, rows_per_step, tokens_per_row, devices
         self._before = self._marked = before
-        # Only the newest are asked for: a step that did not end counts for nothing.
+        # Holds the counts after the last finished step and after the current one, which does not count until it ends.
         self._after = {before.step: before.counts}
         self.start()
 
     def start(self) -> None:
-        """The clock runs from here: loading the model is not training."""
+        """Start the clock. Time before this call does not count, because loading the model is not training."""
         self._started = time.perf_counter() - self._before.seconds
 
     def took(self, step: int, counts: Counts) -> None:
-        """What all processes were given for the step that makes `step` steps."""
+        """Add the counts of one step, summed over all processes. `step` is the number of steps done when it ends."""
         self._after = {step - 1: self._after[step - 1], step: self._after[step - 1].plus(counts)}
 
     def progress(self, step: int) -> RunProgress:
         return RunProgress(step, time.perf_counter() - self._started, self._after[step])
 
     def totals(self, step: int) -> dict[str, float]:
-        """What the run has seen after `step`."""
+        """Return the totals of the run after `step` steps."""
         return self._totals(self.progress(step))
 
     def row(self, step: int) -> dict[str, float]:
-        """Totals after `step`, and the pace since the last row."""
+        """Return the totals after `step` steps, and the speed since the previous call."""
         now, before = self.progress(step), self._marked
         self._marked = now
         return self._totals(now) | self._pace(now, before) | self._use(now, before)
 
     def pause(self, seconds: float) -> None:
-        """Evaluating and saving do not count against the pace of training."""
+        """Leave `seconds` out of the speed of training, because they were spent on evaluation or on saving."""
         self._marked = replace(self._marked, seconds=self._marked.seconds + seconds)
 
     def _pace(self, now: RunProgress, before: RunProgress) -> dict[str, float]:
@@ -116,7 +116,7 @@ class Meter:
         }
 
     def _use(self, now: RunProgress, before: RunProgress) -> dict[str, float]:
-        """How well the devices and the rows are used."""
+        """Return how well the devices and the room in packed rows are used since `before`."""
         done, seconds = now.counts.minus(before.counts), now.seconds - before.seconds
         tflops = done.flops / 1e6 / seconds / self._devices.count
         use = {"tflops_per_device": tflops, "data_wait": done.waited / 1e6 / seconds / self._devices.count}

@@ -1,4 +1,4 @@
-"""Parameter groups: one learning rate per component, and no weight decay on biases and norms."""
+"""Builds the optimizer, with one learning rate per component and no weight decay on biases and norms."""
 
 from typing import Any
 
@@ -33,8 +33,8 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.
     options: dict[str, Any] = {"betas": (config.beta1, config.beta2), "eps": config.eps}
     match config.name:
         case "adamw":
-            # DeepSpeed moves weights to the GPU later, so where they are now tells nothing. None lets torch choose
-            # between its other ways, and False would leave it the slowest.
+            # The current device of the weights does not matter, because DeepSpeed moves them to the GPU later. With
+            # fused=None torch chooses among its other implementations; with False it would use the slowest one.
             return torch.optim.AdamW(groups, fused=True if torch.cuda.is_available() else None, **options)
         case "adamw_8bit":
             from bitsandbytes.optim import AdamW8bit
@@ -43,12 +43,14 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.
 
 
 def keep_masters(model: torch.nn.Module) -> None:
-    """What is trained stays in float32, since small updates would vanish in half precision; autocast computes in it."""
+    """Convert trained parameters to float32, because small updates would vanish in half precision. Autocast still
+    computes in half precision."""
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
 
 
 def _decays(name: str, parameter: torch.nn.Parameter) -> bool:
-    """Matrices decay; norms and biases, which are vectors, do not. ZeRO-3 keeps the true shape aside."""
+    """Return whether weight decay applies: to matrices, but not to norms and biases, which are vectors. ZeRO-3 keeps
+    the true shape of a parameter in `ds_shape`."""
     return len(getattr(parameter, "ds_shape", parameter.shape)) > 1

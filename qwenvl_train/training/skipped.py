@@ -1,4 +1,4 @@
-"""Which samples are not trained on, and why: counted, listed, bounded."""
+"""Counts the samples that are not trained on, lists them with the reason, and limits their number."""
 
 import json
 from collections.abc import Sequence
@@ -10,17 +10,21 @@ from qwenvl_train.training.distributed.cpu_group import CpuGroup
 
 
 class UnusableRows(UserError):
-    """Raised by all processes at once."""
+    """Error that all processes raise at the same time."""
 
 
 class Skipped:
-    """One on every process. What the index left out is known to all; what does not decode, to the one that met it
-    until it is shared."""
+    """The problems of samples that are left out. Every process has one such object.
+
+    Every process knows the samples that were left out when data was measured. Of a sample that cannot be decoded, only
+    the process that encountered it knows until `share` is called.
+    """
 
     def __init__(self, before: Sequence[Problem], most: int, fatal: bool, file: Path, resumed: bool):
-        """`most` rows may be left out; with `fatal`, the first that does not decode ends the run nevertheless."""
+        """At most `most` samples may be left out. With `fatal`, the first one that cannot be decoded ends the run
+        nevertheless."""
         text = file.read_text(encoding="utf-8") if resumed and file.is_file() else ""
-        # A killed run may have left half a line; what it told is met again.
+        # A killed run may have left an incomplete last line. Its problem will be encountered again.
         stored = text[: text.rfind("\n") + 1].splitlines()
         self._seen = set(before) | {Problem(**json.loads(line)) for line in stored}
         self._most, self._fatal, self._file = most, fatal, file
@@ -32,19 +36,21 @@ class Skipped:
 
     @property
     def unsaid(self) -> int:
-        """How many this process alone has met."""
+        """Number of problems that only this process knows."""
         return len(self._unsaid)
 
     def write(self) -> None:
-        """The list at the start of the run; an empty one says more than none. On the main process."""
+        """Write the list at the start of the run, on the main process. An empty list is written too, because it says
+        more than a missing file."""
         self._file.write_text("".join(map(_line, sorted(self._seen, key=_place))), encoding="utf-8")
 
     def met(self, problems: Sequence[Problem]) -> None:
-        """Each is told once, though every epoch meets it again."""
+        """Record problems that this process encountered. Each is recorded once, though every epoch encounters it."""
         self._unsaid += [problem for problem in dict.fromkeys(problems) if problem not in self._seen]
 
     def share(self, cpu_group: CpuGroup, writes: bool) -> None:
-        """All processes come here together; one of them `writes`."""
+        """Exchange the new problems of all processes, which must call this together. The process with `writes` appends
+        them to the list. Raise UnusableRows if a new problem is fatal or if there are too many."""
         new = [problem for problem in dict.fromkeys(cpu_group.everything(self._unsaid)) if problem not in self._seen]
         self._unsaid = []
         if self._fatal and new:

@@ -1,9 +1,10 @@
-"""Training on TRL's trainer: packed rows in, an objective's loss, whole checkpoints out.
+"""The trainer, a subclass of TRL's SFTTrainer: it reads packed rows, computes the loss of an objective, and writes
+complete checkpoints.
 
-A loss is summed, and divided by what is counted over the accumulation window and all processes, so that it does not
-depend on how a batch is cut. Besides, added here are the rows, the component learning rates, the held-out score and the
-checkpoints. A step waits for the device nowhere (but for the norm that DeepSpeed hands out); figures are fetched when a
-row is logged.
+The loss is a sum, divided by counts over the accumulation window and all processes, so that it does not depend on how a
+batch is split. This module also adds the loading of packed rows, the learning rates per component, the evaluation on
+held-out samples, and the checkpoints. A step never waits for the device (except for the gradient norm that DeepSpeed
+returns). Figures are copied from the device only when metrics are logged.
 """
 
 import json
@@ -39,17 +40,21 @@ from qwenvl_train.training.skipped import Skipped
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the run does with what the trainer tells; called on every process."""
+    """Functions of the run that the trainer calls."""
 
     logged: Callable[[dict[str, Any]], None]
+    """Called on every process with each row of metrics."""
     evaluated: Callable[["VisionTrainer"], None]
+    """Called on every process at each evaluation, before its metrics are logged."""
     saved: Callable[[Path], None]
+    """Called on the main process with the path of each new checkpoint."""
 
 
 class VisionTrainer(SFTTrainer):
-    """Its engine is TRL's trainer for SFT, whatever the objective: none of that one's losses is used."""
+    """The trainer for every objective. It inherits from TRL's SFTTrainer, but uses none of that class's losses."""
 
-    # The loss is divided by the tokens of the whole window, so the engine must not divide again by its length.
+    # The loss is divided by counts over the whole accumulation window, so the transformers Trainer must not divide it
+    # again by the number of micro-batches.
     loss_is_scaled_for_ga = True
     optimizer: torch.optim.Optimizer | None
     control: TrainerControl
@@ -70,20 +75,20 @@ class VisionTrainer(SFTTrainer):
         stream: Stream | None,
         **trainer: Any,
     ):
-        # The engine wants an eval_dataset where it is to evaluate; `evaluate` below reads eval_rows instead.
+        # The transformers Trainer requires an eval_dataset for evaluation, but `evaluate` below reads eval_rows.
         stand_in = trainer["train_dataset"] if eval_rows else None
         super().__init__(data_collator=only_row, eval_dataset=stand_in, **trainer)
-        # Gradients live in the buckets in which they travel, instead of beside them.
+        # Gradients are views of the buckets that DDP reduces, instead of copies beside them.
         self.accelerator.ddp_handler.gradient_as_bucket_view = True
         self.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)  # as in model/autocast.py
         self.remove_callback(PrinterCallback)
         self.add_callback(_Clock(meter))
-        if not self.is_deepspeed_enabled:  # which keeps float32 copies of its own
-            keep_masters(self.model)  # only now, since TRL casts what is trained on a 4-bit model to bf16
-        if self.args.activation_offloading:  # it knows weights by where they lie, and masters lie elsewhere
+        if not self.is_deepspeed_enabled:  # DeepSpeed keeps float32 copies of its own
+            keep_masters(self.model)  # only here, because TRL has cast the trained weights of a 4-bit model to bf16
+        if self.args.activation_offloading:  # it identifies weights by address, which keep_masters has changed
             self.maybe_activation_offload_context.update_model_params(self.model)
-        # Makes the engine count the window's supervised tokens; the models declare that they cannot use the count,
-        # but it is TRL's loss that does.
+        # Declares to the transformers Trainer that the loss uses the counts of the accumulation window. The models
+        # declare that they cannot use the counts, but here `compute_loss` uses them, not the model.
         self.model_accepts_loss_kwargs = True
         self._run, self._family, self._meter, self._cpu_group, self._skipped = config, family, meter, cpu_group, skipped
         self._eval_rows, self._checkpoints, self._hooks, self._stream = eval_rows, checkpoints, hooks, stream
@@ -99,21 +104,24 @@ class VisionTrainer(SFTTrainer):
     def get_train_dataloader(self) -> DataLoader:
         if self._stream is None:
             loader = super().get_train_dataloader()
-            loader.base_dataloader.worker_init_fn = ignore_terminal_signals  # rows need no random numbers
-            loader.device = None  # _prepare_inputs moves rows; after a resume accelerate would wait for each copy
+            # Replaces the seeding of workers, because packed rows need no random numbers.
+            loader.base_dataloader.worker_init_fn = ignore_terminal_signals
+            # _prepare_inputs copies rows to the device. After a resume, accelerate would wait for each copy.
+            loader.device = None
             return loader
         return self._stream.loader(
             rows=self._rows_before(self.args.max_steps),
             workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
-            # All processes leave out the same rows, so one tells.
+            # All processes leave out the same samples, so only the main process reports them.
             report=self._skipped.met if self.accelerator.is_main_process else lambda problems: None,
         )
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], torch.Tensor]:
-        """The rows of one step, and what its loss is divided by; what did not decode is told to all processes."""
+        """Return the packed rows of one step on this process, and the divisors of the step's loss. Share samples that
+        could not be decoded with all processes."""
         started = time.perf_counter()
         rows = list(islice(epoch_iterator, num_batches))
         counts = Counts(waited=round(1e6 * (time.perf_counter() - started)))
@@ -137,16 +145,16 @@ class VisionTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
         assert num_items_in_batch is not None
-        # What processes give is averaged over them.
+        # Gradients are averaged over processes. The factor turns the average into a sum.
         return self._objective.loss(model, inputs, num_items_in_batch) * self.accelerator.num_processes
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """The engine's own formula knows no pictures, and goes through all weights at each pass."""
+        """Return 0. The formula of the transformers Trainer ignores pictures, and visits all weights in each pass."""
         return 0
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Exact over all held-out samples and processes, whatever the batch size."""
+        """Return the metrics over all held-out samples. They are exact for any batch size and number of processes."""
         assert self._eval_rows is not None
         started = time.perf_counter()
         model = self.model_wrapped
@@ -175,7 +183,8 @@ class VisionTrainer(SFTTrainer):
         return figures
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The engine's own overlooks Segments, and under DeepSpeed rounds what the vision tower is given."""
+        """Return the batch on the device. The method of the transformers Trainer overlooks Segments, and under
+        DeepSpeed rounds the input of the vision tower."""
         return send_to_device(inputs, self.args.device, non_blocking=self.args.dataloader_pin_memory)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -195,7 +204,8 @@ class VisionTrainer(SFTTrainer):
             return self._objective.score(model, batch)
 
     def _rates(self, first: float) -> dict[str, float]:
-        """All groups follow one schedule, so the first group's rate tells the others'."""
+        """Return the current learning rates. All parameter groups follow one schedule, so their rates follow from
+        `first`, the rate of the first group."""
         assert self.optimizer is not None
         groups = self.optimizer.param_groups
         share = first / groups[0]["initial_lr"]
@@ -205,7 +215,8 @@ class VisionTrainer(SFTTrainer):
         return {"lr": self._run.train.lr * share} | {f"lr_{name}": peak * share for name, peak in peaks.items()}
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """The engine writes aside; the folder becomes a checkpoint once every process is done with it."""
+        """Save a checkpoint. The transformers Trainer writes it to the staging folder, and the main process renames it
+        to a checkpoint when every process has finished writing."""
         started = time.perf_counter()
         super()._save_checkpoint(model, trial)
         step = self.state.global_step
@@ -233,12 +244,13 @@ class VisionTrainer(SFTTrainer):
             file.write_text(stored, encoding="utf-8")
 
     def _rows_before(self, step: int) -> int:
-        """How many rows come before the end of `step`, on all processes."""
+        """Return the number of packed rows in the first `step` steps, over all processes."""
         return step * self.args.gradient_accumulation_steps * self.args.world_size
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        """transformers 5.23 looks for its own module names in a file of published names, finds none, and would go on
-        with the weights of the start; its loader translates them."""
+        """Load the weights of a checkpoint. The method of transformers 5.23 looks for its own module names in a file
+        with published names, finds none, and would continue with the initial weights; `from_pretrained` translates the
+        names."""
         if isinstance(self.model, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
@@ -246,11 +258,12 @@ class VisionTrainer(SFTTrainer):
             self.model.load_state_dict(stored.state_dict())
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
-        """TRL would write a README with links of its own into the folder."""
+        """Do nothing, because TRL would write a README with links of its own into the folder."""
 
 
 class _Clock(TrainerCallback):
-    """A resumed run reads its weights before it trains, which is no training."""
+    """Callback that starts the meter's clock when training begins. A resumed run reads its weights before that, which
+    does not count as training."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter

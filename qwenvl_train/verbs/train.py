@@ -1,4 +1,4 @@
-"""The verb train: fine-tunes a model."""
+"""The verb train, which fine-tunes a model."""
 
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.model.pretrained import load_family

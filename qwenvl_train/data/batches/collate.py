@@ -1,4 +1,4 @@
-"""From rendered samples to one Batch."""
+"""Combines rendered samples into one Batch."""
 
 import numpy as np
 import torch

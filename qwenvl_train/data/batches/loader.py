@@ -1,4 +1,4 @@
-"""Rows on demand, in the shape that each consumer asks for."""
+"""Makes packed rows on demand, in the form that training and evaluation each need."""
 
 import os
 import signal
@@ -26,16 +26,18 @@ from qwenvl_train.errors import UserError
 
 @dataclass(frozen=True)
 class Row:
+    """One packed row: the samples of one forward pass."""
+
     batch: Batch
     contents: Contents
-    """Without a sample in it where none could be decoded; the batch then teaches nothing."""
+    """Sizes of the batch. Without samples if none could be decoded; the batch then has no learned tokens."""
     problems: tuple[Problem, ...]
-    """Samples that turned out broken only when their media were decoded, and are not in the batch."""
+    """Samples that turned out broken only when their media were decoded. They are not in the batch."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Any samples as one row; workers get this object and paths, never pictures."""
+    """Makes a packed row of any samples. Workers receive this object, which holds paths but no pictures."""
 
     samples: Samples
     lengths: Lengths
@@ -47,11 +49,11 @@ class Rows:
         return make_row(parts, self.renderer)
 
     def reading(self, features: FeatureCache) -> "Rows":
-        """The same rows, with what the vision tower gave instead of pictures."""
+        """Return a copy whose rows hold stored vision tower outputs instead of pictures."""
         return replace(self, renderer=self.renderer.reading(features))
 
     def held_to(self, references: References) -> "Rows":
-        """The same rows, with what the reference model gives for them."""
+        """Return a copy whose rows also hold the reference model's log-probabilities."""
         return replace(self, references=references)
 
     def rendered(self, index: int) -> Rendered:
@@ -60,8 +62,11 @@ class Rows:
 
 
 def make_row(parts: Iterable[tuple[tuple[str, int], Callable[[], Rendered]]], renderer: Renderer) -> Row:
-    """Of each part its source and line, and what renders it. Whether a run goes on without what does not decode is
-    for all its processes to say together."""
+    """Return the packed row of `parts`, each given as (source and line, function that renders it).
+
+    A part that cannot be decoded becomes a problem of the row and raises no error here, because all processes of the
+    run decide together whether the run continues without it.
+    """
     rendered, problems = [], []
     for place, render in parts:
         try:
@@ -96,13 +101,16 @@ def render_as_measured(sample: Sample, tokens: int, renderer: Renderer) -> Rende
 
 @dataclass(frozen=True)
 class TrainRows:
-    """Row i of the run, for any i."""
+    """Makes packed row i of the run, for any i."""
 
     rows: Rows
     order: Order
 
     def as_dataset(self, count: int) -> HfDataset:
-        """TRL's trainers accept a `datasets.Dataset` only; this one counts rows and makes them when read."""
+        """Return a dataset of row numbers that makes each row when it is read.
+
+        TRL's trainers accept only a `datasets.Dataset`.
+        """
         return HfDataset.from_dict({"row": range(count)}).with_transform(self)
 
     def __call__(self, columns: dict[str, list[int]]) -> dict[str, list[Row]]:
@@ -110,15 +118,17 @@ class TrainRows:
 
 
 def only_row(items: list[dict[str, Row]]) -> dict[str, object]:
-    """The collator of a loader whose items are whole rows."""
+    """Return the only item of a loader's batch. This is the collator of a loader whose items are whole packed rows."""
     (item,) = items
     row = item["row"]
     return {**row.batch, "contents": row.contents, "problems": row.problems}
 
 
 def ignore_terminal_signals(_: int = 0) -> None:
-    """For workers: a signal that a terminal or a scheduler sends to everyone is for the parent, which ends its step,
-    saves, and then ends its workers."""
+    """Make a worker ignore signals that a terminal or a scheduler sends to all processes.
+
+    Only the parent reacts to them: it ends its step, saves, and then ends its workers.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -135,10 +145,10 @@ def _end_when_told_by(parent: int) -> None:
 
 
 class EvalRows(torch.utils.data.Dataset):
-    """This process's share of the evaluation set, in file order.
+    """This process's share of the packed rows of the evaluation set, in file order.
 
-    Every process gets the same number of rows, since sharded models must be called equally often;
-    a row that only fills up counts for nothing.
+    Every process gets the same number of rows, because the processes of a sharded model must call it equally often.
+    Rows that are added to reach this number are not counted.
     """
 
     def __init__(self, rows: Rows, batch_size: int, rank: int, world: int):
@@ -153,6 +163,6 @@ class EvalRows(torch.utils.data.Dataset):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[Batch, Contents, tuple[Problem, ...], bool]:
-        """A row by its parts, since a loader that pins memory knows no Row; and whether it counts."""
+        """Return the fields of a row, since a loader that pins memory does not handle Row, and whether it counts."""
         row = self._make(self._rows[index])
         return row.batch, row.contents, row.problems, index < self._counted

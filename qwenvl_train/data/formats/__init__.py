@@ -1,4 +1,4 @@
-"""Rows as users bring them become Samples."""
+"""Convert raw rows, in any accepted format, to Samples."""
 
 from qwenvl_train.data.formats.convert import to_sample
 from qwenvl_train.data.formats.detect import Detected, detect

@@ -1,10 +1,10 @@
-"""Pictures and clips that a row lists beside its text."""
+"""The pictures and clips that a raw row lists beside its text."""
 
 from qwenvl_train.errors import UserError
 
 
 class Column:
-    """All of one kind, handed out as their marks are met."""
+    """All media of one kind that a raw row lists. They are taken in the order in which their marks are encountered."""
 
     def __init__(self, row: dict, kind: str, where: str):
         keys = [key for key in (kind, f"{kind}s") if row.get(key) is not None]
@@ -17,11 +17,12 @@ class Column:
             raise UserError(f"{where}: {keys[0]!r} has an empty entry; leave it out, or name the file.")
         self.marks = 0
         self.spelt = False
-        """Whether a typed part has the mark in its text, where it is plain text."""
+        """Whether the text of a typed part contains the mark. There it is plain text and stands for no medium."""
         self._used: set[int] = set()
 
     def take(self, index: int | None) -> object:
-        """What the next mark stands for, or the one of this number; None where there is none."""
+        """Return the medium that the next mark stands for, or the medium with number `index` when it is given. Return
+        None when there is no such medium."""
         index = self.marks if index is None else index
         self.marks += 1
         self._used.add(index)
@@ -29,5 +30,5 @@ class Column:
 
     @property
     def settled(self) -> bool:
-        """Every mark has had its file, and every file its mark."""
+        """Whether every mark has a file and every file has a mark."""
         return self._used == set(range(len(self.entries)))

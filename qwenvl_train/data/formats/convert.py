@@ -1,4 +1,4 @@
-"""From a raw row, in any accepted format, to a Sample."""
+"""Convert a raw row, in any accepted format, to a Sample."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ _REFUSED = {
 
 
 def to_sample(row: object, source: str, line: int, locator: Locator, format: str) -> Sample:
-    """Raises a UserError that names file, line and id."""
+    """Return the Sample of a raw row. Raise UserError, naming the file, line and id, when the row cannot be used."""
     where = f"{source}:{line}"
     given = as_row(row, where)
     columns = present(given)
@@ -53,6 +53,6 @@ def _read(row: dict, said: list[Said], lost: list[Said], where: str, locator: Lo
 
 
 def _check_words(turn: Turn, place: str) -> None:
-    # A tool may well answer with nothing.
+    # A tool may return an empty answer.
     if turn.role != "tool" and not any(not isinstance(part, Text) or part.text.strip() for part in turn.parts):
         raise UserError(f"{place}: the {turn.role}'s turn is empty; write what is said there, or leave the row out.")

@@ -1,4 +1,4 @@
-"""Which format a row is in."""
+"""Detect the format of a raw row."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,8 @@ from qwenvl_train.data.formats.keys import REJECTED_MEDIA, misspelt, present
 from qwenvl_train.data.media.locate import shown
 from qwenvl_train.errors import UserError
 
-# The first rule whose keys a row has counts: a preference row has those of another format as well.
+# The first rule whose keys are all in the row decides. Preference rules come first, because a preference row also has
+# the keys of another format.
 _RULES = (
     ("preference", ("chosen", "rejected")),
     ("preference", ("rejected_response",)),
@@ -32,12 +33,12 @@ _NEEDED = (
 class Detected:
     format: str
     reason: str
-    """For people."""
+    """A readable explanation of why the row has this format."""
 
 
 def detect(row: object, where: str) -> Detected:
     columns = present(as_row(row, where))
-    # Files with these columns leave them empty where a row has none.
+    # In files with these columns, a row without media for the rejected answer has them empty.
     columns = {key: value for key, value in columns.items() if value or key not in REJECTED_MEDIA}
     for format, keys in _RULES:
         if all(key in columns for key in keys):

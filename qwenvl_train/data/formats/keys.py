@@ -1,4 +1,4 @@
-"""The keys of rows, turns and parts: which are there, and which one a misspelt key meant."""
+"""The keys of raw rows, turns and parts: which keys are present, and which key a misspelt one was meant to be."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -13,7 +13,8 @@ REJECTED_MEDIA = {
     "rejected_video": "video",
     "rejected_videos": "videos",
 }
-"""What the rejected answer is about, where it is about something else; and what it then has in whose place."""
+"""The columns that hold the media of the rejected answer when it is about media of its own. Each is mapped to the
+column that it replaces."""
 REJECTING = ("chosen", "rejected", "rejected_response", "rejected_messages", *REJECTED_MEDIA)
 COLUMNS = {
     *MEDIA,
@@ -24,17 +25,19 @@ COLUMNS = {
 
 
 def present(given: dict) -> dict[str, Any]:
-    """A key without a value is as good as absent: table files give every row the keys of all."""
+    """Return the keys that have a value. A key without a value counts as absent, since table files give every row the
+    keys of all rows."""
     return {key: value for key, value in given.items() if value is not None}
 
 
 def has_own_media(row: dict) -> bool:
-    """Whether the rejected answer of a preference row is about pictures or clips of its own."""
+    """Return whether the rejected answer of a preference row is about media of its own."""
     return any(row.get(key) for key in REJECTED_MEDIA)
 
 
 def with_rejected_media(row: dict) -> dict:
-    """The row of the rejected answer. What it has no own pictures for, it shares."""
+    """Return the raw row with the media of the rejected answer. Columns that the rejected answer does not replace are
+    shared with the chosen answer."""
     own = {key: row[rejected] for rejected, key in REJECTED_MEDIA.items() if row.get(rejected)}
     replaced = {name for key in own for name in (key.removesuffix("s"), key.removesuffix("s") + "s")}
     return {key: value for key, value in row.items() if key not in replaced} | own
@@ -51,7 +54,7 @@ def refuse_unknown(given: Iterable[str], known: Collection[str], place: str) -> 
 
 
 def misspelt(row: dict, meant: Collection[str]) -> str:
-    """A sentence on the first unknown column whose name is close to one of these; empty without one."""
+    """Return a sentence about the first unknown column whose name is close to one of `meant`, or an empty string."""
     for key in row:
         if key not in COLUMNS and (near := nearest(str(key), meant)):
             return f" Is the column {key!r} meant as {near!r}?"

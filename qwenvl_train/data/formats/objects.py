@@ -1,4 +1,4 @@
-"""Boxes and points of a row, and the marks in its text that stand for them."""
+"""The boxes and points of a raw row, and the marks in its text that stand for them."""
 
 import re
 
@@ -11,7 +11,7 @@ MARK = re.compile(r"<(bbox|ref-object|objects)>")
 
 
 class Objects:
-    """A row's column `objects`: names and regions, used up in the order of their marks."""
+    """The column `objects` of a raw row. Its names and boxes are used in the order of their marks."""
 
     def __init__(self, value: object, where: str):
         self.where = where
@@ -37,7 +37,8 @@ class Objects:
         self._name = ""
 
     def part(self, mark: str) -> list[Part]:
-        """What the next mark of this kind stands for; nothing where there are more marks than objects."""
+        """Return the parts that the next mark of this kind stands for. The list is empty when there are more marks than
+        objects."""
         index = self.read[mark]
         self.read[mark] += 1
         match mark:
@@ -72,14 +73,15 @@ class Objects:
             )
 
     def _region(self, index: int, name: str) -> Region:
-        """The name before the mark, or else the one beside the box."""
+        """Return the region of a box. Its label is the name before the mark, or else the name listed with the box."""
         if not name and len(self.names) == len(self.boxes):
             name = self.names[index]
         return Region(self.boxes[index], name, self.images[index] if self.images else 0)
 
 
 def listing(value: object, image: int, place: str) -> Listing:
-    """A typed part's list of `{"bbox_2d": […], "label": …}` and `{"point_2d": […], "label": …}`."""
+    """Return the regions of a typed part, which lists them as `{"bbox_2d": […], "label": …}` or
+    `{"point_2d": […], "label": …}`."""
     entries = _list(value, f"{place}, objects")
     if not entries:
         raise UserError(f"{place} lists no objects; write the answer in words.")
@@ -98,7 +100,8 @@ def _listed(entry: object, image: int, place: str) -> Region:
 
 
 def coordinates(value: object, place: str) -> tuple[float, ...]:
-    """Whether they lie in the picture is checked where its size is known."""
+    """Return the coordinates of a box or point. Whether they lie in the picture is checked later, where its size is
+    known."""
     numbers = value if isinstance(value, list | tuple) else []
     if len(numbers) not in (2, 4):
         raise UserError(f"{place} is {shown(value)}; a box is [x1, y1, x2, y2] and a point [x, y].")

@@ -1,6 +1,7 @@
-"""Pictures and clips with their options, as typed parts and columns give them.
+"""Read pictures and clips, with their options, from typed parts and columns.
 
-What can be said of the options by themselves is checked here; `media` checks them against the model and the file.
+This module makes the checks that need only the options themselves; `media` checks the options against the model and
+the file.
 """
 
 from dataclasses import fields
@@ -11,7 +12,7 @@ from qwenvl_train.data.media.locate import Locator, shown
 from qwenvl_train.data.sample import Image, Limits, Sampling, Video, given
 from qwenvl_train.errors import UserError
 
-# Where the file stands, by the kind of part.
+# The keys that can hold the file, for each kind of part.
 CONTENT = {
     "image": ("image", "image_url", "url", "path", "base64"),
     "video": ("video", "video_url", "url", "path"),
@@ -27,12 +28,12 @@ _KINDS = {
 _LIMITS = tuple(field.name for field in fields(Limits))
 _SAMPLING = tuple(field.name for field in fields(Sampling))
 _REAL = ("fps", "video_start", "video_end")
-# What chooses frames has nothing to choose in a list of frames.
+# These options choose frames of a video file, so they have no effect on a list of frames.
 _OF_FILES = ("nframes", "min_frames", "max_frames", "video_start", "video_end")
 
 
 def kind_of(part: dict, place: str) -> str:
-    """By its type, else by the key that tells."""
+    """Return the kind of a part, which its type states, or else one of its keys."""
     if "type" in part:
         name = part["type"]
         kind = _KINDS.get(name) if isinstance(name, str) else None
@@ -44,7 +45,7 @@ def kind_of(part: dict, place: str) -> str:
 
 
 def opened(kind: str, part: dict, place: str) -> tuple[object, dict]:
-    """A picture's or clip's content, or None where the part has none, and its options."""
+    """Return the content of a picture or clip, or None when the part has none, and its options."""
     keys = [key for key in CONTENT[kind] if key in part]
     if len(keys) > 1:
         raise UserError(f"{place}: {' and '.join(keys)} both name the file; keep one of them.")
@@ -109,7 +110,8 @@ def _sampling(options: dict, place: str) -> Sampling:
 
 
 def _number(value: Any, key: str, place: str) -> Any:
-    """A table file writes whole numbers as 1.0 where some rows have none."""
+    """Return the value of an option as a number. Whole numbers may be given as 1.0, because table files write them so
+    when some rows have no value."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53
     if not number or (value == 0 and key != "video_start") or (key not in _REAL and value != int(value)):
         kind = "seconds from 0 on" if key == "video_start" else "a number above 0"

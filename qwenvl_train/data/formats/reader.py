@@ -1,4 +1,4 @@
-"""From a row's words to parts: what stands where a mark is, and whether every mark has its due."""
+"""Convert the text of a raw row to parts: replace each mark by what it stands for, and check that none is left over."""
 
 import re
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from qwenvl_train.data.media.locate import Locator, shown
 from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Text, Turn, Video
 from qwenvl_train.errors import UserError
 
-# The line break beside a mark belongs to it: the published template has none there.
+# A line break next to a mark is removed with the mark, because the published template has none there.
 _MEDIA_MARK = re.compile(r"(?:\r?\n)?<(image|video)>(?:\r?\n)?")
 _PLURAL = {"image": "pictures", "video": "clips"}
 
 
 class Reader:
-    """Reads the turns of one row, in their order."""
+    """Reads the turns of one raw row, in their order."""
 
     def __init__(self, row: dict, where: str, locator: Locator):
         self._row, self._where, self._locator = row, where, locator
@@ -28,11 +28,12 @@ class Reader:
         self._conversation = row.get("conversations") is not None
         self._objects = Objects(row["objects"] or {}, where) if "objects" in row else None
         self._unplaced = where if self._objects and self._objects.boxes and not self._objects.images else ""
-        """Where regions are given without saying in which picture."""
+        """The place, for error messages, of regions that do not say in which picture they lie, or an empty string."""
 
     @cached_property
     def _marked(self) -> bool:
-        """Whether <image> stands for a picture; without any such column, other formats may speak of it in words."""
+        """Whether the mark <image> or <video> stands for a medium. In a row without `conversations` and without any
+        media column, it is plain text."""
         return self._conversation or any(key in self._row for key in MEDIA) or bool(misspelt(self._row, MEDIA))
 
     def turn(self, said: Said) -> Turn:
@@ -47,7 +48,8 @@ class Reader:
         return Turn(said.role, tuple(parts), train=said.role == "assistant" and said.train is not False)
 
     def settle(self, turns: list[Turn], rejected: list[Turn]) -> list[Turn]:
-        """When all turns are read: nothing may be left over or missing."""
+        """Return the final turns. Call this when all turns are read; raise UserError when any medium or region is left
+        over or missing."""
         if any(isinstance(part, Image | Video) for turn in rejected for part in turn.parts):
             raise UserError(f"{self._where}: the rejected turns hold a picture or clip; only the shared ones can.")
         columns = self._columns.values()
@@ -65,9 +67,9 @@ class Reader:
         return turns
 
     def _words(self, text: str, said: Said) -> Iterator[Part]:
-        # An answer's words are never placeholders.
+        # In an answer, <image> and <video> are always plain text.
         marked = said.role != "assistant" and _MEDIA_MARK.search(text) and self._marked
-        # Odd pieces are the kinds of the marks between the others.
+        # Pieces with odd numbers are the kinds of the marks; the other pieces are the text between the marks.
         for index, piece in enumerate(_MEDIA_MARK.split(text) if marked else [text]):
             if index % 2:
                 yield from self._from_column(piece, None, {}, said.place)
@@ -126,7 +128,8 @@ class Reader:
         return (image if kind == "image" else video)(content, options, self._locator, place)
 
     def _in_front(self, turns: list[Turn]) -> list[Turn]:
-        """Without any mark, pictures and clips come before the first question."""
+        """Return the turns with all pictures and clips before the first question. This applies to rows without any
+        mark."""
         first = next(index for index, turn in enumerate(turns) if turn.role == "user")
         media = [
             medium

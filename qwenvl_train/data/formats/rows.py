@@ -1,4 +1,4 @@
-"""The formats: where each keeps its turns."""
+"""Read the turns of a raw row from the columns in which its format keeps them."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from qwenvl_train.data.formats.turns import Said, check_order, column_turns, lis
 from qwenvl_train.data.media.locate import shown
 from qwenvl_train.errors import UserError
 
-# Where a format keeps its turns or its question, and the answer where that lies apart.
+# For each format, the column that holds its turns or its question, and the column of the answer if it has its own.
 _COLUMNS = {
     "llava": ("conversations", None),
     "sharegpt": ("conversations", None),
@@ -19,8 +19,11 @@ _COLUMNS = {
 
 
 def read_turns(row: dict, format: str, where: str) -> tuple[list[Said], list[Said]]:
-    """All turns, in an order that makes a conversation, and in a preference row those of the rejected answer: where
-    that is about other pictures, of the whole conversation with it."""
+    """Return all turns, in an order that makes a conversation, and the rejected turns of a preference row.
+
+    The rejected turns are the turns of the rejected answer. When that answer is about media of its own, they are the
+    whole conversation with it.
+    """
     if format == "preference":
         return _preference(row, where)
     for key in REJECTING:
@@ -43,12 +46,12 @@ def read_turns(row: dict, format: str, where: str) -> tuple[list[Said], list[Sai
 
 
 def _asked(row: dict, key: str, where: str) -> list[Said]:
-    """The turns before the answer, or all of them where the answer does not lie apart."""
+    """Return the turns before the answer, or all turns when the answer has no column of its own."""
     match key:
         case "conversations" | "messages":
             turns = listed_turns(row, key, where)
         case "prompt":
-            # Answers in a prompt are context, as everywhere with this format.
+            # Answers in a prompt are context and are not trained, as is usual for this format.
             turns = [
                 replace(turn, train=False) if turn.train is None else turn
                 for turn in column_turns(row, key, "user", where)
@@ -62,7 +65,7 @@ def _asked(row: dict, key: str, where: str) -> list[Said]:
 
 
 def _with_system(row: dict, turns: list[Said], where: str) -> list[Said]:
-    # Files with a system column leave it empty where a row has none.
+    # In files with a system column, a row without a system turn has it empty.
     if not row.get("system"):
         return turns
     if turns[0].role == "system":
@@ -104,7 +107,7 @@ def _preference(row: dict, where: str) -> tuple[list[Said], list[Said]]:
 
 
 def _pair(row: dict, where: str) -> tuple[list[Said], list[Said], list[Said]]:
-    """The turns that are shared, the chosen and the rejected ones."""
+    """Return the shared turns, the chosen turns and the rejected turns."""
     if not any(key in row for key in ("chosen", "rejected", "rejected_messages")):
         turns = read_turns({key: row[key] for key in row if key not in REJECTING}, _format_of(row, where), where)[0]
         # The same answer may be right about some pictures and wrong about others.
@@ -126,7 +129,7 @@ def _pair(row: dict, where: str) -> tuple[list[Said], list[Said], list[Said]]:
 
 
 def _format_of(row: dict, where: str) -> str:
-    """The format that the question of a preference row is in."""
+    """Return the format of the question of a preference row."""
     for format, (question, _) in _COLUMNS.items():
         if question in row:
             return format
@@ -136,7 +139,8 @@ def _format_of(row: dict, where: str) -> str:
 def _parted(
     row: dict, chosen: list[Said], rejected: list[Said], where: str
 ) -> tuple[list[Said], list[Said], list[Said]]:
-    """Two whole conversations share their beginning."""
+    """Split two whole conversations into the turns that they share at the beginning, the chosen turns and the rejected
+    turns."""
     same = [one == other for one, other in zip(_words(chosen), _words(rejected), strict=False)]
     shared = same.index(False) if False in same else len(same)
     if shared == min(len(chosen), len(rejected)) or chosen[shared].role != "assistant":

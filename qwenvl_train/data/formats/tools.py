@@ -1,4 +1,4 @@
-"""Tools and tool calls, in the words that the published chat template has for them."""
+"""Read tools and tool calls, and write them as the published chat template does."""
 
 import json
 from collections.abc import Iterable
@@ -9,11 +9,13 @@ from qwenvl_train.data.media.locate import shown
 from qwenvl_train.errors import UserError
 
 _DEEPEST = 100
-"""What is deeper may be read and then not written: how deep Python goes depends on where in the program it is."""
+"""The deepest nesting that is accepted. A deeper value might be read and then fail to be written, because how deep
+Python can recurse depends on where in the program it is."""
 
 
 def read_tools(value: object, where: str) -> tuple[dict[str, Any], ...]:
-    """A list of JSON schemas, or the list as a JSON string; table files cannot keep schemas that differ otherwise."""
+    """Return the tools of a raw row. They are given as a list of JSON schemas, or as a JSON string of that list, since
+    table files cannot hold schemas that differ in any other way."""
     place = f"{where}, tools"
     parsed = _parsed(value, place) if isinstance(value, str) and value else value or []
     if not isinstance(parsed, list):
@@ -28,7 +30,7 @@ def _tool(tool: Any, place: str) -> dict[str, Any]:
         case {"function": {"name": str()}}:
             return tool
         case {"name": str()}:
-            # Servers present a bare function in this wrapping, so the model must see it in training too.
+            # Servers wrap a bare function like this for the model, so the model must see the same in training.
             return {"type": "function", "function": tool}
     raise UserError(
         f'{place}: {shown(tool)} is no function; expected is {{"type": "function", "function": {{"name": …}}}}.'
@@ -36,7 +38,7 @@ def _tool(tool: Any, place: str) -> dict[str, Any]:
 
 
 def read_calls(value: object, place: str) -> tuple[str, ...]:
-    """The text of each call; `value` is one call or a list of them, or that as a JSON string."""
+    """Return the text of each call. `value` is one call or a list of calls, or either of these as a JSON string."""
     parsed = _parsed(value, place) if isinstance(value, str) else value
     calls = parsed if isinstance(parsed, list) else [parsed]
     return tuple(_call(call, place) for call in calls)

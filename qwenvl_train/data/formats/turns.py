@@ -1,4 +1,4 @@
-"""Turns as a row gives them, in one form, before their words are read."""
+"""Bring the turns of a raw row into one form, before their text is converted to parts."""
 
 from dataclasses import dataclass, replace
 
@@ -37,27 +37,27 @@ class Said:
     role: str
     content: str | list
     place: str
-    """How an error names this turn."""
+    """The name of this turn in error messages."""
     train: bool | None = None
-    """None where the row does not say."""
+    """Whether the turn is trained, or None when the row does not say."""
     calls: tuple[str, ...] = ()
-    """Tool calls after the content, as the published template writes them."""
+    """The tool calls after the content, as the published template writes them."""
 
     @property
     def words(self) -> tuple[object, ...]:
-        """By which two turns are the same."""
+        """The values by which two turns are compared: turns with equal values are the same."""
         return self.role, self.content, self.calls
 
 
 def listed_turns(row: dict, key: str, where: str) -> list[Said]:
-    """A list of turns, as `conversations` and `messages` are."""
+    """Return the turns of a column that is a list of turns, as `conversations` and `messages` are."""
     if not isinstance(row.get(key), list) or not row[key]:
         raise UserError(f"{where}: {key!r} is {shown(row.get(key))}; it must be a list of turns, and not empty.")
     return _turns(row[key], f"{where}, turn")
 
 
 def column_turns(row: dict, key: str, role: str, where: str) -> list[Said]:
-    """The words of `role`, or a turn, or a list of turns."""
+    """Return the turns of a column that holds the text of a turn of `role`, or one turn, or a list of turns."""
     match row.get(key):
         case str(text):
             return [Said(role, text, f"{where}, {key}")]
@@ -94,7 +94,7 @@ def _turns(turns: list, place: str) -> list[Said]:
     said: list[Said] = []
     for number, value in enumerate(turns, start=1):
         turn = _said(value, f"{place} {number}")
-        # A call that has a turn of its own belongs to the answer before it.
+        # A tool call in a turn of its own belongs to the answer before it.
         if said and turn.calls and not turn.content and said[-1].role == "assistant" and said[-1].train == turn.train:
             said[-1] = replace(said[-1], calls=said[-1].calls + turn.calls)
         else:

@@ -1,4 +1,4 @@
-"""The index of lengths on disk: whole, and in parts while it is being measured."""
+"""Files of the index of lengths: one file for the whole index, and part files while it is being measured."""
 
 import json
 import shutil
@@ -15,9 +15,11 @@ from qwenvl_train.errors import UserError
 
 @dataclass(frozen=True)
 class IndexFiles:
+    """The files of one index of lengths."""
+
     folder: Path
     key: str
-    """Of all that the lengths depend on."""
+    """Hash of everything that the lengths depend on."""
 
     def whole(self) -> Lengths | None:
         return _load(self._whole)
@@ -27,7 +29,7 @@ class IndexFiles:
         shutil.rmtree(self._parts, ignore_errors=True)
 
     def begun(self) -> Lengths:
-        """The first rows, as far as a start that was killed had come."""
+        """Return the lengths of the first samples, as far as an earlier start that was killed had measured them."""
         tables = [np.zeros((len(COLUMNS), 0), dtype=np.int32)]
         problems: list[Problem] = []
         rows = 0
@@ -38,7 +40,7 @@ class IndexFiles:
         return Lengths.of(np.concatenate(tables, axis=1), problems)
 
     def save_part(self, first: int, part: Lengths) -> None:
-        """The rows from `first` on, which is where another part ends."""
+        """Save lengths of the samples from index `first` on. `first` must be the end of the previous part, or 0."""
         _save(part, self._part(first))
 
     @property
@@ -66,7 +68,7 @@ def _save(lengths: Lengths, file: Path) -> None:
 
 
 def _load(file: Path) -> Lengths | None:
-    """A file that does not read is measured again."""
+    """Return the stored lengths, or None if the file is missing or unreadable and has to be measured again."""
     try:
         with np.load(file) as stored:
             problems = json.loads(str(stored["problems"]))

@@ -1,4 +1,4 @@
-"""What every sample costs, known before the run without decoding a picture, and every row checked on the way."""
+"""Measures the cost of every sample before the run, without decoding media, and checks every raw row in doing so."""
 
 import zlib
 from collections.abc import Collection, Iterable
@@ -15,7 +15,7 @@ from qwenvl_train.errors import UserError, message_of
 
 @dataclass(frozen=True)
 class Problem:
-    """A row that cannot be used, and why."""
+    """A raw row that cannot be used, with the reason."""
 
     source: str
     line: int
@@ -28,26 +28,29 @@ class Problem:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Each [samples]; zeros where a row cannot be used."""
+    """The measured lengths of all samples. Each array is [samples] and holds zeros for samples that cannot be used."""
 
     tokens: np.ndarray
+    """Number of tokens."""
     supervised: np.ndarray
+    """Number of learned (supervised) tokens."""
     patches: np.ndarray
-    """What the vision tower sees."""
+    """Number of patches that the vision tower processes."""
     media: np.ndarray
-    """Pictures and clips."""
+    """Number of pictures and clips."""
     shrunk: np.ndarray
-    """Whether the media were made smaller, so that the sample fits."""
+    """1 if the media were shrunk so that the sample fits, else 0."""
     problems: tuple[Problem, ...] = ()
+    """The problems of the samples that cannot be used, in the order of the samples."""
 
     @classmethod
     def of(cls, table: np.ndarray, problems: Iterable[Problem]) -> "Lengths":
-        """`table` is [columns, samples]."""
+        """Return the Lengths of a table, [columns, samples] with the columns of COLUMNS."""
         tokens, supervised, patches, media, shrunk = table
         return cls(tokens, supervised, patches, media, shrunk, tuple(problems))
 
     def table(self) -> np.ndarray:
-        """[columns, samples]"""
+        """Return the arrays as one table, [columns, samples] with the columns of COLUMNS."""
         return np.stack([getattr(self, name) for name in COLUMNS])
 
     def digest(self) -> str:
@@ -67,11 +70,11 @@ class TooLong(UserError):
 
 
 class TooMany(UserError):
-    """Rows that cannot be used."""
+    """More raw rows cannot be used than data.max_skipped allows."""
 
 
 class BrokenRow(UserError):
-    """The first one, where none may be left out; there may be others."""
+    """The first broken raw row that was found, if none may be skipped. There may be others after it."""
 
 
 def refuse(problem: Problem, tolerated: frozenset[str]) -> None:
@@ -90,8 +93,11 @@ def refuse_many(problems: Collection[Problem], most: int | None) -> None:
 def measure_rows(
     samples: Samples, renderer: Renderer, rows: range, tolerated: frozenset[str]
 ) -> tuple[np.ndarray, list[Problem]]:
-    """[columns, rows], where what is too long has its lengths, too; and the rows that cannot be used, up to the first
-    whose kind is not tolerated."""
+    """Return the table of the samples in `rows`, [columns, rows], and the problems of those that cannot be used.
+
+    Samples that are too long have their lengths in the table, too. Measuring stops at the first problem whose kind is
+    not tolerated.
+    """
     table = np.zeros((len(COLUMNS), len(rows)), dtype=np.int32)
     problems: list[Problem] = []
     for place, index in enumerate(rows):
@@ -110,8 +116,10 @@ def measure_rows(
 def within(
     lengths: Lengths, samples: Samples, max_length: int | None, tolerated: frozenset[str], most: int | None
 ) -> Lengths:
-    """The same where nothing is longer than `max_length`; what is longer becomes a problem. Raises a UserError for the
-    first row with a problem whose kind is not tolerated, and where there are more than `most`."""
+    """Return `lengths` with every sample longer than `max_length` turned into a problem.
+
+    Raise UserError for the first problem whose kind is not tolerated, and when there are more than `most` problems.
+    """
     broken = dict(zip(np.flatnonzero(~lengths.usable).tolist(), lengths.problems, strict=True))
     long = [] if max_length is None else np.flatnonzero(lengths.tokens > max_length).tolist()
     table = lengths.table() if long else None
@@ -130,7 +138,10 @@ def within(
 
 
 def _long_problem(samples: Samples, index: int, measured: Measured, max_length: int | None) -> Problem:
-    """The sentence names the row's id, which only the row knows; it is read, but not measured again."""
+    """Return the problem of a sample that is too long.
+
+    The sample is read again, because the reason names its id, which is not in the index. It is not measured again.
+    """
     try:
         _refuse_long(samples[index], measured, max_length)
     except UserError as error:
@@ -139,12 +150,12 @@ def _long_problem(samples: Samples, index: int, measured: Measured, max_length: 
 
 
 def problem_of(place: tuple[str, int], error: UserError) -> Problem:
-    """`place` is the source and the line."""
+    """Return the Problem for an error in the raw row at `place`, which is its source and line."""
     return Problem(*place, "too long" if isinstance(error, TooLong) else "broken", message_of(error))
 
 
 def measure_sample(sample: Sample, renderer: Renderer) -> Measured:
-    """Its COLUMNS. Raises a UserError for a row that cannot be trained on."""
+    """Return the COLUMNS of a sample. Raise UserError for a sample that cannot be trained on."""
     measured = _measured(sample, renderer)
     _refuse_long(sample, measured, renderer.max_length)
     return measured

@@ -1,4 +1,4 @@
-"""The lengths of all rows, measured once by several processes and kept for the next run."""
+"""Measures the lengths of all samples, once and in several processes, and keeps them for the next run."""
 
 import hashlib
 import os
@@ -21,16 +21,17 @@ from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 
 _VERSION = 2
-"""To be raised when the same row may come out with other lengths than before."""
+"""Increase this when the same raw row may get other lengths than before."""
 
 _PACKAGES = ("av", "pillow", "qwen-vl-utils", "tokenizers", "transformers")
-"""What has a say in lengths."""
+"""Packages whose versions can change lengths."""
 
 _CHUNK = 256
+"""Number of samples that a process measures at a time."""
 _WORTH_PROCESSES = 2000
-"""Fewer rows are measured faster than processes start."""
+"""Number of samples from which several processes are used. Fewer are measured faster than processes start."""
 _PART_SECONDS = 60
-"""So much work is lost at most where a start is killed while it measures."""
+"""Seconds between two part files. At most this much work is lost if a start is killed while it measures."""
 
 Progress = Callable[[int], None]
 
@@ -45,9 +46,12 @@ def lengths_of(
     most: int | None = None,
     mend: bool = True,
 ) -> Lengths:
-    """From the cache, or measured now. Raises a UserError for the first row that cannot be used, unless its kind of
-    problem is tolerated and there are no more than `most`. With `mend`, broken rows in the cache are looked at again;
-    of several processes, one does."""
+    """Return the lengths of all samples, read from the cache or measured now.
+
+    Raise UserError for the first sample that cannot be used, unless its kind of problem is tolerated and there are no
+    more than `most` problems. With `mend`, samples that the cache records as broken are measured again; only one of
+    several processes does this.
+    """
     made_by = [version(package) for package in _PACKAGES]
     facts = f"{_VERSION} {made_by} {samples.fingerprint()} {renderer.fingerprint()}"
     files = IndexFiles(cache / "lengths", hashlib.sha256(facts.encode()).hexdigest()[:32])
@@ -56,7 +60,7 @@ def lengths_of(
         lengths = _measure(samples, renderer, processes, tolerated, progress, files, most)
     else:
         lengths = _mended(kept, samples, renderer, tolerated) if mend else kept
-    # What is kept holds for any data.max_length.
+    # The stored lengths are valid for any data.max_length.
     usable = within(lengths, samples, renderer.max_length, tolerated, most)
     if lengths is not kept:
         files.save(lengths)
@@ -72,7 +76,10 @@ def _measure(
     files: IndexFiles,
     most: int | None,
 ) -> Lengths:
-    """Goes on where a start that was killed had come to. What is too long has its lengths and is no problem yet."""
+    """Return the lengths of all samples, continuing where an earlier start that was killed had stopped.
+
+    Samples that are too long have their lengths in the result and are not among its problems yet.
+    """
     begun = _mended(files.begun(), samples, renderer, tolerated)
     within(begun, samples, renderer.max_length, tolerated, most)
     first = len(begun.tokens)
@@ -95,7 +102,7 @@ def _measure(
 
 
 def _mended(kept: Lengths, samples: Samples, renderer: Renderer, tolerated: frozenset[str]) -> Lengths:
-    """What could not be used may be whole by now: a missing picture was added."""
+    """Measure the unusable samples again. They may be usable by now, for example if a missing picture was added."""
     if not kept.problems:
         return kept
     table = kept.table()
@@ -110,12 +117,12 @@ def _mended(kept: Lengths, samples: Samples, renderer: Renderer, tolerated: froz
 def _results(
     samples: Samples, renderer: Renderer, chunks: list[range], processes: int, tolerated: frozenset[str]
 ) -> Iterator[tuple[np.ndarray, list[Problem]]]:
-    """In order, so that the first problem is the file's first."""
+    """Yield the tables and problems of the chunks in order, so that the first problem is the first of the file."""
     if processes < 2 or len(samples) < _WORTH_PROCESSES:
         for rows in chunks:
             yield measure_rows(samples, renderer, rows, tolerated)
         return
-    # Forked, so that nothing is sent but ranges and results.
+    # Processes are forked, so that only ranges and results are sent between them.
     global _shared
     _shared = (samples, renderer, tolerated)
     with ProcessPoolExecutor(processes, get_context("fork"), _end_with_parent) as pool:
@@ -134,7 +141,10 @@ _shared: tuple[Samples, Renderer, frozenset[str]]
 
 
 def _end_with_parent() -> None:
-    """A process that outlived a killed parent would hold its sockets open, and other processes would wait on them."""
+    """End this process when its parent ends.
+
+    A process that outlived a killed parent would hold its sockets open, and other processes would wait on them.
+    """
 
     def watch() -> None:
         parent = parent_process()

@@ -1,4 +1,7 @@
-"""Files of a cache that several workers, runs and machines may share: each appears whole, and is checked when read."""
+"""Files of a cache that several workers, runs and machines may share.
+
+A file appears in the cache only once it is complete, and its content is checked when it is read.
+"""
 
 import hashlib
 import os
@@ -12,12 +15,12 @@ from qwenvl_train.data.sample import Content
 from qwenvl_train.errors import UserError
 
 KEEP_FREE = 10 * 2**30
-"""Checkpoints need room too."""
+"""The disk space in bytes that a cache leaves free, because checkpoints need room too."""
 _CHECK_BYTES = 4
 
 
 def make_folder(folder: Path, instead: str) -> None:
-    """`instead` are settings that do without it."""
+    """Create the folder of a cache. `instead` names the settings that work without the cache, for the error message."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -28,7 +31,8 @@ def make_folder(folder: Path, instead: str) -> None:
 
 
 def identity(content: Content) -> str:
-    """Another one where the file was changed. Raises an OSError where there is none."""
+    """Return a string that identifies the content and changes when the file is changed. Raise OSError when there is no
+    file."""
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest()
     facts = os.stat(content)
@@ -36,13 +40,13 @@ def identity(content: Content) -> str:
 
 
 def place_in(folder: Path, facts: object) -> Path:
-    """Of the file that follows from `facts`, and from nothing else."""
+    """Return the path in the folder for a file whose content is determined by `facts` alone."""
     name = hashlib.sha256(repr(facts).encode()).hexdigest()
     return folder / name[:2] / name
 
 
 def holds(path: Path, size: int) -> bool:
-    """Whether a file of `size` bytes was written there; `read` knows better whether they are whole."""
+    """Return whether a file with `size` bytes of content was written. Only `read` checks that the content is whole."""
     try:
         return path.stat().st_size == size + _CHECK_BYTES
     except OSError:
@@ -50,7 +54,7 @@ def holds(path: Path, size: int) -> bool:
 
 
 def read(path: Path, size: int) -> np.ndarray | None:
-    """[size] uint8; None where the file is missing, or is not what was written."""
+    """Return the content, [size] uint8, or None when the file is missing or its content is not what was written."""
     try:
         stored = np.fromfile(path, dtype=np.uint8)
     except OSError:
@@ -72,5 +76,6 @@ def write(path: Path, content: np.ndarray) -> None:
 
 
 def _check(content: np.ndarray) -> bytes:
-    """Not a matter of trust in the disk: after a crash a file may have its length and not its content."""
+    """Return a checksum of the content. It is needed even on a reliable disk: after a crash, a file may have its length
+    but not its content."""
     return zlib.crc32(content.data).to_bytes(_CHECK_BYTES, "little")

@@ -1,7 +1,8 @@
-"""What a frozen vision tower gives for a picture or clip, kept on disk: it follows from the medium and the tower alone.
+"""Keep the features that a frozen vision tower computes for a medium on disk. They depend on the medium and the tower
+alone.
 
-Kept are the states that go into the mergers, which may be trained: those of the last block and, where the family has
-DeepStack, of the blocks that it taps.
+The features are the states that go into the mergers, since the mergers may be trained. These are the states of the
+last block and, when the family has DeepStack, of the blocks that DeepStack taps.
 """
 
 from dataclasses import dataclass
@@ -15,23 +16,23 @@ from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
 from qwenvl_train.data.sample import Media
 
-# Goes up when the same medium comes to other features.
+# Must be increased when the same medium yields other features than before.
 _RULE = 1
 
 
 @dataclass(frozen=True)
 class Tower:
     digest: str
-    """The same where the same planes come to the same features."""
+    """A digest of the tower. Towers with the same digest compute the same features from the same planes."""
     levels: int
-    """How many mergers there are, each with states of its own."""
+    """The number of mergers, each of which has states of its own."""
     width: int
     dtype: torch.dtype
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the features of one medium are kept."""
+    """The file that holds the features of one medium, and the number of its patches."""
 
     path: Path
     patches: int
@@ -39,13 +40,13 @@ class Place:
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Workers, processes and runs may share the folder."""
+    """A cache of features in a folder, which workers, processes and runs may share."""
 
     folder: Path
     tower: Tower
 
     def place(self, media: Media, size: PictureSize | ClipSize) -> Place:
-        """Raises an OSError where the medium's file is missing."""
+        """Return the place of the features of a medium. Raise OSError when the file of the medium is missing."""
         frames = size.frames if isinstance(size, ClipSize) else ()
         sources = [identity(content) for content in media.contents]
         facts = (_RULE, self.tower.digest, sources, size.resized, size.grid, frames)
@@ -58,18 +59,18 @@ class FeatureCache:
         return holds(place.path, self.bytes_of(place.patches))
 
     def read(self, place: Place) -> torch.Tensor | None:
-        """[levels, patches, width]; None where they are not kept, or not whole."""
+        """Return the features, [levels, patches, width], or None when they are not in the cache or not whole."""
         kept = read(place.path, self.bytes_of(place.patches))
         if kept is None:
-            # The next start would take a damaged file for whole.
+            # A damaged file is removed, because the next start would otherwise treat it as whole.
             place.path.unlink(missing_ok=True)
             return None
         return torch.from_numpy(kept).view(self.tower.dtype).view(self.tower.levels, place.patches, self.tower.width)
 
     def write(self, place: Place, features: torch.Tensor) -> None:
-        """`features` as `read` gives them."""
+        """Write the features, which have the shape that `read` returns."""
         write(place.path, features.contiguous().view(torch.uint8).numpy().reshape(-1))
 
     def blank(self, patches: int) -> torch.Tensor:
-        """Of a picture that no token stands for."""
+        """Return the features, all zeros, of a picture that no token stands for."""
         return torch.zeros(self.tower.levels, patches, self.tower.width, dtype=self.tower.dtype)

@@ -1,4 +1,4 @@
-"""Opens the file of a picture or clip, and says what keeps it from being opened."""
+"""Open the file of a picture or clip, and report why a file cannot be opened."""
 
 import io
 import os
@@ -16,25 +16,25 @@ _LONGEST_NAME = 300
 
 @dataclass(frozen=True)
 class File:
-    """A file as it is now: equal to another where nothing has been written in between."""
+    """The state of a file at one time. Two states are equal when nothing was written to the file in between."""
 
     path: str
     size: int
     modified: int
-    """In nanoseconds."""
+    """The time of the last change, in nanoseconds."""
     name: str = field(compare=False)
-    """How an error names it."""
+    """The name of the file in error messages."""
 
 
 def name_of(content: Content, kind: str, where: str) -> str:
-    """How an error names it; `kind` is picture or video."""
+    """Return the name of a medium for error messages. `kind` is picture or video."""
     if isinstance(content, bytes):
         return f"{where}: the {kind} of {len(content)} bytes in the row"
     return f"{where}: the {kind} {content if len(content) <= _LONGEST_NAME else content[:_LONGEST_NAME] + '…'}"
 
 
 def file_at(path: str, name: str) -> File:
-    """Refuses what is no file with something in it."""
+    """Return the state of the file. Raise UserError when the path is not a regular file or the file is empty."""
     with _readable(name):
         facts = os.stat(path)
     if stat.S_ISDIR(facts.st_mode):

@@ -1,4 +1,4 @@
-"""From what a row says of a picture or clip to a path or the encoded bytes. Nothing is opened here."""
+"""Convert what a raw row gives for a picture or clip to a path or the encoded bytes. No media file is opened here."""
 
 import base64
 import binascii
@@ -26,7 +26,7 @@ _REMOTE_BYTES = 2**30
 _REMOTE_SECONDS = 30
 _LONGEST_PATH = 4096
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
-# What a PNG keeps bit for bit; the rest goes into a TIFF.
+# The modes that a PNG keeps bit for bit. Pictures in other modes are stored as TIFF.
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 
 _short = reprlib.Repr()
@@ -34,24 +34,25 @@ _short.maxstring = _short.maxother = 100
 
 
 def shown(value: object) -> str:
-    """A value as an error quotes it: a picture's bytes would fill the screen."""
+    """Return a value as error messages quote it, shortened because the bytes of a picture would fill the screen."""
     return f"{len(value)} bytes" if isinstance(value, bytes) else _short.repr(value)
 
 
 @dataclass(frozen=True)
 class Locator:
-    """Where the media of one source lie."""
+    """Locates the media of one source."""
 
     folder: Path
-    """Relative paths start here."""
+    """The folder that relative paths start from."""
     fenced: bool
-    """No path may leave the folder."""
+    """Whether paths that lead out of the folder are refused."""
     allow_remote: bool
     cache: Path
-    """Fetched files are kept in its folder `remote`."""
+    """The cache folder. Fetched files are kept in its folder `remote`."""
 
     def locate(self, reference: object, where: str) -> Content:
-        """A path is not checked for existence: whoever opens the file says so."""
+        """Return the path or the encoded bytes that a reference stands for. A path is not checked for existence; that
+        is reported when the file is opened."""
         match reference:
             case str():
                 return self._named(reference, where)
@@ -62,7 +63,7 @@ class Locator:
             case Pillow.Image():
                 return _encoded(reference, where)
             case dict() if reference and reference.keys() <= {"bytes", "path"}:
-                # A parquet file's picture: the path beside the bytes is only what the file was once called.
+                # A picture in a parquet file: the path beside the bytes is only the file's former name.
                 inside = [reference[key] for key in ("bytes", "path") if reference.get(key) is not None]
                 if inside:
                     return self.locate(inside[0], where)
@@ -95,7 +96,8 @@ class Locator:
         path = os.path.join(self.folder, os.path.expanduser(reference))
         if not self.fenced:
             return path
-        # Without the dots, also where one of the folders is a link, so that what was checked is what is opened.
+        # `..` is removed from the path, even when one of the folders is a link, so that the path that was checked is
+        # the path that is opened.
         root, path = os.path.abspath(self.folder), os.path.abspath(path)
         if os.path.commonpath((root, path)) != root:
             raise UserError(f"{where}: the file {path} lies outside media_root {root}; move it there.")
@@ -123,7 +125,7 @@ def _inline(reference: str, where: str) -> bytes:
     if not head.endswith(";base64"):
         raise UserError(f"{where}: {shown(reference)} is no base64; expected is data:image/png;base64, or the like.")
     try:
-        # Encoders break lines.
+        # Some encoders break the text into lines.
         return _whole(base64.b64decode("".join(payload.split()), validate=True), where)
     except (binascii.Error, ValueError) as error:
         raise UserError(f"{where}: {shown(reference)} is not valid base64: {error}.") from None
@@ -132,7 +134,7 @@ def _inline(reference: str, where: str) -> bytes:
 def _encoded(picture: Pillow.Image, where: str) -> bytes:
     buffer = io.BytesIO()
     try:
-        # What the header says of turning goes along.
+        # The EXIF header is kept, since it says how the picture is turned.
         exif = picture.getexif()
         given = {"exif": exif} if exif else {}
         if picture.mode == "YCbCr":  # before Pillow 13 a TIFF of it is read as if it held RGB
@@ -147,11 +149,12 @@ def _encoded(picture: Pillow.Image, where: str) -> bytes:
 
 
 def _fetch(address: str, path: Path, where: str) -> None:
-    """Of several processes that fetch the same, each writes a file of its own, and the last rename counts."""
+    """Fetch an address to a path. When several processes fetch the same address, each writes a file of its own, and the
+    last one renamed to the path remains."""
     part = path.with_suffix(f".{uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # As a browser would: spaces and letters beyond ASCII are escaped, escapes stay.
+        # As in a browser, spaces and non-ASCII letters are escaped, and existing escapes are kept.
         escaped = quote(address, safe="%/:=&?~#+!$,;'@()*[]")
         request = urllib.request.Request(escaped, headers={"User-Agent": "qwenvl-train"})
         with urllib.request.urlopen(request, timeout=_REMOTE_SECONDS) as answer, part.open("wb") as file:

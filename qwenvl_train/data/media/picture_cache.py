@@ -1,4 +1,4 @@
-"""Resized pictures kept on disk as the patches they become, so that later epochs and runs read instead of decode."""
+"""Keep resized pictures on disk as patches, so that later epochs and runs read the patches instead of decoding."""
 
 import shutil
 import warnings
@@ -12,13 +12,14 @@ import torch
 from qwenvl_train.data.media.cache_files import KEEP_FREE, identity, make_folder, place_in, read, write
 from qwenvl_train.data.sample import Content
 
-# Goes up when the same picture comes to other patches.
+# Must be increased when the same picture yields other patches than before.
 _RULE = 2
 _CHANNELS = 3
 
 
 class PictureCache:
-    """Nothing is compressed: a photo would only shrink by half, and take longer to unpack than to decode from JPEG."""
+    """A cache of the patches of pictures. The patches are not compressed: those of a photo would shrink only by half,
+    and unpacking them would take longer than decoding the JPEG."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -28,13 +29,14 @@ class PictureCache:
     def patches(
         self, content: Content, resized: tuple[int, int], patch: int, merge: int, make: Callable[[], np.ndarray]
     ) -> np.ndarray:
-        """What `make` returns, [patches, patch * patch * channels] uint8, from disk where it was made before."""
+        """Return what `make` returns, [patches, patch * patch * channels] uint8. It is read from disk when it was made
+        before."""
         height, width = resized
         shape = (height * width // patch**2, _CHANNELS * patch**2)
         try:
             source = identity(content)
         except OSError:
-            return make()  # and let it say what is wrong with the file
+            return make()  # which raises an error that says what is wrong with the file
         facts = (_RULE, PIL.__version__, torch.__version__, source, resized, patch, merge)
         path = place_in(self._folder, facts)
         kept = read(path, shape[0] * shape[1])

@@ -1,4 +1,4 @@
-"""From a picture file to uint8 patches. Floats are made on the device, so a picture travels once and in bytes."""
+"""Convert a picture file to uint8 patches. They become floats on the device, so a picture is copied there as bytes."""
 
 import math
 import struct
@@ -33,7 +33,8 @@ _TURNS = {
 }
 _SIDEWAYS = {5, 6, 7, 8}
 
-# What Pillow's readers raise for broken files, each in its own way; found by breaking files of every format.
+# The errors that Pillow's readers raise for broken files; each reader raises other ones. The list was found by
+# breaking files of every format.
 _FAULTS = (
     OSError,
     ValueError,
@@ -49,7 +50,7 @@ _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 @dataclass(frozen=True)
 class PixelSettings:
-    """How a checkpoint's image processor cuts pictures."""
+    """The settings by which a checkpoint's image processor cuts pictures into patches."""
 
     patch: int
     merge: int
@@ -69,15 +70,17 @@ class PixelSettings:
 @dataclass(frozen=True)
 class PictureSize:
     original: tuple[int, int]
+    """The height and width of the picture, upright."""
     resized: tuple[int, int]
-    """Both height, width, as the picture is seen."""
+    """The height and width of the resized picture, upright."""
     grid: tuple[int, int, int]
+    """The number of patches in time (always 1), height and width."""
     tokens: int
-    """Placeholders in the text, after merging."""
+    """The number of placeholders in the text, after merging."""
 
 
 def measure(image: Image, settings: PixelSettings, where: str) -> PictureSize:
-    """From the file's header alone, without decoding."""
+    """Return the size of a picture, from the header of its file alone, without decoding."""
     with open_picture(image.content, where) as picture:
         width, height = picture.size
         if _orientation(picture) in _SIDEWAYS:
@@ -90,7 +93,7 @@ def measure(image: Image, settings: PixelSettings, where: str) -> PictureSize:
 def load_patches(
     image: Image, size: PictureSize, settings: PixelSettings, where: str, cache: PictureCache | None = None
 ) -> np.ndarray:
-    """[patches, patch * patch * channels] uint8, the patches in the order of Hugging Face's processor."""
+    """Return [patches, patch * patch * channels] uint8, with the patches in the order of Hugging Face's processor."""
 
     def make() -> np.ndarray:
         return patchify(load_pixels(image, size, where), settings.patch, settings.merge)
@@ -101,19 +104,21 @@ def load_patches(
 
 
 def load_pixels(image: Image, size: PictureSize, where: str) -> np.ndarray:
-    """[height, width, 3] uint8: upright, on white where it was transparent, and resized."""
+    """Return the resized picture, [height, width, 3] uint8, upright. Transparent areas become white."""
     with open_picture(image.content, where) as picture:
-        # Asked before decoding, which may find more behind the pixels than `measure` saw in front of them.
+        # The orientation is read before decoding, because decoding may find one behind the pixels, which `measure`,
+        # reading only what comes before the pixels, did not see.
         turn = _TURNS.get(_orientation(picture))
         rgb = _as_rgb(picture)
         decoded = F.pil_to_tensor(rgb if turn is None else rgb.transpose(turn))
-    # In this layout, colours next to each other, torch resizes twice as fast as plane by plane.
+    # In this layout, with the colours of a pixel next to each other, torch resizes twice as fast as plane by plane.
     resized = F.resize(decoded, list(size.resized), InterpolationMode.BICUBIC, antialias=True)
     return resized.permute(1, 2, 0).numpy()
 
 
 def patchify(pixels: np.ndarray, patch: int, merge: int) -> np.ndarray:
-    """[H, W, C] to [H/p * W/p, p*p*C]; the m×m patches that one token merges lie next to each other."""
+    """Cut [H, W, C] pixels into [H/p * W/p, p*p*C] patches. The m×m patches that one token merges lie next to each
+    other."""
     height, width, channels = pixels.shape
     p, m = patch, merge
     # Each line of a patch is copied as one piece.
@@ -123,7 +128,8 @@ def patchify(pixels: np.ndarray, patch: int, merge: int) -> np.ndarray:
 
 @contextmanager
 def open_picture(content: Content, where: str) -> Iterator[Pillow.Image]:
-    """Its header is read, its pixels not yet; whatever the file is guilty of in the block is told as a UserError."""
+    """Open a picture and read its header, but not its pixels. Errors in the file that occur within the block are raised
+    as UserError."""
     name = name_of(content, "picture", where)
     with open_file(content, name) as file:
         try:
@@ -169,22 +175,25 @@ def _resized(original: tuple[int, int], limits: Limits, settings: PixelSettings,
 
 
 def asked_size(limits: Limits, factor: int) -> tuple[int, int] | None:
-    """A size asked for by name is taken, not brought within the model's limits."""
+    """Return the height and width that a row requests, rounded to whole tokens, or None. They are not brought within
+    the model's limits."""
     if limits.resized_height is None or limits.resized_width is None:
         return None
     return max(1, round(limits.resized_height / factor)) * factor, max(1, round(limits.resized_width / factor)) * factor
 
 
 def _orientation(picture: Pillow.Image) -> int:
-    """As the header says it; asked outright, Pillow would decode a whole PNG to look for it behind the pixels."""
+    """Return the orientation that the header states. Pillow's own method for a PNG would decode the whole picture to
+    search for it behind the pixels."""
     if picture.format == "TIFF":
-        # Pillow turns these itself, and tells the size that they will have.
+        # Pillow turns TIFF pictures itself, and reports the size that they have afterwards.
         return 1
     return Pillow.Image.getexif(picture).get(_ORIENTATION, 1)
 
 
 def _as_rgb(picture: Pillow.Image) -> Pillow.Image:
-    """As the published processor converts, except for grey of more than 8 bits, which Pillow would clip to white."""
+    """Convert a picture to RGB as the published processor does, except for grey of more than 8 bits, which Pillow would
+    clip to white."""
     picture.load()
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture

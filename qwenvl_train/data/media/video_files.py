@@ -1,7 +1,7 @@
-"""What a video file holds, and its frames by number.
+"""Read the properties of a video file, and its frames by number.
 
-Frame i is the i-th picture that a player shows, counted from 0, in whatever order and at whatever times the file
-stores them. What its edit list cuts off is not shown, and not counted.
+Frame i is the i-th picture that a player shows, counted from 0, whatever the order and the times in which the file
+stores the frames. Frames that the edit list of the file cuts off are not shown, and not counted.
 """
 
 import math
@@ -36,21 +36,22 @@ _CUT_OFF = "is cut off or damaged. Replace it."
 class VideoFacts:
     frames: int
     rate: float
-    """Frames per second, on average over the file."""
+    """The number of frames per second, on average over the file."""
     size: tuple[int, int]
-    """Height and width, upright."""
+    """The height and width of a frame, upright."""
 
 
 def video_facts(content: Content, name: str) -> VideoFacts:
-    """From the container, and one decoded frame: it alone tells how the video is turned."""
+    """Return the facts about a video, from the container and one decoded frame. Only a decoded frame shows how the
+    video is turned."""
     return _facts(content, name) if isinstance(content, bytes) else _facts_of_file(file_at(content, name))
 
 
 def read_frames(content: Content, wanted: Sequence[int], name: str) -> Iterator[np.ndarray]:
-    """[height, width, 3] uint8 RGB, upright, of these frames, whose numbers ascend."""
+    """Yield [height, width, 3] uint8 RGB, upright, for each wanted frame. The numbers in `wanted` ascend."""
     to_rgb = VideoReformatter()
     with _opened(content, name) as (container, stream):
-        # Only these two kinds tell exactly where decoding can start; elsewhere frames are counted from the beginning.
+        # Only these two containers say exactly where decoding can start; in others, frames are counted from the start.
         packets = _packets_of(content, name) if container.format.name in (_MP4, _MATROSKA) else None
         if packets is None or packets.times is None:
             found = _by_counting(container, stream, wanted)
@@ -67,24 +68,25 @@ def read_frames(content: Content, wanted: Sequence[int], name: str) -> Iterator[
 
 @dataclass(frozen=True)
 class _Packets:
-    """What reading a whole file tells, without decoding it."""
+    """The facts about a video that are found by reading the whole file without decoding it."""
 
     frames: int
     rate: float
-    """0 where unknown."""
+    """The number of frames per second, or 0 when it is unknown."""
     times: np.ndarray | None
-    """[frames] int64: when each is shown, in the stream's units; None where they do not tell frames apart."""
+    """[frames] int64: the time at which each frame is shown, in the stream's units. None when the times do not identify
+    the frames."""
     keys: np.ndarray
-    """When each frame is shown at which decoding can start."""
+    """[key frames]: the time at which each frame is shown from which decoding can start."""
 
 
-# A file is looked at when a row is laid out and when it is rendered, and often by several rows.
+# The facts about a file are needed when a row is laid out and when it is rendered, and often by several rows.
 @lru_cache(maxsize=1024)
 def _facts_of_file(file: File) -> VideoFacts:
     return _facts(file.path, file.name)
 
 
-# An hour of video takes a megabyte.
+# The packets of an hour of video take a megabyte.
 @lru_cache(maxsize=64)
 def _packets_of_file(file: File) -> _Packets:
     return _packets(file.path, file.name)
@@ -117,7 +119,7 @@ def _facts(content: Content, name: str) -> VideoFacts:
 
 
 def _from_index(container: InputContainer, stream: VideoStream, name: str) -> tuple[int, float]:
-    """Number of frames and rate; an mp4 file begins or ends with a table of all its frames."""
+    """Return the number of frames and the rate, from the table of all frames with which an mp4 file begins or ends."""
     entries = list(stream.index_entries)
     if max((entry.pos + entry.size for entry in entries), default=0) > container.size:
         raise UserError(f"{name} {_CUT_OFF}")
@@ -134,7 +136,8 @@ def _packets(content: Content, name: str) -> _Packets:
     cut_off = False
     with _opened(content, name) as (container, stream):
         for packet in container.demux(stream):
-            # Only of the last packet it means that the file ends too early: joined broadcasts have such packets inside.
+            # Only a corrupt last packet means that the file ends too early: joined broadcasts have corrupt packets
+            # inside.
             cut_off = packet.is_corrupt if packet.size else cut_off
             if packet.is_keyframe and packet.pts is not None:
                 keys.append(packet.pts)
@@ -145,7 +148,7 @@ def _packets(content: Content, name: str) -> _Packets:
         if cut_off:
             raise UserError(f"{name} {_CUT_OFF}")
         times.sort()
-        # Where videos were joined the times start again, and do not tell how long it lasts.
+        # In joined videos the times start again, and do not show how long the video lasts.
         lasts = times[-1] - times[0] if times and order == sorted(order) else 0
         return _Packets(
             frames=frames,
@@ -156,7 +159,8 @@ def _packets(content: Content, name: str) -> _Packets:
 
 
 def _rate(stream: VideoStream, frames: int, seconds: float) -> float:
-    """The header's rate is exact where it is constant; else it is a guess from the first seconds."""
+    """Return the frames per second. The rate in the header is exact when the rate is constant; otherwise it is a guess
+    from the first seconds, and the counted rate is returned."""
     stated = float(stream.average_rate or 0)
     if frames < 1 or seconds <= 0:
         return stated
@@ -173,7 +177,7 @@ def _by_counting(container: InputContainer, stream: VideoStream, wanted: Sequenc
 def _by_seeking(
     container: InputContainer, stream: VideoStream, times: np.ndarray, keys: np.ndarray, wanted: Sequence[int]
 ) -> Iterator[VideoFrame | None]:
-    """Decodes only from the key frame before each wanted one."""
+    """Yield the wanted frames, decoding only from the key frame before each of them."""
     frames: Iterator[VideoFrame] = iter(())
     reached: float = -math.inf
     chosen = {int(times[index]) for index in wanted if index < len(times)}
@@ -189,9 +193,10 @@ def _by_seeking(
 
 
 def _decode(container: InputContainer, stream: VideoStream, chosen: set[int]) -> Iterator[VideoFrame]:
-    """Frames that are neither chosen nor referred to by others may be left out, which saves up to a third of the time.
+    """Yield decoded frames. Frames that are neither chosen nor referred to by others may be left out, which saves up to
+    a third of the time.
 
-    Not so with AV1: its decoder works ahead, and would leave out others than it was told.
+    No frames are left out with AV1: its decoder works ahead, and would leave out frames other than the intended ones.
     """
     skips = stream.codec_context.name in ("h264", "hevc")
     for packet in container.demux(stream):
@@ -203,13 +208,13 @@ def _decode(container: InputContainer, stream: VideoStream, chosen: set[int]) ->
 def _is_shown(packet: Packet) -> bool:
     if packet.size == 0 or packet.is_discard:
         return False
-    # VP8 alone puts the frames that only others refer to into packets of their own.
+    # Only VP8 has separate packets for frames that are never shown and only referred to by others.
     return packet.stream.codec_context.name != "vp8" or bool(memoryview(packet)[0] & _VP8_SHOWN)
 
 
 def _quarter_turns(frame: VideoFrame, name: str) -> int:
-    """How often the frame has to be turned to the left."""
-    # A matrix of zeros, as some cameras write, comes out as no angle at all.
+    """Return the number of quarter turns to the left that make the frame upright."""
+    # Some cameras write a matrix of zeros, for which the rotation is not a valid angle.
     degrees = frame.rotation if abs(frame.rotation) <= 180 else 0
     turns = round(degrees / 90)
     if abs(degrees - 90 * turns) > 1:
@@ -219,30 +224,31 @@ def _quarter_turns(frame: VideoFrame, name: str) -> int:
 
 @contextmanager
 def _opened(content: Content, name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Whatever the file is guilty of in the block is told as a UserError."""
+    """Open a video and its best stream. Errors in the file that occur within the block are raised as UserError."""
     with open_file(content, name) as file:
         if _is_cut_matroska(file):
             raise UserError(f"{name} {_CUT_OFF}")
         try:
-            # As an open file it has no address, and may name no other: playlists would lead anywhere.
+            # The video is passed as an open file and may not refer to other files, since a playlist could refer to any.
             with av.open(file, "r", options={"protocol_whitelist": "none"}, metadata_errors="replace") as container:
                 stream = container.streams.best("video")
                 if not isinstance(stream, VideoStream):
                     raise UserError(f"{name} has no pictures, at most sound. Replace it.")
                 if stream.codec_context is None:
                     raise UserError(f"{name} is stored in a way that is not read. Convert it to H.264 in mp4.")
-                # Workers share the processor already.
+                # The workers already share the processor, so each of them decodes with one thread.
                 stream.codec_context.thread_count = 1
                 yield container, stream
         except av.FFmpegError as error:
             raise UserError(f"{name} does not decode: {error.strerror}. Replace it.") from None
         except IndexError:
-            # PyAV numbers the streams when it opens a file, and broadcasts may begin another one later.
+            # PyAV numbers the streams when it opens a file, and a broadcast may begin another stream later.
             raise UserError(f"{name} changes what it holds on the way. Convert it to mp4 or replace it.") from None
 
 
 def _is_cut_matroska(file: BinaryIO) -> bool:
-    """Whether an mkv or webm file is shorter than it says; reading it, one finds only fewer frames."""
+    """Return whether an mkv or webm file is shorter than its header states. Reading such a file raises no error, but
+    returns fewer frames."""
     start = file.read(64).ljust(128, b"\0")
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -257,7 +263,8 @@ def _is_cut_matroska(file: BinaryIO) -> bool:
 
 
 def _ebml_number(data: bytes, at: int) -> tuple[int | None, int]:
-    """A number whose leading zero bits tell its length, None where all others are ones; and where it ends."""
+    """Return the number at `at`, whose leading zero bits state its length, and the position where it ends. The number
+    is None when all of its bits are ones."""
     length = 9 - data[at].bit_length()
     ones = (1 << 7 * length) - 1
     number = int.from_bytes(data[at : at + length], "big") & ones

@@ -1,4 +1,4 @@
-"""The size to which all frames of a clip are resized."""
+"""Choose the size to which all frames of a clip are resized."""
 
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import smart_resize as resize_one_frame
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as resize_whole_clip
@@ -14,7 +14,7 @@ _NO_LIMIT = 2**62
 def frame_size(
     video: Video, original: tuple[int, int], frames: int, settings: ClipSettings, name: str
 ) -> tuple[int, int]:
-    """Height and width. What the row sets goes before what the model sets."""
+    """Return the height and width of the resized frames. Limits in the row take precedence over those of the model."""
     asked = asked_size(video.limits, settings.patch * settings.merge)
     return _within_limits(video, original, frames, settings, name) if asked is None else asked
 

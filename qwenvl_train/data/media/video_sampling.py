@@ -1,4 +1,4 @@
-"""Which frames of a video file are taken: the choice is qwen-vl-utils' own, as the models were trained on it."""
+"""Choose the frames to take from a video file. qwen-vl-utils makes the choice, as the models were trained on it."""
 
 import logging
 
@@ -10,15 +10,16 @@ from qwenvl_train.data.sample import Sampling, given
 from qwenvl_train.errors import UserError
 
 _ROUNDED_SECONDS = 1.0
-"""Annotations often end a clip at the next whole second; a later end belongs to another video."""
+"""The seconds by which video_end may exceed the video. Annotations often end a clip at the next whole second; a later
+end belongs to another video."""
 
 
 def choose_frames(
     sampling: Sampling, settings: ClipSettings, total: int, rate: float, name: str
 ) -> tuple[tuple[int, ...], float]:
-    """The numbers of the frames, of `total` at `rate` per second, and the rate that is left.
+    """Return the numbers of the chosen frames and their rate. The video has `total` frames at `rate` per second.
 
-    What the row leaves open is the model's.
+    Options that the row does not set are those of the model.
     """
     options = {key: value for key, value in given(sampling).items() if key != "total_pixels"}
     if "nframes" not in options:
@@ -26,7 +27,7 @@ def choose_frames(
         options = of_model | options
         _check_frame_limits(options, name)
     _check_range(sampling, total / rate, name)
-    # It warns where fps is above the video's own; then every frame is taken, and `sampled_fps` says so.
+    # qwen-vl-utils warns when fps is above the video's own. Every frame is taken then, as `sampled_fps` shows.
     logging.getLogger(vision_process.__name__).setLevel(logging.ERROR)
     try:
         first, last, count = vision_process.calculate_video_frame_range(options, total, rate)

@@ -1,4 +1,4 @@
-"""How a checkpoint's video processor cuts clips, with what the configuration sets instead."""
+"""The settings by which a checkpoint's video processor cuts clips, with the values that the configuration overrides."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from qwenvl_train.config.schema import VideoConfig
 from qwenvl_train.families.family import Family
 
 _USUAL_FPS = 2.0
-"""What the models were trained on, where a processor names no rate."""
+"""The rate that is used when a processor names none. The models were trained on it."""
 
 
 @dataclass(frozen=True)
@@ -14,20 +14,22 @@ class ClipSettings:
     patch: int
     merge: int
     frames_per_patch: int
-    """How many frames one patch spans in time."""
+    """The number of frames that one patch spans in time."""
     fps: float
     min_frames: int
     max_frames: int
     min_pixels: int | None
+    """The least number of pixels of one resized frame."""
     max_pixels: int | None
-    """Of one resized frame."""
+    """The largest number of pixels of one resized frame."""
     min_total_pixels: int | None
+    """The least number of pixels of all resized frames of a clip together."""
     total_pixels: int | None
-    """Of all resized frames of a clip together."""
+    """The largest number of pixels of all resized frames of a clip together."""
     whole_clip: bool
-    """The published size rule looks at the whole clip, not at one frame."""
+    """Whether the published size rule applies to the whole clip instead of one frame."""
     timed: bool
-    """The model is told the seconds, so they must be known."""
+    """Whether the model is given the time of the frames in seconds, so that it must be known."""
 
     @classmethod
     def of(cls, video_processor, family: Family, config: VideoConfig) -> "ClipSettings":

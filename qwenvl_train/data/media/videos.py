@@ -1,7 +1,7 @@
-"""From a video file, or a list of frames, to uint8 patches; its frames and size are known before it is decoded.
+"""Convert a video file, or a list of frames, to uint8 patches. Its frames and size are known before it is decoded.
 
-A frame is one picture of a clip. The models see frames in pairs, as each patch spans two of them in time, so a clip has
-an even number of frames.
+A frame is one picture of a clip. The models process frames in pairs, since each patch spans two frames in time, so a
+clip has an even number of frames.
 """
 
 from collections.abc import Iterator
@@ -22,26 +22,27 @@ from qwenvl_train.data.sample import Content, Image, Sampling, Video
 from qwenvl_train.errors import UserError
 
 _UNTOLD_FPS = 2.0
-"""What qwen-vl-utils takes for the rate of a list of frames, where the model is not told the time."""
+"""The rate that qwen-vl-utils assumes for a list of frames. It is used when the model is not given the time."""
 
 
 @dataclass(frozen=True)
 class ClipSize:
     original: tuple[int, int]
+    """The height and width of the clip, upright."""
     resized: tuple[int, int]
-    """Both height, width, as the clip is seen."""
+    """The height and width of the resized clip, upright."""
     grid: tuple[int, int, int]
-    """Patches in time, height and width."""
+    """The number of patches in time, height and width."""
     tokens: int
-    """Placeholders in the text, after merging."""
+    """The number of placeholders in the text, after merging."""
     frames: tuple[int, ...]
-    """Which frames of the file or list; the last one twice where a list is odd."""
+    """The numbers of the frames taken from the file or list. The last frame of an odd list is repeated."""
     file_fps: float
-    """Frames per second of the file; of a list, the rate at which its frames were taken."""
+    """The frames per second of the file. For a list, the rate at which its frames were taken."""
     sampled_fps: float
-    """Frames per second of those in `frames`."""
+    """The frames per second of the frames in `frames`."""
     timestamps: tuple[float, ...]
-    """In seconds, for each step of the grid in time: midway between its first and last frame."""
+    """The time in seconds of each step of the grid in time, midway between the first and last frame of the step."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def measure_clip(video: Video, settings: ClipSettings, where: str) -> ClipSize:
 
 
 def load_clip(video: Video, size: ClipSize, settings: ClipSettings, where: str) -> np.ndarray:
-    """[frames * patches of one frame, patch * patch * channels] uint8; each frame is cut as a picture is."""
+    """Return [frames * patches of one frame, patch * patch * channels] uint8. Each frame is cut as a picture is."""
     numbers = list(dict.fromkeys(size.frames))
     frames = (patchify(pixels, settings.patch, settings.merge) for pixels in _load_frames(video, size, numbers, where))
     first = next(frames)
@@ -120,7 +121,7 @@ def _take_list(
 
 
 def _load_frames(video: Video, size: ClipSize, numbers: list[int], where: str) -> Iterator[np.ndarray]:
-    """[height, width, 3] uint8, upright and resized."""
+    """Yield each frame as [height, width, 3] uint8, upright and resized."""
     if isinstance(video.content, tuple):
         picture = PictureSize(size.original, size.resized, (1, *size.grid[1:]), size.tokens // size.grid[0])
         for number in numbers:
@@ -133,7 +134,8 @@ def _load_frames(video: Video, size: ClipSize, numbers: list[int], where: str) -
                 f"{name} changes its size: frame 0 is {size.original[1]}×{size.original[0]} pixels, frame {number} is "
                 f"{frame.shape[1]}×{frame.shape[0]}. Convert it to one size."
             )
-        # Colours next to each other, as decoded: torch resizes this layout faster than plane by plane.
+        # The colours of a pixel lie next to each other, as decoded. torch resizes this layout faster than plane by
+        # plane.
         pixels = torch.from_numpy(frame).permute(2, 0, 1)
         resized = F.resize(pixels, list(size.resized), InterpolationMode.BICUBIC, antialias=True)
         yield resized.permute(1, 2, 0).numpy()

@@ -1,19 +1,20 @@
-"""What runs at the same time costs alike: a process that is done early waits for the slowest."""
+"""Orders units so that rows that run at the same time cost alike, since early processes wait for the slowest."""
 
 import numpy as np
 
 _WINDOW, _LEAST = 1024, 64
-"""Micro-steps that are sorted together, of a long and of a short epoch. Each window is a random part of the epoch, so
-that a unit's neighbours in cost change with the epoch."""
+"""Number of micro-steps that are sorted together in a long epoch, and in a short one. Each window is a random part of
+the epoch, so that a unit's neighbours in cost change with the epoch."""
 
 
 def balanced(
     tokens: np.ndarray, patches: np.ndarray, world: int, batch_size: int, before: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """A random order of an epoch's units (samples or packs) in which the rows of one micro-step cost alike.
+    """Return a random order of an epoch's units (samples or packs) in which the rows of one micro-step cost alike.
 
-    A micro-step takes world * batch_size units from the endless stream, where `before` units of other epochs came
-    first; what an epoch adds to the micro-steps that it shares with its neighbours stays as it falls.
+    A micro-step takes world * batch_size units from the endless stream of epochs. `before` is the number of units of
+    earlier epochs. The units in micro-steps that the epoch shares with the previous or the next one stay in random
+    order.
     """
     group = world * batch_size
     order = rng.permutation(len(tokens))
@@ -31,8 +32,10 @@ def balanced(
 
 
 def _neighbours(shares: np.ndarray, group: int) -> np.ndarray:
-    """An order of the units in which each `group` of them is alike in both costs: windows are halved across the cost
-    in which they differ more, until one group is left."""
+    """Return an order of the units in which each group of `group` successive units is alike in both costs.
+
+    Each window is halved along the cost in which its units differ more, until it holds one group.
+    """
     units = shares.shape[1]
     groups = units // group
     windows = max(1, min(2, groups // _LEAST), groups // _WINDOW)
@@ -48,8 +51,8 @@ def _neighbours(shares: np.ndarray, group: int) -> np.ndarray:
 
 
 def _dealt(costs: np.ndarray, world: int) -> np.ndarray:
-    """Places in `costs` [groups, world * batch_size], each group cut into `world` rows of nearly equal sums: in every
-    round the row that has least so far gets the costliest unit."""
+    """Return places in the flattened `costs` ([groups, world * batch_size]) that divide each group into `world` rows of
+    nearly equal sums. In every round, the row with the smallest sum so far gets the costliest unit."""
     groups, group = costs.shape
     rounds = np.argsort(-costs, axis=1, kind="stable").reshape(groups, -1, world)
     rows = np.empty((groups, world, group // world), dtype=np.int64)

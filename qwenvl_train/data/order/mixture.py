@@ -1,17 +1,17 @@
-"""Which samples an epoch holds, and in which order: a pure function of the seed and the epoch."""
+"""Determines the samples of an epoch and their order, as a pure function of the seed and the epoch."""
 
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-# numpy ignores zeros at the end of a seed: (seed, epoch) and (seed, epoch, 0) are one stream.
+# Not 0, because numpy ignores zeros at the end of a seed: (seed, epoch) and (seed, epoch, 0) give the same stream.
 _PASSES = 1
 
 
 @dataclass(frozen=True)
 class MixtureEntry:
-    """The samples from `start` to `stop` are one entry of data.train; at most one of the other two is given."""
+    """The samples of one entry of data.train, from `start` to `stop`. At most one of `weight` and `repeats` is set."""
 
     start: int
     stop: int
@@ -20,10 +20,11 @@ class MixtureEntry:
 
 
 class Mixture:
-    """Each source is an endless stream of passes through its usable samples, each pass in an order of its own.
+    """The samples of every epoch, drawn from all sources.
 
-    An epoch takes the next part of every stream, and is shuffled as a whole. So over the epochs the samples of a
-    source are seen equally often, up to one, whatever part of it an epoch takes.
+    Each source is an endless stream of passes through its usable samples, and each pass has an order of its own. An
+    epoch takes the next part of every stream and is shuffled as a whole. Whatever part of a source an epoch takes, the
+    numbers of times that the samples of one source have been used differ by at most one.
     """
 
     def __init__(self, groups: list[MixtureEntry], usable: np.ndarray, seed: int):
@@ -38,7 +39,7 @@ class Mixture:
         ]
 
     def before(self, epochs: int) -> int:
-        """How many samples the first `epochs` epochs hold."""
+        """Return the number of samples in the first `epochs` epochs."""
         if self._weights:
             return epochs * sum(map(len, self._sources))
         return sum(_rounded(rate, epochs) for rate in self._rates)
@@ -50,7 +51,7 @@ class Mixture:
         return samples[np.random.default_rng((self._seed, epoch)).permutation(len(samples))]
 
     def total(self, column: np.ndarray, epochs: int) -> int:
-        """The sum of `column` over the samples of the first `epochs` epochs."""
+        """Return the sum of `column` over the samples of the first `epochs` epochs."""
         total = 0
         for number, (source, drawn) in enumerate(zip(self._sources, self.drawn(epochs), strict=True)):
             passes, rest = divmod(drawn, len(source))
@@ -59,14 +60,17 @@ class Mixture:
         return total
 
     def drawn(self, epochs: int) -> list[int]:
-        """How many samples of each source the first `epochs` epochs hold."""
+        """Return the number of samples of each source in the first `epochs` epochs."""
         if self._weights:
             return shared_out(self.before(epochs), self._weights)
         return [_rounded(rate, epochs) for rate in self._rates]
 
     def _part(self, number: int, source: np.ndarray, start: int, stop: int) -> np.ndarray:
-        """From `start` to `stop` of the stream of passes. A whole pass stays in the order of the file: the epoch is
-        shuffled anyway, and only the part of a pass must be a random one."""
+        """Return the samples from `start` to `stop` of a source's stream of passes.
+
+        A whole pass stays in the order of the file, because the epoch is shuffled anyway. If only a part of a pass is
+        taken, that part must be random.
+        """
         size, parts = len(source), [source[:0]]
         while start < stop:
             passed, first = divmod(start, size)
@@ -81,9 +85,9 @@ class Mixture:
 
 
 def shared_out(total: int, weights: list[Fraction]) -> list[int]:
-    """Whole numbers near the shares of `total` that add up to it, and of which none falls when `total` grows.
+    """Return whole numbers near each weight's share of `total`. They add up to `total`, and none falls as it grows.
 
-    This is the method of Sainte-Laguë: the source that gets its k-th sample does so at (k - 1/2) / weight.
+    This is the method of Sainte-Laguë: a source gets its k-th sample at (k - 1/2) / weight.
     """
     counts = [int(total * weight / sum(weights) + Fraction(1, 2)) for weight in weights]
     sources = range(len(weights))
@@ -96,7 +100,7 @@ def shared_out(total: int, weights: list[Fraction]) -> list[int]:
 
 
 def _exact(number: float) -> Fraction:
-    """As it is written: 0.1 is a tenth, not the nearest binary number."""
+    """Return a number exactly as it is written in decimal: 0.1 is a tenth, not the nearest binary number."""
     return Fraction(str(number))
 
 

@@ -1,4 +1,4 @@
-"""Which samples make up which row: a pure function of seed and position, the same on every process.
+"""Determines the samples of each packed row, as a pure function of seed and position, the same on every process.
 
 The position in this order is all the state that a resumed run needs.
 """
@@ -20,7 +20,7 @@ from qwenvl_train.data.order.mixture import Mixture, MixtureEntry
 from qwenvl_train.data.order.packing import pack
 from qwenvl_train.errors import UserError
 
-# numpy ignores zeros at the end of a seed; the mixture uses (seed, epoch) and 1.
+# Not 0, because numpy ignores zeros at the end of a seed, and not 1, which the mixture uses.
 _BALANCE = 2
 
 
@@ -33,19 +33,20 @@ class EpochCounts:
 
 
 class Order(Protocol):
-    """Row i of the run goes to process i % world; the rows of one micro-step, `world` of them, run at the same time."""
+    """The order of packed rows. Row i goes to process i % world, and the `world` rows of one micro-step run at the same
+    time."""
 
     def row(self, index: int) -> np.ndarray:
-        """The samples of row `index`, for any index from 0 on."""
+        """Return the samples of row `index`, for any index from 0 on."""
 
     def rows(self, epochs: float) -> int:
-        """How many rows it takes to see so many epochs."""
+        """Return the number of rows that `epochs` epochs take."""
 
     def of_each(self) -> list[int]:
-        """Samples of each entry in the first epoch."""
+        """Return the number of samples of each entry of data.train in the first epoch."""
 
     def seen(self, rows: int) -> EpochCounts:
-        """What the first `rows` rows hold."""
+        """Return the numbers of samples, tokens, learned tokens and epochs in the first `rows` rows."""
 
 
 def build_order(
@@ -66,7 +67,7 @@ def build_order(
 
 @dataclass(frozen=True)
 class Plan:
-    """One epoch, cut into units: unit i is `samples` from `borders[i]` to `borders[i + 1]`."""
+    """One epoch, divided into units. Unit i is `samples[borders[i] : borders[i + 1]]`."""
 
     samples: np.ndarray
     borders: np.ndarray
@@ -75,7 +76,7 @@ class Plan:
         return len(self.borders) - 1
 
     def sums(self, column: np.ndarray) -> np.ndarray:
-        """Of `column` over the samples of each unit; no unit is empty."""
+        """Return the sum of `column` over the samples of each unit. No unit may be empty."""
         if len(self) == 0:
             return np.zeros(0, dtype=np.int64)
         return np.add.reduceat(column[self.samples], self.borders[:-1], dtype=np.int64)
@@ -88,7 +89,7 @@ class Plan:
 
 
 class _EpochOrder(ABC):
-    """Cuts the endless stream of epochs into rows of `batch_size` units; what a unit is, subclasses say."""
+    """Divides the endless stream of epochs into rows of `batch_size` units. Subclasses define what a unit is."""
 
     def __init__(self, lengths: Lengths, mixture: Mixture, seed: int, batch_size: int, world: int):
         self._lengths, self._mixture, self._seed = lengths, mixture, seed
@@ -134,12 +135,12 @@ class _EpochOrder(ABC):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """A worker that gets a copy plans for itself."""
+        """Return the state without the plans, because a worker that receives a copy makes its own."""
         return self.__dict__ | {"_plans": {}}
 
     @abstractmethod
     def _before(self, epoch: int) -> int:
-        """How many units come before `epoch`."""
+        """Return the number of units before `epoch`."""
 
     @abstractmethod
     def _epoch_of(self, unit: int) -> int: ...
@@ -148,7 +149,7 @@ class _EpochOrder(ABC):
     def _make(self, epoch: int) -> Plan: ...
 
     def _plan(self, epoch: int) -> Plan:
-        """Keeps two: a row may lie across the border of two epochs."""
+        """Return the plan of `epoch`. Two plans are kept, because a row may extend over the border of two epochs."""
         if epoch not in self._plans:
             plan = self._make(epoch)
             if len(self._plans) == 2:
@@ -170,7 +171,7 @@ class _EpochOrder(ABC):
 
 
 class SampleOrder(_EpochOrder):
-    """A unit is a sample; with `bucketing`, those of one micro-step cost alike."""
+    """An order whose units are samples. With `bucketing`, the rows of one micro-step cost alike."""
 
     def __init__(self, lengths: Lengths, mixture: Mixture, seed: int, batch_size: int, world: int, bucketing: bool):
         super().__init__(lengths, mixture, seed, batch_size, world)
@@ -189,9 +190,10 @@ class SampleOrder(_EpochOrder):
 
 
 class PackOrder(_EpochOrder):
-    """A unit is a pack of samples that fill `capacity` tokens; packs of one micro-step cost alike.
+    """An order whose units are packs of samples of at most `capacity` tokens. The rows of one micro-step cost alike.
 
-    How many packs an epoch has is known once it is planned, so a position in a later epoch plans those before it.
+    The number of packs in an epoch is known only once the epoch is planned. To find a position in a later epoch, all
+    epochs before it are planned.
     """
 
     def __init__(self, lengths: Lengths, mixture: Mixture, seed: int, batch_size: int, world: int, capacity: int):

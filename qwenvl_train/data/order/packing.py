@@ -1,17 +1,17 @@
-"""Fills packs with whole samples: as few packs as can be found quickly."""
+"""Fills packs with whole samples, using as few packs as can be found quickly."""
 
 from bisect import bisect_left, insort
 
 import numpy as np
 
 _WINDOW = 16_384
-"""Samples that are packed together; four times as many fill packs at most 0.3% better."""
+"""Number of samples that are packed together. Four times as many fill packs at most 0.3% better."""
 _PACKS = 256
-"""A window fills about so many packs at least, since its last one stays partly empty."""
+"""A window is large enough to fill at least about this many packs, since its last pack stays partly empty."""
 
 
 def pack(lengths: np.ndarray, capacity: int) -> np.ndarray:
-    """The pack of each sample, counted from 0; `lengths` come in random order, so that windows are alike."""
+    """Return the pack of each sample, counted from 0. `lengths` must be in random order, so that windows are alike."""
     if len(lengths) == 0:
         return np.empty(0, dtype=np.int64)
     assert lengths.max() <= capacity
@@ -24,9 +24,12 @@ def pack(lengths: np.ndarray, capacity: int) -> np.ndarray:
 
 
 def _pack_window(lengths: np.ndarray, capacity: int) -> np.ndarray:
-    """The best of three orders. The last is best-fit decreasing, so no window takes more packs than that; the others
-    are usually as good, give a sample other companions in every epoch, and fill 2% better where pictures of one size
-    are most of the data."""
+    """Return the pack of each sample for the best of three orders.
+
+    The last order is best-fit decreasing, so a window never takes more packs than that method. The others are usually
+    as good, combine a sample with others in every epoch, and fill packs 2% better if pictures of one size are most of
+    the data.
+    """
     least = -(-int(lengths.sum(dtype=np.int64)) // capacity)
     tried: list[np.ndarray] = []
     for falling in (0.0, 0.2, 1.0):
@@ -37,8 +40,9 @@ def _pack_window(lengths: np.ndarray, capacity: int) -> np.ndarray:
 
 
 def _long_first(lengths: np.ndarray, capacity: int, falling: float) -> np.ndarray:
-    """Samples of more than half the capacity, then those of more than a quarter, and so on, each class in the random
-    order that it came in; but the last samples, this share of all tokens, by strictly falling length."""
+    """Return an order of the samples: first those longer than half of the capacity, then those longer than a quarter,
+    and so on. Each class keeps the random order of `lengths`, except that the last samples, which hold the share
+    `falling` of all tokens, are sorted by falling length."""
     halvings = np.frexp(capacity // lengths)[1].astype(np.int8)
     order = np.argsort(halvings, kind="stable")
     tokens = np.cumsum(lengths[order])
@@ -48,9 +52,9 @@ def _long_first(lengths: np.ndarray, capacity: int, falling: float) -> np.ndarra
 
 
 def _best_fit(lengths: np.ndarray, order: np.ndarray, capacity: int) -> np.ndarray:
-    """Puts one sample after the other into the fullest pack that has room for it."""
+    """Return the pack of each sample. Samples are put, in `order`, into the fullest pack that has room for them."""
     packs, count = [], 0
-    rooms: list[int] = []  # of packs that are not full, in rising order: the room, and in the low bits the pack
+    rooms: list[int] = []  # of packs that are not full, sorted: the room, with the pack in the low bits
     for length in lengths[order].tolist():
         place = bisect_left(rooms, length << 32)
         if place < len(rooms):

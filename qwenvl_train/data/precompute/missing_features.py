@@ -1,4 +1,4 @@
-"""Which media of some rows have no stored features yet; and those, decoded. Both are for workers to make."""
+"""Datasets of the media that have no stored features yet: their places, and their decoded planes. Workers read both."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,23 +17,24 @@ from qwenvl_train.data.sample import Media
 from qwenvl_train.errors import UserError
 
 _CHUNK = 64
-"""Samples that a worker lays out at a time."""
+"""Number of samples that a worker lays out at a time."""
 
 
 @dataclass(frozen=True)
 class MissingFeatures:
-    """A sample with media whose features are not stored, and that no sample before it has."""
+    """A sample with media whose features are not stored and that occur in no earlier sample."""
 
     rows: int
-    """Which of the rows it is from."""
+    """Index of the Rows object that the sample is from."""
     index: int
+    """Index of the sample in it."""
     media: tuple[int, ...]
-    """Their numbers in the sample."""
+    """Indices of these media in the sample."""
     patches: int
 
 
 class MissingPlaces(Dataset):
-    """What a chunk of the samples lacks: of each medium its sample, its number there, and its place."""
+    """The media without stored features, by chunks of `samples`, which are given as (index of the Rows, sample)."""
 
     def __init__(self, rows: Sequence[Rows], features: FeatureCache, samples: Sequence[tuple[int, int]]):
         self._rows, self._features, self._samples = rows, features, samples
@@ -42,7 +43,10 @@ class MissingPlaces(Dataset):
         return ceil(len(self._samples) / _CHUNK)
 
     def __getitem__(self, chunk: int) -> tuple[list[tuple[int, int, int, Place]], int]:
-        """And of how many samples."""
+        """Return the chunk's missing media and its number of samples.
+
+        Each medium is given as (index of the Rows, sample, index in the sample, place in the cache).
+        """
         samples = self._samples[chunk * _CHUNK : (chunk + 1) * _CHUNK]
         return [lacking for which, index in samples for lacking in self._of(which, index)], len(samples)
 
@@ -53,20 +57,23 @@ class MissingPlaces(Dataset):
             layout = rows.renderer.layout(sample)
             places = [self._features.place(*seen) for seen in zip(sample.media, layout.media, strict=True)]
         except (UserError, OSError):
-            return  # changed since it was measured: the training meets it, and says so
+            return  # changed since it was measured; training encounters the error and reports it
         yield from ((which, index, at, place) for at, place in enumerate(places) if not self._features.holds(place))
 
 
 @dataclass(frozen=True)
 class Decoded:
+    """A decoded picture or clip, with the place where its features will be stored."""
+
     place: Place
     size: PictureSize | ClipSize
     planes: np.ndarray
-    """No tensor, each of which would hold a file open on its way from a worker, and there may be thousands."""
+    """The planes. An array, because each tensor on its way from a worker holds a file open, and there may be
+    thousands."""
 
 
 class MissingMedia(Dataset):
-    """Of each sample the media that are missing, decoded; and why one cannot be."""
+    """The decoded missing media of each sample."""
 
     def __init__(self, rows: Sequence[Rows], features: FeatureCache, missing: Sequence[MissingFeatures]):
         self._rows, self._features, self._missing = rows, features, missing
@@ -75,7 +82,8 @@ class MissingMedia(Dataset):
         return len(self._missing)
 
     def __getitem__(self, number: int) -> tuple[list[Decoded], Problem | None, int]:
-        """And how many media were asked for."""
+        """Return the decoded media of a sample, the first problem if one could not be decoded, and the number of media
+        that were asked for."""
         asked = self._missing[number]
         rows, problem = self._rows[asked.rows], None
         decoded: list[Decoded] = []
@@ -88,7 +96,7 @@ class MissingMedia(Dataset):
             try:
                 decoded += self._decoded(rows.renderer, sample.media[at], layout.media[at], sample.where)
             except UserError as error:
-                # Other samples may count on what comes after it in this one.
+                # Decoding continues, because other samples may rely on the later media of this one.
                 problem = problem or problem_of(rows.samples.place(asked.index), error)
         return decoded, problem, len(asked.media)
 
@@ -96,6 +104,6 @@ class MissingMedia(Dataset):
         try:
             place = self._features.place(media, size)
         except OSError:
-            return  # deleted meanwhile: the training meets it, and says so
-        if not self._features.holds(place):  # another run may be as far
+            return  # deleted in the meantime; training encounters the error and reports it
+        if not self._features.holds(place):  # another run may have stored it by now
             yield Decoded(place, size, renderer.planes(media, size, where))

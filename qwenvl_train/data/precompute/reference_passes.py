@@ -1,5 +1,5 @@
-"""Which file holds the reference's log-probabilities of a chunk; and the pairs to compute. Both are for workers to
-make."""
+"""Datasets for the reference model's log-probabilities: the file of each chunk, and the batches to compute. Workers
+read both."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from qwenvl_train.data.media.cache_files import identity, place_in
 from qwenvl_train.data.precompute.references import CHUNK, samples_of
 from qwenvl_train.errors import UserError
 
-# Goes up when the same pairs come to other values.
+# Increase this when the same preference pairs get other values than before.
 _RULE = 1
 
 
 class Chunks(Dataset):
-    """Of each chunk the file that belongs to what its samples are now. For workers to make."""
+    """The file of each chunk, named by a hash of what the chunk's samples are now. Read by workers."""
 
     def __init__(self, rows: Rows, folder: Path, model: str):
-        """`model` says all that the values depend on besides the samples."""
+        """`model` describes everything that the values depend on besides the samples."""
         self._rows, self._folder, self._model = rows, folder, model
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ class Chunks(Dataset):
             layout = self._rows.renderer.layout(sample)
             media = [identity(content) for medium in sample.media for content in medium.contents]
         except (UserError, OSError):
-            return b"changed since it was measured"  # which the pass over it tells
+            return b"changed since it was measured"  # the pass that decodes the sample reports the error
         arrays = (layout.input_ids, layout.labels, layout.position_ids)
         return repr((layout.pieces, media, layout.media)).encode() + b"".join(array.tobytes() for array in arrays)
 
@@ -59,7 +59,7 @@ class Pass:
 
 
 def passes_of(chunk: int, rows: Rows, room: int) -> list[Pass]:
-    """As many samples in each as fit into `room` tokens, or one that does not."""
+    """Return the passes of a chunk. Each has as many samples as fit into `room` tokens, or one longer sample."""
     samples, tokens = samples_of(chunk, len(rows.samples)), rows.lengths.tokens
     cut: list[list[int]] = []
     filled = room
@@ -75,15 +75,18 @@ def passes_of(chunk: int, rows: Rows, room: int) -> list[Pass]:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a pass is given: samples that could be decoded, and why the others could not."""
+    """The input of a pass: the samples that could be decoded, and the problems of the others."""
 
     chunk: int
     batch: Batch | None
+    """None if no sample could be decoded."""
     samples: tuple[int, ...]
     problems: tuple[Problem, ...]
 
 
 class Asking(Dataset):
+    """The input of each pass."""
+
     def __init__(self, rows: Rows, passes: list[Pass]):
         self._rows, self._passes = rows, passes
 
@@ -104,7 +107,7 @@ class Asking(Dataset):
 
 
 def joined(chunk: int, values: dict[int, torch.Tensor], counts: np.ndarray) -> np.ndarray:
-    """What is stored of a chunk; of a sample that could not be decoded, no numbers."""
+    """Return the values to store for a chunk, with NaN for each learned token of a sample without values."""
     samples = samples_of(chunk, len(counts))
     parts = [
         values[index].numpy() if index in values else np.full(counts[index], np.nan, dtype=np.float32)

@@ -1,4 +1,5 @@
-"""Log-probabilities of a reference model, computed before the run and kept on disk: of each pair's learned tokens."""
+"""The reference model's log-probabilities of each preference pair's learned tokens, computed before the run and kept
+on disk."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,23 +11,23 @@ from qwenvl_train.data.media.cache_files import holds, read, write
 from qwenvl_train.errors import UserError
 
 CHUNK = 64
-"""Samples in a file: what a killed start loses of each process."""
+"""Number of samples in a file. At most this many are lost for each process if a start is killed."""
 
 
 @dataclass(frozen=True)
 class References:
-    """Those of all samples of a source; workers get this object, and read."""
+    """The log-probabilities of all samples of a Samples object. Workers receive this object and read from its files."""
 
     counts: np.ndarray
-    """Learned tokens of each sample."""
+    """[samples]: number of learned tokens in each sample."""
     files: tuple[Path, ...]
-    """Of each chunk."""
+    """The file of each chunk."""
 
     def holds(self, chunk: int) -> bool:
         return holds(self.files[chunk], 4 * int(self.of_chunk(chunk).sum()))
 
     def of_chunk(self, chunk: int) -> np.ndarray:
-        """Its part of `counts`."""
+        """Return the part of `counts` that belongs to a chunk."""
         return self.counts[samples_of(chunk, len(self.counts))]
 
     def read(self, index: int) -> np.ndarray:
@@ -34,7 +35,7 @@ class References:
         counts = self.of_chunk(chunk)
         values = _read(self.files[chunk], int(counts.sum()))
         if values is None:
-            # No fault of a row, to be left out.
+            # Not a UserError, because the sample is not at fault and must not be skipped.
             raise RuntimeError(
                 f"{self.files[chunk]} is gone or damaged, and held log-probabilities of the reference model. Start "
                 "again: they are computed anew."
@@ -49,7 +50,7 @@ class References:
         return own
 
     def write(self, chunk: int, values: np.ndarray) -> None:
-        """[learned tokens of the chunk]"""
+        """Store the values of a chunk, [learned tokens of the chunk]."""
         write(self.files[chunk], values.astype(np.float32).view(np.uint8))
 
 
@@ -57,7 +58,7 @@ class References:
 def _read(file: Path, count: int) -> np.ndarray | None:
     stored = read(file, 4 * count)
     if stored is None:
-        file.unlink(missing_ok=True)  # the next start would take a damaged file for whole
+        file.unlink(missing_ok=True)  # otherwise the next start would accept a damaged file
         return None
     return stored.view(np.float32)
 

@@ -1,4 +1,4 @@
-"""How small a sample's media have to become for it to fit, and how large they are then: arithmetic, no file is read."""
+"""Computes how far a sample's media must shrink for the sample to fit, and their new sizes. No file is read."""
 
 import math
 from collections.abc import Callable
@@ -9,15 +9,16 @@ from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
 
 _SMALLEST = 1 / 16384
-"""How far media are shrunk at most; below it they are at one token each anyway."""
+"""Smallest share of the pixels that media are shrunk to. Below it they are at their fewest tokens anyway."""
 
 _Size = TypeVar("_Size", bound=PictureSize | ClipSize)
 
 
 def largest_share(length: Callable[[float], int], max_length: int) -> float:
-    """Bisects the share of their pixels that all media keep; the smallest where even that does not fit.
+    """Return the largest share of their pixels that all media can keep for the sample to fit, found by bisection.
 
-    `length` is the sample's at a given share.
+    Return the smallest share if the sample does not fit even then. `length` returns the number of tokens of the sample
+    at a given share.
     """
     if length(_SMALLEST) > max_length:
         return _SMALLEST
@@ -32,14 +33,17 @@ def largest_share(length: Callable[[float], int], max_length: int) -> float:
 
 
 def shrunk(size: _Size, share: float, merge: int) -> _Size:
-    """Whole tokens in about the same shape, at most `share` of their number, and at least one in each frame."""
+    """Return `size` reduced to at most `share` of its tokens, in about the same shape.
+
+    Height and width stay whole numbers of tokens, and each layer of the grid keeps at least one token.
+    """
     layers, rows, columns = size.grid
     height, width = rows // merge, columns // merge
     side = size.resized[0] // height
     shorter, longer = sorted((height, width))
     most = share * height * width
     shorter = max(1, math.floor(shorter * math.sqrt(share)))
-    # Where the shorter side stops at one token the longer has to give more.
+    # If the shorter side stops at one token, the longer side has to shrink more.
     longer = max(1, math.floor(min(longer * math.sqrt(share), most / shorter)))
     height, width = (shorter, longer) if height <= width else (longer, shorter)
     return replace(

@@ -1,4 +1,4 @@
-"""What is known of a sample before its pictures are decoded: tokens, labels, positions, and which tokens see which."""
+"""The layout of a sample, known before its media are decoded: tokens, labels, positions, and pieces for attention."""
 
 from dataclasses import dataclass, replace
 
@@ -19,19 +19,22 @@ class TurnStart:
 
 @dataclass(frozen=True)
 class Layout:
-    """All that is known of a sample before its pictures are decoded."""
+    """Everything that is known of a sample before its media are decoded."""
 
     input_ids: np.ndarray
+    """[tokens]: token ids."""
     labels: np.ndarray
+    """[tokens]: the token id at learned tokens, IGNORED elsewhere."""
     position_ids: np.ndarray
+    """[4, tokens]: the position in the sample, then the M-RoPE positions in time, height and width."""
     media: tuple[PictureSize | ClipSize, ...]
-    """In the order of their placeholders."""
+    """Sizes of the pictures and clips, in the order of their placeholder tokens."""
     turns: tuple[TurnStart, ...]
     shrink: float
-    """Share of the pixels that the media keep; below 1 where the sample was downscaled to fit."""
+    """Share of the pixels that the media keep. It is below 1 if the sample was downscaled to fit."""
     pieces: tuple[Piece, ...]
-    """Which tokens see which: a conversation is one piece; a pair the shared question and both answers, or, where
-    nothing is shared, two conversations."""
+    """The pieces that attention keeps apart. A conversation is one piece. A preference pair has three, the shared
+    question and both answers, or two, the conversations, if nothing is shared."""
 
     @property
     def length(self) -> int:
@@ -43,7 +46,7 @@ class Layout:
 
     @property
     def answers(self) -> tuple[int, ...]:
-        """Of a pair: how many tokens are learned of the chosen and of the rejected answer."""
+        """Number of learned tokens in the chosen and in the rejected answer of a preference pair; empty otherwise."""
         if len(self.pieces) == 1:
             return ()
         counts = np.add.reduceat(self.labels != IGNORED, self._starts, dtype=np.int64)
@@ -51,12 +54,12 @@ class Layout:
 
     @property
     def learned(self) -> np.ndarray:
-        """The places of what is learned."""
+        """[learned tokens]: places of the learned tokens."""
         return np.flatnonzero(self.labels != IGNORED)
 
     @property
     def predictor_positions(self) -> np.ndarray:
-        """The places whose states tell it."""
+        """[learned tokens]: place of the hidden state that predicts each learned token."""
         before = np.arange(-1, self.length - 1)
         for piece, start in zip(self.pieces, self._starts, strict=True):
             if piece.context:
@@ -69,7 +72,7 @@ class Layout:
 
     @property
     def patches(self) -> int:
-        """What the vision tower sees."""
+        """Number of patches that the vision tower processes."""
         return sum(int(np.prod(size.grid)) for size in self.media)
 
     @property
@@ -82,12 +85,15 @@ class Layout:
 
 
 def pair(chosen: Layout, rejected: Layout, shared: bool, shared_media: int) -> Layout:
-    """Two conversations as one sample. The question that they share comes once: both answers see it, and not each
-    other, and stand where each would if it stood alone. Without one they lie side by side."""
+    """Return the layout of two conversations as one sample.
+
+    A question that they share occurs once. Both answers attend to it but not to each other, and each answer has the
+    positions that it would have alone. Without a shared question, the conversations are laid end to end.
+    """
     start = int(chosen.learned[0]) if shared else 0
     assert np.array_equal(chosen.input_ids[:start], rejected.input_ids[:start])
     answers = (Piece(chosen.length - start, start), Piece(rejected.length - start, start))
-    # The answers' turns have begun with the last tokens of the question.
+    # The answers' turns begin with the last tokens of the shared question, so the last turn before `start` is theirs.
     asked = max(0, sum(turn.token < start for turn in chosen.turns) - 1)
     won = [replace(turn, role=f"{turn.role}, chosen") for turn in chosen.turns[asked:]]
     lost = [

@@ -1,4 +1,4 @@
-"""M-RoPE: where each token stands in time, height and width."""
+"""M-RoPE positions of each token in time, height and width."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,22 +8,24 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Span:
-    """The placeholders of one picture, of one clip, or of one frame pair where each has its own."""
+    """A run of placeholder tokens: of one picture, of one clip, or of one frame pair if each frame pair has its own."""
 
     start: int
-    """Where they start in the row."""
+    """Index in the sample of the first placeholder token."""
     grid: tuple[int, int, int]
-    """In patches."""
+    """Number of patches in time, height and width."""
     step: float = 1
-    """How far apart in time the grid's layers stand."""
+    """Distance between the layers of the grid on the temporal axis, in positions."""
 
     def tokens(self, merge: int) -> int:
         return self.grid[0] * self.grid[1] * self.grid[2] // merge**2
 
 
 def mrope_positions(length: int, spans: Sequence[Span], merge: int) -> np.ndarray:
-    """[4, length]. Text counts up on all three axes; media span rows and columns, and layers in time; the text after
-    them goes on above the largest position so far, as the models were trained.
+    """Return the positions of `length` tokens as [4, length] int64: the token's index, then time, height and width.
+
+    Text counts up on all three axes. Media span rows and columns of the grid, and its layers in time. The text after
+    media continues above the largest position so far, as the models were trained.
     """
     positions = np.empty((4, length), dtype=np.int64)
     positions[0] = np.arange(length)
@@ -34,7 +36,7 @@ def mrope_positions(length: int, spans: Sequence[Span], merge: int) -> np.ndarra
         position += text
         layers, rows, columns = span.grid[0], span.grid[1] // merge, span.grid[2] // merge
         places = np.indices((layers, rows, columns)).reshape(3, -1)
-        # In float32 and cut, not rounded: the models were trained on what torch made of it.
+        # Computed in float32 and truncated, not rounded, because the models were trained on torch's result.
         places[0] = (places[0].astype(np.float32) * np.float32(span.step)).astype(np.int64)
         token = span.start + places.shape[1]
         positions[1:, span.start : token] = places + position

@@ -1,4 +1,4 @@
-"""Boxes and points: from pixels of the original picture to the words that the published models write, and back."""
+"""Converts boxes and points from pixels of the original picture to the text that published models write, and back."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,21 +8,21 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 
 Size = tuple[int, int]
-"""height, width"""
+"""Height and width in pixels."""
 
 
 def to_convention(coordinates: Sequence[float], family: Family, original: Size, resized: Size) -> list[int]:
-    """Whole numbers, each at most half a unit off."""
+    """Return coordinates in the units of the family, rounded to whole numbers (each at most half a unit off)."""
     return [round(value * scale) for value, scale in _scaled(coordinates, family, original, resized)]
 
 
 def to_pixels(numbers: Sequence[float], family: Family, original: Size, resized: Size) -> list[float]:
-    """Where the model's numbers lie in the original picture."""
+    """Return the model's coordinates as pixels of the original picture."""
     return [number / scale for number, scale in _scaled(numbers, family, original, resized)]
 
 
 def _scaled(values: Sequence[float], family: Family, original: Size, resized: Size) -> Iterator[tuple[float, float]]:
-    """Each of x, y, x, y with what a pixel of the original counts on its axis."""
+    """Yield each value of x, y, x, y with the units of the family per pixel of the original picture on its axis."""
     full = (1000, 1000) if family.coordinates == "relative" else resized
     for place, value in enumerate(values):
         axis = 1 - place % 2
@@ -32,7 +32,10 @@ def _scaled(values: Sequence[float], family: Family, original: Size, resized: Si
 def in_words(
     part: Coordinates | Reference | Listing, family: Family, sizes: Sequence[tuple[Size, Size]], where: str
 ) -> str:
-    """`sizes` are each picture's original and resized size."""
+    """Return the text of a part in the notation of the family. `sizes` holds each picture's original and resized size.
+
+    Raise UserError when a region lies in no picture of the sample or leaves its picture.
+    """
     match part:
         case Reference(label):
             return _named(label) if family.regions == "tokens" else label

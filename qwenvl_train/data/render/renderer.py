@@ -1,7 +1,7 @@
-"""From a Sample to token ids, labels and positions, built turn by turn as the published template writes them.
+"""Renders a Sample to token ids, labels and positions, turn by turn, as the published template writes them.
 
-Labels follow from construction: what stands in a trained answer, and its end-of-turn token. No id is searched
-for, so words in a user's text can neither start a supervised span nor become a placeholder.
+Labels are set during construction: the tokens of a trained answer and its end-of-turn token are learned. The code
+never searches for token ids, so words in a user's text can neither start a learned span nor become a placeholder token.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,15 +37,19 @@ _Sizes = list[PictureSize | ClipSize]
 
 @dataclass(frozen=True)
 class Rendered:
+    """A sample's layout together with its decoded media or their stored features."""
+
     layout: Layout
     planes: np.ndarray | None
-    """[planes, p*p*C] uint8, all media one after the other: a picture's patches once, a clip's for each frame."""
+    """[planes, p*p*C] uint8: planes of all media, one medium after the other. A picture has one plane for each patch,
+    a clip has one for each patch of each frame. None without media or with stored features."""
     pairs: np.ndarray | None
-    """[patches, 2]: the planes of each patch in its two frames; a picture's plane is in both. None without media."""
+    """[patches, 2] int32: the planes of each patch in its two frames. A picture's plane serves as both. None without
+    media or with stored features."""
     features: torch.Tensor | None = None
-    """[levels, patches, width]: what a frozen vision tower gave for them; then there are no planes and no pairs."""
+    """[levels, patches, width]: stored outputs of a frozen vision tower, which replace planes and pairs."""
     reference: np.ndarray | None = None
-    """[learned tokens]: log-probabilities of the reference model, where they were computed before the run."""
+    """[learned tokens]: log-probabilities of the reference model, if they were computed before the run."""
 
 
 class Renderer:
@@ -53,8 +57,11 @@ class Renderer:
         self, processor, family: Family, where: str, video: VideoConfig, data: DataConfig, cache: Path | None = None,
         preferences: bool = False,
     ):  # fmt: skip
-        """`where` names the checkpoint in errors; `cache` is the folder for resized pictures; with `preferences` each
-        row has a rejected answer, too."""
+        """Set up the renderer and check the checkpoint's chat template.
+
+        `where` names the checkpoint in errors. `cache` is the folder for resized pictures. With `preferences`, each
+        sample is a preference pair and has a rejected answer, too.
+        """
         self.family, self.preferences = family, preferences
         self.pixels = PixelSettings.of(processor.image_processor)
         self.clips = ClipSettings.of(processor.video_processor, family, video)
@@ -63,7 +70,7 @@ class Renderer:
         self._vision_ids = data.vision_ids
         self._cache = PictureCache(cache) if cache and data.cache_pictures else None
         self.features: FeatureCache | None = None
-        """Where it reads what the vision tower gives, instead of decoding."""
+        """Cache of vision tower outputs that are read instead of decoding media. None to decode."""
         self._words = Words(processor.tokenizer)
         ids = processor.tokenizer.convert_tokens_to_ids
         self._turn_start, self._turn_end = ids("<|im_start|>"), ids("<|im_end|>")
@@ -72,31 +79,34 @@ class Renderer:
         check_template(processor, family, where)
 
     def reading(self, features: FeatureCache) -> "Renderer":
-        """The same one, decoding nothing."""
+        """Return a copy of this renderer that reads stored features instead of decoding media."""
         reading = copy(self)
         reading.features = features
         return reading
 
     def fingerprint(self) -> str:
-        """The same where the same sample comes out with the same lengths."""
+        """Return a string of all settings that a sample's lengths depend on."""
         limit = self.max_length if self._downscale else None
         facts = (self.family, self.pixels, self.clips, limit, self._vision_ids, self.preferences)
         return f"{facts} {self._words.fingerprint()}"
 
     def blank(self) -> Rendered:
-        """A row in which nothing is learned, for where every sample of a row turned out broken."""
+        """Return a sample without learned tokens, used if every sample of a packed row turned out broken."""
         ids = np.array([self._turn_end, self._turn_end])
         positions = mrope_positions(len(ids), (), self.pixels.merge)
         labels, pieces = np.full_like(ids, IGNORED), (Piece(len(ids)),)
         return Rendered(Layout(ids, labels, positions, (), (), shrink=1, pieces=pieces), None, None)
 
     def blank_planes(self) -> np.ndarray:
-        """A picture of as few patches as can be merged."""
+        """Return the planes of a blank picture with the fewest patches that can be merged."""
         return np.zeros((self.pixels.merge**2, 3 * self.pixels.patch**2), dtype=np.uint8)
 
     def layout(self, sample: Sample) -> Layout:
-        """Tokens, labels and positions from text and the headers of media. May be longer than max_length."""
-        # Of text that is laid out again with smaller media, most is the same.
+        """Return tokens, labels and positions, from text and the headers of media alone.
+
+        The layout may be longer than max_length.
+        """
+        # Cached, because most text stays the same when a sample is laid out again with smaller media.
         encode = cache(self._words.encode)
         sizes = [self._measured(media, sample.where) for media in sample.media]
         whole = self._laid_out(sample, sizes, encode)
@@ -131,7 +141,7 @@ class Renderer:
         return Rendered(layout, planes[0] if len(planes) == 1 else np.concatenate(planes), np.concatenate(pairs))
 
     def planes(self, media: Media, size: PictureSize | ClipSize, where: str) -> np.ndarray:
-        """Decoded: a picture's patches once, a clip's for each frame."""
+        """Return the decoded planes: one for each patch of a picture, one for each patch of each frame of a clip."""
         if isinstance(media, Image):
             assert isinstance(size, PictureSize)
             return load_patches(media, size, self.pixels, where, self._cache)
@@ -144,7 +154,7 @@ class Renderer:
         except OSError:
             kept = None
         if kept is None:
-            self.planes(media, size, where)  # where the medium itself is broken, this says it
+            self.planes(media, size, where)  # raises a UserError of its own if the medium is broken
             kind = "picture" if isinstance(media, Image) else "video"
             name = f"{where}: a clip" if isinstance(media.content, tuple) else name_of(media.content, kind, where)
             raise UserError(
@@ -195,7 +205,7 @@ class Renderer:
                 row.put([self._turn_start])
                 row.text("user" if turn.role == "tool" else f"{turn.role}\n")
             if turn.role == "assistant":
-                # The model is asked to go on after exactly these tokens, so the answer never merges with them.
+                # At inference the model continues after exactly these tokens, so the answer is encoded separately.
                 row.close()
             if turn.role == "tool":
                 row.text("\n<tool_response>\n")
@@ -233,12 +243,13 @@ class Renderer:
         return [shrunk(size, share, self.pixels.merge) for size in sizes]
 
     def _tells_sizes(self, sample: Sample) -> bool:
-        """Whether its words change with the size of its pictures: they hold regions, told in resized pixels."""
+        """Return whether the sample's text depends on picture sizes: it has regions in pixels of resized pictures."""
         parts = (part for turn in sample.turns + sample.rejected for part in turn.parts)
         return self.family.coordinates == "resized" and any(isinstance(part, Coordinates | Listing) for part in parts)
 
     def _pieces(self, size: PictureSize | ClipSize) -> Iterator[tuple[str, tuple[int, int, int], float]]:
-        """What is written before each run of placeholders, its grid, and the time between the grid's layers."""
+        """Yield for each run of placeholder tokens the text before it, its grid, and the distance in time between the
+        layers of the grid, in positions."""
         if isinstance(size, PictureSize):
             yield "", size.grid, 1
             return
@@ -264,7 +275,7 @@ class Renderer:
 
 
 class _Row:
-    """Tokens and labels as they come; text between two control tokens is encoded as one piece."""
+    """Tokens and labels of a sample under construction. Text between two control tokens is encoded in one call."""
 
     def __init__(self, encode: Callable[[str], list[int]]):
         self.ids: list[int] = []
@@ -276,7 +287,7 @@ class _Row:
         self._text += words
 
     def close(self, supervised: bool = False) -> None:
-        """Encodes the text since the last token."""
+        """Encode the text since the last token and append its tokens, as learned tokens if `supervised` is true."""
         text, self._text = self._text, ""
         self.put(self._encode(text), supervised)
 
@@ -287,7 +298,7 @@ class _Row:
 
 
 def pairs_of(size: PictureSize | ClipSize, start: int) -> np.ndarray:
-    """[patches, 2]: the planes of each patch in its two frames, the first plane of this medium being `start`."""
+    """Return [patches, 2] int32: the planes of each patch in its two frames. `start` is the medium's first plane."""
     layers, *sides = size.grid
     frame = int(np.prod(sides))
     if isinstance(size, PictureSize):
@@ -301,7 +312,10 @@ def _tokens(sizes: _Sizes) -> int:
 
 
 def _with_neighbours(turns: tuple[Turn, ...]) -> Iterator[tuple[Turn, bool, bool]]:
-    """Each turn, and whether it opens and closes one in the text: results of several tools share one."""
+    """Yield each turn, whether it opens a turn in the text, and whether it closes one.
+
+    Results of several tools in succession share one turn in the text.
+    """
     for index, turn in enumerate(turns):
         before = turns[index - 1].role if index else None
         after = turns[index + 1].role if index + 1 < len(turns) else None

@@ -1,4 +1,4 @@
-"""From lengths to what attention needs to know of them."""
+"""Builds from the lengths of pieces the Segments that attention needs."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -10,19 +10,19 @@ from qwenvl_train.batch import Piece, Segments, VisibleContext
 
 
 def segments_of(lengths: Iterable[int]) -> Segments:
-    """Of pieces that lie end to end; an empty one is none."""
+    """Return the Segments of pieces without context that lie end to end. Pieces of length 0 are dropped."""
     return segments_of_samples([(Piece(length),) for length in lengths])
 
 
 def segments_of_samples(samples: Iterable[Sequence[Piece]]) -> Segments:
-    """The pieces of all samples lie end to end."""
+    """Return the Segments of the given samples' pieces, which lie end to end. Pieces of length 0 are dropped."""
     samples = [[piece for piece in pieces if piece.length] for pieces in samples]
     pieces = np.array(list(chain.from_iterable(samples)), dtype=np.int64)
     sizes, sees = pieces[:, 0], pieces.sum(axis=1)
     starts = np.cumsum(sizes) - sizes
     of_each = np.cumsum([0, *map(len, samples)])[:-1]
     begins = np.repeat(starts[of_each], [len(sample) for sample in samples])
-    """Where the sample of each piece does."""
+    """[pieces]: start of the sample that each piece belongs to."""
     alike = np.lexsort((sizes, sees))
     kinds, counts = np.unique(np.stack([sees, sizes], axis=1), axis=0, return_counts=True)
     order = back = None

@@ -1,4 +1,4 @@
-"""Whether a checkpoint's own chat template writes conversations as this project renders them."""
+"""Checks that a checkpoint's own chat template writes conversations as this project renders them."""
 
 from typing import Any
 
@@ -9,7 +9,10 @@ _ASKED = "Which bird?"
 
 
 def check_template(processor, family: Family, where: str) -> None:
-    """A checkpoint whose template says otherwise would be trained on one format and served in another."""
+    """Raise UserError when the checkpoint's chat template writes a conversation differently from the family's format.
+
+    Such a checkpoint would be trained on one format and served in another.
+    """
     expected = "" if family.default_system is None else f"<|im_start|>system\n{family.default_system}<|im_end|>\n"
     expected += (
         f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{_ASKED}"

@@ -1,4 +1,4 @@
-"""From text to token ids, where a sample's words can never act as control tokens."""
+"""Encodes text to token ids such that a sample's text can never produce control tokens."""
 
 import hashlib
 import re
@@ -6,11 +6,13 @@ from functools import cached_property
 
 from tokenizers import Tokenizer
 
-# What gives a conversation its shape is written by `render` alone.
+# The control tokens that structure a conversation. Only the renderer writes them.
 _CONTROL = re.compile(r"(<\|(?:im_start|im_end|endoftext|vision_start|vision_end|vision_pad|image_pad|video_pad)\|>)")
 
 
 class Words:
+    """A tokenizer for the text of samples."""
+
     def __init__(self, tokenizer):
         self._backend: str = tokenizer.backend_tokenizer.to_str()
 
@@ -18,7 +20,11 @@ class Words:
         return hashlib.sha256(self._backend.encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Control tokens in a sample's words are words; the rest of the vocabulary, boxes included, is itself."""
+        """Return the token ids of `text`.
+
+        Control tokens in a sample's text are encoded as ordinary text. All other special tokens, box tokens included,
+        keep their own ids.
+        """
         if not text:
             return []
         as_published, as_words = self._tokenizers
@@ -35,5 +41,5 @@ class Words:
         return as_published, as_words
 
     def __getstate__(self) -> dict:
-        """Workers build their own tokenizers."""
+        """Return the state without the tokenizers, because each worker builds its own."""
         return {key: value for key, value in self.__dict__.items() if key != "_tokenizers"}

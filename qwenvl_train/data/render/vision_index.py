@@ -1,6 +1,6 @@
-"""What the vision towers would compute from the sizes of pictures at every pass, computed where rows are made.
+"""Values that the vision tower would compute from picture sizes in every pass, computed where packed rows are made.
 
-transformers' own functions do it, and its towers take the results by these names.
+They are computed by transformers' own functions, and its vision towers accept the results by these names.
 """
 
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ class VisionIndex:
     merge: int
     patch: int
     window: int | None
-    """In pixels, where most blocks look within windows."""
+    """Side of a window in pixels if most blocks of the vision tower attend within windows, else None."""
     positions: int | None
-    """Side of the square of learned positions that is stretched over each picture, where there is one."""
+    """Side of the square of trained position embeddings that is stretched over each picture, or None without one."""
 
     def __call__(self, grids: torch.Tensor) -> dict[str, torch.Tensor | Segments | int]:
-        """`grids` is [M, 3]."""
+        """Return the vision tower's arguments for `grids` ([M, 3], in patches), by argument name."""
         frames = segments_of(get_vision_cu_seqlens(grids).diff().tolist())
         index: dict[str, torch.Tensor | Segments | int] = {
             "position_ids": get_vision_position_ids(grids, self.merge),

@@ -1,4 +1,4 @@
-"""Which files a folder or a glob stands for."""
+"""Find the data files that a folder or a glob pattern stands for."""
 
 import fnmatch
 import os
@@ -18,7 +18,7 @@ def is_glob(path: str) -> bool:
 
 
 def is_packed(path: Path) -> bool:
-    """A data file, but compressed."""
+    """Return whether the path names a compressed data file."""
     return path.suffix.lower() in PACKED and Path(path.stem).suffix.lower() in READ
 
 
@@ -27,19 +27,20 @@ def no_file(path: Path) -> str:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All data files, also in folders below; other files, such as pictures, are left alone."""
+    """Return all data files in the folder and in the folders below it. Other files, such as pictures, are ignored."""
     return _data_files(below / name for below, names in _walk(folder) for name in names)
 
 
 def files_matching(pattern: Path) -> list[Path]:
-    """`**` stands for any number of folders. Unlike Python's own glob, a link that leads in circles is told."""
+    """Return all data files that match the pattern, in which `**` stands for any number of folders. Unlike Python's own
+    glob, raise UserError for a link that leads in circles."""
     start = Path(pattern.anchor)
     parts = pattern.relative_to(start).parts
     found = [start]
     for part in (*parts, "*") if parts[-1] == "**" else parts:
         folders = [path for path in found if path.is_dir()]
         if part == "**":
-            # Once each, also where two ** reach the same folder.
+            # Each folder is kept once, even when two ** reach it.
             found = list(dict.fromkeys(below for folder in folders for below, _ in _walk(folder)))
         elif is_glob(part):
             found = [folder / name for folder in folders for name in _visible(os.listdir(folder), part)]
@@ -49,7 +50,7 @@ def files_matching(pattern: Path) -> list[Path]:
 
 
 def _walk(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder with the names of its files; links are followed, hidden names are not."""
+    """Yield each folder with the names of its files. Links are followed; hidden files and folders are skipped."""
     status = folder.stat()
     identity = (status.st_dev, status.st_ino)
     if identity in above:
@@ -68,7 +69,8 @@ def _visible(names: Iterable[str], pattern: str) -> list[str]:
 
 
 def _data_files(files: Iterable[Path]) -> list[Path]:
-    """Those that are read, in order; raises a UserError for what was meant to be read but cannot."""
+    """Return the files that are data files, in sorted order. Raise UserError for a file that was meant to be read but
+    cannot be."""
     chosen: dict[Path, Path] = {}
     for file in sorted(files):
         if is_packed(file):

@@ -1,4 +1,4 @@
-"""What an entry of data.train or data.eval stands for, told before any library is loaded that could read it."""
+"""Find out what an entry of data.train or data.eval stands for, before loading any library that could read it."""
 
 import os
 import re
@@ -28,7 +28,7 @@ def naming(config: SourceConfig, key: str) -> Iterator[None]:
 
 
 def refuse_missing(data: DataConfig) -> None:
-    """What is not there, or is no data file."""
+    """Raise UserError when an entry does not exist or is not a data file."""
     for key, entries in (("data.train", data.train), ("data.eval", data.eval or ())):
         for entry in entries:
             with naming(entry, key):
@@ -38,7 +38,7 @@ def refuse_missing(data: DataConfig) -> None:
 
 
 def find(config: SourceConfig) -> Literal["arrow folder", "hub id"] | list[Path]:
-    """What the path stands for, or the data files that it does."""
+    """Return the kind of source that the path of the entry stands for, or the data files that it stands for."""
     path = Path(os.path.expanduser(config.path))
     if not config.path.strip():
         raise UserError(f"the path of an entry is empty. {_READ}")
@@ -72,7 +72,7 @@ def _settled(files: list[Path], config: SourceConfig) -> list[Path]:
 
 
 def is_arrow_folder(folder: Path) -> bool:
-    """As save_to_disk writes it: one dataset, or one for each split."""
+    """Return whether the folder is one that save_to_disk writes: one dataset, or one dataset for each split."""
     whole = (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
     return whole or (folder / "dataset_dict.json").is_file()
 

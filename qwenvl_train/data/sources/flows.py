@@ -1,4 +1,4 @@
-"""Rows of files and hub ids, read from front to back: nothing is counted or indexed before."""
+"""Read the raw rows of files and hub ids from front to back, without counting or indexing them beforehand."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -21,37 +21,38 @@ from qwenvl_train.data.sources.text import TextRows
 from qwenvl_train.errors import UserError
 
 Place = dict[str, Any]
-"""Where reading goes on; JSON can hold it."""
+"""The position at which reading continues. It can be stored as JSON."""
 
 _BOM = b"\xef\xbb\xbf"
 _PIECE = 2**20
 _TABLE = 32
-"""Rows of a table that are in memory at a time."""
+"""The number of rows of a table that are in memory at a time."""
 
 
 @dataclass(frozen=True)
 class RawRow:
     line: int
     read: Callable[[], object]
-    """Raises a UserError where this row cannot be read; the one after it may be."""
+    """Returns the content of the row. Raises UserError when the row cannot be read; the next row may be readable."""
     after: Place
-    """Of the row after this one."""
+    """The position of the next row."""
 
 
 class Flow(Protocol):
     @property
     def name(self) -> str:
-        """How errors name it."""
+        """The name of the source in error messages."""
 
     @property
     def folder(self) -> Path:
-        """Where relative media paths start."""
+        """The folder that relative media paths start from."""
 
     def size(self) -> int:
-        """In bytes, of the files; 0 where they cannot change."""
+        """Return the size of the files in bytes, or 0 when they cannot change."""
 
     def rows(self, place: Place | None) -> Iterator[RawRow]:
-        """From `place` to the end; None is the beginning. Raises a UserError where no further row can be read."""
+        """Yield the raw rows from `place` to the end; None is the beginning. Raise UserError when no further row can be
+        read."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Parquet:
 
 @dataclass(frozen=True)
 class IndexedFlow:
-    """An arrow folder or a .json list, opened when its turn comes."""
+    """An arrow folder or a .json list. It is opened only when its rows are read."""
 
     name: str
     open: Callable[[], Source]
@@ -143,7 +144,8 @@ class IndexedFlow:
 
 @dataclass(frozen=True)
 class Hub:
-    """`config.revision` is one commit, so that every pass and every resumed run reads the same rows."""
+    """A dataset of the hub. `config.revision` is one commit, so that every pass and every resumed run reads the same
+    rows."""
 
     config: SourceConfig
 
@@ -160,7 +162,8 @@ class Hub:
         return 0
 
     def rows(self, place: Place | None) -> Iterator[RawRow]:
-        """A place is the library's own state before a part of the table, and how many rows after it."""
+        """Yield the raw rows from `place` on. A place holds the library's own state before a part of the table, the
+        number of rows before that part, and the number of rows to skip in it."""
         state, row, skip = (place["state"], place["row"], place["skip"]) if place else (None, 0, 0)
         with hub_errors(self.config):
             loaded, _ = load_hub(self.config, streaming=True)
@@ -177,7 +180,7 @@ class Hub:
 
 @dataclass(frozen=True, eq=False)
 class _Part(TableRows):
-    """Some rows of a table, after the first `before`."""
+    """The rows of a part of a table. The table has `before` rows before this part."""
 
     before: int
 
@@ -186,20 +189,20 @@ class _Part(TableRows):
 
 
 def _part(table: pyarrow.Table, features: Features, name: str, folder: Path, before: int) -> _Part:
-    # Without a fingerprint of ours, `datasets` would make one from the content.
+    # Without this fingerprint, `datasets` would compute one from the content.
     cast = InMemoryTable(table_cast(table, features.arrow_schema))
     dataset = Dataset(cast, info=DatasetInfo(features=features), fingerprint="part")
     return _Part(name, folder, dataset.with_format("arrow"), (), before)
 
 
 def _size(path: Path) -> int:
-    """Of a file, or of the files in a folder."""
+    """Return the size in bytes of a file, or of all files in a folder."""
     return sum(map(_size, path.iterdir())) if path.is_dir() else path.stat().st_size
 
 
 def _lines(file: BinaryIO, offset: int, line: int) -> Iterator[tuple[int, int, int]]:
-    """Start, size and number of each line with more than white space in it, after line `line`, which ends at
-    `offset`. A line is never in memory as a whole."""
+    """Yield the start, size and number of each line that contains more than white space. Begin after line `line`, which
+    ends at `offset`. A line is never in memory as a whole."""
     file.seek(offset)
     if offset == 0 and file.read(len(_BOM)) == _BOM:
         offset = len(_BOM)

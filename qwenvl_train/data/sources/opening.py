@@ -1,4 +1,4 @@
-"""From one entry of data.train or data.eval to its sources."""
+"""Open the sources of an entry of data.train or data.eval."""
 
 import os
 from functools import partial
@@ -14,8 +14,8 @@ from qwenvl_train.errors import UserError
 
 
 def open_sources(config: SourceConfig, key: str, cache: Path) -> list[Source]:
-    """`key` is the setting that names the entry, for errors. In the cache lie parquet files as arrow, and of large text
-    files where their rows are."""
+    """Open the sources of an entry for access by row number. `key` is the setting that error messages name. The cache
+    holds parquet files converted to arrow, and the positions of the rows of large text files."""
     with naming(config, key):
         sources = _open(config, cache)
     for source in sources:
@@ -25,7 +25,7 @@ def open_sources(config: SourceConfig, key: str, cache: Path) -> list[Source]:
 
 
 def open_flows(config: SourceConfig, key: str, cache: Path) -> list[Flow]:
-    """The same to be read from front to back; of a hub id, one commit is settled on."""
+    """Open the sources of an entry for reading from front to back. A hub id is fixed to one commit."""
     with naming(config, key):
         match find(config):
             case "arrow folder":

@@ -1,4 +1,4 @@
-"""What a file, an arrow folder or a hub id looks like to the rest: numbered raw rows."""
+"""The interface through which the package reads a file, an arrow folder or a hub id: a source of numbered raw rows."""
 
 from pathlib import Path
 from typing import Protocol
@@ -11,22 +11,22 @@ LARGEST_ROW = 64 * 2**20
 class Source(Protocol):
     @property
     def name(self) -> str:
-        """How errors name it."""
+        """The name of the source in error messages."""
 
     @property
     def folder(self) -> Path:
-        """Where relative media paths start."""
+        """The folder that relative media paths start from."""
 
     def __len__(self) -> int: ...
 
     def line(self, index: int) -> int:
-        """The line in a .jsonl file, else the number of the row; counted from 1."""
+        """Return the line number in a .jsonl file, or the row number in any other source. Both are counted from 1."""
 
     def row(self, index: int) -> object:
-        """As it is stored; `formats` says whether it is a row at all."""
+        """Return the raw row as it is stored. `formats` checks whether it is a valid row."""
 
     def fingerprint(self) -> str:
-        """Changes when the rows may have changed."""
+        """Return a string that changes when the rows may have changed."""
 
 
 def stamp(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Where the rows of a large text file lie, kept in the cache, so that the next start need not read the file for it."""
+"""Keep the positions of the rows of a large text file in the cache, so that the next start need not search the file."""
 
 import hashlib
 import os
@@ -12,15 +12,15 @@ from qwenvl_train.data.sources.source import stamp
 from qwenvl_train.errors import UserError
 
 _VERSION = 1
-"""To be raised when the same file may come out with other rows than before."""
+"""Must be increased when the same file may yield other rows than before."""
 
 _LARGE = 64 * 2**20
-"""Bytes; a smaller file is read in less time than a person notices."""
+"""The size in bytes from which positions are kept. A smaller file is read in less time than a person notices."""
 
 
 def kept_spans(path: Path, mark: str, cache: Path, find: Callable[[Path], np.ndarray]) -> np.ndarray:
-    """What `find` finds: start, size and number, [3, rows]. `mark` is the file's stamp; of a large file the result is
-    memory-mapped."""
+    """Return what `find` returns: [3, rows], the start, size and number of each row. `mark` is the stamp of the file.
+    For a large file, the result is kept in the cache, and memory-mapped when it is loaded from there."""
     if path.stat().st_size < _LARGE:
         return find(path)
     key = hashlib.sha256(f"{_VERSION} {path.suffix.lower()} {mark}".encode()).hexdigest()[:32]
@@ -40,7 +40,7 @@ def _save(spans: np.ndarray, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as written:
             np.save(written, spans)
-            # A map of pages that were lost in a crash would read as zeros.
+            # Without this, pages lost in a crash would be read as zeros when the file is memory-mapped.
             written.flush()
             os.fsync(written.fileno())
         part.replace(file)
@@ -49,7 +49,7 @@ def _save(spans: np.ndarray, file: Path) -> None:
 
 
 def _load(file: Path) -> np.ndarray | None:
-    """A file that does not read is made anew."""
+    """Return the array in the file, or None when it cannot be read, so that the file is written anew."""
     try:
         spans = np.lib.format.open_memmap(file, mode="r")
     except (OSError, ValueError, EOFError):

@@ -1,4 +1,4 @@
-"""Where rows lie in a text file, found without parsing them, and in memory that does not grow with the file."""
+"""Find the positions of the rows in a text file, without parsing the rows or holding the file in memory."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ _SHAPE = ord("[") ^ ord("{")
 
 
 def line_spans(path: Path) -> np.ndarray:
-    """[3, rows]: start, size and number of each line with more than white space in it."""
+    """Return [3, rows]: the start, size and number of each line that contains more than white space."""
     with path.open("rb") as file:
         starts, firsts, end = _line_starts(file)
         sizes = np.diff(starts, append=end)
@@ -31,7 +31,7 @@ def line_spans(path: Path) -> np.ndarray:
 
 
 def _line_starts(file: BinaryIO) -> tuple[np.ndarray, np.ndarray, int]:
-    """Where each line starts, its first byte, and where the file ends."""
+    """Return the start of each line, the first byte of each line, and the end of the file."""
     offset = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
     file.seek(offset)
     starts, firsts = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.uint8)]
@@ -51,10 +51,10 @@ def _line_starts(file: BinaryIO) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def list_spans(path: Path) -> np.ndarray:
-    """[3, rows]: start, size and number of each element of the one list in the file.
+    """Return [3, rows]: the start, size and number of each element of the one list in the file.
 
-    The elements lie between the list's own commas. Where each of them is valid JSON the whole file is, so a broken
-    one is found when it is parsed.
+    The elements lie between the list's own commas. If every element is valid JSON, the whole file is valid JSON, so a
+    broken element is found when it is parsed.
     """
     with path.open("rb") as file:
         head = file.read(_CHUNK)
@@ -78,12 +78,12 @@ def list_spans(path: Path) -> np.ndarray:
 
 
 def _borders(file: BinaryIO, start: int) -> np.ndarray | None:
-    """The list's brackets and its own commas; None where it is never closed."""
+    """Return the positions of the list's brackets and of its own commas, or None when the list is never closed."""
     file.seek(start)
     borders, offset = [np.array([start])], start
     escaped, in_text, depth = False, 0, 0
     while chunk := file.read(_CHUNK):
-        # Without escaped characters, every quote is the beginning or the end of a text.
+        # Once escaped characters are replaced, every quote is the beginning or the end of a string.
         plain = (b"_" + chunk[1:] if escaped else chunk).replace(b"\\\\", b"__").replace(b'\\"', b"__")
         escaped = plain.endswith(b"\\")
         codes = np.frombuffer(plain, dtype=np.uint8)
@@ -112,8 +112,9 @@ def _ends_after(file: BinaryIO, place: int) -> bool:
 
 
 def _fault(path: Path) -> str:
-    """Parses the whole file, which is slow and large, to say where it is broken."""
-    # One byte is one character here, so that places are those in the file.
+    """Return a description of where the file is broken. This parses the whole file, which takes much time and
+    memory."""
+    # Latin-1 makes one character of each byte, so positions in the text are positions in the file.
     text = path.read_bytes().decode("latin-1")
     mark = _BOM.decode("latin-1")
     try:

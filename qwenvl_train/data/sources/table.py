@@ -1,4 +1,4 @@
-"""Rows of parquet files, arrow folders and hub ids, memory-mapped by the `datasets` library."""
+"""The raw rows of parquet files, arrow folders and hub ids, memory-mapped by the `datasets` library."""
 
 import json
 import re
@@ -24,17 +24,17 @@ _COMMIT = re.compile("[0-9a-f]{40}")
 
 @dataclass(frozen=True, eq=False)
 class TableRows:
-    """Media stay as they are stored, pictures as `{bytes, path}`.
+    """A table of raw rows. Media are returned as they are stored, pictures as `{bytes, path}`.
 
-    A table gives all rows the keys of all, so a key without a value is a key that the row does not have.
+    A table gives every row the keys of all rows, so a key without a value is treated as absent from the row.
     """
 
     name: str
     folder: Path
     dataset: Dataset
-    """In arrow format: a row is a table."""
+    """The dataset in arrow format, in which each row is a table."""
     stamps: tuple[str, ...]
-    """Of the files."""
+    """The stamps of the files."""
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -71,7 +71,8 @@ def _value(stored: Any, feature: Any) -> Any:
 
 
 def open_parquet(path: Path, cache: Path) -> TableRows:
-    """The file is copied to the cache once, as arrow; processes that open it at the same time wait for that."""
+    """Open a parquet file. It is copied to the cache once, as arrow; processes that open it at the same time wait for
+    the copy."""
     mark = stamp(path)
     try:
         with path.open("rb") as file:
@@ -89,7 +90,7 @@ def open_arrow_folder(folder: Path, config: SourceConfig) -> TableRows:
     try:
         loaded = datasets.load_from_disk(str(folder))
     except (ValueError, LookupError, DatasetsError, pyarrow.ArrowException) as error:
-        # An IndexError is what `datasets` has to say of a dataset without rows.
+        # `datasets` raises an IndexError for a dataset without rows.
         what = "has no rows" if isinstance(error, IndexError) else f"is not a whole arrow dataset: {error}"
         raise UserError(f"{folder} {what}.") from None
     if isinstance(loaded, DatasetDict):
@@ -107,7 +108,7 @@ def open_hub(config: SourceConfig) -> TableRows:
 
 
 def load_hub(config: SourceConfig, streaming: bool = False) -> tuple[Dataset | IterableDataset, str]:
-    """The split that is meant, and its name."""
+    """Return the split that the configuration selects, and its name."""
     with _no_bars():
         loaded = datasets.load_dataset(
             config.path, name=config.subset, split=config.split, revision=config.revision, streaming=streaming
@@ -118,7 +119,7 @@ def load_hub(config: SourceConfig, streaming: bool = False) -> tuple[Dataset | I
 
 
 def at_commit(config: SourceConfig) -> SourceConfig:
-    """Its revision as one commit, which cannot change."""
+    """Return the configuration with its revision replaced by one commit, which cannot change."""
     if config.revision and _COMMIT.fullmatch(config.revision):
         return config
     with hub_errors(config):

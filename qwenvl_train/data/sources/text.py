@@ -1,4 +1,4 @@
-"""The rows of a .jsonl or .json file as byte ranges, so that a row takes memory only while it is read."""
+"""The raw rows of a .jsonl or .json file as byte ranges, so that a row takes memory only while it is read."""
 
 import json
 from collections.abc import Callable
@@ -18,11 +18,13 @@ from qwenvl_train.errors import UserError
 class TextRows:
     path: Path
     starts: np.ndarray
+    """[rows]: the position of each row in the file, in bytes."""
     sizes: np.ndarray
+    """[rows]: the size of each row in bytes."""
     lines: np.ndarray
-    """Each [rows]; starts and sizes in bytes."""
+    """[rows]: the line number of each row, or in a .json file its number in the list."""
     stamp: str
-    """Of the file when it was indexed."""
+    """The stamp of the file when it was indexed."""
 
     @property
     def name(self) -> str:
@@ -46,7 +48,7 @@ class TextRows:
         if size > LARGEST_ROW:
             raise too_large(where, size)
         try:
-            # Opened for each row, since processes that share an open file share its position.
+            # The file is opened for each row, since processes that share an open file share its position.
             with self.path.open("rb", buffering=0) as file:
                 file.seek(int(self.starts[index]))
                 raw = file.read(size)
@@ -60,12 +62,12 @@ class TextRows:
 
 
 def index_lines(path: Path, cache: Path) -> TextRows:
-    """Lines of white space only are no rows."""
+    """Index a .jsonl file. Lines that contain only white space are not rows."""
     return _index(path, cache, line_spans)
 
 
 def index_list(path: Path, cache: Path) -> TextRows:
-    """A .json file is one list of rows."""
+    """Index a .json file, which is one list of rows."""
     return _index(path, cache, list_spans)
 
 
@@ -95,7 +97,7 @@ def _parse(raw: bytes, where: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two equal keys, JSON would quietly keep the second."""
+    """Return the pairs as a dict. Raise ValueError for a repeated key, of which `json` would silently keep the last."""
     keyed = dict(pairs)
     if len(keyed) != len(pairs):
         keys = [key for key, _ in pairs]

@@ -1,4 +1,4 @@
-"""Which row of a stream comes next, from the entries of data.train, and how far each of them is."""
+"""Choose the next raw row of a stream from the entries of data.train, and record how far each entry has been read."""
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -16,15 +16,15 @@ from qwenvl_train.errors import UserError
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of data.train: its files, one after the other, and where the media of each lie."""
+    """An entry of data.train, with its sources in the order of reading and a locator for the media of each source."""
 
     name: str
     config: SourceConfig
-    """The revision of a hub id is settled."""
+    """The configuration of the entry. For a hub id, its revision is one commit."""
     files: tuple[tuple[Flow, Locator], ...]
 
     def size(self) -> int:
-        """In bytes; changes when files have changed."""
+        """Return the total size of the files in bytes. It changes when files have changed."""
         return sum(flow.size() for flow, _ in self.files)
 
     def rows(self, file: int, place: Place | None) -> Generator[tuple[int, RawRow]]:
@@ -35,7 +35,7 @@ class Entry:
 
 
 def open_entries(data: DataConfig, cache: Path, revisions: tuple[str | None, ...] | None = None) -> tuple[Entry, ...]:
-    """`revisions` are those that a resumed run has read before."""
+    """Open the entries of data.train. For a resumed run, `revisions` are the revisions that the run has read before."""
     entries = []
     for number, config in enumerate(data.train):
         if revisions is not None:
@@ -50,36 +50,42 @@ def open_entries(data: DataConfig, cache: Path, revisions: tuple[str | None, ...
 
 @dataclass(frozen=True)
 class StreamCursor:
-    """How far an entry is."""
+    """The position up to which an entry has been read."""
 
     revision: str | None = None
-    """Of a hub id: one commit."""
+    """The commit at which a hub id is read."""
     passes: int = 0
-    """How often it was gone through."""
+    """The number of complete passes through the entry."""
     drawn: int = 0
+    """The number of samples drawn from the entry in all passes."""
     drawn_in_pass: int = 0
-    """Samples that came from it, in all passes and in this one."""
+    """The number of samples drawn from the entry in the current pass."""
     ended: bool = False
-    """It has no more rows in this pass, which others are still in."""
+    """Whether the entry has no more rows in the current pass, while other entries may still have some."""
     file: int = 0
+    """The index of the file that is being read."""
     format: str | None = None
-    """Of that file, once a row has told."""
+    """The format of that file, or None until a raw row has determined it."""
     place: Place | None = None
-    """In that file; None is its beginning."""
+    """The position in that file. None is its beginning."""
 
     @property
     def whole(self) -> bool:
-        """Each of its rows was read."""
+        """Whether every raw row of the entry has been read."""
         return self.ended or self.passes > 0
 
 
 class NothingUsable(UserError):
-    """None of the rows of an entry makes a sample."""
+    """Raised when none of the raw rows of an entry can be used."""
 
 
 class Draw:
-    """With weights, the entry that is furthest behind its share is next, and one that ends begins again. Without, all
-    take turns while they last, and begin the next pass together: so a pass holds each row once."""
+    """Draws the raw rows of a stream from its entries.
+
+    With weights, the next row comes from the entry that is furthest behind its share, and an entry that ends begins
+    again. Without weights, the entries take turns while they have rows, and begin the next pass together, so a pass
+    contains each row once.
+    """
 
     def __init__(self, entries: tuple[Entry, ...], progress: tuple[StreamCursor, ...]):
         self._readers = [_Reader(*pair) for pair in zip(entries, progress, strict=True)]
@@ -90,11 +96,11 @@ class Draw:
         return tuple(reader.progress for reader in self._readers)
 
     def formats(self) -> list[list[str]]:
-        """For people: of each entry, those of the files that were read from."""
+        """Return, for each entry, readable descriptions of the formats of the files that were read from."""
         return [sorted(reader.told) for reader in self._readers]
 
     def next(self) -> "DrawnRow | None":
-        """None at the end of a pass."""
+        """Return the next raw row, or None at the end of a pass."""
         while True:
             waiting = [reader for reader in self._readers if not reader.progress.ended]
             if not waiting:
@@ -109,14 +115,14 @@ class Draw:
                 reader.begin_again()
 
     def close(self) -> None:
-        """Ends all reading; a new Draw goes on from the progress."""
+        """Stop all reading. A new Draw continues from `progress`."""
         for reader in self._readers:
             reader.close()
 
 
 @dataclass(frozen=True)
 class DrawnRow:
-    """A row whose turn it is."""
+    """A raw row that was drawn, with the reader of its entry and the source that it comes from."""
 
     reader: "_Reader"
     flow: Flow
@@ -125,17 +131,17 @@ class DrawnRow:
 
     @property
     def place(self) -> tuple[str, int]:
-        """Source and line."""
+        """The name of the source and the line of the row."""
         return self.flow.name, self.row.line
 
     def sample(self) -> Sample:
-        """Raises a UserError where the row makes none."""
+        """Return the sample that the raw row is converted to. Raise UserError when the row cannot be converted."""
         raw = self.row.read()
         format = self.reader.format(raw, f"{self.flow.name}:{self.row.line}")
         return to_sample(raw, *self.place, self.locator, format)
 
     def count(self) -> None:
-        """The row can be used."""
+        """Count the row as a sample of its entry. Call this when the row can be used."""
         self.reader.count()
 
 
@@ -148,12 +154,15 @@ class _Reader:
             self.told = {f"{entry.config.format}: as its entry says"}
 
     def due(self) -> float:
-        """The next sample comes from the entry with the least of this; with weights, the method of Sainte-Laguë."""
+        """Return the priority of the entry: the next sample comes from the entry with the smallest value.
+
+        With weights, this is the Sainte-Laguë method.
+        """
         weight = self._entry.config.weight
         return self.progress.drawn_in_pass if weight is None else (self.progress.drawn + 0.5) / weight
 
     def read(self) -> DrawnRow | None:
-        """The next row of this pass."""
+        """Return the next raw row of this pass, or None when the pass has no more rows."""
         for file, row in self._rows:
             format = self.progress.format if file == self.progress.file else None
             self.progress = replace(self.progress, file=file, format=format, place=row.after)
@@ -164,7 +173,7 @@ class _Reader:
         return None
 
     def format(self, raw: object, where: str) -> str:
-        """The first row of a file that tells a format tells that of the file."""
+        """Return the format of the file. The first raw row whose format is detected determines it."""
         if self._entry.config.format != "auto":
             return self._entry.config.format
         if self.progress.format is not None:

@@ -1,4 +1,4 @@
-"""The rows that a streamed run reads first, to be looked at before it; what comes after them is not read."""
+"""Read the first raw rows of a streamed run, so that they can be checked before the run. Later rows are not read."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,18 +18,18 @@ from qwenvl_train.errors import UserError
 
 @dataclass(frozen=True)
 class Head:
-    """The rows of the first window by number, in the order of reading; each once, though with weights a short entry
-    comes again."""
+    """The raw rows of the first window, numbered in the order of reading. Each row occurs once, even when weights make
+    a short entry begin again within the window."""
 
     rows: tuple[Measured | UnusableRow, ...]
     whole: bool
-    """There are no others."""
+    """Whether the entries have no rows other than these."""
     units: np.ndarray
-    """The tokens of each unit that the window is cut into."""
+    """[units]: the number of tokens of each unit that the window is cut into."""
     sources: list[str]
-    """The names of all files, also of those that were not read from."""
+    """The names of all sources, including sources that were not read from."""
     described: list[str]
-    """The entries, for people."""
+    """A readable description of each entry."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,14 +41,14 @@ class Head:
         return row.sample
 
     def place(self, index: int) -> tuple[str, int]:
-        """Source and line."""
+        """Return the name of the source and the line of row `index`."""
         return self.rows[index].place
 
     def names(self) -> list[str]:
         return self.sources
 
     def files(self) -> Iterator[tuple[str, list[int]]]:
-        """Each source with the numbers of its rows."""
+        """Return each source with the numbers of its rows."""
         found: dict[str, list[int]] = {name: [] for name in self.sources}
         for index, row in enumerate(self.rows):
             found[row.place[0]].append(index)
@@ -73,13 +73,13 @@ class Head:
 
 
 def read_head(config: RunConfig, renderer: Renderer, cache: Path, tolerated: frozenset[str]) -> Head:
-    """Raises a UserError for a row with a problem that is not tolerated."""
+    """Read the raw rows of the first window. Raise UserError for a row with a problem that is not tolerated."""
     entries = open_entries(config.data, cache)
     planner = Planner(entries, renderer, tolerated, config, rank=0, world=1)
     start = State.beginning(entries)
     each: dict[tuple[str, int], Measured | UnusableRow] = {}
     measured = []
-    # Of an entry that is of no use, each row says why.
+    # When an entry has no usable row, the problem of each of its rows gives the reason, so this error adds nothing.
     with suppress(NothingUsable):
         for row in planner.rows(start):
             each.setdefault(row.place, row)

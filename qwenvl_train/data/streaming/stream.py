@@ -1,4 +1,7 @@
-"""The rows of a run on streamed data: windows are planned ahead, rows are cut from them, workers render the rows."""
+"""The packed rows of a run on streamed data.
+
+Windows are planned ahead, packed rows are cut from the windows, and workers render the packed rows.
+"""
 
 from array import array
 from bisect import bisect_left
@@ -22,22 +25,26 @@ _COLUMNS = 4
 
 @dataclass(frozen=True)
 class First:
-    """What is told of the first window; its samples are let go as they are trained on."""
+    """The facts about the first window that are kept to be reported. The samples of the window are released as they
+    are trained on."""
 
     tokens: np.ndarray
-    """[samples]"""
+    """[samples]: the number of tokens of each sample."""
     problems: tuple[Problem, ...]
 
 
 class Stream:
-    """From row `row` on, which lies in the window that begins with `start`. Reads the first window at once."""
+    """The packed rows of a run from number `row` on, which lies in the window that begins with `start`.
+
+    The constructor reads the first window.
+    """
 
     def __init__(self, planner: Planner, start: State, row: int):
         self._planner, self._row = planner, row
         self._group = planner.batch_size * planner.world
         self._units: dict[int, tuple[Measured, ...]] = {}
         self._starts = [start]
-        # After each micro-step whose end is known, from this one on.
+        # `_seen` holds the counts after each micro-step whose end is known, from number `_first_seen` on.
         self._first_seen = -(-start.unit // self._group)
         self._seen = array("q")
         if start.unit % self._group == 0:
@@ -45,16 +52,17 @@ class Stream:
         window = planner.window(start)
         self.first = First(window.tokens, window.problems)
         self._described = planner.describe()
-        # What is open now cannot be read on by the process that plans ahead.
+        # The files that are open now cannot be read further by the process that plans ahead.
         planner.close()
         self._take(window)
 
     def describe(self) -> list[str]:
-        """For each entry its files, and their format with the reason."""
+        """Return a description of each entry: its files, and their format with the reason."""
         return self._described
 
     def seen(self, rows: int) -> EpochCounts:
-        """What the first `rows` rows of the run hold, which are whole micro-steps that were handed out."""
+        """Return the counts of the first `rows` packed rows of the run. These must be whole micro-steps that the loader
+        has already yielded."""
         steps, rest = divmod(rows, self._planner.world)
         assert rest == 0
         place = (steps - self._first_seen) * _COLUMNS
@@ -62,8 +70,8 @@ class Stream:
         return EpochCounts(samples, tokens, supervised, float(passes))
 
     def state(self, rows: int) -> State:
-        """The beginning of the window in which to go on after `rows` rows: the same on every process, however far
-        ahead it has planned."""
+        """Return the beginning of the window in which the run continues after `rows` packed rows. It is the same on
+        every process, however far ahead the process has planned."""
         unit = rows * self._planner.batch_size
         place = bisect_left(self._starts, unit, key=lambda state: state.unit)
         return self._starts[place if self._starts[place].unit == unit else place - 1]
@@ -71,10 +79,11 @@ class Stream:
     def loader(
         self, rows: int, workers: int, pin_memory: bool, report: Callable[[Sequence[Problem]], None]
     ) -> DataLoader:
-        """This process's share of the run's `rows` rows. `report` is told of rows that windows leave out."""
+        """Return a loader of this process's share of the run's `rows` packed rows. `report` is called with the problems
+        of the raw rows that each window leaves out."""
         windows = iter(_windows(self._planner, self._starts[-1], workers > 0))
         mine = _Mine(rows // self._planner.world, partial(self._rows, rows, windows, report))
-        # A generator of its own: the global one must not notice whether a run was resumed.
+        # The loader has its own generator, so that the global one does not depend on whether a run was resumed.
         return DataLoader(
             _Rendering(self._planner.renderer),
             sampler=mine,
@@ -105,7 +114,8 @@ class Stream:
 
 
 def _windows(planner: Planner, state: State, ahead: bool) -> DataLoader:
-    """With `ahead`, a process of its own plans the next window while this one is trained on."""
+    """Return a loader of the windows from `state` on. With `ahead`, a separate process plans the next window while the
+    current one is trained on."""
     options: dict[str, Any] = {"num_workers": 1, "prefetch_factor": 1} if ahead else {}
     return DataLoader(
         _Endless(planner, state),
@@ -130,7 +140,8 @@ class _Endless(IterableDataset):
 
 
 class _Mine(Sampler):
-    """Its length is that of the whole run, of which a resumed one yields the rest."""
+    """The samples of each packed row of this process. The length is that of the whole run, although a resumed run
+    yields only the remaining packed rows."""
 
     def __init__(self, length: int, rows: Callable[[], Iterator[tuple[Measured, ...]]]):
         self._length, self._rows = length, rows

@@ -1,7 +1,8 @@
-"""An endless stream of samples in windows: read on, checked, measured, shuffled, and cut into units.
+"""An endless stream of samples, divided into windows.
 
-A window is a pure function of the state that it begins with, so every process computes the same ones without asking,
-and a resumed run needs no more than the beginning of the window that it was in.
+The raw rows of each window are read, checked and measured; its samples are then shuffled and cut into units. A window
+is a pure function of the state that it begins with. Every process therefore computes the same windows without
+communication, and a resumed run needs only the beginning of the window that it was in.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,20 +22,24 @@ from qwenvl_train.data.streaming.draw import Draw, Entry, StreamCursor
 from qwenvl_train.errors import UserError
 
 _SAMPLES = 4096
+"""The least number of samples in a window, except in the first windows (see _SMALL) and in windows that end early."""
 _SMALL = 3
-"""The first window is smaller by so many powers of two, so that the first batch comes soon; the next by one less."""
+"""The first window is smaller by this many powers of two, so that the first batch comes soon. For each following window
+the number of powers is one less."""
 _FEW_PACKS, _TO_FILL = 128, 1 / 32
-"""A window that fills fewer packs goes on until at most this share of its last one is empty."""
+"""A window that fills fewer packs than _FEW_PACKS is extended until at most the share _TO_FILL of its last pack is
+empty."""
 _BYTES = 256 * 2**20
-"""A window ends in any case once so much of media stands in its rows themselves."""
+"""A window always ends once the media stored in its raw rows themselves reach this number of bytes."""
 
-# numpy ignores zeros at the end of a seed.
+# These numbers are not 0, because numpy ignores zeros at the end of a seed.
 _SHUFFLE, _BALANCE = 1, 2
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a window begins, and what came before it; JSON can hold it."""
+    """The position in the stream at which a window begins, with the counts of what came before it. It can be stored as
+    JSON."""
 
     window: int
     unit: int
@@ -45,7 +50,7 @@ class State:
 
     @property
     def passes(self) -> int:
-        """Through every entry."""
+        """The number of complete passes through every entry."""
         return min(entry.passes for entry in self.entries)
 
     @property
@@ -66,11 +71,11 @@ class State:
 
 @dataclass(frozen=True)
 class Measured:
-    """A row that can be trained on."""
+    """The sample of a raw row that can be trained on, with its measured lengths."""
 
     sample: Sample
     columns: tuple[int, ...]
-    """Its COLUMNS."""
+    """The values of COLUMNS for this sample."""
 
     @property
     def tokens(self) -> int:
@@ -78,17 +83,17 @@ class Measured:
 
     @property
     def place(self) -> tuple[str, int]:
-        """Source and line."""
+        """The name of the source and the line of the row."""
         return self.sample.source, self.sample.line
 
 
 @dataclass(frozen=True)
 class UnusableRow:
-    """A row that cannot."""
+    """A raw row that cannot be trained on, with its problem."""
 
     problem: Problem
     sample: Sample | None
-    """None where no sample could be made of it."""
+    """The sample of the row, or None when the row could not be converted to a sample."""
 
     @property
     def place(self) -> tuple[str, int]:
@@ -100,16 +105,20 @@ class Window:
     start: State
     after: State
     units: dict[int, tuple[Measured, ...]]
-    """A unit is a sample or a pack of them. Those of this process, by their number in the stream."""
+    """The units of this process, by their number in the stream. A unit is one sample, or one pack of samples."""
     seen: np.ndarray
-    """[micro-steps that end in this window, 4]: samples, tokens, supervised tokens and passes until then."""
+    """[micro-steps that end in this window, 4]: the number of samples, tokens, supervised tokens and passes up to the
+    end of each micro-step."""
     problems: tuple[Problem, ...]
     tokens: np.ndarray
-    """[samples]"""
+    """[samples]: the number of tokens of each sample."""
 
 
 class Planner:
-    """Row i of the run is `train.batch_size` units and goes to process i % world; this is the process `rank`."""
+    """Plans the windows of a stream for the process `rank`.
+
+    Packed row i of the run consists of `train.batch_size` units and goes to process i % world.
+    """
 
     def __init__(
         self, entries: tuple[Entry, ...], renderer: Renderer, tolerated: frozenset[str], config: RunConfig,
@@ -143,8 +152,11 @@ class Planner:
         return Window(start, self._next, units, self._seen(totals, start, self._next), problems, columns["tokens"])
 
     def rows(self, start: State) -> Iterator[Measured | UnusableRow]:
-        """Those of the window that begins with `start`, as they are read. Ends early at the end of a pass, and where
-        more rows are skipped than any run allows; raises a UserError for a row with a problem that is not tolerated."""
+        """Yield the raw rows of the window that begins with `start`, as they are read.
+
+        The window ends early at the end of a pass, and when more rows were skipped than any run allows. Raise UserError
+        for a row with a problem that is not tolerated.
+        """
         if self._draw is None or self._next != start:
             self.close()
             self._draw = Draw(self.entries, start.entries)
@@ -171,7 +183,8 @@ class Planner:
             yield row
 
     def plan(self, columns: dict[str, np.ndarray], start: State) -> Plan:
-        """Cuts the samples of the window that begins with `start` into units; `columns` are [samples] each."""
+        """Return a plan that cuts the samples of the window that begins with `start` into units. Each array of
+        `columns` is [samples]."""
         tokens = columns["tokens"]
         order = np.random.default_rng((self._seed, start.window, _SHUFFLE)).permutation(len(tokens))
         plan = Plan(order, np.arange(len(order) + 1))
@@ -185,7 +198,8 @@ class Planner:
         return plan.reordered(balanced(*costs, self.world, self.batch_size, start.unit, rng))
 
     def describe(self) -> list[str]:
-        """For each entry its files, and the format of those that were read from, with the reason."""
+        """Return a description of each entry: its files, and the format of the files that were read from, with the
+        reason."""
         assert self._draw is not None
         return [
             f"{entry.config.path}: streamed{_files(len(entry.files))}, " + (", ".join(told) or "format not known yet")
@@ -193,11 +207,11 @@ class Planner:
         ]
 
     def whole(self) -> bool:
-        """Whether nothing is left that was not read."""
+        """Return whether every raw row of all entries has been read."""
         return all(entry.whole for entry in self._progress)
 
     def close(self) -> None:
-        """Ends all reading, so that another process may go on with it."""
+        """Stop all reading, so that another process can continue it."""
         if self._draw is not None:
             self._draw.close()
             self._draw = None
@@ -208,7 +222,7 @@ class Planner:
         return self._draw.progress
 
     def _leaves_room(self, tokens: int) -> bool:
-        """Whether the last pack would be a waste that counts."""
+        """Return whether the last pack would have so much empty room that more samples are needed."""
         room = self._capacity
         return room is not None and tokens < _FEW_PACKS * room and -tokens % room > _TO_FILL * room
 
@@ -220,7 +234,7 @@ class Planner:
 
 
 def columns_of(rows: Iterable[Measured]) -> dict[str, np.ndarray]:
-    """[rows] each"""
+    """Return the values of each of COLUMNS by its name, [rows] each."""
     table = np.array([row.columns for row in rows], dtype=np.int64).reshape(-1, len(COLUMNS))
     return dict(zip(COLUMNS, table.T, strict=True))
 
@@ -230,7 +244,7 @@ def _files(count: int) -> str:
 
 
 def _held(sample: Sample) -> int:
-    """Bytes of the media that are in the sample, not behind a path."""
+    """Return the number of bytes of the media that are stored in the sample itself, not referred to by a path."""
     contents = [part for media in sample.media for part in _parts(media.content)]
     return sum(len(content) for content in contents if isinstance(content, bytes))
 

@@ -1,4 +1,4 @@
-"""Where all processes tell each other what only some of them know, aside from the device and its queue of work."""
+"""Exchanges values between all processes on the CPU, without using the device or waiting for its queue of work."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -11,10 +11,11 @@ Told = TypeVar("Told")
 
 
 class CpuGroup:
-    """Everyone must come to each of its calls. A run of one process meets itself."""
+    """The CPU group of all processes. Every process must take part in each call. In a run of one process, a call
+    returns that process's own values."""
 
     def __init__(self, processes: int, wait: timedelta = timedelta(hours=1)):
-        # The other processes' last work may be long: a report, generated answers.
+        # Another process may be busy for a long time with a report or with generated answers.
         self._group = dist.new_group(backend="gloo", timeout=wait) if processes > 1 else None
         self.processes = processes
 
@@ -29,7 +30,7 @@ class CpuGroup:
         return self.sum([int(mine)])[0] > 0
 
     def everything(self, mine: Sequence[Told]) -> list[Told]:
-        """What each has to tell, in the order of processes."""
+        """Return the items of all processes, in the order of processes."""
         if self._group is None:
             return list(mine)
         told: list[list[Told]] = [[] for _ in range(self.processes)]

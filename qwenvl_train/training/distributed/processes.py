@@ -1,4 +1,4 @@
-"""One process or many: what a launcher said, and what all of them agree on."""
+"""Sets up the processes of a run as the launcher specifies, and lets them agree on values."""
 
 import atexit
 import os
@@ -18,11 +18,11 @@ from qwenvl_train.errors import UserError
 _BEATS = "beats of the first process"
 _BEAT = 5.0
 _SILENCE = 60.0
-"""A process whose heart has not beaten for so long is dead; a busy one may miss some beats."""
+"""Seconds without a heartbeat after which the first process counts as dead. A busy process may miss some heartbeats."""
 
 
 def join_processes(config: RunConfig) -> PartialState:
-    """Joins the group that the launcher opened; DeepSpeed wants a group even for a single process."""
+    """Join the process group that the launcher opened. DeepSpeed needs a group even for a single process."""
     if config.deepspeed.stage and "RANK" not in os.environ:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -33,27 +33,28 @@ def join_processes(config: RunConfig) -> PartialState:
     # The main process may be busy for long with a report or generated answers.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=1))
     if state.num_processes > 1 and state.is_main_process:
-        # A connection of its own, as one that waits for an answer is not free for others.
+        # The heartbeat has a connection of its own, because a connection that waits for a reply is not free.
         _start_beating(_store().clone())
     if config.deepspeed.stage:
         import deepspeed
 
-        # ZeRO-3 shards weights while they load, before accelerate would have told DeepSpeed of the group.
+        # ZeRO-3 shards weights while they load, which is before accelerate would pass the group to DeepSpeed.
         deepspeed.init_distributed(dist_backend=state.backend, auto_mpi_discovery=False, verbose=False)
     return state
 
 
 def agree(state: PartialState, value: str) -> str:
-    """The main process's value, on every process. The others wait however long it works, but not for a dead one.
+    """Return the main process's value on every process. The other processes wait for as long as the main process works,
+    and raise RuntimeError if it has died.
 
-    A collective would not do: its wait has a deadline, after which NCCL ends the process.
+    A collective operation is not suitable, because it waits only until a deadline, after which NCCL ends the process.
     """
     if state.num_processes == 1:
         return value
     store, key = _store(), f"agreed/{next(_agreed)}"
     if state.is_main_process:
         store.set(key, value)
-        # The store may end with this process, so the others read first; a dead one is not waited for.
+        # The store may end with this process, so it waits until the others have read the value, but not for dead ones.
         for waited in _waiting():
             if waited > _SILENCE or store.add(f"{key}/read", 0) == state.num_processes - 1:
                 return value
@@ -71,7 +72,7 @@ def agree(state: PartialState, value: str) -> str:
 
 
 def _waiting() -> Iterator[float]:
-    """The seconds so far, again and again."""
+    """Yield the seconds since the first item, again and again, with pauses of up to one second in between."""
     start, pause = monotonic(), 0.01
     while True:
         yield monotonic() - start
@@ -83,7 +84,7 @@ _agreed = count()
 
 
 def _start_beating(store: torch.distributed.Store) -> None:
-    """For as long as this process lives, whatever its main thread is busy with."""
+    """Send heartbeats from a thread for as long as this process lives, whatever its main thread does."""
     ended = Event()
     beating = Thread(target=_beat, args=(store, ended), daemon=True)
     beating.start()
@@ -92,7 +93,7 @@ def _start_beating(store: torch.distributed.Store) -> None:
         ended.set()
         beating.join()
 
-    # Python kills threads that outlive it, and one that is inside the store takes the process down with it.
+    # Python kills threads that are still running at exit. A thread killed inside the store crashes the process.
     atexit.register(end)
 
 
@@ -103,7 +104,7 @@ def _beat(store: torch.distributed.Store, ended: Event) -> None:
 
 
 def _store() -> torch.distributed.Store:
-    """Where the processes have met."""
+    """Return the key-value store that the processes share."""
     return torch.distributed.group.WORLD.get_group_store()
 
 

@@ -1,4 +1,4 @@
-"""A worker that dies: torch notices, and says which process it was, but not what may be done."""
+"""Explains why a data loader worker has died. torch reports which process it was, but not what the user can do."""
 
 import re
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ _DEAD = re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: (?P<sign
 
 @contextmanager
 def naming_dead_workers() -> Iterator[None]:
+    """Raise UserError with advice instead of torch's error when a worker dies inside the `with` block."""
     try:
         yield
     except RuntimeError as error:

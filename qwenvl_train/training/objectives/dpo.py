@@ -1,6 +1,7 @@
-"""Preference tuning: of two answers, the better one is to become likelier against a reference than the worse one.
+"""Preference tuning. Of the two answers of a pair, the chosen one is to become more likely than the rejected one,
+relative to a reference model.
 
-Each pair counts alike, and of sft as a term each token of the chosen answers.
+All pairs have equal weight in the loss. In the term sft, all tokens of the chosen answers have equal weight instead.
 """
 
 from collections.abc import Callable
@@ -19,14 +20,16 @@ _FIGURES = (
     "rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected",
     "kl", "entropy", "tokens", "right_tokens", "right_answers", "chosen_tokens", "pairs",
 )  # fmt: skip
-"""Summed in every pass, besides the losses; the pairs come last."""
+"""Names of the sums that every pass computes besides the losses. The number of pairs must be the last."""
 
 
 class Preferences:
+    """Objective of preference tuning: the weighted sum of the losses named in dpo.loss."""
+
     def __init__(
         self, dpo: DpoConfig, reference: Callable[[Accelerator], Reference], look: Callable[[Row], Row] | None = None
     ):
-        """`look` gives a row what a frozen vision tower says of its pictures, so that it looks for both models."""
+        """`look` adds the outputs of a frozen vision tower to a batch, so that the tower runs once for both models."""
         self._dpo, self._make_reference, self._look = dpo, reference, look
         self._terms = dict(zip(dpo.loss, dpo.weights or [1.0] * len(dpo.loss), strict=True))
         self._seen = Sums()
@@ -71,7 +74,7 @@ class Preferences:
         return model(**batch, spread=self._dpo.wpo), reference
 
     def _sums(self, scores: Scores, reference: torch.Tensor, batch: Row) -> dict[str, torch.Tensor]:
-        """Over the pairs of a row, or over their tokens."""
+        """Return sums over the pairs of a packed row or over their tokens, by the names in `self._names`."""
         dpo, answers, answer_of = self._dpo, batch["answers"], batch["answer_of"]
         pairs = Pairs.of(scores.log_probs, reference, answers, answer_of, dpo.ld_alpha)
         weights = 1.0
@@ -85,13 +88,14 @@ class Preferences:
             return sums | {
                 "rewards/chosen": dpo.beta * pairs.chosen_gain.sum(),
                 "rewards/rejected": dpo.beta * pairs.rejected_gain.sum(),
-                # A tie, as at the start, is half right; what is no number stays none.
+                # A tie, as at the start of training, counts as half right. A NaN margin stays NaN.
                 "rewards/accuracies": ((pairs.margin > 0) + (pairs.margin == 0) / 2 + 0 * pairs.margin).sum(),
                 "rewards/margins": dpo.beta * pairs.margin.sum(),
                 "logps/chosen": pairs.chosen.sum(),
                 "logps/rejected": pairs.rejected.sum(),
                 "pairs": number(len(pairs.chosen), right),
-                # At tokens that the model did not choose itself, unbiased estimates of it have no bounds.
+                # Half the squared difference, because at tokens that the model did not choose itself, unbiased
+                # estimates of the KL divergence have no bounds.
                 "kl": (gain**2).sum() / 2,
                 "entropy": scores.entropy.sum(),
                 "tokens": number(len(gain), right),
@@ -101,7 +105,7 @@ class Preferences:
             }
 
     def _told(self, seen: dict[str, float]) -> dict[str, float]:
-        """Means, by the names that TRL's trainer gives them; of several losses each."""
+        """Return the means, under the names that TRL's trainer uses. If the loss has several terms, include each."""
         pairs, tokens, chosen = (max(seen[name], 1) for name in ("pairs", "tokens", "chosen_tokens"))
         told = {name: seen[name] / pairs for name in seen if name.startswith(("rewards/", "logps/"))}
         told |= {"entropy": seen["entropy"] / tokens, "mean_token_accuracy": seen["right_tokens"] / chosen}

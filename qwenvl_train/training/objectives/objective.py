@@ -1,4 +1,4 @@
-"""What a run learns from its rows, as the trainer sees it."""
+"""The interface between the trainer and an objective, and helpers that objectives share."""
 
 from typing import Any, Protocol
 
@@ -9,43 +9,46 @@ from qwenvl_train.training.meter import Counts
 
 
 class Objective(Protocol):
+    """What a run learns from its packed rows: the loss, and the metrics to log."""
+
     sums: int
-    """How many figures `score` gives."""
+    """Number of values that `score` returns."""
 
     def prepare(self, accelerator: Accelerator) -> None:
-        """Called once, when the engine is set up and before anything else."""
+        """Prepare the objective. The trainer calls this once, when the accelerator is set up, before other methods."""
 
     def divisors(self, counts: Counts) -> list[int]:
-        """What the sums that make the loss are divided by, from what the step holds on all processes."""
+        """Return the divisors of the sums that make up the loss, from the counts of the step over all processes."""
 
     def loss(self, model: torch.nn.Module, batch: dict[str, Any], divisors: torch.Tensor) -> torch.Tensor:
-        """What this pass adds to the loss of the step."""
+        """Return the contribution of one micro-batch to the loss of the step."""
 
     def take(self, accelerator: Accelerator) -> dict[str, float]:
-        """What there is to log of the passes since the last time, of all processes."""
+        """Return the figures to log for all processes and for the passes since the previous call."""
 
     def score(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        """Sums over held-out samples, the last of them how many there were; those of all rows are added up."""
+        """Return sums over the held-out samples of one packed row, [sums]. The last is the number of samples. The
+        trainer adds up the sums of all packed rows."""
 
     def metrics(self, sums: torch.Tensor) -> dict[str, float]:
-        """What they tell, `eval_loss` among it."""
+        """Return the evaluation metrics, including `eval_loss`, from the sums over all packed rows."""
 
 
 class Sums:
-    """Named sums of this process since they were last taken; they stay on the device."""
+    """Named sums over the passes of this process since the previous call of `take`. They stay on the device."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
         self._sums: torch.Tensor | None = None
 
     def add(self, new: dict[str, torch.Tensor]) -> None:
-        """The same names each time."""
+        """Add `new` to the sums. Every call must pass the same names."""
         self._names = list(new)
         values = torch.stack([value.detach().double() for value in new.values()])
         self._sums = values if self._sums is None else self._sums + values
 
     def take(self, accelerator: Accelerator) -> dict[str, float]:
-        """Of all processes."""
+        """Return the sums over all processes, and reset them."""
         assert self._sums is not None
         totals = accelerator.reduce(self._sums).tolist()
         self._sums = None
@@ -53,5 +56,5 @@ class Sums:
 
 
 def number(count: int, like: torch.Tensor) -> torch.Tensor:
-    """A number that the host knows, where the others are."""
+    """Return a count that the host knows as a tensor on the device of `like`."""
     return torch.full((), count, device=like.device)

@@ -1,4 +1,5 @@
-"""The log-probabilities that a model is held to: of a row's learned tokens, by the model as it was before the run."""
+"""The reference model's log-probabilities of a packed row's learned tokens. The reference model is the model as it was
+before the run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +11,14 @@ from transformers import PreTrainedModel
 from trl.models.utils import prepare_deepspeed
 
 Row = dict[str, Any]
-"""A Batch, as the engine hands it on."""
+"""A Batch, as the transformers Trainer passes it to the objective."""
 Reference = Callable[[Row], torch.Tensor]
-"""To [L]."""
+"""Function that returns the log-probabilities of a packed row's learned tokens, [L]."""
 
 
 def without_adapters(model: PeftModel) -> Reference:
-    """What is trained in full beside adapters is as it was, too: PEFT keeps the original."""
+    """Return a reference that runs the model with its adapters disabled. Modules that are trained in full beside
+    adapters also have their original weights then, because PEFT keeps them."""
 
     def log_probs(row: Row) -> torch.Tensor:
         with torch.no_grad(), model.disable_adapter():
@@ -40,10 +42,10 @@ def of_copy(copy: PreTrainedModel, accelerator: Accelerator) -> Reference:
 
 
 def stored(row: Row) -> torch.Tensor:
-    """Computed before the run; the row brings them, where there is anything in it."""
+    """Return log-probabilities that were computed before the run. A packed row carries them unless it is empty."""
     return row["reference"] if "reference" in row else none(row)
 
 
 def none(row: Row) -> torch.Tensor:
-    """As if all answers were certain, and so alike."""
+    """Return zeros, as if all answers were certain and therefore equally likely."""
     return torch.zeros(len(row["learned"]), device=row["learned"].device)

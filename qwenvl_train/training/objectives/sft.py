@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: each supervised token counts alike."""
+"""Supervised fine-tuning, in which all learned tokens have equal weight."""
 
 from typing import Any
 
@@ -11,13 +11,15 @@ from qwenvl_train.training.objectives.objective import Sums, number
 
 
 class Answers:
+    """Objective of supervised fine-tuning: the mean negative log-likelihood of all learned tokens of a step."""
+
     sums = 5
 
     def __init__(self) -> None:
         self._seen = Sums()
 
     def prepare(self, accelerator: Accelerator) -> None:
-        """It needs nothing of the engine."""
+        """Do nothing, because this objective does not need the accelerator."""
 
     def divisors(self, counts: Counts) -> list[int]:
         return [counts.supervised]
@@ -47,10 +49,10 @@ class Answers:
 
 
 def _score(scores: Scores, learned: torch.Tensor, cu_seqlens: torch.Tensor) -> torch.Tensor:
-    """[5] sums: loss, tokens, tokens right, samples right, samples.
+    """Return five sums, [5]: loss, learned tokens, correct tokens, correct samples, samples.
 
-    A sample is right where every supervised token is the likeliest one given the true tokens before it: then, and
-    only then, does greedy generation give each of its answers word for word, after the true turns before it.
+    A sample is correct if every learned token is the most likely one given the true tokens before it. If and only if
+    that is so, greedy generation returns each of its answers word for word, given the true turns before the answer.
     """
     right = scores.is_top1.double()
     sample_of = torch.searchsorted(cu_seqlens, learned, right=True) - 1

@@ -1,4 +1,4 @@
-"""The verb plan: tells what a run will take, before it."""
+"""The verb plan, which reports before a run how much memory and time the run will take."""
 
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.reporting.stdout import readers_may_leave

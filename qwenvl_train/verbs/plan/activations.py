@@ -1,7 +1,7 @@
-"""What a pass keeps for its backward pass, told by the model's own blocks on tensors that have a size and no content.
+"""Measure the memory that a pass keeps for its backward pass, with tensors that have a size and no content.
 
-One block of each kind runs forward and backward as in training; a ledger sees every piece of memory come and go. So
-what is counted is what the blocks do, the 16-bit copies that autocast makes of trained weights included.
+One block of each kind runs forward and backward as in training, and a ledger records every allocation and release. The
+count therefore follows what the blocks do. It includes the 16-bit copies that autocast makes of trained weights.
 """
 
 import weakref
@@ -26,40 +26,45 @@ from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.patch_embed import use_linear_patches
 from qwenvl_train.model.shapes import head_width, tower_width
 
-# Of vision towers, only an attention whose name contains "flash" is told where pieces begin.
+# Vision towers pass the starts of pieces only to an attention function whose name contains "flash".
 _ATTENTION = "qwenvl_flash_traced"
 
 
 @dataclass(frozen=True)
 class Block:
-    """In bytes."""
+    """The memory of one block, in bytes."""
 
     entry: int
-    """What comes in: all that is kept of a block that is computed again."""
+    """Bytes of the input. A block that the backward pass computes again keeps only these."""
     kept: int
-    """From the forward to the backward pass, where it is not."""
+    """Bytes kept from the forward to the backward pass by a block that is not computed again."""
     most: int
-    """At one time while its backward pass runs, `kept` included; while it runs forward, where nothing comes back."""
+    """Peak bytes during the backward pass, including `kept`. Without a backward pass, the peak of the forward pass."""
 
 
 @dataclass(frozen=True)
 class Traced:
-    """Of one pass through the model."""
+    """The memory of each kind of block in one pass through the model."""
 
     patches: Block
-    """Their embedding."""
+    """The patch embedding."""
     vision: Block
+    """One block of the vision tower."""
     merger: Block
     """All mergers together."""
     decoder: Block
+    """One block of the language model."""
     norm: Block
-    """The last one, after all decoder blocks."""
+    """The final norm, after all decoder blocks."""
 
 
 def trace(
     architecture: PreTrainedConfig, family: Family, config: RunConfig, precision: str, tokens: int, patches: int
 ) -> Traced:
-    """`patches` is at least a blank picture's."""
+    """Measure one block of each kind for a pass of `tokens` tokens and `patches` patches.
+
+    `patches` is at least the number of patches in a blank picture.
+    """
     small = _of_one_block(architecture)
     AttentionInterface.register(_ATTENTION, _attention)
     masters = config.deepspeed.stage == 0
@@ -115,15 +120,17 @@ def _of_one_block(architecture: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def _dtype_in_tower(visual: torch.nn.Module, halved: torch.dtype | None) -> torch.dtype:
-    """Learned positions that are trained lift it to their precision."""
+    """Return the dtype of the states between vision blocks. Learned positions in float32 make the states float32."""
     patches = halved or visual.patch_embed.proj.weight.dtype
     positions = getattr(visual, "pos_embed", None)
     return patches if positions is None else torch.promote_types(patches, positions.weight.dtype)
 
 
 def _take_place(model: torch.nn.Module, masters: bool) -> None:
-    """From the meta device, which autocast does not know, to tensors that take no memory on a CPU; as in training, what
-    is trained is in float32, and has gradients from the pass before."""
+    """Replace the tensors on the meta device, which autocast does not support, by fake CPU tensors without memory.
+
+    As in training, each trained parameter has a gradient from the previous pass. With `masters` it is in float32.
+    """
     for module in model.modules():
         for name, old in module._parameters.items():
             if old is not None:
@@ -136,7 +143,7 @@ def _take_place(model: torch.nn.Module, masters: bool) -> None:
 
 
 class Ledger(TorchDispatchMode):
-    """The bytes that are alive of what was made since it was opened."""
+    """Count the bytes of all tensors that were created since the ledger was opened and are still alive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,7 +153,7 @@ class Ledger(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {id(x.untyped_storage()) for x in torch.utils._pytree.tree_leaves((args, kwargs)) if _is_tensor(x)}
         if func is torch.ops.aten._grouped_mm.default and args[0].dtype != torch.bfloat16:
-            # Before torch 2.12 fake tensors know it for bfloat16 alone.
+            # Before torch 2.12 fake tensors support this operation for bfloat16 only.
             made = func(args[0].bfloat16(), args[1].bfloat16(), *args[2:], **(kwargs or {})).to(args[0].dtype)
         else:
             made = func(*args, **(kwargs or {}))
@@ -180,7 +187,7 @@ def _run(
     flows_in: bool,
     halved: torch.dtype | None,
 ) -> Block:
-    """`flows_in` says whether what comes in needs a gradient."""
+    """Run `block` forward and backward and return its memory. `flows_in` says whether its input needs a gradient."""
     anchor = torch.empty((), requires_grad=flows_in)
     with Ledger() as ledger:
         x = _Entering.apply(anchor, shape, dtype)
@@ -198,7 +205,7 @@ def _run(
 
 
 class _Entering(torch.autograd.Function):
-    """A tensor that only its readers hold on to."""
+    """Create the input of a block, which stays alive only as long as the block's operations keep it."""
 
     @staticmethod
     def forward(ctx: Any, anchor: torch.Tensor, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
@@ -212,7 +219,7 @@ class _Entering(torch.autograd.Function):
 def _attention(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
 ) -> tuple[torch.Tensor, None]:
-    """Takes and gives what the kernel for pieces of any length does."""
+    """Stand in for the attention kernel for pieces of any length, with inputs and outputs of the same sizes."""
     return _Kernel.apply(query.to(value.dtype), key.to(value.dtype), value), None
 
 
@@ -231,7 +238,7 @@ class _Kernel(torch.autograd.Function):
 
 
 def _layer_norm(module: torch.nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
-    """On a GPU autocast computes it in float32, on a CPU it does not."""
+    """Compute a LayerNorm in float32. Autocast does so on a GPU, but not on a CPU."""
     with torch.autocast("cpu", enabled=False):
         weight, bias = module.weight.float(), module.bias.float()
         return F.layer_norm(x.float(), module.normalized_shape, weight, bias, module.eps)

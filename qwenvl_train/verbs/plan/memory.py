@@ -1,8 +1,9 @@
-"""What a run takes of each device's memory, by part, told from sizes alone.
+"""Estimate from sizes alone how much memory a run takes on each device, part by part.
 
-Weights, gradients and optimizer state are counted parameter by parameter, exactly without DeepSpeed. What passes keep
-is told by `activations.trace`. The worst of a few moments counts: the end of the forward pass, the loss, the backward
-pass of one block, the embeddings' gradient, the optimizer's step.
+Weights, gradients and optimizer state are counted parameter by parameter; without DeepSpeed these counts are exact.
+`activations.trace` measures what passes keep for the backward pass. The estimate takes the worst of several moments,
+among them the end of the forward pass, the loss, the backward pass of one block, the gradient of the embeddings, and
+the optimizer step.
 """
 
 from collections.abc import Iterator
@@ -26,18 +27,18 @@ from qwenvl_train.verbs.plan.activations import Block, Traced, trace
 
 GIB = 2**30
 CONTEXT = GIB // 2
-"""What CUDA takes for itself, and again what NCCL does where devices talk to each other."""
+"""Bytes that CUDA takes for itself. NCCL takes as many again if there is more than one device."""
 GAPS = 0.05
-"""Of all else: what lies unused between pieces of memory."""
+"""Memory that lies unused between allocations, as a share of all other memory except CONTEXT."""
 _LIVE = 10**9
-"""Parameters that ZeRO-3 keeps gathered at most, by DeepSpeed's default."""
+"""Largest number of parameters that ZeRO-3 keeps gathered, by DeepSpeed's default."""
 _SMALL = 4096
-"""8-bit AdamW keeps smaller tensors in 32 bits."""
+"""Number of elements below which 8-bit AdamW keeps the state of a tensor in 32 bits."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is in one forward pass on one device."""
+    """The size of one forward pass on one device, in tokens, patches and supervised (learned) tokens."""
 
     tokens: int
     patches: int
@@ -46,29 +47,31 @@ class Load:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on each device."""
+    """The memory that a run takes on each device, in bytes."""
 
     weights: int
     reference: int
-    """A frozen copy of them to compare with, where there is one."""
+    """Bytes of the reference model, a frozen copy of the weights. 0 if the run has none."""
     gradients: int
     optimizer: int
-    """With DeepSpeed, its float32 copies of trained weights included."""
+    """Bytes of the optimizer state. With DeepSpeed, they include its float32 copies of trained weights."""
     exchange: int
-    """What devices send each other lies here."""
+    """Bytes of the buffers through which devices exchange gradients and weights."""
     activations: int
-    """Kept for the backward pass."""
+    """Bytes kept for the backward pass at the worst moment."""
     work: int
-    """On top of it at the worst moment."""
+    """Bytes needed in addition to `activations` at the worst moment."""
     moment: str
+    """Name of the worst moment."""
     loss: int
-    """What the loss alone would take; it counts where it is the worst moment."""
+    """Bytes that the loss needs in addition to activations. They are part of the total only if the loss is the worst
+    moment."""
     reserve: int
-    """Of CUDA, and unused between pieces of memory."""
+    """Bytes that CUDA and NCCL take for themselves, and bytes unused between allocations."""
 
     @property
     def counted(self) -> int:
-        """What torch's own figure of the peak counts."""
+        """Bytes that torch counts in its own figure of peak memory."""
         parts = (self.gradients, self.optimizer, self.exchange, self.activations, self.work)
         return self.weights + self.reference + sum(parts)
 
@@ -82,25 +85,27 @@ class Memory:
 
 @dataclass(frozen=True)
 class Sized:
-    """A model's parameters without their values."""
+    """The sizes of a model's parameters."""
 
     rows: list[ComponentRow]
     trained: tuple[int, ...]
-    """Elements of each tensor."""
+    """Number of elements of each trained tensor."""
     frozen: tuple[int, ...]
+    """Number of elements of each frozen tensor that is not in four bits."""
     four_bit: tuple[int, ...]
+    """Number of elements of each frozen tensor in four bits."""
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """Of each block whether the backward pass computes it again."""
+    """For each block of the vision tower and of the language model, whether the backward pass computes it again."""
 
     vision: tuple[bool, ...]
     decoder: tuple[bool, ...]
 
 
 def sized(architecture: PreTrainedConfig, family: Family, config: RunConfig) -> Sized:
-    """Through the very functions that freeze, adapt and count for a run."""
+    """Return the sizes of the model, computed by the functions that freeze, adapt and count in a run."""
     with torch.device("meta"):
         bare = AutoModelForImageTextToText.from_config(architecture, dtype=torch.bfloat16)
         quantized = set(map(id, _quantized(bare, family))) if config.model.quantize == "nf4" else set()
@@ -113,7 +118,8 @@ def sized(architecture: PreTrainedConfig, family: Family, config: RunConfig) -> 
 
 
 def _quantized(model: PreTrainedModel, family: Family) -> Iterator[torch.nn.Parameter]:
-    """What bitsandbytes reaches: `model/load.py` leaves out the vision side and the output layer."""
+    """Yield the weights that bitsandbytes quantizes. `model/load.py` leaves out the vision tower, the mergers and the
+    output layer."""
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and name != "lm_head" and not name.startswith(family.vision_path):
             yield module.weight
@@ -132,7 +138,7 @@ def recomputed(config: RunConfig, architecture: PreTrainedConfig) -> Recomputed:
 
 
 def weights(sizes: Sized, config: RunConfig, precision: str, devices: int) -> int:
-    """Without DeepSpeed, what is trained is in float32."""
+    """Return the bytes of the weights on each device. Without DeepSpeed, trained weights are in float32."""
     half = DTYPES[precision].itemsize
     trained, frozen = sum(sizes.trained), sum(sizes.frozen) * half + sum(map(_in_four_bits, sizes.four_bit))
     match config.deepspeed.stage:
@@ -145,7 +151,10 @@ def weights(sizes: Sized, config: RunConfig, precision: str, devices: int) -> in
 
 
 def reference(sizes: Sized, architecture: PreTrainedConfig, config: RunConfig, precision: str, devices: int) -> int:
-    """Of dpo.reference=model; norms that it has in float32 are too small to count."""
+    """Return the bytes of the reference model on each device, which only dpo.reference=model needs.
+
+    Norms that it keeps in float32 are too small to count.
+    """
     if config.reference != "model":
         return 0
     four_bit = sum(sizes.four_bit)
@@ -158,7 +167,7 @@ def reference(sizes: Sized, architecture: PreTrainedConfig, config: RunConfig, p
 
 
 def gradients(sizes: Sized, config: RunConfig, precision: str, devices: int) -> int:
-    """With DeepSpeed, each device's share of them."""
+    """Return the bytes of the gradients on each device. With DeepSpeed, each device keeps only its share of them."""
     if config.deepspeed.stage == 0:
         return sum(sizes.trained) * 4
     of_one = 4 if config.deepspeed.grad_accum_dtype == "fp32" else DTYPES[precision].itemsize
@@ -166,7 +175,10 @@ def gradients(sizes: Sized, config: RunConfig, precision: str, devices: int) -> 
 
 
 def optimizer(sizes: Sized, config: RunConfig, devices: int) -> int:
-    """Two moments of each trained weight; DeepSpeed's shares are flat tensors."""
+    """Return the bytes of the optimizer state on each device: two moments for each trained weight.
+
+    With DeepSpeed, the share of each device is one flat tensor, and a float32 copy of the weights is added.
+    """
     if config.deepspeed.stage == 0:
         return sum(_state(size, config) for size in sizes.trained)
     share = ceil(sum(sizes.trained) / devices)
@@ -181,13 +193,17 @@ def _state(elements: int, config: RunConfig) -> int:
 
 
 def _in_four_bits(elements: int) -> int:
-    """Two in a byte, a scale for each 64 in a byte, one in float32 for each 256 of these."""
+    """Return the bytes of a tensor in four bits: half a byte for each element, a one-byte scale for each 64 elements,
+    and a float32 scale for each 256 of these scales."""
     scales = ceil(elements / 64)
     return ceil(elements / 2) + scales + 4 * ceil(scales / 256)
 
 
 def exchange(sizes: Sized, config: RunConfig, precision: str, devices: int) -> int:
-    """The buckets in which gradients travel, where they do not live in them; under ZeRO-3 also gathered weights."""
+    """Return the bytes of the buckets in which DeepSpeed sends gradients and, under ZeRO-3, of gathered weights.
+
+    Without DeepSpeed this is 0, because the gradients lie in the buckets.
+    """
     if config.deepspeed.stage == 0:
         return 0
     half, trained = DTYPES[precision].itemsize, sum(sizes.trained)
@@ -201,9 +217,13 @@ def exchange(sizes: Sized, config: RunConfig, precision: str, devices: int) -> i
 
 @dataclass(frozen=True)
 class Moment:
+    """A point in a step at which memory may reach its peak."""
+
     name: str
     kept: int
+    """Bytes kept for the backward pass."""
     work: int
+    """Bytes needed in addition to `kept`."""
 
     @property
     def total(self) -> int:
@@ -213,13 +233,13 @@ class Moment:
 def moments(
     traced: Traced, blocks: Recomputed, architecture: PreTrainedConfig, config: RunConfig, precision: str, load: Load
 ) -> tuple[Moment, ...]:
-    """From the forward to the backward pass, in the order in which they come."""
+    """Return the moments of the forward and the backward pass at which memory may reach its peak."""
     text, half = architecture.text_config, DTYPES[precision].itemsize
     stream = traced.decoder.entry
     tower = traced.patches.kept + _kept(traced.vision, blocks.vision) + traced.merger.kept
     kept = tower + _kept(traced.decoder, blocks.decoder) + traced.norm.kept
     if config.train.offload_activations:
-        tower = kept = 0  # it waits in the host's memory
+        tower = kept = 0  # kept activations are in the host's memory
     learned = load.supervised * text.hidden_size
     chunk = min(forward.CUDA_CHUNK, text.vocab_size)
     masters, in_full = config.deepspeed.stage == 0, mode_of("llm", config) == "full"
@@ -245,7 +265,11 @@ def moments(
 
 
 def stored_features(architecture: PreTrainedConfig, patches: int, precision: str) -> int:
-    """With train.cache_vision, of the disk; and of a device from a row's coming to its end."""
+    """Return the bytes of the vision features of `patches` patches.
+
+    With train.cache_vision the features take this much of the disk. A device holds the features of a packed row from
+    the arrival of the row until the end of its passes.
+    """
     levels = 1 + len(getattr(architecture.vision_config, "deepstack_visual_indexes", ()))
     return levels * patches * tower_width(architecture) * DTYPES[precision].itemsize
 
@@ -261,7 +285,11 @@ def _work(block: Block, again: tuple[bool, ...]) -> int:
 def traced_pass(
     architecture: PreTrainedConfig, family: Family, config: RunConfig, precision: str, load: Load
 ) -> Traced:
-    """Patches are merged by some; a row without media carries a picture of so many."""
+    """Trace a pass of the size `load`.
+
+    The patches are rounded up to whole groups of merged patches. A packed row without media carries a blank picture,
+    which is one such group.
+    """
     merged = architecture.vision_config.spatial_merge_size**2
     patches = max(1, ceil(load.patches / merged)) * merged
     return trace(architecture, family, config, precision, load.tokens, patches)
@@ -276,11 +304,11 @@ def memory(
     devices: int,
     load: Load,
 ) -> Memory:
-    """`traced` is of `load` under `config`."""
+    """Return the memory of a run on each device. `traced` must come from a pass of the size `load` under `config`."""
     passing = moments(traced, recomputed(config, architecture), architecture, config, precision, load)
     loss = next(moment for moment in passing if moment.name == "loss, backward").work
     if config.deepspeed.stage:
-        # Its shares of the gradients are turned to float32 for the step.
+        # DeepSpeed converts its shares of the gradients to float32 for the step.
         passing += (Moment("optimizer step", 0, ceil(sum(sizes.trained) / devices) * 4),)
     worst = max(passing, key=lambda moment: moment.total)
     parts = (

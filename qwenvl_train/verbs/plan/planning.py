@@ -1,4 +1,4 @@
-"""Tells what a run will take, before it: steps, memory, arithmetic and time, without weights and without decoding."""
+"""Report the steps, memory, arithmetic and time of a run before it, without loading weights or decoding media."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +79,7 @@ def plan(composed: Composed, subject: Subject) -> None:
 
 
 class _Planner:
-    """The memory of this run, and of the same with other settings; what was asked once is kept."""
+    """Estimates the memory of this run, and of the same run with other settings. Intermediate results are kept."""
 
     def __init__(self, config: RunConfig, architecture: PreTrainedConfig, family: Family, load: Load, least: Load):
         self._config, self._architecture, self._family = config, architecture, family
@@ -104,7 +104,10 @@ class _Planner:
         return memory(sizes, self._traced[key], self._architecture, config, precision, devices, load)
 
     def load_of(self, config: RunConfig) -> Load:
-        """Smaller passes hold less, but no less than their largest sample; and some pack is full."""
+        """Return the load of the largest pass under `config`.
+
+        Smaller passes hold less, but not less than the largest sample. With packing, some pack is assumed to be full.
+        """
         share = _size(config) / _size(self._config)
         load = Load(*map(max, astuple(scaled(self._load, share)), astuple(self._least)))
         if config.data.packing and share < 1:
@@ -117,7 +120,7 @@ def _modes(config: RunConfig) -> list[Mode]:
 
 
 def _size(config: RunConfig) -> int:
-    """What the tokens of a pass grow with."""
+    """Return a number that the tokens of a pass are proportional to."""
     return config.train.batch_size * (config.data.max_length or 1)
 
 
@@ -132,7 +135,7 @@ def _workload(
 
 
 def _renderer(config: RunConfig) -> tuple[Renderer | None, str | None]:
-    """None where a published checkpoint's tokenizer is not at hand, and why."""
+    """Return the renderer, or None and the reason if the tokenizer of a published checkpoint is not available."""
     try:
         with _hub_at_hand():
             return make_renderer(config, load_processor(config.model), load_family(config.model)), None
@@ -147,7 +150,10 @@ def _renderer(config: RunConfig) -> tuple[Renderer | None, str | None]:
 
 @contextmanager
 def _hub_at_hand() -> Iterator[None]:
-    """Where there is no network, the hub's client would try for minutes; what it has kept is at hand without."""
+    """Set the hub's client to offline mode if there is no network.
+
+    Otherwise the client would retry for minutes. Files in its cache are available offline.
+    """
     offline = constants.HF_HUB_OFFLINE
     try:
         if not offline:
@@ -161,7 +167,10 @@ def _hub_at_hand() -> Iterator[None]:
 
 
 def _stored(config: RunConfig, sizes: PreTrainedConfig, work: Workload, precision: str) -> int | None:
-    """Bytes that train.cache_vision keeps of data.train; a picture in several samples counts in each."""
+    """Return the bytes of features that train.cache_vision stores for data.train.
+
+    A picture that several samples use is counted in each of them.
+    """
     if not config.train.cache_vision or work.dataset is None:
         return None
     return stored_features(sizes, work.dataset.visual * sizes.vision_config.spatial_merge_size**2, precision)

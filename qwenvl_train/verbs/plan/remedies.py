@@ -1,4 +1,4 @@
-"""What would make a run fit, the cheapest change first."""
+"""Find changes of settings that make a run fit into memory, the cheapest change first."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,23 +10,29 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
 
 Change = dict[str, Any]
-"""Values by dotted key."""
+"""New values of settings, by dotted key."""
 
 _MOST_DEVICES = 1024
 
 
 @dataclass(frozen=True)
 class Remedy:
+    """A change of settings with which the run fits."""
+
     words: str
-    """As they are added to the command."""
+    """Arguments to add to the command."""
     config: RunConfig
     total: int
-    """Bytes on each device."""
+    """Bytes that the changed run takes on each device."""
 
 
 def remedies(config: RunConfig, longest: int | None, takes: Callable[[RunConfig], int], room: float) -> list[Remedy]:
-    """The cheapest change that is enough; where that is another training, also how many devices would spare it.
-    `longest` is the longest sample, below which no row can be cut."""
+    """Return the cheapest change that makes the run fit.
+
+    If that change alters the training, also return the number of devices with which no such change is needed.
+    `longest` is the number of tokens in the longest sample; rows cannot be made shorter than that. `takes` returns the
+    bytes that a run takes on each device, and `room` is the bytes of a device.
+    """
     if same := _first(_same_training(config), takes, room):
         return [same]
     others = (_first(_other_training(config, longest), takes, room), _first(_more_devices(config), takes, room))
@@ -42,7 +48,7 @@ def _first(ways: Iterator[tuple[str, RunConfig]], takes: Callable[[RunConfig], i
 
 
 def _allowed(config: RunConfig, takes: Callable[[RunConfig], int]) -> int | None:
-    """None where a run would refuse these settings."""
+    """Return the bytes that the run takes, or None if it would refuse these settings."""
     if broken_rules(config, frozenset(), "plan"):
         return None
     try:
@@ -52,7 +58,8 @@ def _allowed(config: RunConfig, takes: Callable[[RunConfig], int]) -> int | None
 
 
 def _same_training(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
-    """First what gives the same result in more time, then what changes rounding."""
+    """Yield changes that keep the training the same: first those that only take more time, then those that change
+    rounding."""
     slower, shared, eight_bit = list(_slower(config)), list(_shared(config)), _eight_bit(config)
     copyless = _without_copy(config)
     for way in [*copyless, *slower, *shared, *eight_bit]:
@@ -68,9 +75,9 @@ def _same_training(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
 
 
 def _other_training(config: RunConfig, longest: int | None) -> Iterator[tuple[str, RunConfig]]:
-    """Shorter rows, then fewer trained weights."""
+    """Yield changes that alter the training: first shorter packed rows, then fewer trained weights."""
     slower, shared = list(_slower(config)), list(_shared(config))
-    # Without packing a shorter limit changes nothing: no sample is longer than it may become.
+    # Without packing a shorter limit changes nothing, because the limit never goes below the longest sample.
     most = config.data.max_length if config.data.packing or longest is None else None
     while most is not None and most // 2 >= max(longest or 0, 1024):
         most //= 2
@@ -90,7 +97,10 @@ def _other_training(config: RunConfig, longest: int | None) -> Iterator[tuple[st
 
 
 def _strongest(config: RunConfig) -> list[list[tuple[str, Change]]]:
-    """Stored values of the reference and weights that are sharded as they are read exclude each other."""
+    """Return the combinations of changes that save the most memory while the training stays the same.
+
+    dpo.reference=cached and ZeRO-3 are never combined, because they exclude each other.
+    """
     slower, shared, eight_bit = list(_slower(config)), list(_shared(config)), _eight_bit(config)
     ways = [[*slower, *shared[-1:], *eight_bit]]
     if copyless := _without_copy(config):
@@ -117,14 +127,18 @@ def _slower(config: RunConfig) -> Iterator[tuple[str, Change]]:
 
 
 def _shared(config: RunConfig) -> Iterator[tuple[str, Change]]:
-    """One device has nobody to share with, though DeepSpeed's weights in half precision take less."""
+    """Yield the stages of DeepSpeed that save more memory than the current one.
+
+    ZeRO-3 needs more than one device. ZeRO-2 saves memory even on one device, because it keeps weights in half
+    precision.
+    """
     for stage in (2, 3):
         if stage > config.deepspeed.stage and (stage == 2 or config.plan.devices > 1):
             yield f"deepspeed=zero{stage}", {"deepspeed.stage": stage} if config.deepspeed.stage else _shipped(stage)
 
 
 def _shipped(stage: int) -> Change:
-    """What that option of the group deepspeed sets."""
+    """Return the settings of the shipped option zero`stage` of the group deepspeed."""
     section = compose(["tune_mm_llm=true", f"deepspeed=zero{stage}"]).config.deepspeed
     return {f"deepspeed.{key}": value for key, value in section}
 

@@ -1,4 +1,4 @@
-"""What is planned: which model, in which precision, on which devices."""
+"""The subject of a plan: the model, its precision and the devices."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedDevice:
-    """Each device of a run, and how many there are."""
+    """The devices of a run, which are all of one kind."""
 
     name: str | None
-    """None where both figures are the user's own."""
+    """None if the user gave both `gib` and `tflops`."""
     count: int
+    """Number of devices."""
     gib: float
+    """Memory of each device, in GiB."""
     tflops: float
-    """What it can do in 16 bits."""
+    """Peak TFLOPS of each device in 16 bits."""
     mfu: float
-    """The share of it that is assumed to be used."""
+    """Share of `tflops` that the run is assumed to use."""
 
 
 @dataclass(frozen=True)
@@ -75,5 +77,5 @@ def subject_of(config: RunConfig) -> Subject:
 
 
 def precision_of(config: RunConfig) -> str:
-    """Every GPU that can be planned for has bf16."""
+    """Return the precision of the run. "auto" gives bf16, which every GPU that can be planned for supports."""
     return "bf16" if config.train.precision == "auto" else config.train.precision

@@ -1,4 +1,4 @@
-"""A plan on the terminal: short, aligned, every assumption said."""
+"""Print a plan on the terminal, short and aligned, with every assumption stated."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,13 +7,13 @@ from qwenvl_train.reporting.progress import console_on, print_components
 from qwenvl_train.reporting.wording import count, duration, many, percent
 
 Told = dict[str, Any]
-"""What output=json prints."""
+"""The plan as output=json prints it."""
 
 _GIB = 2**30
 
 
 def print_plan(told: Told) -> None:
-    """What follows the heading."""
+    """Print the plan, except for its heading."""
     console = console_on()
     print_components(told["components"], console)
     for title, lines in (

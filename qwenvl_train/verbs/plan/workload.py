@@ -1,4 +1,4 @@
-"""What a planned run works on: rows and steps from the index of lengths, from a stream's beginning, or assumed."""
+"""The rows and steps of a planned run, from the index of lengths, from the beginning of a stream, or assumed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,29 +22,37 @@ from qwenvl_train.run.rows import cache_folder, make_order, open_rows, steps_of,
 from qwenvl_train.verbs.plan.memory import Load
 
 _LOOKED = 512
-"""The index knows no sides of pictures, so that arithmetic is counted on so many samples laid out again."""
+"""Approximate number of samples on which arithmetic is counted. Their layout is computed again, because the index does
+not hold the sides of pictures."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The rows of data.train, or those of them that a stream reads first."""
+    """The sizes of data.train, or of the rows that a stream reads first."""
 
     rows: int
+    """Number of rows in the files."""
     samples: int
-    """That can be trained on."""
+    """Number of rows that can be trained on."""
     tokens: int
     supervised: int
+    """Number of learned tokens."""
     visual: int
+    """Number of visual tokens."""
     media: int
+    """Number of pictures and clips."""
     longest: int
+    """Number of tokens in the longest sample."""
 
 
 @dataclass(frozen=True)
 class Workload:
+    """The work of a planned run. Figures that are not known are None."""
+
     source: str
-    """Where its figures are from: index, head or assumed."""
+    """Where the figures come from: "index", "head" or "assumed"."""
     said: tuple[str, ...]
-    """About the files."""
+    """Lines that describe the files."""
     dataset: Dataset | None
     rows_per_epoch: int | None
     rows_per_step: int
@@ -52,17 +60,17 @@ class Workload:
     samples_per_step: float | None
     epochs: float | None
     fill: float | None
-    """Of packs."""
+    """Share of the room in packs that tokens fill."""
     load: Load
-    """Of the largest pass: the most tokens, patches and supervised tokens that any has."""
+    """The largest numbers of tokens, patches and supervised tokens in any pass."""
     least: Load
-    """What one sample brings, however small passes become: the most of each that any has."""
+    """The largest numbers of tokens, patches and supervised tokens in any sample. A pass of any size must hold them."""
     flops: Flops
-    """Of a step."""
+    """Floating-point operations of a step."""
 
 
 def counted(config: RunConfig, renderer: Renderer, count: FlopCount, state: PartialState) -> Workload:
-    """The rows are measured as training does it, and kept for it."""
+    """Return the workload from the index of lengths. The index is made as in training, which can then use it."""
     rows = open_rows(config, "data.train", renderer, state)
     order = make_order(config, rows, config.plan.devices)
     rows_per_step = config.train.accumulation * config.plan.devices
@@ -88,7 +96,7 @@ def counted(config: RunConfig, renderer: Renderer, count: FlopCount, state: Part
 
 
 def streamed(config: RunConfig, renderer: Renderer, count: FlopCount) -> Workload:
-    """A stream's beginning stands for the whole of it."""
+    """Return the workload from the beginning of a stream, which stands for the whole stream."""
     head = read_head(config, renderer, cache_folder(config), tolerated_problems(config))
     lengths = head.lengths()
     usable = np.flatnonzero(lengths.usable)
@@ -117,7 +125,10 @@ def streamed(config: RunConfig, renderer: Renderer, count: FlopCount) -> Workloa
 
 
 def assumed(config: RunConfig, architecture: PreTrainedConfig, count: FlopCount) -> Workload:
-    """Without the tokenizer: full packs, of samples with the largest picture each, whose words are all learned."""
+    """Return an assumed workload, for use without the tokenizer.
+
+    Packs are full, each sample has one picture of the largest size, and all text tokens are learned.
+    """
     room = (config.data.max_length or 0) * config.train.batch_size
     if not room:
         raise UserError("Without the checkpoint's tokenizer a plan needs data.max_length: it stands for a sample.")
@@ -155,7 +166,7 @@ def scaled(load: Load, share: float) -> Load:
 
 
 def _room(config: RunConfig) -> int | None:
-    """Tokens that a row has room for."""
+    """Return the number of tokens that a packed row has room for, or None without packing."""
     if not config.data.packing:
         return None
     assert config.data.max_length is not None
@@ -184,7 +195,7 @@ def _largest_sample(lengths: Lengths) -> Load:
 
 
 def _flops(count: FlopCount, rows: Rows, order: Order, per_epoch: int) -> np.ndarray:
-    """Of a token of the epoch, on average."""
+    """Return the floating-point operations per token, averaged over samples of an epoch. The shape is [3]."""
     each = max(1, len(order.row(0)))
     step = max(1, per_epoch * each // _LOOKED)
     chosen = (order.row(row).tolist() for row in range(0, per_epoch, step))
@@ -196,7 +207,7 @@ def _contents(samples: Samples | Head, renderer: Renderer, indices: list[int]) -
 
 
 def _per_token(count: FlopCount, rows: Iterable[Contents]) -> np.ndarray:
-    """[3]"""
+    """Return the floating-point operations per token of vision tower, merger and language model. The shape is [3]."""
     tokens, sums = 0, np.zeros(3)
     for contents in rows:
         tokens += sum(contents.lengths)
