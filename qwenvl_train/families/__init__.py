@@ -1,4 +1,4 @@
-"""The supported generations, chosen by a checkpoint's model_type."""
+"""The supported model families, by the model_type of a checkpoint."""
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe

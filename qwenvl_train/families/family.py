@@ -1,4 +1,4 @@
-"""What differs from one model generation to the next, as one frozen record."""
+"""The differences between the model families, as one frozen record for each family."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,30 +8,34 @@ from qwenvl_train.config.schema import Component
 
 @dataclass(frozen=True)
 class Family:
-    """Module paths are those of transformers' AutoModelForImageTextToText class for this model_type."""
+    """The properties of one model family.
+
+    Module paths are those of the AutoModelForImageTextToText class that transformers has for this model_type.
+    """
 
     model_type: str
     name: str
-    """As the papers write it."""
+    """Name of the family as the papers write it."""
     components: dict[Component, tuple[str, ...]]
-    """Path prefixes of each component; together they cover every parameter exactly once."""
+    """Path prefixes of each component. Together they cover every parameter exactly once."""
     default_system: str | None
-    """The system turn that the published chat template adds where a conversation has none."""
+    """The system turn that the published chat template adds to a conversation without one. None if it adds none."""
     video_time: Literal["pairs", "seconds", "timestamps"]
-    """How a frame pair's time is told: counted; in positions that grow with the seconds; or as words before it."""
+    """How the model learns the time of a frame pair: "pairs" are counted, positions grow with the "seconds", or
+    "timestamps" are written as words before each pair."""
     video_limits: Literal["frame", "clip"]
-    """What the pixel limits of the checkpoint's video processor hold for."""
+    """Whether the pixel limits of the checkpoint's video processor hold for one frame or for the whole clip."""
     coordinates: Literal["relative", "resized"]
-    """Boxes and points are told in thousandths of the picture, or in pixels of the resized picture."""
+    """Unit of boxes and points: thousandths of the picture ("relative"), or pixels of the resized picture."""
     regions: Literal["tokens", "json"]
-    """Answers list regions between tokens made for them, or as JSON."""
+    """Whether answers list regions between special tokens for them, or as JSON."""
     tokens_per_second: float = 0
-    """How fast positions grow where video_time is seconds; the checkpoint's own number replaces the published one."""
+    """Growth of positions per second if `video_time` is "seconds". The checkpoint's own value replaces this one."""
     window_size: int | None = None
-    """Side in pixels of the windows that most vision blocks look within; the checkpoint's own replaces it."""
+    """Side in pixels of the attention windows of most vision blocks. The checkpoint's own value replaces this one."""
     position_side: int | None = None
-    """Side of the square of learned positions in the vision tower; the checkpoint's own replaces it."""
+    """Side of the square of learned positions in the vision tower. The checkpoint's own value replaces this one."""
     expert_weights: tuple[str, ...] = ()
-    """Weights of expert layers, three-dimensional parameters rather than modules, as paths in one decoder layer."""
+    """Paths of the expert weights in one decoder layer. They are three-dimensional parameters, not modules."""
     vision_path: str = "model.visual"
     language_path: str = "model.language_model"

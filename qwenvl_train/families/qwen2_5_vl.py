@@ -1,4 +1,4 @@
-"""Qwen2.5-VL: window attention in most vision blocks."""
+"""Qwen2.5-VL, which has window attention in most vision blocks."""
 
 from qwenvl_train.families.family import Family
 

@@ -1,4 +1,4 @@
-"""Qwen2-VL: plain vision tower with full attention."""
+"""Qwen2-VL, which has full attention in every vision block."""
 
 from qwenvl_train.families.family import Family
 

@@ -1,4 +1,4 @@
-"""Qwen3-VL, dense: learned position embeddings, and DeepStack mergers that feed the first decoder layers."""
+"""Dense Qwen3-VL, which has learned position embeddings, and DeepStack mergers that feed the first decoder layers."""
 
 from qwenvl_train.families.family import Family
 

@@ -1,4 +1,4 @@
-"""Qwen3-VL with mixture-of-experts decoder layers; the vision side is Qwen3-VL's."""
+"""Qwen3-VL with mixture-of-experts decoder layers. The vision tower and the mergers are those of dense Qwen3-VL."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Tiny models of every family with a vocabulary of their own: the embedded default and the tests' models."""
+"""Tiny models of every family with a small vocabulary of their own, used as the built-in default and in tests."""
 
 import copy
 import json
@@ -47,7 +47,7 @@ ADDED_TOKENS = [
     "<|image_pad|>",
     "<|video_pad|>",
 ]
-"""The published list in the published order."""
+"""The published added tokens, in the published order."""
 
 LEARNED_MERGES = 352
 
@@ -76,7 +76,7 @@ Read the text. What does the sign say? What is the total? What time is it? Who i
 Find the object and give its box. The box is {"bbox_2d": [10, 20, 30, 40], "label": "circle"}.
 Please answer with one word. Please answer in short. Please think step by step. Thank you.
 """
-"""What the vocabulary's merges are learned from; any other text falls back to shorter pieces or bytes."""
+"""The text from which the merges of the vocabulary are learned. Other text is split into shorter parts or bytes."""
 
 TEMPLATE = """\
 {% set seen = namespace(pictures=0, videos=0) %}\
@@ -107,7 +107,7 @@ TEMPLATE = """\
 {{ '\\n' if not loop.first or message.content }}{{ called(call) }}{% endfor %}<|im_end|>
 {% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
-"""The published turn format in our own words, tools and numbered media included."""
+"""A chat template of our own for the published turn format, including tools and numbered media."""
 
 
 VISION_2_5 = {
@@ -119,7 +119,8 @@ VISION_2_5 = {
     "window_size": 56,
     "fullatt_block_indexes": [1, 3],
 }
-"""A window of 56 pixels is 2×2 visual tokens, so that even an 84×84 picture has four windows, three of them cut."""
+"""Sizes of a tiny Qwen2.5-VL vision tower. A window of 56 pixels is 2×2 visual tokens, so that even an 84×84 picture
+has four windows, three of them cut."""
 
 VISION_2 = {"depth": 2, "embed_dim": 64, "num_heads": 4, "mlp_ratio": 2}
 
@@ -131,7 +132,8 @@ VISION_3 = {
     "num_position_embeddings": 36,
     "deepstack_visual_indexes": [0, 1],
 }
-"""A 6×6 grid of learned positions: smaller than most pictures' grids, so that interpolation happens."""
+"""Sizes of a tiny Qwen3-VL vision tower. Its 6×6 grid of learned positions is smaller than the grids of most pictures,
+so that positions are interpolated."""
 
 TEXT_2_5 = {
     "initializer_range": 0.05,
@@ -155,12 +157,13 @@ EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 
 ROPE_2_5 = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [4, 6, 6]}
 ROPE_2 = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [2, 3, 3]}
 ROPE_3 = {**ROPE_2, "rope_theta": 5_000_000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-"""Sections add up to half a head; temporal, height and width each get a share."""
+"""Rotary embeddings of a tiny Qwen3-VL. In each family, the sections for temporal, height and width positions add up to
+half the width of a head."""
 
 
 @cache
 def _learned_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """All 256 bytes, so that every text encodes, and the merges that the corpus earns."""
+    """Return a vocabulary with all 256 bytes, so that every text can be encoded, and the merges learned from CORPUS."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     blank = Qwen2Tokenizer(vocab={symbol: index for index, symbol in enumerate(alphabet)}).backend_tokenizer
     trainer = trainers.BpeTrainer(
@@ -173,7 +176,7 @@ def _learned_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def build_tokenizer() -> Qwen2Tokenizer:
-    """Qwen's splitting and added tokens over a small vocabulary of our own, so that embeddings stay small."""
+    """Return a tokenizer with Qwen's splitting and added tokens, and a small vocabulary to keep embeddings small."""
     vocab, merges = _learned_vocabulary()
     added = {
         len(vocab) + index: AddedToken(token, special=True, normalized=False)
@@ -192,14 +195,18 @@ def build_tokenizer() -> Qwen2Tokenizer:
 
 
 def chat_template(model_type: str) -> str:
-    """Qwen2 generations open with a default system turn; all know tools, which only the published Qwen3-VL does."""
+    """Return the chat template of a family.
+
+    The templates of Qwen2-VL and Qwen2.5-VL add a default system turn. All templates support tools, unlike the
+    published ones, of which only that of Qwen3-VL does.
+    """
     default_system = FAMILIES[model_type].default_system or ""
     template = TEMPLATE.replace("DEFAULT_SYSTEM", f"'{default_system}'")
     return template.replace("TOOLS_BEFORE", BEFORE).replace("TOOLS_AFTER", AFTER.lstrip("\n"))
 
 
 def build_processor(model_type: str) -> ProcessorMixin:
-    """The family's own processor, with limits that keep a picture to a few visual tokens."""
+    """Return a processor of the family's class, with limits that keep a picture to a few visual tokens."""
     match model_type:
         case "qwen2_vl" | "qwen2_5_vl":
             limits = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
@@ -228,7 +235,7 @@ def build_config(
     text: dict[str, Any] | None = None,
     vision: dict[str, Any] | None = None,
 ) -> PreTrainedConfig:
-    """A complete small config; `text` and `vision` replace single values of its two halves."""
+    """Return a complete small config. `text` and `vision` replace single values of its two halves."""
     tokenizer = build_tokenizer()
     text_base, vision_base, config_class = copy.deepcopy(_shapes(model_type))
     text_config = {
@@ -274,7 +281,10 @@ def build_model(
     text: dict[str, Any] | None = None,
     vision: dict[str, Any] | None = None,
 ) -> PreTrainedModel:
-    """A random float32 model on the CPU, the same for the same seed, leaving the caller's random state alone."""
+    """Return a random float32 model on the CPU.
+
+    The same seed gives the same model. The random state of the caller does not change.
+    """
     config = build_config(model_type, tie, text, vision)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -287,7 +297,10 @@ def build_model(
 
 
 def save_tiny(model_type: str, folder: str | Path, seed: int = 0, model: PreTrainedModel | None = None) -> Path:
-    """A checkpoint folder like a published one, in bfloat16 as those are; without `model`, a random one."""
+    """Save a checkpoint folder in bfloat16, like a published one, and return its path.
+
+    Without `model`, a random model is saved.
+    """
     folder = Path(folder)
     weights = build_model(model_type, seed) if model is None else copy.deepcopy(model)
     weights.to(torch.bfloat16)

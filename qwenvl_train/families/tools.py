@@ -1,4 +1,4 @@
-"""Tools in words: what the published chat template writes of the functions that an assistant may call."""
+"""The text with which the published chat template describes the functions (tools) that an assistant may call."""
 
 import json
 from collections.abc import Sequence
@@ -22,5 +22,8 @@ For each function call, return a json object with function name and arguments wi
 
 
 def tools_in_words(tools: Sequence[dict[str, Any]]) -> str:
-    """The end of the system turn. The newer templates write it; models of the older ones know it from text."""
+    """Return the description of the tools, which is the end of the system turn.
+
+    The newer chat templates write it themselves. Models with the older templates know it from text.
+    """
     return BEFORE + "".join(f"\n{json.dumps(tool, ensure_ascii=False)}" for tool in tools) + AFTER

@@ -1,4 +1,7 @@
-"""One attention function for decoder and vision windows: pieces lie end to end, and Segments tell them apart."""
+"""One attention function for the language model and the vision tower.
+
+The pieces of a packed row lie end to end, and Segments say where each piece begins.
+"""
 
 import inspect
 from functools import cache, partial
@@ -22,7 +25,7 @@ _INSTALLED = {
 }
 
 
-# Before torch 2.12 there is no such word, and the kernel takes fewer heads of keys and values as they are.
+# Before torch 2.12 the kernel has no argument `enable_gqa`, and accepts fewer heads of keys and values without it.
 _TELLS_GROUPED_HEADS = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
@@ -39,7 +42,10 @@ def packed_attention(
     kernel: Kernel = "auto",
     **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """q [1, heads, T, d], k and v [1, kv_heads, T, d] to [1, T, heads, d]; no token sees another piece."""
+    """Compute attention in which no token attends to another piece, except for the context of its own piece.
+
+    `query` is [1, heads, T, d], `key` and `value` are [1, kv_heads, T, d], and the output is [1, T, heads, d].
+    """
     causal = module.is_causal if is_causal is None else is_causal
     query, key = query.to(value.dtype), key.to(value.dtype)
     one = kernel == "auto" and value.dtype != torch.float32 and not dropout and _has_kernel(value.device)
@@ -54,8 +60,8 @@ def packed_attention(
 
 
 def use_packed_attention(model: PreTrainedModel, kernel: Kernel = "auto") -> None:
-    # The vision towers hand over where pieces begin only to an attention whose name contains "flash". Having
-    # registered no mask function under this name, transformers builds no mask either.
+    # Vision towers pass the starts of pieces only to an attention function whose name contains "flash". Because no
+    # mask function is registered under this name, transformers builds no mask.
     name = f"qwenvl_flash_{kernel}"
     AttentionInterface.register(name, partial(packed_attention, kernel=kernel))
     set_attention(model, name)
@@ -74,7 +80,10 @@ def refuse_kernel(kernel: Kernel, precision: str) -> None:
 
 
 def set_attention(model: PreTrainedModel, name: str) -> None:
-    """On the configs of this model alone; transformers' own setter would go looking for a kernel of that name."""
+    """Set the attention function in the configs of `model`.
+
+    The setter in transformers is not used, because it would search for a kernel of that name.
+    """
     for config in (model.config, model.config.text_config, model.config.vision_config):
         config._attn_implementation = name
 
@@ -87,12 +96,15 @@ def _has_kernel(device: torch.device) -> bool:
 def _in_one_kernel(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pieces: Segments, scale: float | None, causal: bool
 ) -> torch.Tensor:
-    """torch's own flash kernel for pieces of any length; the last token of a piece sees all that the piece does."""
+    """Compute attention with torch's own flash kernel for pieces of any length.
+
+    In causal attention the last token of a piece attends to all tokens that the piece attends to.
+    """
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     seen = pieces.seen or pieces
     window = (-1, 0) if causal else (-1, -1)
     grouped = {"enable_gqa": q.shape[1] != k.shape[1]} if _TELLS_GROUPED_HEADS else {}
-    # cuDNN, which torch would prefer on newer GPUs, plans anew for each number and length of pieces.
+    # On newer GPUs torch would prefer cuDNN, which makes a new plan for each number and length of pieces.
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         output = varlen_attn(
             q, k, v, pieces.cu_seqlens, seen.cu_seqlens, pieces.longest, seen.longest,
@@ -106,7 +118,7 @@ def _in_users_kernel(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
     pieces: Segments, scale: float | None, causal: bool, dropout: float, kernel: Kernel,
 ) -> torch.Tensor:  # fmt: skip
-    """A flash-attn that the user has installed, as transformers calls it."""
+    """Compute attention with the flash-attn that the user has installed, called as transformers calls it."""
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     seen = pieces.seen or pieces
     return _flash_attention_forward(
@@ -121,7 +133,7 @@ def _in_groups(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
     pieces: Segments, scale: float | None, causal: bool, dropout: float,
 ) -> torch.Tensor:  # fmt: skip
-    """Pieces alike share a call."""
+    """Compute attention without a kernel for pieces of any length: one call for each group of equal pieces."""
     q = _arranged(query[0], 1, pieces.order, pieces.back)
     if pieces.seen is None:
         k, v = (_arranged(x[0], 1, pieces.order, pieces.back) for x in (key, value))
@@ -145,7 +157,7 @@ def _in_groups(
 
 
 def _after_context(length: int, seen: int, device: torch.device) -> torch.Tensor:
-    """[length, seen]: each token sees the context, and the piece up to itself."""
+    """Return a mask [length, seen] in which each token attends to the context, and to the piece up to itself."""
     return torch.ones(length, seen, dtype=torch.bool, device=device).tril(seen - length)
 
 
@@ -154,7 +166,10 @@ def _arranged(x: torch.Tensor, dim: int, order: torch.Tensor | None, back: torch
 
 
 class _Arranged(torch.autograd.Function):
-    """Takes what is in another order; its gradient is taken the same way back, instead of being summed up."""
+    """The reordering of a tensor along one dimension.
+
+    The backward pass selects the gradient in the inverse order, whereas that of index_select would add it up.
+    """
 
     @staticmethod
     def forward(ctx, x: torch.Tensor, dim: int, order: torch.Tensor, back: torch.Tensor) -> torch.Tensor:

@@ -1,15 +1,16 @@
-"""Autocast without its waste, and where it does not reach by itself.
+"""Autocast with fewer casts and copies, and extended to expert layers.
 
-Weights that are trained are in float32, and autocast casts them, and what they are given, for each linear layer. Three
-things are done about it:
+Trained weights are in float32, and autocast casts the weights and the input of each linear layer. Three things differ
+from autocast's defaults:
 
-- It keeps no cache of the cast weights. Each weight is used once in a pass, so the cache would save no cast, and it
-  would hold 16-bit copies of all trained weights until the end of the forward pass.
-- The norms of a block give their output in autocast's type, since only linear layers read it. Otherwise each of these
-  (query, key, value; gate, up) would cast it for itself, and keep its own copy for the backward pass. The loss stays
-  the same; what these layers send back is added up in 16 bits, as it is where the weights are in 16 bits.
-- Experts get their weights in autocast's type, which does not reach `grouped_mm`. CUDA has no grouped product for
-  float32: it would compute one expert after another, and wait before each call.
+- Autocast keeps no cache of the cast weights. Each weight is used once in a pass, so the cache would save no cast, and
+  it would hold 16-bit copies of all trained weights until the end of the forward pass.
+- The norms of a block return their output in autocast's dtype, since only linear layers read it. Otherwise each of
+  these layers (query, key, value; gate, up) would cast the output for itself, and keep its own copy for the backward
+  pass. The loss stays the same. The gradients of these layers' inputs are added up in 16 bits, as they are when the
+  weights are in 16 bits.
+- Experts are given their weights in autocast's dtype, because autocast does not apply to `grouped_mm`. CUDA has no
+  grouped product for float32: it would compute one expert after another, and wait before each call.
 """
 
 import types
@@ -25,7 +26,7 @@ from qwenvl_train.model.load import DTYPES
 
 
 def autocast_to(config: RunConfig, precision: str) -> torch.dtype | None:
-    """The type in which passes compute; None where that is the weights' own type, as under DeepSpeed."""
+    """Return the dtype of autocast. None if passes compute in the dtype of the weights, as under DeepSpeed."""
     return DTYPES[precision] if config.deepspeed.stage == 0 and precision != "fp32" else None
 
 
@@ -34,7 +35,7 @@ def autocast(device_type: str, dtype: torch.dtype | None) -> torch.autocast:
 
 
 def use_autocast_once(model: PreTrainedModel, family: Family) -> None:
-    """Change the norms and the experts of `model`, the one below the adapters; without autocast nothing differs."""
+    """Change the norms and the experts of `model`, the base model. Without autocast they compute as before."""
     for path in (family.vision_path, family.language_path):
         for block in blocks_of(model.get_submodule(path)):
             for module in block.children():
@@ -61,7 +62,7 @@ def _experts_forward(self: torch.nn.Module, states: torch.Tensor, *arguments: An
     dtype = _active_type(states.device.type)
     if dtype is None:
         return forward(self, states, *arguments)
-    # An attribute of the instance comes before the parameter of that name, and the parameter gets the gradient.
+    # Attribute access finds the cast weight before the parameter of that name. The gradient reaches the parameter.
     cast = {name: weight.to(dtype) for name, weight in self.named_parameters(recurse=False) if weight.dtype != dtype}
     vars(self).update(cast)
     try:

@@ -1,4 +1,4 @@
-"""The model of a run: loaded, its forward pass packed, its components frozen, trained or adapted."""
+"""Build the model of a run: load it, replace its forward pass, and freeze, train or adapt its components."""
 
 import sys
 from importlib.util import find_spec
@@ -26,7 +26,7 @@ def build_model(config: RunConfig, family: Family, processor, precision: str) ->
 
 
 def build_copy(config: RunConfig, family: Family, processor, precision: str) -> PreTrainedModel:
-    """The model as it was, to compare with; it computes as the one that is trained."""
+    """Return the reference model: the model as loaded, which computes in the same way as the trained one."""
     model = load_model(config.model, family, precision)
     for component in in_float32(config, precision):
         for path in family.components[component]:
@@ -38,20 +38,22 @@ def build_copy(config: RunConfig, family: Family, processor, precision: str) -> 
 
 
 def in_float32(config: RunConfig, precision: str) -> list[Component]:
-    """Whose weights are trained in float32: with its embeddings and norms the states between blocks are, too, while
-    products are rounded either way."""
+    """Return the components whose weights are trained in float32.
+
+    Float32 embeddings and norms make the states between blocks float32, too. Matrix products are rounded either way.
+    """
     if precision == "fp32" or config.deepspeed.stage:
         return []
     return [component for component in COMPONENTS if mode_of(component, config) == "full"]
 
 
 def arrange(model: PreTrainedModel, config: RunConfig, family: Family, processor) -> PreTrainedModel | PeftModel:
-    """As the run is to have it, whatever its weights are."""
+    """Prepare a loaded model for training as `config` says. The values of its weights do not matter."""
     _use_our_passes(model, config, family, processor)
     set_seed(config.seed)  # adapters start from random numbers
     # DeepSpeed cannot gather weights of mixed types.
     trained = select_trained(model, family, config, float32_adapters=config.deepspeed.stage == 0)
-    # PEFT would let gradients into the first block of a model that checkpoints, and so through all of a frozen tower.
+    # With checkpointing, PEFT would make gradients flow into the first block, and so through all of a frozen tower.
     reentrant = isinstance(trained, PeftModel) and config.deepspeed.stage == 3
     paths = {"vision": family.vision_path, "llm": family.language_path}
     recomputed = [paths[part] for part in recomputed_parts(config)]
@@ -84,7 +86,7 @@ def refuse_what_experts_cannot(config: RunConfig, family: Family) -> None:
         # Adapters make each layer's experts a class of their own, and each would be compiled by itself.
         raise UserError(f"train.compile=true cannot compile the experts of {family.name}. Take train.compile=false.")
     if family.expert_weights and config.deepspeed.stage == 3:
-        # 5.23 leaves out the transposition of published expert weights on its ZeRO-3 path.
+        # On its ZeRO-3 path transformers 5.23 leaves out the transposition of published expert weights.
         raise UserError(
             f"deepspeed=zero3 cannot load {family.name}: transformers does not translate its expert weights there. "
             "Take deepspeed=zero2."
@@ -101,7 +103,7 @@ def refuse_what_needs_a_gpu(config: RunConfig) -> None:
 
 
 def about_fp16(config: RunConfig, precision: str) -> str | None:
-    """A warning where the states between blocks are in fp16, whose largest number is 65,504."""
+    """Return a warning if the states between blocks are in fp16, whose largest number is 65,504."""
     if precision != "fp16" or (config.deepspeed.stage == 0 and mode_of("llm", config) == "full"):
         return None
     return (
@@ -111,7 +113,7 @@ def about_fp16(config: RunConfig, precision: str) -> str | None:
 
 
 def suggest_liger(config: RunConfig) -> str | None:
-    """A line for a run on a GPU that leaves installed kernels unused."""
+    """Return a hint if a run on a GPU does not use Liger's kernels although they are installed."""
     usable = torch.cuda.is_available() and sys.platform == "linux" and find_spec("liger_kernel") is not None
     if not usable or config.train.liger or config.train.compile:
         return None
@@ -125,5 +127,5 @@ def about_liger(model: PreTrainedModel | PeftModel, family: Family) -> str:
 
 
 def base_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The transformers model below the adapters."""
+    """Return the transformers model below the adapters."""
     return model.get_base_model() if isinstance(model, PeftModel) else model

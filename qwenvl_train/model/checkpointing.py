@@ -1,4 +1,4 @@
-"""Recomputing activations in the backward pass, for the vision tower and the language model separately."""
+"""Gradient checkpointing (recomputing activations in the backward pass) of the vision tower or the language model."""
 
 from functools import partial
 
@@ -17,19 +17,22 @@ _PARTS: dict[str, tuple[Component, ...]] = {
 
 
 def recomputed_parts(config: RunConfig) -> tuple[Component, ...]:
-    """A tower that gets no gradients keeps no activations either, and has nothing to recompute."""
+    """Return the components whose blocks the backward pass computes again.
+
+    A vision tower that gets no gradients is left out, because it keeps no activations.
+    """
     parts = _PARTS[config.train.checkpointing]
     return tuple(part for part in parts if part != "vision" or config.tune_mm_vision)
 
 
 def use_checkpointing(model: PreTrainedModel, paths: list[str], every: int, reentrant: bool) -> None:
-    """Of the blocks at each path, the first and every `every`-th after it; `model` is the bare one.
+    """Checkpoint the first block at each path, and every `every`-th block after it. `model` is the base model.
 
-    ZeRO-3 with adapters needs the reentrant kind (DeepSpeed pull request 8130).
+    ZeRO-3 with adapters needs reentrant checkpoints (DeepSpeed pull request 8130).
     """
     for path in paths:
         part = model.get_submodule(path)
-        # The public method would also warn that some towers show no input embeddings, which nothing here asks for.
+        # The public method would also warn that some towers have no input embeddings, which nothing here needs.
         part._set_gradient_checkpointing(
             gradient_checkpointing_func=partial(checkpoint, use_reentrant=reentrant), every_n_layers=every
         )
@@ -38,12 +41,15 @@ def use_checkpointing(model: PreTrainedModel, paths: list[str], every: int, reen
 
 
 def blocks_of(part: PreTrainedModel) -> torch.nn.ModuleList:
-    """The layers of a vision tower or of a language model."""
+    """Return the blocks of a vision tower or of a language model."""
     return part.blocks if hasattr(part, "blocks") else part.layers
 
 
 def _let_gradients_in(part: PreTrainedModel) -> None:
-    """Reentrant checkpoints drop the gradients of a block whose input needs none."""
+    """Make the input of the first block require a gradient.
+
+    Reentrant checkpoints drop the gradients of a block whose input requires none.
+    """
 
     def require(module, arguments, keywords):
         arguments = tuple(x.requires_grad_() if _is_plain_float(x) else x for x in arguments)

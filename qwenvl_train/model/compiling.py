@@ -1,7 +1,7 @@
-"""torch.compile for each block of the vision tower and of the language model, while it trains.
+"""Compile each block of the vision tower and of the language model with torch.compile, for training only.
 
-Blocks of one kind share their code, so that each kind is compiled once, for rows of any size. The compiler tells
-apart what is a view of what, so blocks are given tensors of their own.
+Blocks of one kind share their code, so that each kind is compiled once, for packed rows of any size. The compiler
+distinguishes views from other tensors, so views are copied before blocks read them.
 """
 
 import types
@@ -18,14 +18,14 @@ from qwenvl_train.model.checkpointing import blocks_of
 
 
 def use_compiled_blocks(model: PreTrainedModel, paths: list[str]) -> None:
-    """`model` is the bare one."""
+    """Compile the blocks at each path. `model` is the base model."""
     inside = model.config._attn_implementation
     outside = f"{inside}_outside"
     AttentionInterface.register(outside, _outside_the_graph(ALL_ATTENTION_FUNCTIONS[inside]))
     set_attention(model, outside)
     for path in paths:
         blocks = blocks_of(model.get_submodule(path))
-        # Below the checkpoint, or what the backward pass runs again would not be compiled.
+        # Compile below the checkpoint. Otherwise the code that the backward pass runs again would not be compiled.
         compiled = torch.compile(type(blocks[0]).forward.__wrapped__, dynamic=True)
         for block in blocks:
             block.forward = types.MethodType(_forward_through(compiled), block)
@@ -33,8 +33,10 @@ def use_compiled_blocks(model: PreTrainedModel, paths: list[str]) -> None:
 
 
 class _Unseen:
-    """Holds a value that compiled code only passes on. The fields of a dataclass would be looked at before torch 2.12,
-    and code compiled anew where they differ."""
+    """A container for a value that compiled code only passes on.
+
+    Before torch 2.12 the compiler reads the fields of a dataclass, and compiles again whenever they differ.
+    """
 
     def __init__(self, value: Segments) -> None:
         self.value = value
@@ -42,7 +44,7 @@ class _Unseen:
 
 def _forward_through(compiled: Callable) -> Callable:
     def forward(self, *args, **kwargs):
-        if not self.training:  # generating, each token would find other shapes and a cache
+        if not self.training:  # in generation each token would bring other shapes and a cache
             return type(self).forward(self, *args, **kwargs)
         kwargs = {key: _Unseen(value) if isinstance(value, Segments) else value for key, value in kwargs.items()}
         if self.gradient_checkpointing:
@@ -53,13 +55,16 @@ def _forward_through(compiled: Callable) -> Callable:
 
 
 def _outside_the_graph(attention: Callable) -> Callable:
-    """What attention does differs from row to row, and its kernel is as fast as it gets."""
+    """Return `attention` as a function that is not compiled.
+
+    Its operations differ between packed rows, and compilation would not make its kernel faster.
+    """
 
     @torch.compiler.disable
     def outside(*arguments, **keywords) -> tuple[torch.Tensor, None]:
         keywords = {key: value.value if isinstance(value, _Unseen) else value for key, value in keywords.items()}
         output, _ = attention(*arguments, **keywords)
-        # The kernel's output looks the same for each row; put together from groups, it does not.
+        # The kernel's output is the same kind of tensor for every row. An output joined from groups is not.
         return output if output.is_cuda and output.dtype != torch.float32 else _no_view(output), None
 
     return outside

@@ -1,4 +1,7 @@
-"""Which parameters train: the three components, in full or through adapters, as one table that is then enforced."""
+"""Choose which parameters are trained: each of the three components frozen, in full, or through adapters.
+
+The choice is one table, which is then enforced.
+"""
 
 import re
 from collections.abc import Iterator
@@ -19,16 +22,18 @@ Mode = Literal["frozen", "full", "lora"]
 
 @dataclass(frozen=True)
 class ComponentRow:
-    """One line of the table that is printed, stored, and held against requires_grad."""
+    """One line of the table of components, which is printed, stored, and compared with requires_grad."""
 
     component: Component
     mode: Mode
     parameters: int
-    """Of the published model, without adapters."""
+    """Number of parameters in the published model, without adapters."""
     trained: int
-    """What the optimizer changes, adapters included."""
+    """Number of parameters that the optimizer changes, adapters included."""
     lr: float | None
+    """Learning rate. None if the component is frozen."""
     where: str
+    """Module paths of the component."""
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -41,7 +46,7 @@ def mode_of(component: Component, config: RunConfig) -> Mode:
 
 
 def component_of(parameter: str, family: Family) -> Component:
-    """Of a parameter's name, as the bare model or PEFT's wrappers give it."""
+    """Return the component of a parameter, given by its name in the base model or in PEFT's wrapper."""
     name = parameter.removeprefix("base_model.model.")
     for component, prefixes in family.components.items():
         if any(name.startswith(f"{prefix}.") for prefix in prefixes):
@@ -52,7 +57,7 @@ def component_of(parameter: str, family: Family) -> Component:
 def select_trained(
     model: PreTrainedModel, family: Family, config: RunConfig, float32_adapters: bool = True
 ) -> PreTrainedModel | PeftModel:
-    """Freezes, unfreezes and adapts as tune_mm_* and lora.* say; the result agrees with the table by assertion."""
+    """Freeze, unfreeze and adapt components as tune_mm_* and lora.* say, and assert that the result is as chosen."""
     modes = {component: mode_of(component, config) for component in COMPONENTS}
     for name, parameter in model.named_parameters():
         full = modes[component_of(name, family)] == "full"
@@ -91,7 +96,10 @@ def component_table(model: torch.nn.Module, family: Family, config: RunConfig) -
 
 
 def linear_layers(model: PreTrainedModel, family: Family, component: Component) -> list[str]:
-    """What adapters of this component reach: its linear layers, save the output head, whose weights are vocabulary."""
+    """Return the names of the linear layers to which adapters of this component apply.
+
+    The output layer is left out, because its weights belong to the vocabulary.
+    """
     return [
         name
         for name, module in model.named_modules()
@@ -126,7 +134,7 @@ def _with_adapters(
     adapted_model = get_peft_model(model, lora, autocast_adapter_dtype=float32_adapters)
     for module in adapted_model.modules():
         if isinstance(module, BaseTunerLayer):
-            # Autocast casts what an adapter is given. PEFT would first make it float32, a copy for each linear layer.
+            # Autocast casts an adapter's input. PEFT would first cast it to float32, one copy for each linear layer.
             module.cast_input_dtype_enabled = False
     reached = {name.split(".lora_A")[0] for name, _ in adapted_model.named_parameters() if ".lora_A." in name}
     wanted = {f"base_model.model.{name}" for name in layers}
@@ -135,7 +143,10 @@ def _with_adapters(
 
 
 def _whole_modules(model: PreTrainedModel, family: Family, component: Component) -> Iterator[str]:
-    """The modules that PEFT saves beside the adapters; lists are named item by item, for they are iterated over."""
+    """Yield the names of the modules that PEFT trains in full and saves beside the adapters.
+
+    The items of a ModuleList are named one by one, because the model iterates over the list.
+    """
     pending = list(family.components[component])
     if model.config.tie_word_embeddings and "lm_head" in pending:
         pending.remove("lm_head")
@@ -149,22 +160,28 @@ def _whole_modules(model: PreTrainedModel, family: Family, component: Component)
 
 
 def _expert_weights(model: PreTrainedModel, family: Family) -> list[str]:
-    """Experts are one three-dimensional parameter each, not linear layers, and are named to PEFT as such."""
+    """Return the names of the expert weights, which PEFT needs as parameters.
+
+    They are three-dimensional parameters, not linear layers.
+    """
     return [name for name, _ in model.named_parameters() if name.endswith(family.expert_weights)]
 
 
 def _as_pattern(names: list[str]) -> str:
-    """One regular expression for exactly these names; layer numbers stay open, so that the saved file is short."""
+    """Return one regular expression for these names. It accepts any layer number, so that the saved file is short."""
     return "|".join(sorted({re.sub(r"\\\.\d+\\\.", r"\\.\\d+\\.", re.escape(name)) for name in names}))
 
 
 def _is_shadow(name: str) -> bool:
-    """PEFT keeps the untrained original beside a module that it trains in full."""
+    """Return whether the parameter is an untrained original, which PEFT keeps beside a module trained in full."""
     return ".original_module." in name
 
 
 def _elements(parameter: torch.nn.Parameter) -> int:
-    """Under ZeRO-3 a parameter is empty here and knows its true size; a 4-bit one holds two in each byte."""
+    """Return the number of elements of a parameter.
+
+    Under ZeRO-3 a parameter is empty here, and an attribute holds its true size. A 4-bit one has two elements a byte.
+    """
     if hasattr(parameter, "ds_numel"):
         return parameter.ds_numel
     if hasattr(parameter, "quant_state") and parameter.quant_state is not None:

@@ -1,19 +1,20 @@
-"""How much arithmetic a row needs, by component: what the meter's MFU and the plan's estimate are made of.
+"""Count the floating-point operations of a packed row by component, for the MFU of a run and the estimate of a plan.
 
-Matrix products are counted, two operations for each multiply-add; all else is small beside them. Of training, what the
-gradients need is counted, what a reference model needs to go forward, and nothing more:
+Matrix products are counted, with two operations for each multiply-add. All other operations are few in comparison. In
+training, the count covers what the gradients need and the forward pass of a reference model, and nothing more:
 
-- A product with weights counts once, once more where its input needs a gradient, and once more where its weights are
-  trained. So a trained part counts three times, a frozen one that gradients flow through twice, any other once; and a
-  trained layer with nothing trained below it, such as the patch embedding, twice. The usual rule, trained parts three
-  times and frozen ones once, would leave out the way back through a frozen language model.
-- Attention has no weights: it counts three times where gradients flow, else once. Pairs are counted that may see each
-  other: half the square of a sample in the language model, the square of a frame or window in the tower.
-- An adapter's two small products are counted beside the frozen one; on experts, for those that run. PEFT multiplies
-  the adapters of all experts out, and what that costs more is no use.
-- Logits are counted for supervised tokens, as the loss computes no others.
-- What is computed again in the backward pass, logits included, counts once. The blank picture of a row without media
-  counts nothing, nor does the way back to it through a frozen language model.
+- A product with weights counts once, once more if its input needs a gradient, and once more if its weights are
+  trained. A trained layer therefore counts three times, a frozen one that gradients flow through twice, and any other
+  once. A trained layer with nothing trained below it, such as the patch embedding, counts twice. The usual rule
+  (trained layers three times, frozen ones once) would leave out the backward pass through a frozen language model.
+- Attention has no weights. It counts three times if gradients flow through it, and once otherwise. It is counted for
+  each pair of tokens that may attend to each other: half the square of a sample's length in the language model, and the
+  square of the number of patches in a frame or window in the vision tower.
+- The two small products of an adapter are counted in addition to the frozen product. For experts, only those that run
+  are counted. PEFT multiplies out the adapters of all experts, but the extra operations do no useful work.
+- Logits are counted for supervised tokens, because the loss computes no others.
+- Operations that the backward pass repeats, logits included, count once. The blank picture of a packed row without
+  media counts nothing, and neither does the backward pass to it through a frozen language model.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,12 +31,15 @@ from qwenvl_train.model.components import Mode
 from qwenvl_train.model.shapes import head_width, tower_width
 
 Unit = Literal["token", "pair", "supervised", "patch", "frame_pair", "window_pair", "visual"]
-"""What an amount of arithmetic is for each of; pairs are of a token and one that it sees, visual is a visual token."""
+"""What operations are counted for. A pair is a token and one that it attends to. "visual" is a visual token."""
 
 Rates = dict[Unit, int]
+"""Floating-point operations for each unit."""
 
 
 class Flops(NamedTuple):
+    """Floating-point operations of each component."""
+
     vision: int
     mlp: int
     llm: int
@@ -47,15 +51,15 @@ class Flops(NamedTuple):
 
 @dataclass(frozen=True)
 class Linear:
-    """A product with weights."""
+    """A matrix product with weights."""
 
     unit: Unit
     inputs: int
     outputs: int
     times: int = 1
-    """How many of its kind run for each unit: experts of a token, mergers of a visual token."""
+    """Number of such products for each unit: the active experts of a token, or the mergers of a visual token."""
     adapts: bool = True
-    """LoRA reaches it."""
+    """Whether LoRA can add an adapter."""
 
     def forward(self) -> int:
         return 2 * self.times * self.inputs * self.outputs
@@ -77,11 +81,11 @@ class Linear:
 
 @dataclass(frozen=True)
 class Attention:
-    """Queries with keys, and their weights with values."""
+    """The two products of attention: queries with keys, and attention weights with values."""
 
     unit: Unit
     width: int
-    """Of all heads together."""
+    """Width of all heads together."""
 
     def forward(self) -> int:
         return 4 * self.width
@@ -94,21 +98,25 @@ class Attention:
 
 
 Stage = tuple[Linear | Attention, ...]
-"""Products that read the same activations; stages follow each other."""
+"""Products that read the same activations. The stages of a component follow each other."""
 
 
 @dataclass(frozen=True)
 class FlopCount:
-    """Made once for a model and what of it trains; then cheap for every row."""
+    """A counter of the operations of packed rows.
+
+    It is made once for a model and its trained components. Counting a packed row is then cheap.
+    """
 
     merge: int
+    """Side in patches of the square that becomes one visual token."""
     window: int | None
-    """Side of a window in patches, where the tower has windows."""
+    """Side of an attention window in patches. None if the vision tower has no windows."""
     forward_rates: Mapping[Component, Rates]
     training_rates: Mapping[Component, Rates]
-    """For a row with media."""
+    """Rates of training for a packed row with media."""
     wordy_rates: Mapping[Component, Rates]
-    """For a row without: nothing below the language model learns from it."""
+    """Rates of training for a packed row without media, from which nothing below the language model learns."""
 
     @classmethod
     def of(
@@ -119,11 +127,14 @@ class FlopCount:
         looks: bool = True,
         compares: bool = False,
     ) -> "FlopCount":
-        """`config` is the whole model's; `rank` that of its adapters, where there are any. A row that brings what the
-        vision tower gave does not have it look. Where a reference model `compares`, it goes forward, too; a frozen
-        tower has looked for both."""
+        """Return the count for a model with the config `config`, and adapters of the rank `rank` if it has any.
+
+        `looks` is False if packed rows bring stored features, so that the vision tower does not run. With `compares`,
+        the forward pass of a reference model is counted, too; a frozen tower runs once for both models.
+        """
         tower, merger, decoder = list(_tower(config)) if looks else [], list(_merger(config)), list(_decoder(config))
-        # A trained norm or embedding sits below a component's first product, but below the patch embedding none does.
+        # A fully trained component may have a trained norm or embedding below its first product, which then needs a
+        # gradient of its input. Nothing lies below the patch embedding.
         vision, flows = _training(tower, modes["vision"], rank, False)
         mlp, flows = _training(merger, modes["mlp"], rank, flows or modes["mlp"] == "full")
         llm, _ = _training(decoder, modes["llm"], rank, flows or modes["llm"] == "full")
@@ -146,7 +157,7 @@ class FlopCount:
         return _times(self.forward_rates, self._amounts(contents))
 
     def training(self, contents: Contents) -> Flops:
-        """Forward and backward, and forward through the reference."""
+        """Return the operations of the forward and backward pass, and of the reference model's forward pass if any."""
         rates = self.training_rates if contents.grids else self.wordy_rates
         return _times(rates, self._amounts(contents))
 
@@ -156,7 +167,7 @@ class FlopCount:
         patches = int((frames * high * wide).sum())
         windows = 0
         if self.window is not None:
-            # A window's pairs are those along one side times those along the other.
+            # The pairs in a window are the pairs along one side times the pairs along the other.
             windows = int((frames * _squares(high, self.window) * _squares(wide, self.window)).sum())
         return {
             "token": int(lengths.sum()),
@@ -170,7 +181,7 @@ class FlopCount:
 
 
 def _squares(side: np.ndarray, window: int) -> np.ndarray:
-    """The sum of squares of the pieces that windows cut a side into; the last may be shorter."""
+    """Return the sum of the squared lengths into which windows cut a side. The last length may be shorter."""
     whole, rest = np.divmod(side, window)
     return whole * window**2 + rest**2
 
@@ -184,7 +195,7 @@ def _forward(stages: Iterable[Stage]) -> Rates:
 
 
 def _training(stages: Iterable[Stage], mode: Mode, rank: int, flows: bool) -> tuple[Rates, bool]:
-    """`flows` says whether what comes in needs a gradient; returned, whether what goes out does."""
+    """Return the rates of training, and whether the output needs a gradient. `flows` says whether the input does."""
     costs: list[tuple[Unit, int]] = []
     for stage in stages:
         costs += [(product.unit, product.training(mode, rank, flows)) for product in stage]
@@ -228,7 +239,7 @@ def _tower(config: PreTrainedConfig) -> Iterator[Stage]:
 
 
 def _merger(config: PreTrainedConfig) -> Iterator[Stage]:
-    """DeepStack's mergers are as large as the last one."""
+    """Yield the stages of all mergers at once. DeepStack mergers are as large as the final one."""
     vision = config.vision_config
     count = 1 + len(getattr(vision, "deepstack_visual_indexes", ()))
     merged = tower_width(config) * vision.spatial_merge_size**2
@@ -247,7 +258,7 @@ def _decoder(config: PreTrainedConfig) -> Iterator[Stage]:
         if config.model_type == "qwen3_vl_moe" and _is_sparse(text, layer):
             inner, active = text.moe_intermediate_size, text.num_experts_per_tok
             router = Linear("token", width, text.num_experts, adapts=False)
-            # Gate and up are one parameter, and so get one adapter.
+            # The gate and up projections are one parameter, and so have one adapter.
             yield router, Linear("token", width, 2 * inner, times=active)
             yield (Linear("token", inner, width, times=active),)
         else:

@@ -1,7 +1,9 @@
-"""The packed forward pass: embed, look once, put pictures and clips in their places, decode, score what is learned.
+"""The forward pass of a packed row.
 
-It replaces `forward` on one model instance, so that PEFT's adapters inside it work unchanged. Called without
-`samples` (by `generate`) the original runs. Nothing in it waits for the device to tell a number.
+It embeds the tokens, runs the vision tower once, puts the features of pictures and clips in their places, runs the
+language model, and scores the learned tokens. It replaces `forward` on one model instance, so that PEFT's adapters
+inside it work unchanged. When called without `samples` (by `generate`), the original runs. It never waits for the
+device to return a number.
 """
 
 import types
@@ -17,11 +19,12 @@ from qwenvl_train.batch import Segments
 from qwenvl_train.model.tower import merged
 
 CUDA_CHUNK, HOST_CHUNK = 32768, 8192
-"""Logits that exist at a time, for 4,096 tokens; without a kernel several numbers are kept for each."""
+"""Number of vocabulary entries whose logits exist at a time, for 4,096 tokens. It is smaller on the host, where there
+is no kernel and several numbers are kept for each logit."""
 
 
 class Pixels:
-    """From uint8 planes to what the published processor would have given, in float32."""
+    """The conversion of uint8 planes to the float32 pixels that the published processor would return."""
 
     def __init__(self, image_processor):
         scale = 1 / image_processor.rescale_factor
@@ -30,10 +33,13 @@ class Pixels:
         self.frames = image_processor.temporal_patch_size
 
     def __call__(self, planes: torch.Tensor, pairs: torch.Tensor | None = None) -> torch.Tensor:
-        """[N, p*p*C] uint8 to [P, C*t*p*p]; without `pairs`, each plane is the same in each of the t frames."""
+        """Convert planes [N, p*p*C] uint8 to pixels [P, C*t*p*p].
+
+        Without `pairs`, each plane serves as all t frames of its patch.
+        """
         if self.mean.device != planes.device:
             self.mean, self.std = self.mean.to(planes.device), self.std.to(planes.device)
-        # Put in order while they are bytes, a quarter of the floats.
+        # Reorder the values while they are bytes, which take a quarter of the memory of floats.
         x = planes.unflatten(1, (-1, 1, len(self.mean))).permute(0, 3, 2, 1).contiguous().float()
         x = (x - self.mean) / self.std
         if pairs is None:
@@ -43,18 +49,20 @@ class Pixels:
 
 @dataclass
 class Scores:
-    """Of the tokens that are learned, in the order of the row; each [L]."""
+    """Scores of the learned tokens, in the order of the packed row. Each tensor is [L]."""
 
     log_probs: torch.Tensor
+    """Log-probability of each token."""
     entropy: torch.Tensor
+    """Entropy of the distribution that predicts each token."""
     is_top1: torch.Tensor
-    """Whether the token is the likeliest one."""
+    """Whether each token is the most likely one."""
     log_sum_sq_probs: torch.Tensor | None = None
-    """How likely two draws agree, as a logarithm; where asked for."""
+    """Logarithm of the probability that two draws from the distribution agree. None unless requested with `spread`."""
 
 
 def use_packed_forward(model: PreTrainedModel, image_processor) -> None:
-    """`model` is the bare AutoModelForImageTextToText, before adapters."""
+    """Replace the forward pass of `model`, an AutoModelForImageTextToText to which no adapters have been added yet."""
     backbone, original = model.base_model, model.forward
 
     @wraps(type(model).forward)
@@ -74,7 +82,10 @@ def use_packed_forward(model: PreTrainedModel, image_processor) -> None:
 
 
 def _use_packed_backbone(backbone: PreTrainedModel, to_pixels: Pixels) -> None:
-    """As a module, or what hooks on it (adapters, sharded weights) do would be missed."""
+    """Replace the forward pass of the backbone, which is still called as a module.
+
+    Otherwise the hooks that adapters and sharded weights register on it would not run.
+    """
     original = backbone.forward
 
     @wraps(type(backbone).forward)
@@ -95,7 +106,7 @@ def _use_packed_backbone(backbone: PreTrainedModel, to_pixels: Pixels) -> None:
             if levels:
                 extra = {"visual_pos_masks": places, "deepstack_visual_embeds": levels}
         else:
-            # The blank picture: its weights take part in the pass, and nothing comes of it.
+            # These are the features of a blank picture. The vision weights take part in the pass, without effect.
             embeddings = embeddings + 0 * sum(level.sum() for level in (features, *levels))
         return self.language_model(
             input_ids=None,
@@ -114,7 +125,7 @@ def _use_packed_backbone(backbone: PreTrainedModel, to_pixels: Pixels) -> None:
 
 
 def _scores(states: torch.Tensor, head: torch.nn.Linear, learned: torch.Tensor, spread: bool) -> Scores:
-    """`states` tell the `learned` tokens; their logits exist a part of the vocabulary at a time."""
+    """Score the `learned` tokens, which `states` predict. Logits exist for one part of the vocabulary at a time."""
     chunk = CUDA_CHUNK if states.is_cuda else HOST_CHUNK
     outputs = ("entropy", "is_top1", "log_sum_sq_probs") if spread else ("entropy", "is_top1")
     with maybe_gather_lm_head_ctx(head.weight):
@@ -125,7 +136,11 @@ def _scores(states: torch.Tensor, head: torch.nn.Linear, learned: torch.Tensor, 
 
 
 def _add_at_places(states: torch.Tensor, places: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-    """transformers' own takes a mask, whose size the device would have to tell; `generate` still gives one."""
+    """Add DeepStack features to the hidden states at the given places.
+
+    The original in transformers takes a mask, and would wait for the device to return the number of its places.
+    `generate` still passes a mask.
+    """
     if places.dtype == torch.bool:
         places = places[0].nonzero()[:, 0]
     return states.index_add(1, places, level[None].to(states.dtype))

@@ -1,8 +1,8 @@
-"""Liger's kernels, each in place of several small ones: the norms, gates and rotations of one model.
+"""Use Liger's fused kernels, each of which replaces several small ones, in the norms, gates and rotations of one model.
 
-They replace what instances compute, below their `__call__`, on which adapters and sharded weights hang their hooks.
+They replace methods of module instances. `__call__` stays, because adapters and sharded weights register hooks on it.
 Liger's own patches change classes and the loss, and for Qwen2-VL and Qwen2.5-VL a rotation that transformers no longer
-calls. Imported only where a run asks for it, since liger-kernel is optional.
+calls. This module is imported only if a run asks for it, since liger-kernel is optional.
 """
 
 import types
@@ -26,7 +26,7 @@ _NORM, _GATE, _ROTATION = "RMSNorm", "SwiGLU", "rotary embedding"
 
 
 def use_liger(model: PreTrainedModel) -> None:
-    """`model` is the bare one."""
+    """Use Liger's kernels in `model`, the base model."""
     for module in model.modules():
         if (fused := _fused(module)) is not None:
             name, function = fused
@@ -34,13 +34,13 @@ def use_liger(model: PreTrainedModel) -> None:
 
 
 def told(model: PreTrainedModel, family: Family) -> str:
-    """One line on what runs on Liger's kernels and what does not, as it is found in the bare model."""
+    """Return one line that reports which modules of the base model run on Liger's kernels and which do not."""
     vision, language = model.get_submodule(family.vision_path), model.get_submodule(family.language_path)
     return f"Liger's kernels: vision {_told(vision)}; llm {_told(language)}"
 
 
 def _told(part: torch.nn.Module) -> str:
-    """PEFT keeps a copy beside what it trains in full, which is not counted."""
+    """Return the counts for one part of the model, without the copies that PEFT keeps of modules trained in full."""
     modules = [module for name, module in part.named_modules() if "original_module" not in name.split(".")]
     there = Counter(kind for module in modules if (kind := _kind(module)))
     runs = Counter(kind for module in modules if (kind := _kind(module)) and _is_fused(module))
@@ -54,16 +54,16 @@ def _count(kind: str, runs: int, there: int) -> str:
 
 
 def _kind(module: torch.nn.Module) -> str | None:
-    """LayerNorms are none of these: torch has a kernel for them."""
+    """Return the kind of a module, or None. LayerNorms have no kind, because torch has a kernel for them."""
     if type(module).__name__.endswith("RMSNorm"):
         return _NORM
-    if isinstance(module._modules.get("act_fn"), SiLUActivation):  # PEFT's wrappers show what they wrap as theirs
+    if isinstance(module._modules.get("act_fn"), SiLUActivation):  # hasattr also holds for PEFT's wrappers
         return _GATE
     return _ROTATION if type(module).__name__.endswith("Attention") else None
 
 
 def _fused(module: torch.nn.Module) -> tuple[str, Callable] | None:
-    """Which method of it is to be replaced, and by what."""
+    """Return the name of the method to replace and its replacement, or None."""
     match _kind(module):
         case "RMSNorm":
             return "forward", _norm
@@ -82,33 +82,38 @@ def _is_fused(module: torch.nn.Module) -> bool:
 
 
 def _norm(self: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
-    """Casts as Qwen's do, which Liger calls "llama": the mean in float32, the weight in the states' precision. Not in
-    place, where the backward pass would write over a gradient that others may still read."""
+    """Compute an RMSNorm with the casts of Qwen's: the mean in float32, the weight in the precision of the states.
+
+    Liger calls these casts "llama". The backward pass is not in place, because it would write over a gradient that
+    other operations may still read.
+    """
     return LigerRMSNormFunction.apply(states, self.weight, self.variance_epsilon, 0.0, "llama", False, None)
 
 
 def _gated(self: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
-    """The backward pass writes over both projections' outputs, which nothing else keeps."""
+    """Compute a SwiGLU layer. The backward pass overwrites the outputs of its projections, which nothing else keeps."""
     return self.down_proj(LigerSiLUMulFunction.apply(self.gate_proj(states), self.up_proj(states)))
 
 
 def _gate(self: torch.nn.Module, both: torch.Tensor) -> torch.Tensor:
-    """Of experts, whose two projections are one."""
+    """Compute the SwiGLU gate of experts, whose gate and up projections are one."""
     return LigerFusedGateUpSiLUMulFunction.apply(both)
 
 
 def _rotate(
     query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """[B, heads, T, width], in place where these are a projection's or a norm's output. The angles come with the three
-    kinds of positions already put together, interleaved or not."""
+    """Rotate queries and keys [B, heads, T, width], in place if they are the output of a projection or a norm.
+
+    `cos` and `sin` already combine the three kinds of positions, interleaved or not.
+    """
     return LigerRopeFunction.apply(query, key, cos, sin)
 
 
 def _rotate_in_tower(
     query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """[P, heads, width]; computed in float32, as the angles are."""
+    """Rotate queries and keys [P, heads, width] of the vision tower in float32, the precision of the angles."""
     turned = LigerRopeFunction.apply(
         query.transpose(0, 1)[None], key.transpose(0, 1)[None], cos[None].float(), sin[None].float()
     )
@@ -116,11 +121,11 @@ def _rotate_in_tower(
 
 
 _ROTATIONS = {"apply_rotary_pos_emb": _rotate, "apply_rotary_pos_emb_vision": _rotate_in_tower}
-"""By the names under which attention calls them."""
+"""The replacements, by the names under which attention calls the original functions."""
 
 
 @cache
 def _with_rotations(forward: types.FunctionType) -> types.FunctionType:
-    """The same code, finding Liger's under those names; its module stays as it is for other models."""
+    """Return a copy of `forward` that calls Liger's rotations. Other models still use the unchanged original."""
     names = forward.__globals__ | _ROTATIONS
     return types.FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__)

@@ -1,4 +1,4 @@
-"""The weights of model.path, and a name for them that changes when they do."""
+"""Load the weights of model.path, and identify them by a string that changes when they do."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def load_model(config: ModelConfig, family: Family, precision: str) -> PreTraine
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=DTYPES[precision],
-            # Only the language model: the vision side is small and loses most.
+            # Only the language model is quantized. The vision tower and the mergers are small and would lose most.
             llm_int8_skip_modules=[family.vision_path, "lm_head"],
         )
     model = from_pretrained(
@@ -38,7 +38,7 @@ def load_model(config: ModelConfig, family: Family, precision: str) -> PreTraine
 
 
 def identity_of(config: ModelConfig) -> str:
-    """Another one where the checkpoint is."""
+    """Return a string that identifies the checkpoint: its commit on the hub, or the sizes and times of its files."""
     local = Path(config.path).expanduser()
     if not local.exists():
         return f"{config.path} {load_config(config)._commit_hash}"

@@ -1,4 +1,4 @@
-"""What of model.path is read before its weights: its config, the family that this tells, errors that say what to do."""
+"""Read the config and the family of model.path before its weights, with errors that say what to do."""
 
 import math
 from dataclasses import replace
@@ -19,7 +19,10 @@ def load_config(config: ModelConfig):
 
 
 def load_family(config: ModelConfig) -> Family:
-    """From the checkpoint's config alone, so that a wrong one is told before weights are read."""
+    """Return the family of the checkpoint, and raise UserError if it is not the expected one.
+
+    Only the checkpoint's config is read, so that a wrong family is reported before weights are read.
+    """
     checkpoint = load_config(config)
     family = family_of(checkpoint.model_type, f"model.path {config.path}")
     if config.family is not None and config.family != family.model_type:

@@ -1,4 +1,4 @@
-"""The processor of a run: the checkpoint's own, with the limits that the run sets."""
+"""The processor of a run, which is the checkpoint's own with the limits that the run sets."""
 
 from transformers import AutoProcessor
 
@@ -9,7 +9,7 @@ from qwenvl_train.model.pretrained import from_pretrained, load_family
 
 
 def load_processor(config: ModelConfig):
-    """With the limits of this run, which every checkpoint then carries."""
+    """Return the processor with the limits of this run. Every checkpoint of the run is saved with these limits."""
     processor = from_pretrained(config, AutoProcessor)
     size = dict(processor.image_processor.size)
     size["shortest_edge"] = config.min_pixels or size["shortest_edge"]
@@ -21,13 +21,18 @@ def load_processor(config: ModelConfig):
 
 
 def _set_video_limits(video_processor, config: ModelConfig, family: Family) -> None:
-    """A processor holds limits of one frame or of the whole clip, by family; this run minds the other kind too."""
+    """Set the limits of the video processor.
+
+    Depending on the family, a processor has pixel limits for one frame or for the whole clip. A run applies the other
+    kind, too.
+    """
     if video_processor.cap_pixels_per_frame:
         raise UserError(
             f"The video processor of model.path {config.path} has cap_pixels_per_frame on, which is not supported: "
             "set it to false there, and give model.video.max_pixels and model.video.total_pixels instead."
         )
-    # Later versions of transformers are to cap where nothing is said, and would see other sizes than were trained on.
+    # Later versions of transformers will cap by default. Without this setting they would use other picture sizes than
+    # those of the training.
     video_processor.cap_pixels_per_frame = False
     video = config.video
     video_processor.fps = video.fps or video_processor.fps

@@ -1,4 +1,4 @@
-"""A model's sizes without its weights: from model.shape to the config that transformers builds the model from."""
+"""Convert model.shape, the sizes of a model, to the config from which transformers builds the model."""
 
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from qwenvl_train.families import family_of
 
 
 def architecture(model: ModelConfig) -> PreTrainedConfig:
-    """A local checkpoint's own config, else that of the published model which the entry knows; without network.
+    """Return the config of a local checkpoint, or else one made from model.shape, without using the network.
 
-    From model.shape come sizes alone: rope, token ids and the like are not the published ones.
+    model.shape gives only the sizes of the published model. RoPE settings, token ids and the like are not the
+    published ones.
     """
     folder = Path(model.path).expanduser()
     if (folder / "config.json").is_file():
@@ -36,7 +37,10 @@ def config_of(model_type: str, shape: ShapeConfig) -> PreTrainedConfig:
 
 
 def _first_generation(shape: VisionShape) -> dict[str, Any]:
-    """Qwen2-VL calls the tower's width embed_dim, and the language model's hidden_size."""
+    """Return the vision sizes under the names of Qwen2-VL.
+
+    Qwen2-VL calls the width of the vision tower embed_dim, and the width of the language model hidden_size.
+    """
     ratio, rest = divmod(shape.intermediate_size, shape.hidden_size)
     assert rest == 0, "Qwen2-VL knows only whole ratios"
     renamed = {"embed_dim": shape.hidden_size, "hidden_size": shape.out_hidden_size, "mlp_ratio": ratio}
@@ -48,6 +52,6 @@ def tower_width(config: PreTrainedConfig) -> int:
 
 
 def head_width(config: PreTrainedConfig) -> int:
-    """Of one attention head of the language model."""
+    """Return the width of one attention head of the language model."""
     text = config.text_config
     return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

@@ -1,4 +1,7 @@
-"""What a frozen vision tower gives before its mergers, which are a component of their own and may be trained."""
+"""Compute the states that a frozen vision tower passes to its mergers.
+
+The mergers are a component of their own and may be trained.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,7 +17,7 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.model.components import component_of
 
 _PACKAGES = ("av", "pillow", "torch", "torchvision", "transformers")
-"""What has a say in a tower's states, from a file of a picture on."""
+"""Packages whose versions can change the states of the vision tower, including the reading of media files."""
 
 
 def package_versions() -> list[str]:
@@ -22,12 +25,12 @@ def package_versions() -> list[str]:
 
 
 def mergers_of(visual: torch.nn.Module) -> list[torch.nn.Module]:
-    """The last one first, then those of DeepStack."""
+    """Return the final merger, followed by the DeepStack mergers."""
     return [visual.merger, *getattr(visual, "deepstack_merger_list", ())]
 
 
 def merged(visual: torch.nn.Module, states: torch.Tensor) -> list[torch.Tensor]:
-    """`states` as `look` gives them."""
+    """Return the outputs of all mergers. `states` are in the form that `look` returns."""
     return [merger(level) for merger, level in zip(mergers_of(visual), states, strict=True)]
 
 
@@ -38,7 +41,10 @@ def look(
     grids: torch.Tensor,
     index: dict[str, torch.Tensor | Segments | int],
 ) -> torch.Tensor:
-    """[levels, P, width]: what goes into each merger, the patches in the order of `pixels`."""
+    """Run the vision tower and return the input of each merger, as [levels, P, width].
+
+    The patches are in the order of `pixels`.
+    """
     mergers = mergers_of(visual)
     entered: dict[int, torch.Tensor] = {}
 
@@ -55,14 +61,18 @@ def look(
     order = index.get("window_index")
     if order is None:
         return states
-    # Windows hold whole groups of patches that are merged; the tower itself puts these back only behind its merger.
+    # The patches are in the order of windows, and the tower restores their order only after its merger. Windows hold
+    # whole groups of merged patches, so the order of the groups is restored here.
     assert isinstance(order, torch.Tensor)
     groups = states.unflatten(1, (len(order), -1))
     return torch.empty_like(groups).index_copy_(1, order, groups).flatten(1, 2)
 
 
 def tower_digest(model: PreTrainedModel, family: Family, *facts: object) -> str:
-    """The same where the same pixels come to the same states; `model` is the bare one, its weights whole."""
+    """Return a digest of everything that determines the states of the vision tower for given pixels.
+
+    `model` is the base model, and its weights must not be sharded.
+    """
     described = (model.config.vision_config.to_dict(), package_versions(), facts)
     digest = hashlib.sha256(repr(described).encode())
     for name, weights in model.named_parameters():
@@ -74,7 +84,10 @@ def tower_digest(model: PreTrainedModel, family: Family, *facts: object) -> str:
 
 @contextmanager
 def gathered(visual: torch.nn.Module, sharded: bool) -> Iterator[None]:
-    """Of weights that ZeRO-3 shards, all on every process: each may then look as often as it likes. All come here."""
+    """Gather the weights of the vision tower on every process, if ZeRO-3 shards them.
+
+    Within the context each process may run the tower any number of times. All processes must enter the context.
+    """
     if not sharded:
         yield
         return

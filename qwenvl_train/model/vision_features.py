@@ -1,4 +1,4 @@
-"""The frozen tower of a run, with_shared_features at pictures and clips as its passes would have it look."""
+"""Run the frozen vision tower on pictures and clips, with the same results as in the passes of a run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,10 @@ from qwenvl_train.model.tower import look, tower_digest
 
 
 def with_shared_features(model: PreTrainedModel, family: Family, image_processor: Any) -> Callable[[dict], dict]:
-    """From a row with pictures to the same with what the frozen tower gives for them; for passes that share it."""
+    """Return a function that replaces the media of a packed row by the features of the frozen vision tower.
+
+    Several passes over the row can then share the features.
+    """
     visual, to_pixels = model.get_submodule(family.vision_path), Pixels(image_processor)
     seen = ("planes", "pairs", "grids", "vision")
 
@@ -41,14 +44,14 @@ class VisionFeatureExtractor:
         image_processor: Any,
         device: torch.device,
     ):
-        """`model` is the bare one, its tower's weights whole."""
+        """`model` is the base model, and the weights of its vision tower must not be sharded."""
         self._visual, self._device = model.get_submodule(family.vision_path), device
         self._to_pixels = Pixels(image_processor)
         self._half = autocast_to(config, precision)
         normal = (image_processor.image_mean, image_processor.image_std, image_processor.rescale_factor)
         self.digest = tower_digest(model, family, precision, self._half, normal)
         self._visual.eval()
-        if config.deepspeed.stage != 3:  # which has put it there
+        if config.deepspeed.stage != 3:  # ZeRO-3 has already put the tower there
             self._visual.to(device)
 
     def __call__(
@@ -58,7 +61,7 @@ class VisionFeatureExtractor:
         grids: torch.Tensor,
         index: dict[str, torch.Tensor | Segments | int],
     ) -> torch.Tensor:
-        """[levels, P, width], on the host; what is given is a Batch's."""
+        """Return the features [levels, P, width] on the host. The arguments are those of a Batch."""
         given = (torch.from_numpy(planes), None if pairs is None else torch.from_numpy(pairs))
         given, grids, index = send_to_device((given, grids, index), self._device)
         pixels = self._to_pixels(*given).to(self._visual.dtype)

@@ -143,7 +143,7 @@ def _take_place(model: torch.nn.Module, masters: bool) -> None:
 
 
 class Ledger(TorchDispatchMode):
-    """Count the bytes of all tensors that were created since the ledger was opened and are still alive."""
+    """A count of the bytes of all tensors that were created since the ledger was opened and are still alive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,7 +205,7 @@ def _run(
 
 
 class _Entering(torch.autograd.Function):
-    """Create the input of a block, which stays alive only as long as the block's operations keep it."""
+    """An operation that creates the input of a block, which lives only as long as the block's operations keep it."""
 
     @staticmethod
     def forward(ctx: Any, anchor: torch.Tensor, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:

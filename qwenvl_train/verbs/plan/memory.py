@@ -233,7 +233,7 @@ class Moment:
 def moments(
     traced: Traced, blocks: Recomputed, architecture: PreTrainedConfig, config: RunConfig, precision: str, load: Load
 ) -> tuple[Moment, ...]:
-    """Return the moments of the forward and the backward pass at which memory may reach its peak."""
+    """Return the moments at which memory may reach its peak, in the order in which they come in a step."""
     text, half = architecture.text_config, DTYPES[precision].itemsize
     stream = traced.decoder.entry
     tower = traced.patches.kept + _kept(traced.vision, blocks.vision) + traced.merger.kept

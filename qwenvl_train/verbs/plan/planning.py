@@ -79,7 +79,7 @@ def plan(composed: Composed, subject: Subject) -> None:
 
 
 class _Planner:
-    """Estimates the memory of this run, and of the same run with other settings. Intermediate results are kept."""
+    """An estimator of the memory of this run, and of the same run with other settings. It caches what it computes."""
 
     def __init__(self, config: RunConfig, architecture: PreTrainedConfig, family: Family, load: Load, least: Load):
         self._config, self._architecture, self._family = config, architecture, family
@@ -158,7 +158,7 @@ def _hub_at_hand() -> Iterator[None]:
     try:
         if not offline:
             get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # whatever its transport raises
+    except Exception:  # any error that the client's transport raises
         constants.HF_HUB_OFFLINE = True
     try:
         yield

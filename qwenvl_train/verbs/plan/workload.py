@@ -31,7 +31,7 @@ class Dataset:
     """The sizes of data.train, or of the rows that a stream reads first."""
 
     rows: int
-    """Number of rows in the files."""
+    """Number of rows, usable or not."""
     samples: int
     """Number of rows that can be trained on."""
     tokens: int
