@@ -30,10 +30,16 @@ EVALUATION_ASIDE = (
 """The file has them, and the report."""
 
 
+class QuietConsole(Console):
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError. Rich would exit with code 1, which stands for a fault of this project."""
+        raise BrokenPipeError
+
+
 def console_on(stream: TextIO | None = None) -> Console:
     """Rich's console; in a log file lines keep their length instead of breaking at 80 columns."""
     stream = stream or sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else LOG_WIDTH)
+    return QuietConsole(file=stream, highlight=False, width=None if stream.isatty() else LOG_WIDTH)
 
 
 def component_table(rows: list[Row], *, plain: bool) -> Table:

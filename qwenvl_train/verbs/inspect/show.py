@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
 from transformers import AutoConfig
 
 from qwenvl_train.config.schema import ModelConfig, RunConfig, SourceConfig
@@ -15,7 +14,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.reporting.bar import counted
-from qwenvl_train.reporting.progress import console_on
+from qwenvl_train.reporting.progress import QuietConsole, console_on
 from qwenvl_train.reporting.stdout import print_json
 from qwenvl_train.reporting.wording import count, many
 from qwenvl_train.run.rows import cache_folder, make_renderer, tolerated_problems
@@ -104,18 +103,12 @@ def _open(config: RunConfig, sources: tuple[SourceConfig, ...], renderer: Render
 def _print_text(
     config: RunConfig, rows: Samples | Head, renderer: Renderer, looked: Looked, total: int, found: _Found
 ) -> None:
-    text = InspectionText(_Printer(highlight=False))
+    text = InspectionText(QuietConsole(highlight=False))
     text.files(rows.describe())
     for number, one in enumerate(looked, start=1):
         text.sample(number, total, _facts(one))
     if config.inspect.summary:
         text.overview(found.take_overview(overview_of(config, rows, renderer)))
-
-
-class _Printer(Console):
-    def on_broken_pipe(self) -> None:
-        """Rich's own would exit with 1, which stands for a fault of ours."""
-        raise BrokenPipeError
 
 
 def _print_json(rows: Samples | Head, looked: Looked) -> None:

@@ -337,6 +337,17 @@ def test_json_is_alone_on_stdout_whatever_libraries_print(tmp_path):
         assert json.loads(line)
 
 
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_a_reader_may_leave(output, plan, monkeypatch):
+    unread, stdout = os.pipe()
+    os.close(unread)
+    with os.fdopen(stdout, "w") as left:
+        monkeypatch.setattr(sys, "stdout", left)
+        _, err = plan(LORA, f"output={output}")
+        left.write("more, as is flushed at the end of a process")
+    assert "Traceback" not in err
+
+
 def test_help_lists_the_verb(capsys):
     assert main(["--help"]) == 0
     assert re.search(r"^  plan +tell what a run will take", capsys.readouterr().out, re.MULTILINE)
