@@ -1,18 +1,20 @@
-"""The one exception that means: the user's input is at fault."""
+"""The exception that reports a fault in the user's input."""
 
 import re
 
-# A UserError, or one of a more special kind, as a traceback names it.
+# Matches the name of UserError, or of a subclass, as a traceback prints it.
 _RAISED = re.compile(r"qwenvl_train(?:\.\w+)+: ")
 
 
 class UserError(Exception):
-    """Says what is wrong, where, and what to do, in words for the user; the command prints it and exits with 2."""
+    """A fault in the user's input. The message says what is wrong, where it is, and what the user can do about it. The
+    command prints the message and exits with code 2."""
 
     on_every_process = True
-    """Of several processes that fail alike only the first speaks; False where only this one met the fault."""
+    """Whether every process raises this error. If True, only the first process prints it. It is False where only this
+    process encountered the fault."""
 
 
 def message_of(error: UserError) -> str:
-    """The user's sentence, also when a DataLoader worker raised it and torch wrapped a traceback around it."""
+    """Return the message for the user, without the traceback that torch adds to an error of a DataLoader worker."""
     return _RAISED.split(str(error))[-1].strip()

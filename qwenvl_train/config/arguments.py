@@ -1,4 +1,5 @@
-"""The command line's key=value words, read with Hydra's grammar into group choices and single values."""
+"""The parser of the command line. It reads key=value arguments with Hydra's grammar, and returns the options of groups
+and the values of keys."""
 
 import os
 import re
@@ -12,22 +13,22 @@ from qwenvl_train.config.keys import leaves, takes_text
 from qwenvl_train.config.options import groups, nearest, recipe_files
 from qwenvl_train.errors import UserError
 
-# Plain text that Hydra's grammar refuses unquoted: ~/my.jsonl, names that are not ASCII, …
+# Matches plain text that Hydra's grammar refuses without quotes, such as ~/my.jsonl and names that are not ASCII.
 _PLAIN_TEXT = re.compile(r"(?P<key>\+{0,2}[A-Za-z_][\w.]*)=(?P<text>[^\s'\"=,()\[\]{}$\\]+)")
 
 
 @dataclass(frozen=True)
 class Arguments:
     choices: dict[str, str]
-    """Option by group; the recipe is the group `recipe`."""
+    """Maps each group to the chosen option. The recipe is stored under the group `recipe`."""
     values: dict[str, object]
-    """Value by dotted key."""
+    """Maps each dotted key to its value."""
     problems: list[str]
-    """A line for each word that cannot be used."""
+    """One line for each argument that cannot be used."""
 
 
 def read_arguments(arguments: list[str]) -> Arguments:
-    """A word that cannot be used is kept as a problem, so that the rest is still checked."""
+    """Parse the arguments. An argument that cannot be used becomes a problem, so that the others are still checked."""
     choices: dict[str, str] = {}
     values: dict[str, object] = {}
     problems: list[str] = []
@@ -47,7 +48,8 @@ def read_arguments(arguments: list[str]) -> Arguments:
 
 
 def _values(override: Override) -> list[tuple[str, object]]:
-    """run_name=007 and model.revision=12e4 are text, though they read as numbers."""
+    """Return the keys and values of an argument. For keys that take text, a number stays as it is written: in
+    run_name=007 and model.revision=12e4, the values are text."""
     key = override.key_or_group
     if isinstance(override.value(), int | float) and takes_text(key):
         return [(key, override.get_value_string())]
@@ -97,5 +99,5 @@ def _option(group: str, option: str, options: list[str]) -> str:
 
 
 def _put(known: dict, key: str, value: object) -> None:
-    if known.setdefault(key, value) not in (value,):  # `in` holds for one nan, too
+    if known.setdefault(key, value) not in (value,):  # unlike ==, `in` is also true for the same nan object
         raise UserError(f"{key} is given twice, as {known[key]} and as {value}; it takes one")

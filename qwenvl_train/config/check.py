@@ -1,4 +1,4 @@
-"""Rules that span several settings, one function each; every rule yields a line per problem it finds."""
+"""The rules that involve several settings. Each rule is a function that yields one line for each problem it finds."""
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -20,17 +20,18 @@ _OF_DEEPSPEED = tuple(
 
 
 def broken_rules(config: RunConfig, given: frozenset[str], verb: Verb) -> list[str]:
-    """One line per problem; `given` are the keys that the user wrote, which must each have an effect."""
+    """Return one line for each problem. `given` holds the keys that the user wrote, and each must have an effect."""
     return [line for rule in RULES[verb] for line in rule(config, given)]
 
 
 def broken_rules_of_part(config: RunConfig, given: frozenset[str], verb: Verb) -> list[str]:
-    """The same for a tree that lacks its invalid values: a rule that reads one of those is left out."""
+    """Return one line for each problem in a configuration without its invalid values. Rules that read an invalid value
+    are skipped."""
     lines: list[str] = []
     for rule in RULES[verb]:
         try:
             lines.extend(rule(config, given))
-        except AttributeError:  # a value that is not in the tree
+        except AttributeError:  # the rule reads a value that is not in the configuration
             continue
     return lines
 
@@ -88,7 +89,7 @@ def quantized_weights_stay_frozen(config: RunConfig, given: frozenset[str]) -> L
 
 
 def quantized_models_have_adapters(config: RunConfig, given: frozenset[str]) -> Lines:
-    """transformers trains a model with 4-bit weights only where it is wrapped in adapters."""
+    """Require adapters for 4-bit weights, since transformers does not train a model with 4-bit weights without them."""
     adapted = any(config.tuned(component) and config.adapted(component) for component in get_args(Component))
     if config.model.quantize == "nf4" and not config.tuned("llm") and not adapted:
         yield "model.quantize=nf4 needs a component with adapters; set lora.mlp=true, say, or model.quantize=none"
@@ -143,7 +144,8 @@ def adapter_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines
 
 
 def checkpointing_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
-    """Through a frozen tower runs no backward pass, so there is nothing to recompute."""
+    """Reject checkpointing settings without effect. A frozen vision tower has no backward pass, so nothing is
+    recomputed in it."""
     if "train.checkpointing" in given and config.train.checkpointing == "vision" and not config.tuned("vision"):
         yield "train.checkpointing=vision has no effect while tune_mm_vision=false"
     if "train.checkpoint_every" in given and config.train.checkpoint_every > 1 and config.train.checkpointing == "none":
@@ -378,7 +380,7 @@ RULES_OF_TRAINING: tuple[Rule, ...] = (
     *RULES_OF_DATA,
     streams_are_endless,
 )
-"""Whichever machine trains."""
+"""The rules of training that hold on any machine."""
 
 RULES: dict[Verb, tuple[Rule, ...]] = {
     "train": (
@@ -389,9 +391,9 @@ RULES: dict[Verb, tuple[Rule, ...]] = {
         nothing_is_inspected,
         nothing_is_planned,
     ),
-    # The line that will train has only this verb put in front, so settings of training are no fault here.
+    # Users put this verb in front of the command line of a training run, so settings of training are allowed here.
     "inspect": (*RULES_OF_DATA, chosen_samples_exist, output_settings_are_used, nothing_is_planned),
-    # Planned is a run of another machine, often.
+    # A planned run is often for another machine, so the rules about installed packages do not apply.
     "plan": (*RULES_OF_TRAINING, only_a_plan_is_told, planned_device_is_described_once),
 }
 

@@ -1,4 +1,5 @@
-"""The command line, a recipe and the groups become one checked RunConfig; no Hydra object leaves here."""
+"""The composition of a RunConfig from the command line, a recipe and the groups. The result is checked, and contains no
+Hydra object."""
 
 from dataclasses import dataclass
 
@@ -18,16 +19,17 @@ from qwenvl_train.errors import UserError
 
 @dataclass(frozen=True)
 class Composed:
-    """A run's configuration, and what of it the user wrote."""
+    """The configuration of a run, with the recipe and the keys that the user wrote."""
 
     config: RunConfig
     recipe: str | None
     given: frozenset[str]
-    """Dotted keys of the values on the command line."""
+    """The dotted keys of the values on the command line."""
 
 
 def compose(overrides: list[str], verb: Verb = "train") -> Composed:
-    """Precedence: command line, then recipe, then group, then train.yaml; `verb` says which rules hold."""
+    """Compose and check a configuration. The command line takes precedence over the recipe, the recipe over the groups,
+    and the groups over train.yaml. `verb` decides which rules are checked."""
     arguments = read_arguments(overrides)
     given = frozenset(arguments.values)
     choices = _implied_groups(given) | arguments.choices
@@ -38,13 +40,16 @@ def compose(overrides: list[str], verb: Verb = "train") -> Composed:
 
 
 def _implied_groups(given: frozenset[str]) -> dict[str, str]:
-    """Own files are not evaluated on the embedded shapes, and an own checkpoint is not a tiny one."""
+    """Return the options that keys on the command line imply. With data.train, the group data becomes files, so that
+    the user's own files are not evaluated on the embedded shapes. With model.path, the group model becomes custom,
+    since the user's own checkpoint is not a tiny one."""
     implied = {"data.train": "data=files", "model.path": "model=custom"}
     return dict(choice.split("=") for key, choice in implied.items() if key in given)
 
 
 def _replaced_length(values: dict[str, object]) -> dict[str, object]:
-    """train.max_steps on the command line takes the place of the recipe's epochs, and the other way round."""
+    """Return null for the length that is replaced: train.max_steps on the command line replaces the train.epochs of the
+    recipe, and train.epochs replaces train.max_steps."""
     steps, epochs = values.get("train.max_steps"), values.get("train.epochs")
     replaced: dict[str, object] = {}
     if steps is not None:
@@ -55,7 +60,7 @@ def _replaced_length(values: dict[str, object]) -> dict[str, object]:
 
 
 def _tree(choices: dict[str, str], values: dict[str, object]) -> dict:
-    """Plain values with interpolations resolved; what has no value is not in it."""
+    """Return the configuration as plain values with resolved interpolations. It leaves out keys without a value."""
     OmegaConf.register_new_resolver("asset", _asset, replace=True)
     _register_recipes()
     with initialize_config_dir(str(asset_dir("configs")), version_base="1.3"):
@@ -75,7 +80,8 @@ def _choice(group: str, option: str) -> str:
 
 
 def _register_recipes() -> None:
-    """recipes/ lies beside configs/, so Hydra learns of its files here; a recipe may set anything."""
+    """Register the recipes with Hydra, which does not find them itself, since recipes/ lies beside configs/. A recipe
+    may set any key."""
     store = ConfigStore.instance()
     for name, path in recipe_files().items():
         folder, _, stem = f"recipe/{name}".rpartition("/")
@@ -83,13 +89,14 @@ def _register_recipes() -> None:
 
 
 def _asset(path: str) -> str:
-    """${asset:data/shapes/train.jsonl} is that file, wherever the package is installed."""
+    """Resolve ${asset:data/shapes/train.jsonl} to the path of that file, wherever the package is installed."""
     folder, _, rest = path.partition("/")
     return str(asset_dir(folder) / rest)
 
 
 def _without_missing(tree: object) -> dict:
-    """Hydra's ??? marks what has no default; validation names what is then absent."""
+    """Return the tree without the keys whose value is ???, Hydra's mark for a key without a default. The validation
+    reports the missing keys."""
     assert isinstance(tree, dict)
     return {
         key: _without_missing(value) if isinstance(value, dict) else value

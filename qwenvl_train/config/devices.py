@@ -1,4 +1,4 @@
-"""Kinds of GPU whose data sheets are known."""
+"""The kinds of GPU whose data sheets are known."""
 
 import re
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ DeviceName = Literal[
 @dataclass(frozen=True)
 class Device:
     gib: float
-    """Of memory, as nvidia-smi and torch count it."""
+    """The memory in GiB, as nvidia-smi and torch count it."""
     tflops: float
-    """Dense, in bf16, from the makers' data sheets."""
+    """The dense bf16 operations per second, in units of 10¹², from the makers' data sheets."""
 
 
 DEVICES: dict[DeviceName, Device] = {
@@ -38,9 +38,9 @@ DEVICES: dict[DeviceName, Device] = {
 
 
 def device_called(name: str) -> Device | None:
-    """By the name that the driver gives, such as NVIDIA A100-SXM4-80GB."""
+    """Return the device for a name that the driver reports, such as NVIDIA A100-SXM4-80GB, or None if it is unknown."""
     words = set(re.split(r"\W+", name.lower()))
-    if words & {"laptop", "mig", "d"}:  # less than the card of that name
+    if words & {"laptop", "mig", "d"}:  # these have less than the full card of that name
         return None
     fitting = [known for known in DEVICES if words.issuperset(known.split("_"))]
     return DEVICES[max(fitting, key=len)] if fitting else None

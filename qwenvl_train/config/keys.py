@@ -1,4 +1,5 @@
-"""The dotted keys of the configuration: which exist, what they take, and which one a misspelt key meant."""
+"""The dotted keys of the configuration. This module knows which keys exist, what values they take, and which key a
+misspelt key probably meant."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -12,18 +13,19 @@ from qwenvl_train.config.schema import RunConfig, SourceConfig
 
 @cache
 def fields_by_key() -> dict[str, FieldInfo]:
-    """Every setting that a value can be given to; sections are not among them."""
+    """Return the field of each key that takes a value. Sections are not included."""
     return dict(_fields(RunConfig, ""))
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The section that a field holds, if it holds one."""
+    """Return the section that a field holds, or None if it holds a value."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def leaves(key: str, value: object) -> Iterator[tuple[str, object]]:
-    """`lora={rank: 8}` is `lora.rank=8`; a setting whose value is itself a mapping stays whole."""
+    """Yield the dotted keys and values in a value: `lora={rank: 8}` becomes `lora.rank=8`. A mapping that is itself the
+    value of a key stays whole."""
     if isinstance(value, dict) and value and key not in fields_by_key():
         for name, inner in value.items():
             yield from leaves(f"{key}.{name}", inner)
@@ -32,7 +34,7 @@ def leaves(key: str, value: object) -> Iterator[tuple[str, object]]:
 
 
 def takes_text(key: str) -> bool:
-    """True for names, paths and the like, where any word will do."""
+    """Return whether a key takes any text, as keys for names and paths do."""
     field = fields_by_key().get(key)
     if field is None:
         return False
@@ -44,7 +46,8 @@ def takes_text(key: str) -> bool:
 
 
 def nearest_key(key: str) -> str | None:
-    """`lr` and `trainn.lr` both mean train.lr; inside an entry of data.train its own keys are asked."""
+    """Return the key that was probably meant, or None. For example, `lr` and `trainn.lr` both mean train.lr. Inside an
+    entry of data.train or data.eval, only the keys of an entry are considered."""
     parent, _, name = key.rpartition(".")
     if parent.startswith(("data.train.", "data.eval.")):
         meant = nearest(name, SourceConfig.model_fields)

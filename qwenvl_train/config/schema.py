@@ -1,4 +1,5 @@
-"""The whole configuration as one frozen tree. Defaults stand in configs/, never here; imports no torch."""
+"""The whole configuration as one frozen tree. The defaults are in configs/, never here. This module does not import
+torch."""
 
 from typing import Annotated, Literal, get_args
 
@@ -24,21 +25,22 @@ class Section(BaseModel):
 
 
 class VideoConfig(Section):
-    """Each null takes what the checkpoint's video processor says; what that can hold is saved with every checkpoint."""
+    """The limits on videos. For a key that is null, the value of the checkpoint's video processor is used. The values
+    that a video processor can hold are saved with every checkpoint."""
 
     fps: PositiveFloat | None
-    """Frames taken from each second of a video."""
+    """The number of frames taken from each second of a video."""
     min_frames: PositiveInt | None
     max_frames: PositiveInt | None
     min_pixels: PositiveInt | None
     max_pixels: PositiveInt | None
-    """Limits on one resized frame."""
+    """The limits on the pixels of one resized frame."""
     total_pixels: PositiveInt | None
-    """Limit on all resized frames of a clip together."""
+    """The limit on the pixels of all resized frames of a clip together."""
 
 
 class TextShape(Section):
-    """The language model's sizes; null where the family has no such thing, so these may be left out."""
+    """The sizes of the language model. A size is null if the family has no such part, and may then be left out."""
 
     num_hidden_layers: PositiveInt
     hidden_size: PositiveInt
@@ -53,7 +55,8 @@ class TextShape(Section):
 
 
 class VisionShape(Section):
-    """The vision tower's and the mergers' sizes; null as above."""
+    """The sizes of the vision tower and the mergers. A size is null if the family has no such part, and may then be
+    left out."""
 
     depth: PositiveInt
     hidden_size: PositiveInt
@@ -70,7 +73,7 @@ class VisionShape(Section):
 
 
 class ShapeConfig(Section):
-    """The sizes of a published model in the words of its config.json: what can be told before it is fetched."""
+    """The sizes of a published model, with the names in its config.json. They are known before the model is fetched."""
 
     text: TextShape
     vision: VisionShape
@@ -79,31 +82,33 @@ class ShapeConfig(Section):
 
 class ModelConfig(Section):
     path: str
-    """A local folder or a hub id; the family is read from its config, never from this name."""
+    """A local folder or a hub id. The family is read from the config of the model, never from this name."""
     revision: str | None
-    """Branch, tag or commit of a hub id."""
+    """The branch, tag or commit of a hub id."""
     family: str | None
-    """The model_type that the checkpoint must have; null takes any supported one."""
+    """The model_type that the checkpoint must have. With null, any supported one is accepted."""
     min_pixels: PositiveInt | None
     max_pixels: PositiveInt | None
-    """Limits on one resized image, saved with every checkpoint; null keeps the checkpoint's own."""
+    """The limits on the pixels of one resized picture, saved with every checkpoint. With null, the checkpoint's own
+    limit is kept."""
     video: VideoConfig
     quantize: Literal["none", "nf4"]
-    """nf4 stores the frozen language model in 4 bits (needs bitsandbytes)."""
+    """The storage of the frozen language model. nf4 stores it in 4 bits (needs bitsandbytes)."""
     shape: ShapeConfig | None
-    """Of the published model that an entry names; null reads it from the checkpoint."""
+    """The sizes of the published model that an option of the group model names. With null, they are read from the
+    checkpoint."""
 
 
 class LoraConfig(Section):
     vision: bool
     mlp: bool
     llm: bool
-    """Train this component through adapters on its linear layers, instead of in full."""
+    """Whether to train this component through adapters on its linear layers, instead of in full."""
     rank: PositiveInt
     alpha: PositiveFloat
     dropout: Annotated[float, Field(ge=0, lt=1)]
     rslora: bool
-    """Scale by alpha / sqrt(rank) instead of alpha / rank."""
+    """Whether to scale adapters by alpha / sqrt(rank) instead of alpha / rank."""
 
 
 RowFormat = Literal[
@@ -112,24 +117,27 @@ RowFormat = Literal[
 
 
 class SourceConfig(Section):
-    """One entry of data.train or data.eval; only this section and model.shape have defaults, since they are
-    written by hand."""
+    """An entry of data.train or data.eval. Only this section and model.shape have defaults here, since they are written
+    by hand."""
 
     path: str
     """A .jsonl, .json or .parquet file, a folder or glob of these, an arrow dataset folder, or a hub id."""
     format: RowFormat = "auto"
     media_root: str | None = None
-    """Folder that relative paths start from, and that no path may leave; null means the file's folder, and no fence."""
+    """The folder that relative paths start from, and that no path may leave. With null, relative paths start from the
+    folder of the data file, and paths may lead anywhere."""
     weight: PositiveFloat | None = None
-    """Share of this source in an epoch, relative to the other sources' weights; given for all sources or for none."""
+    """The share of this entry in an epoch, relative to the weights of the other entries. Either all entries have a
+    weight, or none has."""
     repeats: PositiveFloat | None = None
-    """How often an epoch goes through this source; 0.5 takes half of it, another half in the next epoch."""
+    """How often an epoch goes through this entry. With 0.5, an epoch takes half of it, and the next epoch another
+    half."""
     split: str | None = None
-    """Of an arrow dataset folder or a hub id; null takes train where there is one."""
+    """The split of an arrow dataset folder or a hub id. With null, it is train if there is such a split."""
     subset: str | None = None
-    """Configuration name of a hub id."""
+    """The configuration name of a hub id."""
     revision: str | None = None
-    """Branch, tag or commit of a hub id."""
+    """The branch, tag or commit of a hub id."""
 
 
 def _as_sources(value: object) -> object:
@@ -146,31 +154,34 @@ class DataConfig(Section):
     train: Sources
     eval: Sources | None
     streaming: bool
-    """Read data.train from front to back while training, instead of measuring every row before; needs
-    train.max_steps."""
+    """Whether to read data.train from front to back during training, instead of measuring every row before it. This
+    needs train.max_steps."""
     max_length: PositiveInt | None
-    """Longest sample in tokens, and the length to which packing fills rows; null sets no limit."""
+    """The largest length of a sample, in tokens, and the length to which packing fills rows. With null, there is no
+    limit."""
     too_long: Literal["error", "skip", "downscale"]
-    """What happens to a sample over max_length; downscale shrinks its pictures and clips until it fits."""
+    """What happens to a sample over max_length. downscale shrinks its pictures and clips until the sample fits."""
     packing: bool
-    """Fill each row with samples up to max_length tokens, instead of a fixed number of samples."""
+    """Whether to fill each row with samples up to max_length tokens, instead of with a fixed number of samples."""
     bucketing: bool
-    """Without packing: put samples of similar cost into the passes that run at the same time."""
+    """Whether to put samples of similar cost into the passes that run at the same time. It needs packing=false."""
     on_error: Literal["raise", "skip"]
-    """What a row that cannot be used does: it ends the run, or is left out and listed in skipped.jsonl."""
+    """What happens at a row that cannot be used. raise ends the run, and skip leaves the row out and lists it in
+    skipped.jsonl."""
     max_skipped: NonNegativeInt
-    """More skipped rows than this end the run."""
+    """The largest number of skipped rows. If there are more, the run ends."""
     allow_remote: bool
-    """Fetch media from http and https addresses; a copy is kept in data.cache."""
+    """Whether to fetch media from http and https addresses. A copy is kept in data.cache."""
     vision_ids: bool
-    """Write "Picture 1: ", "Video 1: " and so on before each picture and clip."""
+    """Whether to write "Picture 1: ", "Video 1: " and so on before each picture and clip."""
     cache: str | None
-    """Folder of the index of lengths, of fetched files, and of parquet files as arrow, which are full copies; null
-    takes .cache below output_dir."""
+    """The folder of the index of lengths, of fetched files, and of parquet files converted to arrow, which are full
+    copies. With null, it is .cache below output_dir."""
     cache_pictures: bool
-    """Keep resized pictures in data.cache, so that later epochs and runs need not decode them again."""
+    """Whether to keep resized pictures in data.cache, so that later epochs and runs need not decode them again."""
     workers: NonNegativeInt
-    """Processes that decode pictures beside the training process, and that measure rows before it."""
+    """The number of processes that decode pictures beside the training process, and that measure rows before the
+    training."""
 
 
 class TrainConfig(Section):
@@ -178,51 +189,55 @@ class TrainConfig(Section):
     lr_vision: PositiveFloat | None
     lr_mlp: PositiveFloat | None
     lr_llm: PositiveFloat | None
-    """Learning rate of one component; null takes train.lr."""
+    """The learning rate of one component. With null, it is train.lr."""
     batch_size: PositiveInt
-    """Samples, or with data.packing packs of max_length tokens, in one forward pass on each device."""
+    """The number of samples in one forward pass on each device. With data.packing, it is the number of packs of
+    max_length tokens."""
     eval_batch_size: PositiveInt
     accumulation: PositiveInt
-    """Forward passes before one optimizer step."""
+    """The number of forward passes before one optimizer step."""
     epochs: PositiveFloat | None
     max_steps: PositiveInt | None
-    """How long to train; exactly one of the two is set."""
+    """The length of the training, in epochs or in steps. Exactly one of the two keys is set."""
     schedule: Literal["cosine", "linear", "constant"]
     warmup: NonNegativeFloat
-    """Steps of warm-up, or a share of all steps where below 1."""
+    """The number of warm-up steps. A value below 1 is a share of all steps."""
     clip: NonNegativeFloat
-    """Largest norm of the gradient; 0 does not clip."""
+    """The largest norm of the gradient. With 0, gradients are not clipped."""
     precision: Literal["auto", "bf16", "fp16", "fp32"]
     attention: Kernel
-    """auto is torch's own flash kernel on a GPU (Ampere or newer) in 16 bits, else grouped SDPA, which sdpa always is;
-    the others need flash-attn."""
+    """The attention kernel. auto is torch's own flash kernel on a GPU (Ampere or newer) in 16 bits, and grouped SDPA
+    otherwise. sdpa is always grouped SDPA. The other kernels need flash-attn."""
     checkpointing: Literal["none", "vision", "llm", "all"]
-    """Where activations are recomputed in the backward pass instead of kept."""
+    """The part of the model whose activations are recomputed in the backward pass instead of kept."""
     checkpoint_every: PositiveInt
-    """Of the blocks there, every so many-th recomputes; 1 is all of them, 2 half of them."""
+    """The number n, where every n-th block of that part recomputes its activations. With 1, all blocks do, and with 2,
+    half of them."""
     offload_activations: bool
-    """Let what is kept for the backward pass wait in the host's memory; needs a GPU."""
+    """Whether to keep the tensors for the backward pass in the host's memory until it runs. This needs a GPU."""
     compile: bool
-    """Fuse what each block computes with torch.compile, once and for rows of any size."""
+    """Whether to fuse the operations of each block with torch.compile. Each block is compiled once, for rows of any
+    size."""
     liger: bool
-    """Compute norms, gates and rotary embeddings by Liger's kernels (needs liger-kernel and a GPU)."""
+    """Whether to compute norms, gates and rotary embeddings with Liger's kernels (needs liger-kernel and a GPU)."""
     cache_vision: bool
-    """Store what a frozen vision tower gives, before the training, in data.cache; steps then decode no media and skip
-    the tower."""
+    """Whether to store the features of a frozen vision tower in data.cache before the training. Training steps then
+    decode no media and skip the vision tower."""
     log_steps: PositiveInt
     eval_steps: PositiveInt | None
-    """Evaluate every so many steps; null only before and after the run."""
+    """The number of steps between evaluations. With null, there are evaluations only before and after the run."""
     save_steps: PositiveInt | None
-    """Save every so many steps; null only at the end."""
+    """The number of steps between checkpoints. With null, a checkpoint is saved only at the end."""
     keep: PositiveInt | None
-    """How many checkpoints stay on disk; null keeps all."""
+    """The number of checkpoints that stay on disk. With null, all of them stay."""
     resume: str
-    """auto continues the newest checkpoint of this run_name, never starts anew, else a checkpoint folder."""
+    """The checkpoint to continue. With auto, it is the newest checkpoint of this run_name. With never, the run starts
+    from the beginning. Any other value is the path of a checkpoint folder."""
 
 
 ReferenceKind = Literal["adapter", "model", "cached", "none"]
 TWO_MODELS: tuple[ReferenceKind, ...] = ("adapter", "model")
-"""With these each pass goes through two."""
+"""The kinds of reference with which each pass goes through two models."""
 PreferenceLoss = Literal[
     "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
     "discopop", "sft",
@@ -235,22 +250,24 @@ def _as_entries(value: object) -> object:
 
 class DpoConfig(Section):
     loss: Annotated[tuple[PreferenceLoss, ...], BeforeValidator(_as_entries), Field(min_length=1)]
-    """One loss, or several whose weighted sum is the loss; sft is the likelihood of the chosen answer."""
+    """One loss, or several losses whose weighted sum is used. sft is the likelihood of the chosen answer."""
     weights: Annotated[tuple[PositiveFloat, ...] | None, BeforeValidator(_as_entries)]
-    """One for each loss; null weighs each 1."""
+    """One weight for each loss. With null, each weight is 1."""
     beta: PositiveFloat
-    """How strongly the model is held to the reference."""
+    """The strength with which the model is kept close to the reference."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
-    """For robust, the share of pairs that are the wrong way round; for exo_pair, the doubt in each."""
+    """For robust, the share of pairs whose answers are the wrong way round. For exo_pair, the doubt in each pair."""
     discopop_tau: PositiveFloat
-    """How wide a margin is before discopop's exponential part sets in."""
+    """The scale of the margin at which the exponential part of discopop sets in."""
     reference: Literal["auto", "adapter", "model", "cached", "none"]
-    """What the model is compared with: itself without its adapters, a frozen copy, log-probabilities computed once
-    before the run, or nothing; auto is adapter where there are any, else model."""
+    """What the model is compared with. adapter is the model itself without its adapters, model is a frozen copy, cached
+    is log-probabilities computed once before the run, and none is nothing. auto is adapter if there are adapters, and
+    model otherwise."""
     wpo: bool
-    """Weigh each pair by how likely the model is to give these two answers itself."""
+    """Whether to weight each pair by how likely the model is to give these two answers itself."""
     ld_alpha: Annotated[float, Field(ge=0, le=1)] | None
-    """What a token counts beyond the length of the pair's shorter answer; null counts all alike."""
+    """The weight of a token beyond the length of the shorter answer of the pair. With null, all tokens have the same
+    weight."""
 
 
 class OptimConfig(Section):
@@ -263,14 +280,15 @@ class OptimConfig(Section):
 
 class DeepSpeedConfig(Section):
     stage: Literal[0, 2, 3]
-    """0 is off; 2 shards gradients and optimizer state over the processes, 3 the weights as well."""
+    """The ZeRO stage. 0 is off, 2 shards gradients and optimizer state over the processes, and 3 shards the weights as
+    well."""
     overlap_comm: bool
     bucket_elements: PositiveInt
-    """How many numbers go into one communication."""
+    """The number of elements in one communication."""
     grad_accum_dtype: Literal["fp32"] | None
-    """The type in which gradients of several passes are added up; null takes the run's own precision."""
+    """The type in which gradients of several passes are added up. With null, it is the precision of the run."""
     communication_dtype: Literal["fp32"] | None
-    """The type in which gradients are added up over the processes; null takes the run's own precision."""
+    """The type in which gradients are added up over the processes. With null, it is the precision of the run."""
 
 
 class WandbConfig(Section):
@@ -284,7 +302,7 @@ class WandbConfig(Section):
 class LoggingConfig(Section):
     wandb: WandbConfig
     predictions: NonNegativeInt
-    """How many held-out samples get a generated answer in the report."""
+    """The number of held-out samples for which the report shows a generated answer."""
 
 
 def _as_names(value: object) -> object:
@@ -293,48 +311,50 @@ def _as_names(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
-"""One name or a list of them; a name that reads as a number is one, too."""
+"""One name or a list of names. A name that reads as a number is converted to text."""
 
 
 class InspectConfig(Section):
     source: Literal["train", "eval"]
-    """Look at data.train or at data.eval."""
+    """Whether to show samples of data.train or of data.eval."""
     samples: NonNegativeInt | None
-    """How many to show; null shows all."""
+    """The number of samples to show. With null, all are shown."""
     random: bool
-    """Draw them by the seed, instead of taking the first."""
+    """Whether to draw the samples at random with the seed, instead of taking the first ones."""
     ids: Names
-    """Show the samples with these ids."""
+    """The ids of the samples to show."""
     lines: Names
-    """Show these rows: 17, or my.jsonl:17 where there are several files."""
+    """The lines of the rows to show, such as 17, or my.jsonl:17 if there are several files."""
     summary: bool
-    """Measure the whole source, and tell about it."""
+    """Whether to measure the whole source and show its figures."""
     file: str
-    """Where output=html writes its page."""
+    """The file to which output=html writes the page."""
 
 
 class PlanConfig(Section):
     device: DeviceName
-    """The kind of GPU that is planned for."""
+    """The kind of GPU for which the run is planned."""
     devices: PositiveInt
-    """How many of them; a process runs on each."""
+    """The number of GPUs. One process runs on each."""
     device_gib: PositiveFloat | None
-    """Memory of one, as nvidia-smi and torch count it; null takes what its kind has."""
+    """The memory of one GPU in GiB, as nvidia-smi and torch count it. With null, it is the memory of its kind."""
     tflops: PositiveFloat | None
-    """What one can do in a second at most, in bf16, dense, 10¹² operations; null takes its data sheet's figure."""
+    """The most dense bf16 operations per second of one GPU, in units of 10¹². With null, it is the figure in its data
+    sheet."""
     mfu: Annotated[float, Field(gt=0, le=1)]
-    """Share of it that is used; the run's own figure stands in its metrics."""
+    """The share of tflops that a run uses. The metrics of a run report its actual share."""
     visual: Annotated[float, Field(ge=0, lt=1)]
-    """Share of visual tokens, where rows cannot be counted because the checkpoint's tokenizer is not at hand."""
+    """The share of visual tokens. It is used if rows cannot be counted because the checkpoint's tokenizer is not
+    available."""
 
 
 class RunConfig(Section):
     run_name: str | None
-    """Folder of the run below output_dir; null makes one from the recipe and the time."""
+    """The name of the run folder below output_dir. With null, it is made from the recipe and the time."""
     output_dir: str
     seed: NonNegativeInt
     method: Literal["sft", "dpo"]
-    """Learn answers, or prefer one of two answers to the other."""
+    """The training method. sft learns answers, and dpo learns to prefer one of two answers to the other."""
     tune_mm_vision: bool
     tune_mm_mlp: bool
     tune_mm_llm: bool
@@ -347,7 +367,8 @@ class RunConfig(Section):
     deepspeed: DeepSpeedConfig
     logging: LoggingConfig
     output: Literal["text", "html", "json"]
-    """How inspect tells: words on the terminal, a page, or a line of JSON for each sample; and plan: words, or JSON."""
+    """The form of the output. inspect writes text to the terminal, an HTML page, or one line of JSON for each sample.
+    plan writes text or JSON."""
     inspect: InspectConfig
     plan: PlanConfig
 
@@ -359,7 +380,7 @@ class RunConfig(Section):
 
     @property
     def reference(self) -> ReferenceKind | None:
-        """What is compared with; None where nothing is."""
+        """The kind of reference that the model is compared with, or None if the method is not dpo."""
         if self.method != "dpo":
             return None
         if self.dpo.reference != "auto":

@@ -1,4 +1,5 @@
-"""A plain tree of values becomes a RunConfig, or one error that names every problem in it."""
+"""The validation of a configuration. It turns a tree of plain values into a RunConfig, or raises one error that names
+every problem."""
 
 from contextlib import suppress
 from typing import TypeVar
@@ -14,7 +15,7 @@ from qwenvl_train.errors import UserError
 
 S = TypeVar("S", bound=BaseModel)
 
-# pydantic's kinds of error in plain words; its other messages already read "Input should be …".
+# Plain words for pydantic's kinds of error. The other messages of pydantic already read "Input should be …".
 _ALLOWED = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
@@ -31,7 +32,8 @@ _ALLOWED = {
 
 
 def validate(tree: dict, given: frozenset[str], verb: Verb) -> RunConfig:
-    """`given` are the keys that the user wrote: those must each have an effect."""
+    """Return the checked configuration. Raise UserError with all problems if there are any. `given` holds the keys that
+    the user wrote, and each must have an effect."""
     try:
         config = RunConfig.model_validate(tree)
         problems = broken_rules(config, given, verb)
@@ -43,7 +45,7 @@ def validate(tree: dict, given: frozenset[str], verb: Verb) -> RunConfig:
 
 
 def value_problems(tree: dict) -> list[str]:
-    """A line for each single value at fault, without the rules that span several."""
+    """Return one line for each invalid value. The rules that involve several settings are not checked."""
     try:
         RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -56,7 +58,8 @@ def _all_lines(error: ValidationError) -> list[str]:
 
 
 def _lines(details: ErrorDetails) -> list[str]:
-    """One problem as pydantic saw it: the key, the value, and what is allowed or was probably meant."""
+    """Return the lines for one error of pydantic. A line has the key, the value, and what is allowed or was probably
+    meant."""
     key, kind, value = ".".join(str(part) for part in details["loc"]), details["type"], details["input"]
     if kind == "missing":
         return [f"{key} is not set, and it has no default"]
@@ -89,7 +92,7 @@ def _may_be_null(key: str) -> bool:
 
 
 def _text(value: object) -> str:
-    """As the user would write it."""
+    """Return a value as the user would write it."""
     match value:
         case None:
             return "null"
@@ -104,7 +107,7 @@ def _text(value: object) -> str:
 
 
 def _valid_part(section: type[S], tree: dict) -> S:
-    """The tree without what is invalid in it: to read that raises AttributeError."""
+    """Return the configuration without its invalid values. Reading one of them raises AttributeError."""
     part: dict[str, object] = {}
     for name, field in section.model_fields.items():
         inner = section_of(field)

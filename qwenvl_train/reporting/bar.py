@@ -1,4 +1,4 @@
-"""A bar for work that takes a while; on stderr, so that what a verb prints stays whole."""
+"""A progress bar for long work. It is shown on stderr, so that it does not mix with what a verb prints on stdout."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -14,10 +14,10 @@ Item = TypeVar("Item")
 
 @contextmanager
 def counting(words: str, total: int, shown: bool = True) -> Iterator[Callable[[int], None]]:
-    """To be called with how many are done; shows nothing in a log file."""
+    """Show a progress bar and yield a function that takes the number of items done. A log file gets no bar."""
     console = console_on(sys.stderr)
     if not (shown and console.is_terminal):
-        yield lambda done: None  # a bar that is disabled still writes a newline before rich 15
+        yield lambda done: None  # before rich 15, even a disabled bar writes a newline
         return
     columns = (*Progress.get_default_columns(), TextColumn("left"), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True) as bar:

@@ -1,4 +1,4 @@
-"""Geometry of the report's curves: from metric rows to coordinates. The template turns these into SVG."""
+"""The geometry of the report's curves. It turns metric rows into coordinates, and the template turns these into SVG."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -12,10 +12,10 @@ WIDTH, HEIGHT = 560, 240
 LEFT, RIGHT, TOP, BOTTOM = 62, 20, 12, 30
 MOST_POINTS = 600
 LOG_METRICS, LOG_FROM = ("loss", "grad_norm"), 100
-"""These are drawn on a logarithmic scale where they span more than this factor."""
+"""The metrics in LOG_METRICS use a logarithmic scale if their values span more than the factor LOG_FROM."""
 
 Point = tuple[float, float | None]
-"""Step and value; None where the value was no number, which leaves a gap in the line."""
+"""A step and a value. The value is None if it was not a finite number, which leaves a gap in the line."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Tick:
 @dataclass(frozen=True)
 class Axis:
     place: Callable[[float], float]
-    """From a step or a value to its coordinate."""
+    """Maps a step or a value to its coordinate."""
     ticks: list[Tick]
     note: str = ""
 
@@ -47,12 +47,12 @@ class Chart:
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     hover: list[Row]
-    """For each step: x, step, and the values as [line's index, y, text]."""
+    """One row for each step, with x, step, and the values as [index of the line, y, text]."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric in one chart, and what the legend calls it."""
+    """A metric in a chart, and its name in the legend."""
 
     metric: str
     name: str
@@ -107,7 +107,7 @@ GROUPS = (
     ("Gradient norm", (Curve("grad_norm", "before clipping"),)),
 )
 FROM_ZERO = ("tokens_per_second", "mfu", "data_wait")
-"""Rates whose axis starts at zero, so that noise does not look like a collapse."""
+"""The metrics whose axis starts at zero, so that noise does not look like a collapse."""
 
 BOOKKEEPING = {
     "step",
@@ -127,7 +127,7 @@ BOOKKEEPING = {
 
 
 def charts(rows: list[Row]) -> list[Chart]:
-    """The known charts first; every other figure that a training method logs gets a chart of its own."""
+    """Return the charts in GROUPS first, and then one chart for each other metric that a training method logs."""
     if not rows:
         return []
     known = BOOKKEEPING | {curve.metric for _, curves in GROUPS for curve in curves}
@@ -147,13 +147,14 @@ def points(rows: list[Row], metric: str) -> list[Point]:
 
 
 def chart(title: str, curves: tuple[Curve, ...], rows: list[Row], steps: Axis) -> Chart | None:
-    """None where no point can be drawn; the first curve's metric tells how the values read."""
+    """Return the chart, or None if there is no point to draw. The first curve's metric decides the number format."""
     lines = {curve.name: thin(points(rows, curve.metric)) for curve in curves}
     lines = {name: line for name, line in lines.items() if any(y is not None for _, y in line)}
     if not lines:
         return None
     if len(lines) > 1:
-        # Where components' rates are told, it is one of theirs, and would lie below it, or nobody's.
+        # If components have their own rates, the base rate either equals one of these, and its line would lie below
+        # that one, or no component uses it.
         lines.pop(_BASE, None)
     metric = curves[0].metric
     values = value_axis(metric, [y for line in lines.values() for _, y in _numbers(line)])
@@ -168,7 +169,7 @@ def chart(title: str, curves: tuple[Curve, ...], rows: list[Row], steps: Axis) -
 
 
 def step_axis(steps: list[int]) -> Axis:
-    """The same for every chart of a run, so that they can be read one below the other."""
+    """Return the axis of steps. All charts of a run share it, so that they can be compared one below the other."""
     first, last = min(steps), max(steps)
     place = scale(first, last, LEFT, WIDTH - RIGHT)
     return Axis(place, [Tick(place(step), count(step)) for step in step_ticks(first, last)])
@@ -188,7 +189,8 @@ def value_axis(metric: str, values: list[float]) -> Axis:
 
 
 def thin(line: list[Point], most: int = MOST_POINTS) -> list[Point]:
-    """Keeps the lowest and highest point of every stretch, and a gap: a long run hides no spike."""
+    """Reduce a line to about `most` points. Each stretch keeps its lowest point, its highest point and one gap, so that
+    the chart of a long run still shows every spike."""
     if len(line) <= most:
         return line
     size = math.ceil(2 * len(line) / most)
@@ -221,7 +223,7 @@ def log_ticks(values: list[float]) -> list[float]:
 
 
 def linear_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers around low and high, 1, 2 or 5 times a power of ten apart."""
+    """Return round numbers that cover `low` to `high`. Their distance is 1, 2 or 5 times a power of ten."""
     if low == high:
         low, high = (low - abs(low) / 2, high + abs(high) / 2) if low else (0.0, 1.0)
     rough = (high - low) / most
@@ -238,7 +240,7 @@ def step_ticks(first: float, last: float) -> list[float]:
 
 
 def tick_text(metric: str, value: float, apart: float) -> str:
-    """As many digits as tell neighbours on the axis apart."""
+    """Format a value with enough digits to distinguish it from its neighbours on the axis."""
     if is_ratio(metric):
         return f"{100 * value:.3g} %"
     if value and (apart < 1e-3 or abs(value) >= 1e6):
@@ -265,7 +267,7 @@ def _line(name: str, line: list[Point], x_of: Callable[[float], float], y_of: Ca
         else:
             runs[-1].append((x_of(x), y_of(y)))
     paths = ["M" + " L".join(f"{x:g},{y:g}" for x, y in run) for run in runs if len(run) > 1]
-    few = sum(map(len, runs)) <= 40  # sparse points are shown as such, and a lone one has no line at all
+    few = sum(map(len, runs)) <= 40  # a few points are drawn as dots, and so is a single point, which has no line
     return Line(name, paths, [point for run in runs for point in run if few or len(run) == 1])
 
 

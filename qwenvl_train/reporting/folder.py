@@ -1,4 +1,5 @@
-"""The files of a run folder. Each is written aside, synced and renamed: nobody ever reads half of one."""
+"""The files of a run folder. Each file is written under a temporary name, synced and renamed, so that no reader ever
+sees half of a file."""
 
 import json
 import math
@@ -28,7 +29,7 @@ PACKAGES = (
 
 
 def plain(value: Any) -> Any:
-    """The value in JSON's own types; NaN and infinity become null, since JSON has no word for them."""
+    """Convert a value to JSON's own types. NaN and infinity become null, since JSON cannot express them."""
     match value:
         case dict():
             return {str(key): plain(item) for key, item in value.items()}
@@ -40,7 +41,7 @@ def plain(value: Any) -> Any:
             return value
         case Path():
             return str(value)
-        case _ if hasattr(value, "item"):  # numpy's and torch's scalars
+        case _ if hasattr(value, "item"):  # scalars of numpy and torch
             return plain(value.item())
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
@@ -70,12 +71,12 @@ def write_json_lines_atomic(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read_json_lines(path: Path) -> list[Row]:
-    """None where there is no file."""
+    """Return the rows of a JSON Lines file. The list is empty if the file does not exist."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 class RunFolder:
-    """runs/<name>: everything that a run leaves besides its checkpoints and metrics."""
+    """The folder runs/<name>. This class writes everything in it except the checkpoints and the metrics."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -95,12 +96,13 @@ class RunFolder:
         write_json_atomic(self.path / "summary.json", summary)
 
     def write_predictions(self, rows: Iterable[Row]) -> None:
-        """Rows of id, source, line, images (paths), prompt, expected, before and after."""
+        """Write predictions.jsonl. A row has id, source, line, images (paths), prompt, expected, before and after."""
         write_json_lines_atomic(self.path / "predictions.jsonl", rows)
 
 
 def environment(gpus: list[str], run: Row) -> Row:
-    """What somebody needs to repeat the run; the caller names the GPUs, since only torch can, and facts of the run."""
+    """Return the facts that are needed to repeat the run. The caller passes the names of the GPUs, since only torch
+    knows them, and the facts of the run."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -117,14 +119,15 @@ def environment(gpus: list[str], run: Row) -> Row:
 
 
 def checkout(package: Path) -> Row | None:
-    """The commit that the package runs from; None where it is installed, even in another checkout."""
+    """Return the commit that the package runs from. Return None if the package is installed, even if it is installed
+    inside another checkout."""
     root = package.parent
     if not (root / ".git").exists():
         return None
     try:
         commit = _git(root, "rev-parse", "HEAD")
         changed = _git(root, "status", "--porcelain", "--untracked-files=no") != ""
-    except (OSError, subprocess.SubprocessError):  # no git here, or a checkout that git refuses to read
+    except (OSError, subprocess.SubprocessError):  # git is not installed, or it refuses to read the checkout
         return None
     return {"commit": commit, "uncommitted_changes": changed}
 
@@ -153,5 +156,5 @@ def _cpu_model() -> str:
 def _memory_gib() -> float | None:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):  # no such figure on this system
+    except (ValueError, OSError, AttributeError):  # this system does not report the figure
         return None

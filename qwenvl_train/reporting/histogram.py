@@ -1,4 +1,4 @@
-"""Geometry of a histogram, in the box and with the axes of the report's curves."""
+"""The geometry of a histogram. It uses the same box and the same axes as the report's curves."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from qwenvl_train.reporting.wording import count, many
 
 MOST_BARS = 40
 LOG_FROM = 30
-"""Where the largest value is so many times the smallest, bars grow in width."""
+"""If the largest value is more than this many times the smallest, the scale is logarithmic and bars grow in width."""
 _GAP = 1.0
 _LEAST = 1.5
-"""One among a million is still seen."""
+"""The least height of a bar, so that a count of one among a million is still visible."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Histogram:
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     limit: Tick | None
-    """A line across, at a value that matters."""
+    """The place of a vertical line that marks a limit, or None."""
 
 
 def histogram_of_lengths(title: str, lengths: np.ndarray, unit: str, limit: int | None) -> Histogram:
-    """Of whole numbers above 0; `unit` is what is counted."""
+    """Return the histogram of lengths, which are whole numbers above 0. `unit` names the things that are counted."""
     low, high = int(lengths.min()), max(int(lengths.max()), limit or 0)
 
     def told(start: float, stop: float, number: int) -> str:
@@ -55,7 +55,7 @@ def histogram_of_lengths(title: str, lengths: np.ndarray, unit: str, limit: int 
         ticks = [(mark, count(mark)) for mark in marks]
         return _histogram(title, "logarithmic scale", lengths, edges, ticks, told, limit, logarithmic=True)
     if high - low < MOST_BARS:
-        # A bar for each length; its figure stands below its middle.
+        # Each length has its own bar, and its figure stands below the middle of the bar.
         edges = [edge - 0.5 for edge in range(low, high + 2)]
         marks = [mark for mark in linear_ticks(low, high + 1) if low <= mark <= high and mark.is_integer()]
     else:
@@ -65,7 +65,7 @@ def histogram_of_lengths(title: str, lengths: np.ndarray, unit: str, limit: int 
 
 
 def histogram_of_shares(title: str, shares: np.ndarray, unit: str) -> Histogram:
-    """Of shares of 1, up to 1."""
+    """Return the histogram of shares, which are at most 1. `unit` names the things that are counted."""
 
     def told(start: float, stop: float, number: int) -> str:
         return f"{many(number, unit)} filled to {100 * start:.3g} to {100 * stop:.3g} %"
@@ -73,7 +73,7 @@ def histogram_of_shares(title: str, shares: np.ndarray, unit: str) -> Histogram:
     edges = linear_ticks(min(float(shares.min()), 0.98), 1.0, most=MOST_BARS)
     marks = [mark for mark in linear_ticks(edges[0], 1.0) if edges[0] - 1e-9 <= mark <= 1 + 1e-9]
     ticks = [(mark, tick_text("accuracy", mark, 1)) for mark in marks]
-    # What is full belongs into the last bar, whatever the arithmetic of its edge.
+    # A share of 1 belongs in the last bar, even if rounding put the edge of that bar below 1.
     return _histogram(title, "", np.minimum(shares, edges[-1]), edges, ticks, told, limit=None)
 
 

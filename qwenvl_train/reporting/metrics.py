@@ -1,4 +1,4 @@
-"""metrics.jsonl: a JSON object per logged step or evaluation, readable while the run goes on."""
+"""The file metrics.jsonl. It has one JSON object for each logged step or evaluation, and can be read during the run."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,8 @@ FILE_NAME = "metrics.jsonl"
 
 
 def read_metrics(folder: Path) -> list[Row]:
-    """The rows so far. A last line torn by a kill is left out; any other fault is an error."""
+    """Return the rows that are in the file so far. Drop an incomplete last line, which a killed run leaves. Raise
+    UserError for any other line that is not JSON."""
     path = folder / FILE_NAME
     if not path.exists():
         return []
@@ -28,12 +29,12 @@ def read_metrics(folder: Path) -> list[Row]:
 
 
 class MetricsFile:
-    """Appends every row as it comes, so that a kill costs at most the line being written."""
+    """A reporter that appends every row at once, so that a killed run loses at most the line it was writing."""
 
     _file: TextIO
 
     def start(self, run: RunInfo) -> None:
-        """Cuts off what a killed run logged after its checkpoint: those steps are about to run again."""
+        """Open the file. If the run is resumed, first drop the rows after its checkpoint: these steps run again."""
         kept = [row for row in read_metrics(run.folder) if row["step"] <= run.start_step] if run.resumed else []
         path = run.folder / FILE_NAME
         write_json_lines_atomic(path, kept)

@@ -1,4 +1,4 @@
-"""What all pages share: their templates' surroundings, their key figures, pictures as a part of the page."""
+"""The parts that all HTML pages share: the template environment, the tiles of key figures, and embedded pictures."""
 
 import base64
 import io
@@ -21,7 +21,7 @@ class Tile:
 
 
 def fill_template(template: Path, values: dict[str, Any]) -> str:
-    """Templates may include the parts of pages that lie beside this module."""
+    """Render a template. It may include the shared templates that lie beside this module."""
     templates = Environment(
         loader=FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,

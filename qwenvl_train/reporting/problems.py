@@ -1,16 +1,17 @@
-"""Why rows cannot be used: a reason that holds for many is told once, with the first of them."""
+"""The reasons why rows cannot be used. A reason that many rows share is shown once, with the first of these rows."""
 
 import re
 from collections.abc import Iterable
 
 from qwenvl_train.reporting.wording import many
 
-# rows.jsonl:7 (id x)
+# Matches the place at the start of a reason, such as: rows.jsonl:7 (id x)
 _PLACE = re.compile(r".+?:\d+( \(id .*?\))?(?=[ :,])")
 
 
 def told_once(reasons: Iterable[str], most: int) -> tuple[list[str], int]:
-    """`most` lines, and of how many rows they say nothing; reasons are alike where only the row differs."""
+    """Return at most `most` lines, and the number of rows that these lines do not cover. Reasons that differ only in
+    the place of the row share a line."""
     alike: dict[str, list[str]] = {}
     for reason in reasons:
         place = _PLACE.match(reason)

@@ -1,4 +1,4 @@
-"""Progress on the terminal: a live bar where there is one, plain lines in a log file."""
+"""The progress of training. A terminal shows a live bar, and a log file gets plain lines."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ from qwenvl_train.reporting.wording import count, duration, figure, is_number, l
 LOG_WIDTH = 160
 EVALUATION_FIRST = ("eval_rewards/accuracies", "eval_exact_match", "eval_token_accuracy", "eval_loss")
 WAITING = 0.2
-"""A share of the time that is worth a user's thought."""
+"""The share of the time spent waiting for data from which the progress line shows it."""
 EVALUATION_ASIDE = (
     "eval_samples",
     "eval_seconds",
@@ -27,7 +27,7 @@ EVALUATION_ASIDE = (
     "eval_logps/chosen",
     "eval_logps/rejected",
 )
-"""The file has them, and the report."""
+"""The metrics that the evaluation line leaves out. They are in metrics.jsonl and in the report."""
 
 
 class QuietConsole(Console):
@@ -37,13 +37,14 @@ class QuietConsole(Console):
 
 
 def console_on(stream: TextIO | None = None) -> Console:
-    """Rich's console; in a log file lines keep their length instead of breaking at 80 columns."""
+    """Return a Rich console for the stream. In a log file it is LOG_WIDTH columns wide, not 80."""
     stream = stream or sys.stdout
     return QuietConsole(file=stream, highlight=False, width=None if stream.isatty() else LOG_WIDTH)
 
 
 def component_table(rows: list[Row], *, plain: bool) -> Table:
-    """Which part of the model is trained, how, and how much of it; the last line is the whole model."""
+    """Return the table that shows which components are trained, how, and how many of their parameters. The last line
+    shows the whole model."""
     table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("component", "mode"):
         table.add_column(name, no_wrap=True)
@@ -81,7 +82,7 @@ def print_components(rows: list[Row], console: Console | None = None) -> None:
 
 
 def evaluation_line(row: Row) -> str:
-    """evaluation at step 120: exact match 97.5 %, loss 0.0213 (120 samples, 3.1 s)"""
+    """Return a line such as: evaluation at step 120: exact match 97.5 %, loss 0.0213 (120 samples, 3.1 s)"""
     others = [key for key in row if key.startswith("eval_") and key not in EVALUATION_FIRST + EVALUATION_ASIDE]
     shown = [key for key in (*EVALUATION_FIRST, *others) if key in row]
     figures = ", ".join(f"{label(key)} {figure(key, row[key])}" for key in shown)
@@ -104,7 +105,7 @@ def step_figures(row: Row) -> list[str]:
 
 
 def closing_line(summary: Row) -> str:
-    """done: 120 steps in 3m 42s, exact match 5.0 % → 97.5 %"""
+    """Return a line such as: done: 120 steps in 3m 42s, exact match 5.0 % → 97.5 %"""
     text = f"{summary['status']}: {many(summary['steps'], 'step')} in {duration(summary['seconds'])}"
     if summary.get("skipped"):
         text += f", {many(summary['skipped'], 'row')} left out (skipped.jsonl)"
@@ -117,7 +118,7 @@ def closing_line(summary: Row) -> str:
 
 
 class ProgressReporter:
-    """One line or one bar update for each logged step; evaluations stand above the bar."""
+    """A reporter that prints a line, or updates the bar, at each logged step. Evaluations are printed above the bar."""
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console or console_on()
@@ -154,8 +155,9 @@ class ProgressReporter:
             self._say(f"step {row['step']}/{self._total}  {figures}")
 
     def _left(self, step: int) -> list[str]:
-        """Time to the last step at this run's pace so far, which evaluations do not slow down; not from the first step
-        alone, as that waits for what is done once."""
+        """Return the time left until the last step, or nothing if it is not known. The estimate uses the pace of this
+        run so far, without the time of evaluations. It needs more than one step, since the first step includes work
+        that is done only once."""
         done, to_do = step - self._start_step, self._total - step
         if done <= 1 or to_do <= 0:
             return []

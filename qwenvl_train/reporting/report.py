@@ -1,4 +1,5 @@
-"""report.html: the whole run on one page that needs nothing else, made from the run folder's files alone."""
+"""The file report.html. This page shows the whole run, needs no other file, and is made from the files of the run
+folder alone."""
 
 import json
 from pathlib import Path
@@ -19,7 +20,7 @@ THUMBNAIL = 160
 
 
 def write_report(folder: Path) -> Path:
-    """Writes the page from whatever the folder holds so far; a file that is missing leaves its part out."""
+    """Write the page from the files that the folder holds so far. The page leaves out the part of a missing file."""
     path = folder / "report.html"
     write_text_atomic(path, render(folder))
     return path
@@ -56,7 +57,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def subtitle(config: dict[str, Any]) -> str:
-    """Which model learned from which data."""
+    """Return a line that names the model and the training data."""
     model = (config.get("model") or {}).get("path")
     sources = (config.get("data") or {}).get("train") or []
     data = ", ".join(source["path"] for source in sources)
@@ -64,7 +65,7 @@ def subtitle(config: dict[str, Any]) -> str:
 
 
 def tiles(rows: list[Row], summary: Row, components: list[Row]) -> list[Tile]:
-    """The key figures; those of an unfinished run come from its last logged step."""
+    """Return the tiles of key figures. If the run is not finished, they come from its last logged step."""
     steps = [row for row in rows if not is_evaluation(row)]
     last: Row = {**(steps[-1] if steps else {}), **summary}
     last |= {"step": summary["steps"]} if "steps" in summary else {}
@@ -83,7 +84,8 @@ def tiles(rows: list[Row], summary: Row, components: list[Row]) -> list[Tile]:
 
 
 def score_tile(rows: list[Row], summary: Row) -> Tile | None:
-    """The held-out score before and after; the summary knows best, else the first and the last evaluation."""
+    """Return the tile of the held-out score before and after training, or None if there is no score. The scores come
+    from the summary if it has them, and otherwise from the first and the last evaluation."""
     metrics = summary.get("metrics") or {}
     evaluations = [row for row in rows if is_evaluation(row)]
     first, last = (evaluations[0], evaluations[-1]) if evaluations else ({}, {})
@@ -106,12 +108,14 @@ def prediction(row: Row) -> Row:
 
 
 def is_right(answer: str | None, expected: str) -> bool | None:
-    """None where there is no answer to judge, as before a resumed run."""
+    """Return whether the answer is the expected one. Return None if there is no answer, which is the case for the
+    answers before a resumed run."""
     return None if answer is None else answer.strip() == expected.strip()
 
 
 def thumbnail(path: Path) -> str | None:
-    """A data: address, so that the page stays whole when sent on; None for an unreadable picture."""
+    """Return the picture as a data: address, so that the page needs no other file. Return None if the picture cannot
+    be read."""
     try:
         with Image.open(path) as picture:
             small = ImageOps.exif_transpose(picture).convert("RGB")
@@ -122,7 +126,7 @@ def thumbnail(path: Path) -> str | None:
 
 
 def environment_rows(environment: Row) -> list[tuple[str, str]]:
-    """Name and value, without what is not known."""
+    """Return the name and the value of each known fact about the environment."""
     hardware, checkout = environment.get("hardware") or {}, environment.get("checkout") or {}
     memory = hardware.get("memory_gib")
     cores = hardware.get("cores")

@@ -1,4 +1,5 @@
-"""What the trainer tells a reporter. A reporter asks nothing back, and knows nothing of torch."""
+"""The interface between the trainer and a reporter. A reporter returns nothing to the trainer and does not need
+torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ class RunInfo:
     folder: Path
     config: dict[str, Any]
     components: list[Row]
-    """component, mode (full | lora | frozen), parameters, trained, lr (None where frozen), where."""
+    """One row for each component, with the keys component, mode (full | lora | frozen), parameters, trained, lr (None
+    where frozen) and where."""
     total_steps: int
     start_step: int
-    """Above 0 where the run continues a checkpoint."""
+    """The step at which the run starts. It is above 0 if the run continues a checkpoint."""
 
     @property
     def resumed(self) -> bool:
@@ -24,12 +26,13 @@ class RunInfo:
 
 
 class Reporter(Protocol):
-    """Lives in the first process only; what it is told is already reduced over all processes."""
+    """An object that reports the progress of a run. It exists in the first process only, and the values that it
+    receives are already reduced over all processes."""
 
     def start(self, run: RunInfo) -> None: ...
 
     def log(self, row: Row) -> None:
-        """Takes one logged step, or one evaluation, whose figures are all called eval_…"""
+        """Report one logged step or one evaluation. The metrics of an evaluation have names that start with eval_."""
 
     def finish(self, summary: Row) -> None: ...
 

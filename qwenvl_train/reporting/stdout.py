@@ -1,4 +1,5 @@
-"""What verbs write to stdout: JSON and nothing else with output=json, and no complaint where a reader leaves early."""
+"""The output of verbs on stdout. With output=json it is nothing but JSON, and it is no error if the process that reads
+it ends early."""
 
 import json
 import os
@@ -8,12 +9,12 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
 _reserved: TextIO | None = None
-"""The real stdout, while everything else that is written there goes to stderr."""
+"""The real stdout while `reserve_stdout` is active, and None otherwise."""
 
 
 @contextmanager
 def reserve_stdout() -> Iterator[None]:
-    """Send to stderr what is printed meanwhile, also by C code and by child processes, but for `print_json`."""
+    """Redirect stdout to stderr, also for C code and for child processes. Only `print_json` still writes to stdout."""
     global _reserved
     sys.stdout.flush()
     stdout = sys.stdout.fileno()
@@ -35,10 +36,10 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def readers_may_leave() -> Iterator[None]:
-    """End quietly where nobody reads any more, as `| head` does."""
+    """Suppress the error that occurs when the process that reads stdout has ended, such as in `| head`."""
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python would write the rest at its end, and complain once more.
+        # Without this, Python would flush the rest of the output when it exits, and print the error once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), (_reserved or sys.stdout).fileno())

@@ -1,4 +1,5 @@
-"""Weights & Biases with no prompt and no wait: online where there is a login, else offline."""
+"""Reporting to Weights & Biases, without a prompt and without a long wait. The run is online if there is a login, and
+offline otherwise."""
 
 import os
 import secrets
@@ -18,17 +19,19 @@ CONNECT_SECONDS = 15
 UPLOAD_SECONDS = 60
 PUBLIC_HOST = "api.wandb.ai"
 PUBLIC_HOST_NOW = ".forge.coreweave.com"
-"""Where newer wandb packages find the public service; a login made with an older one names the other."""
+"""The end of the host name that newer wandb packages use for the public service. A login that was made with an older
+package is stored under PUBLIC_HOST."""
 COMPONENT_COLUMNS = ("component", "mode", "parameters", "trained", "lr", "where")
 
 
 class WandbRun:
-    """Built only where logging.wandb.mode is not disabled: importing wandb takes a second."""
+    """A reporter that sends the run to Weights & Biases. It is built only if logging.wandb.mode is not disabled, since
+    importing wandb takes a second."""
 
     def __init__(self, config: WandbConfig, say: Callable[[str], None] = print) -> None:
         self._config = config
         self._say = say
-        self._mode()  # online without a login is told before anything else is done
+        self._mode()  # raises an error before any other work if the mode is online and there is no login
 
     def start(self, run: RunInfo) -> None:
         import wandb
@@ -51,9 +54,9 @@ class WandbRun:
             case "online":
                 try:
                     opened = self._init(run, run_id, "online")
-                except (wandb.Error, OSError) as error:  # OSError: TimeoutError and all of the network's
+                except (wandb.Error, OSError) as error:  # OSError includes TimeoutError and all network errors
                     reason = f"{_host()} cannot be used ({_first_line(error)})"
-                    wandb.teardown()  # the failed attempt holds the run id otherwise
+                    wandb.teardown()  # without this, the failed attempt keeps the run id in use
                     hush()
                 else:
                     self._say(f"W&B: {opened.url}")
@@ -77,7 +80,8 @@ class WandbRun:
                 return asked
 
     def _asked(self) -> str:
-        """auto leaves the choice to wandb's own switch, where the user has set it."""
+        """Return the mode in the configuration. If it is auto, return the mode in WANDB_MODE where the user has set
+        that variable."""
         return os.environ.get("WANDB_MODE", "auto") if self._config.mode == "auto" else self._config.mode
 
     def _init(self, run: RunInfo, run_id: str, mode: str) -> Any:
@@ -85,7 +89,7 @@ class WandbRun:
 
         settings = wandb.Settings(
             silent=True,
-            api_key=api_key() if mode == "online" else None,  # with a key in hand wandb never prompts
+            api_key=api_key() if mode == "online" else None,  # if wandb gets a key, it never prompts
             init_timeout=CONNECT_SECONDS,
             finish_timeout=UPLOAD_SECONDS,
             finish_timeout_raises=True,
@@ -105,7 +109,7 @@ class WandbRun:
         )
 
     def log(self, row: Row) -> None:
-        """Names its own step, as wandb's counter refuses the steps that a resumed run repeats."""
+        """Send a row with its step as a metric, since wandb's own counter refuses steps that a resumed run repeats."""
         prefix = "eval/" if is_evaluation(row) else "train/"
         figures = {
             prefix + key.removeprefix("eval_"): value
@@ -126,18 +130,18 @@ class WandbRun:
             later = f"wandb sync {_local(self._run)}"
             self._say(f"W&B did not take all of the run within {UPLOAD_SECONDS} s. Send the rest with: {later}")
         else:
-            wandb.teardown()  # waits until the last rows are on disk, which finish does not
+            wandb.teardown()  # unlike finish, this waits until the last rows are on disk
 
 
 def _picture(images: list[str]) -> Any:
-    """None where there is none, or none any more."""
+    """Return the first picture, or None if there is no picture or its file no longer exists."""
     import wandb
 
     return wandb.Image(images[0]) if images and Path(images[0]).is_file() else None
 
 
 def _table(rows: list[Row]) -> Any:
-    """Answers on held-out samples, with the first picture of each."""
+    """Return the table of answers on held-out samples, with the first picture of each sample."""
     import wandb
 
     columns = [name for name in rows[0] if name not in ("source", "line", "images")]
@@ -147,7 +151,7 @@ def _table(rows: list[Row]) -> Any:
 
 
 def hush() -> None:
-    """Before init, since its login speaks up on its own."""
+    """Silence wandb. This is called before wandb.init, since its login prints messages on its own."""
     import wandb
 
     wandb.setup(settings=wandb.Settings(silent=True))
@@ -158,7 +162,7 @@ def has_login() -> bool:
 
 
 def api_key() -> str | None:
-    """The key from the environment, wandb's settings or the netrc file, without asking anybody."""
+    """Return the key from the environment, wandb's settings or the netrc file, without a prompt."""
     import wandb
 
     return os.environ.get("WANDB_API_KEY") or wandb.setup().settings.api_key or _netrc_key(_host())
@@ -175,7 +179,8 @@ def _netrc_key(host: str) -> str | None:
 
 
 def run_id_of(run: RunInfo) -> str:
-    """The same W&B run for the whole life of a run folder; a run begun anew gets a new one."""
+    """Return the id of the W&B run. A resumed run keeps the id that its run folder holds, and a run that starts from
+    the beginning gets a new one."""
     path = run.folder / ID_FILE
     if run.resumed and path.exists():
         return path.read_text(encoding="utf-8").strip()
@@ -185,7 +190,7 @@ def run_id_of(run: RunInfo) -> str:
 
 
 def _flat(summary: Row, prefix: str = "") -> Row:
-    """{"metrics": {"after": {…}}} → {"metrics/after/…": …}, as W&B's columns are flat."""
+    """Flatten {"metrics": {"after": {…}}} to {"metrics/after/…": …}, since the columns of W&B are flat."""
     flat: Row = {}
     for key, value in summary.items():
         flat |= _flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {prefix + key: value}

@@ -1,4 +1,4 @@
-"""Figures as people read them, the same on the terminal and in the report."""
+"""The formatting of figures for people. The terminal and the report use the same formats."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ _IN_WORDS = {
     "logps/rejected": "log-probability of rejected answers",
     "kl": "KL",
 }
-"""Metrics of DPO, which are called what TRL calls them."""
+"""The names of DPO metrics for people. The keys are the names that TRL uses."""
 
 
 def count(value: float) -> str:
@@ -22,7 +22,7 @@ def count(value: float) -> str:
 
 
 def many(number: int, noun: str, several: str | None = None) -> str:
-    """1 sample, 2 samples"""
+    """Return the number with its noun, such as 1 sample or 2 samples."""
     return f"{count(number)} {noun if number == 1 else several or f'{noun}s'}"
 
 
@@ -31,7 +31,7 @@ def percent(share: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Two units at most, because nobody needs the seconds of a day."""
+    """Format a duration with at most two units, because seconds do not matter in a duration of days."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -51,18 +51,18 @@ def is_finite(value: object) -> bool:
 
 
 def is_ratio(metric: str) -> bool:
-    """Whether a metric is a share of 1, which people read in percent."""
+    """Return whether a metric is a share of 1, which is shown in percent."""
     return metric.endswith(RATIOS)
 
 
 def label(metric: str) -> str:
-    """eval_exact_match → exact match."""
+    """Return the name of a metric for people. For example, eval_exact_match becomes exact match."""
     metric = _IN_WORDS.get(metric.removeprefix("eval_"), metric)
     return metric.removeprefix("eval_").replace("_", " ").replace("/", " ")
 
 
 def figure(metric: str, value: Any) -> str:
-    """One metric's value with as many digits as help; null in metrics.jsonl stands for what is no number."""
+    """Format the value of a metric with a suitable number of digits. null in metrics.jsonl means not a number."""
     if value is None or not math.isfinite(value):
         return "not a number"
     if is_ratio(metric):

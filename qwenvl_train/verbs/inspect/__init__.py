@@ -1,4 +1,4 @@
-"""The verb inspect: shows what the model will be trained on, before it is."""
+"""The verb inspect. It shows what the model will be trained on, before the training."""
 
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.model.pretrained import load_family

@@ -1,4 +1,4 @@
-"""Which rows a user asked to look at."""
+"""The choice of the rows that inspect shows."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,8 @@ from qwenvl_train.reporting.bar import counted
 
 
 def choose(rows: Samples | Head, config: InspectConfig, seed: int) -> list[int]:
-    """Named rows in the order of their naming, drawn ones in the order of the files."""
+    """Return the indices of the chosen rows. Rows chosen by inspect.ids and inspect.lines keep the order in which the
+    user names them. All other rows, also those drawn at random, are in the order of the files."""
     if config.ids or config.lines:
         named = [*_with_ids(rows, config.ids), *(_at_line(rows, line) for line in config.lines)]
         return list(dict.fromkeys(named))
@@ -25,7 +26,7 @@ def choose(rows: Samples | Head, config: InspectConfig, seed: int) -> list[int]:
 
 
 def _with_ids(rows: Samples | Head, ids: tuple[str, ...]) -> list[int]:
-    """The first row with each id."""
+    """Return the index of the first row with each id."""
     found: dict[str, int] = {}
     missing, unread = set(ids), 0
     searched = range(len(rows)) if ids else range(0)
@@ -48,7 +49,8 @@ def _with_ids(rows: Samples | Head, ids: tuple[str, ...]) -> list[int]:
 
 
 def _at_line(rows: Samples | Head, wanted: str) -> int:
-    """17, or my.jsonl:17 with as much of the path as tells the file."""
+    """Return the index of the row at a line. The line is given as 17, or as my.jsonl:17 with as much of the path as is
+    needed to identify the file."""
     file, _, number = wanted.rpartition(":")
     if not number.isdecimal():
         raise UserError(f"inspect.lines: {wanted} is neither a line, as 17, nor a line of a file, as my.jsonl:17.")
@@ -65,7 +67,7 @@ def _at_line(rows: Samples | Head, wanted: str) -> int:
 
 
 def _files(rows: Samples | Head) -> Iterator[tuple[str, Sequence[int]]]:
-    """Each source with the indices of its rows."""
+    """Yield the name of each file with the indices of its rows."""
     if isinstance(rows, Head):
         yield from rows.files()
         return

@@ -1,4 +1,4 @@
-"""What is told of samples before a run, as plain facts; text, page and JSON are made of these."""
+"""The facts about samples that inspect shows. The terminal, the page and the JSON output are all made from them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,37 +7,37 @@ from pathlib import Path
 import numpy as np
 
 Size = tuple[int, int]
-"""height, width"""
+"""The height and the width, in pixels."""
 
 
 @dataclass(frozen=True)
 class Picture:
     path: str | None
-    """None where the row holds the file itself."""
+    """The path of the picture, or None if the row holds the file itself."""
     original: Size
     resized: Size
     grid: tuple[int, int, int]
-    """In patches."""
+    """The number of patches in time, height and width."""
     cell: int
-    """The side of one token, in pixels of the resized picture."""
+    """The side of the square that one token covers, in pixels of the resized picture."""
     tokens: int
 
 
 @dataclass(frozen=True)
 class Clip:
     path: str | list[str | None] | None
-    """A list where the frames are pictures of their own."""
+    """The path of the clip, a list of paths if each frame is a separate picture, or None if the row holds the file."""
     original: Size
     resized: Size
     grid: tuple[int, int, int]
     cell: int
     tokens: int
     seconds: tuple[float, ...]
-    """When each of its frames is shown."""
+    """The time of each frame, in seconds."""
     fps: float
-    """The rate at which frames were taken."""
+    """The rate at which frames were taken, in frames per second."""
     timestamps: tuple[float, ...]
-    """In seconds, of each layer of the grid."""
+    """The time of each layer of the grid, in seconds."""
 
     @property
     def frames(self) -> int:
@@ -49,23 +49,23 @@ Medium = Picture | Clip
 
 @dataclass(frozen=True)
 class Mark:
-    """A box or a point."""
+    """A box or a point in a picture."""
 
     picture: int
-    """Which of the sample's pictures, counted from 0."""
+    """The index of the picture among the pictures of the sample, counted from 0."""
     label: str
     given: tuple[float, ...] | None
-    """In pixels of the original; None where the row has them in its words already."""
+    """The coordinates in pixels of the original picture, or None if the text of the row already has them as numbers."""
     written: tuple[float, ...]
-    """The numbers in the text."""
+    """The numbers as they stand in the text."""
     drawn: tuple[float, ...]
-    """Where those numbers lie in the resized picture."""
+    """The coordinates of the same place in pixels of the resized picture."""
     inside: bool
-    """Whether all of it lies in the picture."""
+    """Whether the whole box or point lies in the picture."""
 
     @property
     def told(self) -> str:
-        """box cat: [40, 30, 200, 150] in pixels of the original, written [28, 21, 140, 105]"""
+        """A description such as: box cat: [40, 30, 200, 150] in pixels of the original, written [28, 21, 140, 105]"""
         kind = "box" if len(self.written) == 4 else "point"
         name = f"{kind} {visible(self.label)}" if self.label else kind
         if self.given is None:
@@ -76,7 +76,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbouring tokens of one kind: words, control tokens, or the placeholders of one picture or clip."""
+    """A run of neighbouring tokens of one kind: words, control tokens, or the placeholders of one picture or clip."""
 
     start: int
     stop: int
@@ -98,23 +98,23 @@ class ShownTurn:
 
 @dataclass(frozen=True)
 class Inspected:
-    """One sample, as the model will see it."""
+    """A sample as the model will see it."""
 
     id: str
     source: str
     line: int
     problem: str | None
-    """Why no run will train on it."""
+    """The reason why no run can train on this sample, or None if there is no such reason."""
     input_ids: np.ndarray
     labels: np.ndarray
     position_ids: np.ndarray
     trained: np.ndarray
-    """Which tokens the loss counts."""
+    """Whether the loss counts each token."""
     turns: tuple[ShownTurn, ...]
     media: tuple[Medium, ...]
     marks: tuple[Mark, ...]
     shrink: float
-    """Share of the pixels that its media keep."""
+    """The share of their pixels that the media of the sample keep. It is below 1 if they were shrunk to fit."""
 
     @property
     def length(self) -> int:
@@ -130,7 +130,7 @@ class Inspected:
 
     @property
     def supervised_text(self) -> list[str]:
-        """Each stretch of tokens that the loss counts, in words."""
+        """The text of each stretch of tokens that the loss counts."""
         spans: list[str] = []
         end = -1
         for run in self.runs:
@@ -147,7 +147,7 @@ class Inspected:
 
     @property
     def names(self) -> list[str]:
-        """What each of its media is called: picture 1, video 1, picture 2."""
+        """The names of the media of the sample, such as picture 1, video 1, picture 2."""
         counted = {Picture: 0, Clip: 0}
         names = []
         for medium in self.media:
@@ -156,7 +156,8 @@ class Inspected:
         return names
 
     def name_of(self, run: Run) -> str:
-        """The same, or video 1, pair 2, where the frame pairs of a clip stand apart."""
+        """Return the name of the picture or clip of a run. If the frame pairs of a clip stand apart in the text, the
+        name includes the number of the pair, such as video 1, pair 2."""
         assert run.medium is not None
         starts = [other.start for other in self.runs if other.medium == run.medium]
         name = self.names[run.medium]
@@ -164,13 +165,13 @@ class Inspected:
 
     @property
     def pictures(self) -> list[tuple[int, Picture]]:
-        """With their place among the media."""
+        """The pictures of the sample, each with its index among the media."""
         return [(place, medium) for place, medium in enumerate(self.media) if isinstance(medium, Picture)]
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A row that no sample could be made of."""
+    """A raw row that could not be turned into a rendered sample."""
 
     id: str | None
     source: str
@@ -180,38 +181,38 @@ class Broken:
 
 @dataclass(frozen=True)
 class Overview:
-    """The whole source, or what a stream reads first."""
+    """The figures of the whole source, or of the rows that a stream reads first."""
 
     rows: int
     lengths: np.ndarray
-    """Tokens of each sample that can be used."""
+    """The number of tokens of each sample that can be used."""
     supervised: int
     media: int
     shrunk: int
     max_length: int | None
     problems: list[str]
-    """Reasons of the rows that cannot be used, in the order of the files."""
+    """The reason for each row that cannot be used, in the order of the files."""
     too_long: int
-    """How many of these are over max_length."""
+    """The number of rows that cannot be used because they are over max_length."""
     consequence: str
-    """What a run does about them."""
+    """What a run does about the rows that cannot be used, in words."""
     ends_run: bool
-    """Whether that is to end before it trains."""
+    """Whether the rows that cannot be used end a run before it trains."""
     rows_per_epoch: int | None
-    """None where the source is not one to train on, has nothing to train on, or is a stream."""
+    """The number of rows in an epoch. It is None if the source is held out, has nothing to train on, or is a stream."""
     row: str
-    """What goes into each of these."""
+    """What goes into each row of an epoch, in words."""
     fills: np.ndarray | None
-    """Of each packed row of an epoch, or of each pack where that is not known, the share of its room that samples
-    fill."""
+    """The share of the room that samples fill, for each packed row of an epoch. If the rows of an epoch are not known,
+    there is one share for each pack. It is None without packing."""
     extent: str = "the whole source"
-    """What all this is about."""
+    """The part of the source that these figures describe, in words."""
     mixture: Sequence[str] = ()
-    """What an epoch takes of each entry, in words."""
+    """What an epoch takes from each entry, in words."""
 
     @property
     def filled(self) -> str:
-        """What `fills` is about."""
+        """The unit that each value of `fills` describes."""
         return "pack" if self.rows_per_epoch is None else "row"
 
     @property
@@ -219,12 +220,12 @@ class Overview:
         return int(self.lengths.sum(dtype=np.int64))
 
     def percentile(self, percent: float) -> int:
-        """A length that so many percent of the samples do not exceed."""
+        """Return a length that `percent` percent of the samples do not exceed."""
         return int(np.percentile(self.lengths, percent, method="inverted_cdf"))
 
 
 def file_name(medium: Medium) -> str:
-    """The last part of its path; the folders before it are long, and mostly the same."""
+    """Return the last part of the path. The folders before it are long, and mostly the same for all files."""
     match medium.path:
         case None:
             return "in the row"
@@ -235,12 +236,12 @@ def file_name(medium: Medium) -> str:
 
 
 def sides(size: Size) -> str:
-    """640×480, as people write it: the width first."""
+    """Return a size such as 640×480, with the width first, as people write it."""
     return f"{size[1]}×{size[0]}"
 
 
 def visible(text: str) -> str:
-    """Control characters as their pictures, since a terminal would obey some and show none."""
+    """Replace control characters with symbols, since a terminal would execute some of them and display none."""
     return text.translate(_PICTURES)
 
 

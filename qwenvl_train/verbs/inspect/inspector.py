@@ -1,4 +1,5 @@
-"""From a row to the facts that are told of it: nothing is computed anew that the renderer has decided."""
+"""The step from a row to the facts that inspect shows. Whatever the renderer decides is taken from it, and never
+computed a second time."""
 
 from collections.abc import Iterator
 from itertools import groupby, pairwise
@@ -19,7 +20,7 @@ from qwenvl_train.verbs.inspect.marks import marks_of
 from qwenvl_train.verbs.inspect.page import DrawnSample
 
 _LONGEST_CHARACTER = 4
-"""Tokens, at a byte each."""
+"""The most tokens that one character can take, at one byte for each token."""
 
 
 class Inspector:
@@ -28,7 +29,8 @@ class Inspector:
         self._control = set(tokenizer.get_added_vocab().values())
 
     def look(self, index: int) -> tuple[Inspected, Rendered] | Broken:
-        """Any row; what keeps it from training is told in `problem`."""
+        """Return the facts about any row, and its rendering unless the row is broken. The field `problem` holds the
+        reason if no run can train on the row."""
         id = None
         try:
             sample = self._rows[index]
@@ -42,7 +44,7 @@ class Inspector:
         return DrawnSample(list(self._texts(item)), self._frames(rendered))
 
     def _problem(self, sample: Sample) -> str | None:
-        """As the check before a run tells it."""
+        """Return the problem of a sample in the words of the check before a run, or None if there is none."""
         try:
             measure_sample(sample, self._renderer)
         except UserError as error:
@@ -73,7 +75,8 @@ class Inspector:
             yield ShownTurn(turn.role, tuple(self._runs(layout, start, stop, waiting)))
 
     def _runs(self, layout: Layout, start: int, stop: int, waiting: Iterator[int]) -> Iterator[Run]:
-        """`waiting` tells of each placeholder which of the media it stands for."""
+        """Yield the runs of tokens from `start` to `stop`. `waiting` yields the index of the picture or clip for each
+        placeholder."""
         ids, trained = layout.input_ids.tolist(), (layout.labels != IGNORED).tolist()
         pads = (self._renderer.image_pad, self._renderer.video_pad)
 
@@ -95,7 +98,8 @@ class Inspector:
                 yield from self._words(item.input_ids[run.start : run.stop].tolist())
 
     def _words(self, ids: list[int]) -> Iterator[str]:
-        """A character of several tokens is told with the last of them."""
+        """Yield the text of each token. If several tokens form one character, the last of them yields the character,
+        and the others yield empty text."""
         part: list[int] = []
         for place, token in enumerate(ids):
             part.append(token)
@@ -121,7 +125,7 @@ class Inspector:
 
 
 def unpatchify(planes: np.ndarray, resized: tuple[int, int], patch: int, merge: int) -> np.ndarray:
-    """The picture, [H, W, C], that `patchify` cut into [H/p * W/p, p*p*C]."""
+    """Return the picture, of shape [H, W, C], that `patchify` cut into patches of shape [H/p * W/p, p*p*C]."""
     height, width = resized
     p, m = patch, merge
     blocks = planes.reshape(height // (p * m), width // (p * m), m, m, p, -1)

@@ -1,4 +1,4 @@
-"""A sample as a line of JSON, for scripts and for tests."""
+"""The JSON output of inspect, one line for each sample, for scripts and for tests."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from qwenvl_train.verbs.inspect.facts import Broken, Clip, Inspected, Picture
 
 
 def as_json(item: Inspected | Broken) -> dict[str, Any]:
-    """A line of output=json; a row that is not trained on says why under `error`."""
+    """Return the object for one line of output=json. If no run can train on the row, `error` holds the reason."""
     if isinstance(item, Broken):
         return {"id": item.id, "source": item.source, "line": item.line, "error": item.problem}
     return {

@@ -1,4 +1,4 @@
-"""Boxes and points of a sample: those that its row gives in pixels, and those that stand in its words already."""
+"""The boxes and points of a sample. A row gives them in pixels, or has them as numbers in its text."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,8 @@ from qwenvl_train.data.sample import Coordinates, Listing, Region, Sample, Text
 from qwenvl_train.families.family import Family
 from qwenvl_train.verbs.inspect.facts import Mark
 
-# As the published models write them, with the label behind or the name in front.
+# The two formats of the published models: JSON, with the label after the numbers, and control tokens, with the name
+# before them.
 _NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 _PAIR, _FOUR = rf"\[{_NUMBER},{_NUMBER}\]", rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]"
 _IN_JSON = re.compile(rf'"(?:bbox_2d"\s*:\s*{_FOUR}|point_2d"\s*:\s*{_PAIR})(?:\s*,\s*"label"\s*:\s*"([^"]*)")?')
@@ -20,7 +21,8 @@ _IN_TOKENS = re.compile(
 
 
 def marks_of(sample: Sample, pictures: tuple[PictureSize, ...], family: Family) -> Iterator[Mark]:
-    """What stands in words alone says of no picture, so it is taken where there is but one."""
+    """Yield the boxes and points of a sample. Numbers in the text do not name their picture, so they are used only if
+    the sample has a single picture."""
     for turn in sample.turns:
         for part in turn.parts:
             match part:
@@ -66,6 +68,6 @@ def _mark(
         value * size.resized[1 - place % 2] / side
         for place, (value, side) in enumerate(zip(pixels, sides, strict=True))
     )
-    # A written number is rounded, so that it may leave the picture by half a unit.
+    # A written number is rounded, so it may lie outside the picture by half a unit.
     inside = all(-0.5 <= value <= side + 0.5 for value, side in zip(pixels, sides, strict=True))
     return Mark(picture, label, given, written, tuple(drawn), inside)

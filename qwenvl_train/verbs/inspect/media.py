@@ -1,4 +1,5 @@
-"""Pictures and frames as the model sees them, with what is drawn over them: token grid, windows, boxes, points."""
+"""The pictures and frames on the page, as the model sees them. The token grid, windows, boxes and points are drawn over
+them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,27 +14,28 @@ from qwenvl_train.verbs.inspect.facts import Clip, Inspected, Mark, Medium, Pict
 from qwenvl_train.verbs.inspect.text import clip_in_words
 
 MOST_PAIRS = 24
-"""Of a longer clip this many frame pairs are shown, evenly spread."""
+"""The most frame pairs of a clip that the page shows. If a clip has more, the pairs shown are evenly spread over it."""
 
 _PIXELS, _FRAME_PIXELS = 2_000_000, 120_000
-"""A larger picture or frame is stored smaller: a page of many must still open."""
+"""The most pixels of a picture and of a frame on the page. Larger ones are made smaller, so that a page with many of
+them still opens."""
 _EXACT_BYTES = 200_000
-"""Up to this size a picture is stored without loss."""
+"""The most characters of a picture that is stored without loss, as a data: address."""
 _SIDE, _SIDE_OF_MANY, _FRAME_SIDE = 560, 340, 200
-"""How large a picture is shown at most, in pixels of the page: alone, beside others, as a frame."""
+"""The longest side on the page, in pixels of the page, of a single picture, of one among several, and of a frame."""
 _ENLARGED = 4
 _ROOM_ABOVE = 0.08
-"""Of the picture's height: above a box that starts lower there is room for its name."""
+"""A share of the picture's height. If a box starts lower than this, there is room for its name above it."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """How the vision tower cuts pictures where it attends to a part of them at a time."""
+    """The windows into which the vision tower cuts pictures. Most of its blocks attend within one window at a time."""
 
     side: int
-    """In merged tokens."""
+    """The side of a window, in merged tokens."""
     full_blocks: list[int]
-    """These blocks see the whole picture."""
+    """The indices of the blocks that attend to the whole picture."""
 
 
 def figure_of(
@@ -80,7 +82,7 @@ def _frame(medium: Medium, frames: list[np.ndarray], index: int) -> dict[str, st
 
 
 def _shown_layers(medium: Medium, frames: int) -> Iterator[tuple[int, range]]:
-    """Layers of the grid, with the numbers of their frames."""
+    """Yield the layers of the grid that are shown, with the indices of their frames."""
     layers = medium.grid[0]
     each = frames // layers
     for layer in np.unique(np.linspace(0, layers - 1, min(layers, MOST_PAIRS)).round().astype(int)).tolist():
@@ -88,7 +90,7 @@ def _shown_layers(medium: Medium, frames: int) -> Iterator[tuple[int, range]]:
 
 
 def _tokens_across(medium: Medium) -> tuple[int, int]:
-    """Rows and columns of tokens."""
+    """Return the number of rows and of columns of tokens."""
     return medium.resized[0] // medium.cell, medium.resized[1] // medium.cell
 
 
@@ -122,7 +124,8 @@ def _windows_path(medium: Medium, windows: Windows) -> str:
 
 
 def _mark(mark: Mark, number: int, medium: Medium) -> dict[str, Any]:
-    """Lines in pixels of the resized picture, and where its name stands, in percent of it."""
+    """Return the lines of a mark, in pixels of the resized picture, and the place of its name, in percent of the
+    picture's size."""
     x, y, *corner = mark.drawn
     height, width = medium.resized
     return {
@@ -138,7 +141,7 @@ def _mark(mark: Mark, number: int, medium: Medium) -> dict[str, Any]:
 
 
 def window_bounds(rows: int, columns: int, side: int) -> list[tuple[int, int, int, int]]:
-    """Top, left, bottom, right of each window, in merged tokens; those at the border are cut."""
+    """Return the top, left, bottom and right of each window, in merged tokens. Windows at the border are cut off."""
     return [
         (top, left, min(top + side, rows), min(left + side, columns))
         for top in range(0, rows, side)
@@ -147,7 +150,8 @@ def window_bounds(rows: int, columns: int, side: int) -> list[tuple[int, int, in
 
 
 def encoded(pixels: np.ndarray, most: int) -> str:
-    """Without loss where that is small enough, else nearly so; with at most so many pixels."""
+    """Return a picture of at most `most` pixels as a data: address. It is stored without loss if the result is small
+    enough, and as JPEG of high quality otherwise."""
     picture = Image.fromarray(pixels)
     if (share := most / (picture.width * picture.height)) < 1:
         picture = picture.resize(

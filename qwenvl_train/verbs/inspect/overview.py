@@ -1,4 +1,5 @@
-"""The figures of a whole source, from the index of lengths that training uses, too; or of what a stream reads first."""
+"""The figures of a whole source, or of the rows that a stream reads first. The figures of a whole source come from the
+index of lengths, which training uses, too."""
 
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from qwenvl_train.run.rows import cache_folder, make_order, mixture_in_words, to
 from qwenvl_train.verbs.inspect.facts import Overview
 
 EVERY_KIND = frozenset({"broken", "too long"})
-"""Whatever is wrong with a row, it can be looked at."""
+"""All kinds of problems. Inspect tolerates each of them, so that it can show any row."""
 
 
 def overview_of(config: RunConfig, rows: Samples | Head, renderer: Renderer) -> Overview:
@@ -56,13 +57,13 @@ def _overview(
 
 
 def ends_run(config: RunConfig, problems: tuple[Problem, ...]) -> bool:
-    """Whether a run ends before it trains."""
+    """Return whether these problems end a run before it trains."""
     tolerated = tolerated_problems(config)
     return len(problems) > config.data.max_skipped or any(problem.kind not in tolerated for problem in problems)
 
 
 def consequence(config: RunConfig, problems: tuple[Problem, ...]) -> str:
-    """What a run does about rows that it cannot train on."""
+    """Return what a run does about rows that it cannot train on, in words."""
     tolerated = tolerated_problems(config)
     ending = [problem for problem in problems if problem.kind not in tolerated]
     if ending:
@@ -74,13 +75,14 @@ def consequence(config: RunConfig, problems: tuple[Problem, ...]) -> str:
 
 
 def _order(config: RunConfig, rows: Rows) -> Order | None:
-    """Held-out rows are in no order of training."""
+    """Return the order of training. Return None for held-out rows, which have no such order, and for an entry without
+    a row to train on."""
     if config.inspect.source == "eval":
         return None
     try:
         return make_order(config, rows, world=1)
     except UserError:
-        # An entry without a row to train on; its problems are told one by one.
+        # An entry has no row to train on. The overview lists its problems one by one.
         return None
 
 

@@ -1,4 +1,5 @@
-"""Samples on one page that needs nothing else: pictures as the model sees them, boxes, frames, tokens and labels."""
+"""The page of inspect. It shows pictures as the model sees them, boxes, frames, tokens and labels, and needs no other
+file."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -23,12 +24,12 @@ _SHOWN_PROBLEMS = 50
 
 @dataclass(frozen=True)
 class DrawnSample:
-    """What the page shows of a sample beside its facts."""
+    """The texts and pixels that the page shows in addition to the facts about a sample."""
 
     texts: list[str]
-    """Each token in words, on its own; empty for placeholders, and for all but the last token of one character."""
+    """The text of each token. It is empty for placeholders, and for all but the last token of one character."""
     pixels: list[list[np.ndarray]]
-    """Of each of its media the frames, [height, width, 3] uint8: one of a picture, all of a clip."""
+    """The frames of each picture or clip, of shape [height, width, 3] and type uint8. A picture has one frame."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Heading:
     model: str
     data: str
     files: list[str]
-    """Name, rows and format of each file."""
+    """A line for each file, with its name, number of rows and format."""
     windows: Windows | None
-    """None where every block sees the whole picture."""
+    """The windows of the vision tower, or None if every block attends to the whole picture."""
 
 
 def write_page(
@@ -108,12 +109,12 @@ def card(number: int, item: Inspected, drawn: DrawnSample, windows: Windows | No
         "turns": [
             {"role": turn.role, "tokens": turn.tokens, "strip": strip(item, turn, drawn.texts)} for turn in item.turns
         ],
-        "facts": Markup(json.dumps(facts(item), separators=(",", ":"))),  # numbers alone
+        "facts": Markup(json.dumps(facts(item), separators=(",", ":"))),  # only numbers, so no text needs escaping
     }
 
 
 def facts(item: Inspected) -> dict[str, Any]:
-    """What the page tells of the token under the pointer; `ids` leaves placeholders out."""
+    """Return what the page shows for the token under the pointer. `ids` leaves placeholders out."""
     media = np.zeros(item.length, dtype=bool)
     for run in item.runs:
         media[run.start : run.stop] = run.medium is not None
@@ -121,7 +122,8 @@ def facts(item: Inspected) -> dict[str, Any]:
 
 
 def stretches(row: np.ndarray) -> list[list[int]]:
-    """[first, step, how many] for each stretch that stays or counts up: rows of positions are little else."""
+    """Return [first, step, count] for each stretch of numbers that are constant or increase by 1. Rows of position ids
+    consist mostly of such stretches."""
     found: list[list[int]] = []
     for value in row.tolist():
         if found:
@@ -137,7 +139,7 @@ def stretches(row: np.ndarray) -> list[list[int]]:
 
 
 def strip(item: Inspected, turn: ShownTurn, texts: Sequence[str]) -> Markup:
-    """An element for each token, and one for all placeholders of a picture, without white space between them."""
+    """Return an HTML element for each token, and one for each run of placeholders, without white space between them."""
     elements = []
     for run in turn.runs:
         if run.medium is not None:
@@ -154,7 +156,7 @@ def strip(item: Inspected, turn: ShownTurn, texts: Sequence[str]) -> Markup:
 
 
 def first_placeholders(item: Inspected) -> list[list[int]]:
-    """For each of the media, the token at which each layer of its grid starts."""
+    """Return, for each picture or clip, the index of the token at which each layer of its grid starts."""
     starts: list[list[int]] = [[] for _ in item.media]
     for run in item.runs:
         if run.medium is not None:

@@ -1,4 +1,5 @@
-"""Shows what the model will be trained on, before it is: no weights are read, no run folder is made."""
+"""The work of the verb inspect. It shows what the model will be trained on, without reading weights or making a run
+folder."""
 
 import sys
 from collections.abc import Iterator
@@ -59,7 +60,7 @@ def show(config: RunConfig, family: Family) -> None:
 
 
 class _Found:
-    """What of the rows that were shown, and of the whole source, cannot be trained on."""
+    """A count of the rows that cannot be trained on, among the rows shown and in the whole source."""
 
     def __init__(self, config: RunConfig) -> None:
         self._tolerated = tolerated_problems(config)
@@ -81,7 +82,7 @@ class _Found:
         return overview
 
     def report(self) -> None:
-        """Raises a UserError where a run would end at these rows, so that scripts see it in the exit code."""
+        """Raise UserError if a run would end at these rows, so that scripts see it in the exit code."""
         if self._overview is not None and self._overview.ends_run:
             rows = many(len(self._overview.problems), "row")
             raise UserError(f"{rows} cannot be trained on; {self._overview.consequence}.")
@@ -93,7 +94,7 @@ class _Found:
 
 
 def _open(config: RunConfig, sources: tuple[SourceConfig, ...], renderer: Renderer) -> Samples | Head:
-    """All rows, by index; or those that a streamed run reads first."""
+    """Return all rows, or, for a stream, the rows that a run reads first."""
     if not config.data.streaming or config.inspect.source == "eval":
         return Samples(sources, f"data.{config.inspect.source}", config.data.allow_remote, cache_folder(config))
     with console_on(sys.stderr).status("reading the first rows"):
@@ -145,7 +146,8 @@ def _drawn(inspector: Inspector, looked: Looked) -> Iterator[tuple[Inspected, Dr
 
 
 def _windows(model: ModelConfig, family: Family, renderer: Renderer) -> Windows | None:
-    """Only this generation has them."""
+    """Return the windows of the vision tower. Return None unless the model is of type qwen2_5_vl, since only this
+    generation has windows."""
     if family.model_type != "qwen2_5_vl":
         return None
     local = Path(model.path).expanduser()

@@ -1,4 +1,5 @@
-"""Samples on a terminal: what the loss counts stands out, and pictures and clips are told in a few words."""
+"""The output of inspect on the terminal. Text that the loss counts is highlighted, and pictures and clips are described
+in a few words."""
 
 from rich.console import Console
 from rich.rule import Rule
@@ -19,7 +20,7 @@ from qwenvl_train.verbs.inspect.facts import (
 
 TRAINED = "bold underline green"
 OPEN, CLOSE = "⟦", "⟧"
-"""Around what the loss counts, where neither colour nor underline is seen."""
+"""The brackets around text that the loss counts. They are used where neither colour nor underline is visible."""
 
 _INDENT = "    "
 _SHOWN_PROBLEMS = 10
@@ -64,7 +65,7 @@ class InspectionText:
             self._say(f"  and {many(more, 'row')} more")
 
     def _words(self, item: Inspected, runs: tuple[Run, ...], told: set[int]) -> Text:
-        """The turn's text; `told` are the media that need no second description."""
+        """Return the text of a turn. `told` holds the indices of the media that have already been described in full."""
         text, trained = Text(_INDENT), False
         for run in runs:
             if run.trained != trained and not self._styled:
@@ -81,7 +82,7 @@ class InspectionText:
                 text.append(f"\n{_INDENT}").append(line, style)
         if trained and not self._styled:
             text.append(CLOSE)
-        # Every turn ends in a line break.
+        # Every turn ends with a line break, which is removed here.
         text.rstrip()
         return text
 
@@ -93,12 +94,12 @@ class InspectionText:
             self._say(f"--- {title}")
 
     def _say(self, line: Text | str) -> None:
-        # As a Text, so that nothing in the data is taken for markup.
+        # The line is printed as a Text, so that Rich does not interpret anything in the data as markup.
         self._console.print(Text(line) if isinstance(line, str) else line, soft_wrap=True)
 
 
 def medium_in_words(item: Inspected, run: Run, first: bool) -> str:
-    """[picture 1: cat.jpg 640×480 → 616×476, 374 tokens]"""
+    """Return a description such as: [picture 1: cat.jpg 640×480 → 616×476, 374 tokens]"""
     assert run.medium is not None
     medium, name = item.media[run.medium], item.name_of(run)
     tokens = many(run.stop - run.start, "token")
@@ -110,12 +111,12 @@ def medium_in_words(item: Inspected, run: Run, first: bool) -> str:
 
 
 def clip_in_words(clip: Clip) -> str:
-    """8 frames from 0.0 to 3.5 s, 2 per second"""
+    """Return a description such as: 8 frames from 0.0 to 3.5 s, 2 per second"""
     return f"{clip.frames} frames from {clip.seconds[0]:.1f} to {clip.seconds[-1]:.1f} s, {clip.fps:.3g} per second"
 
 
 def overview_lines(overview: Overview) -> list[str]:
-    """The figures of the source, a line each."""
+    """Return the lines that describe the source."""
     usable = len(overview.lengths)
     headers = ", as far as the headers of their media tell" if overview.media else ""
     lines = [f"{many(overview.rows, 'row')}, {count(usable)} of them can be trained on{headers}"]
