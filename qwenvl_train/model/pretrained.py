@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
 from qwenvl_train.config.schema import ModelConfig
@@ -13,8 +14,6 @@ from qwenvl_train.families.family import Family
 
 
 def load_config(config: ModelConfig):
-    from transformers import AutoConfig
-
     return from_pretrained(config, AutoConfig)
 
 

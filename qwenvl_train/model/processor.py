@@ -5,10 +5,10 @@ from transformers import AutoProcessor
 from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
-from qwenvl_train.model.pretrained import from_pretrained, load_family
+from qwenvl_train.model.pretrained import from_pretrained
 
 
-def load_processor(config: ModelConfig):
+def load_processor(config: ModelConfig, family: Family):
     """Return the processor with the limits of this run. Every checkpoint of the run is saved with these limits."""
     processor = from_pretrained(config, AutoProcessor)
     size = dict(processor.image_processor.size)
@@ -16,7 +16,7 @@ def load_processor(config: ModelConfig):
     size["longest_edge"] = config.max_pixels or size["longest_edge"]
     _check_order("model.min_pixels", size["shortest_edge"], "model.max_pixels", size["longest_edge"])
     processor.image_processor.size = type(processor.image_processor.size)(**size)
-    _set_video_limits(processor.video_processor, config, load_family(config))
+    _set_video_limits(processor.video_processor, config, family)
     return processor
 
 

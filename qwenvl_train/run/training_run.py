@@ -65,7 +65,7 @@ def train(composed: Composed, family: Family, precision: str, state: PartialStat
     refuse_kernel(config.train.attention, precision)
     refuse_what_needs_a_gpu(config)
     reporters = _reporters(config, state)  # a missing W&B login is reported here, before slow work
-    processor = load_processor(config.model)
+    processor = load_processor(config.model, family)
     renderer = make_renderer(config, processor, family)
     # Errors in the user's input are reported here, before anything is written.
     data = _open_data(config, renderer, state)

@@ -87,9 +87,6 @@ class VisionTrainer(SFTTrainer):
             keep_masters(self.model)  # only here, because TRL has cast the trained weights of a 4-bit model to bf16
         if self.args.activation_offloading:  # it identifies weights by address, which keep_masters has changed
             self.maybe_activation_offload_context.update_model_params(self.model)
-        # Declares to the transformers Trainer that the loss uses the counts of the accumulation window. The models
-        # declare that they cannot use the counts, but here `compute_loss` uses them, not the model.
-        self.model_accepts_loss_kwargs = True
         self._run, self._family, self._meter, self._cpu_group, self._skipped = config, family, meter, cpu_group, skipped
         self._eval_rows, self._checkpoints, self._hooks, self._stream = eval_rows, checkpoints, hooks, stream
         self._flops, self._objective = flops, objective

@@ -132,9 +132,9 @@ def make_job(
     state = join_processes(config)
     if state.device.type == "cpu" and workers:
         raise SystemExit(f"--workers {workers}: on the CPU the clock sees this process alone; take 0.")
-    processor = load_processor(config.model)
-    conversations = draw(workload, folder, samples, processor.image_processor.size["longest_edge"])
     family = load_family(config.model)
+    processor = load_processor(config.model, family)
+    conversations = draw(workload, folder, samples, processor.image_processor.size["longest_edge"])
     train = open_training_data(config, make_renderer(config, processor, family), state)
     precision = choose_precision(config)
     if precision == "fp16":

@@ -6,6 +6,7 @@ from transformers import AutoProcessor
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_processor
+from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.processor import load_processor
 from tests.settings import run_config
 
@@ -14,7 +15,8 @@ LIMITS = {"min_pixels": 4000, "max_pixels": 9000, "total_pixels": 100_000}
 
 def loaded(path, **video):
     settings = {f"model.video.{key}": value for key, value in video.items()}
-    return load_processor(run_config(**{"model.path": str(path), "model.family": None, **settings}).model)
+    config = run_config(**{"model.path": str(path), "model.family": None, **settings}).model
+    return load_processor(config, load_family(config))
 
 
 def test_limits_are_saved(model_type, checkpoints, tmp_path):

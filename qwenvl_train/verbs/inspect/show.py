@@ -32,7 +32,7 @@ Looked = Iterator[tuple[Inspected, Rendered] | Broken]
 
 
 def show(config: RunConfig, family: Family) -> None:
-    processor = load_processor(config.model)
+    processor = load_processor(config.model, family)
     renderer = make_renderer(config, processor, family)
     sources = config.data.train if config.inspect.source == "train" else config.data.eval
     assert sources is not None

@@ -138,7 +138,8 @@ def _renderer(config: RunConfig) -> tuple[Renderer | None, str | None]:
     """Return the renderer, or None and the reason if the tokenizer of a published checkpoint is not available."""
     try:
         with _hub_at_hand():
-            return make_renderer(config, load_processor(config.model), load_family(config.model)), None
+            family = load_family(config.model)
+            return make_renderer(config, load_processor(config.model, family), family), None
     except UserError as error:
         if _is_local(config.model) or not isinstance(error.__cause__, OSError):
             raise

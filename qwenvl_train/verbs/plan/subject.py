@@ -1,7 +1,9 @@
 """The subject of a plan: the model, its precision and the devices."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from transformers import PreTrainedConfig
 
 from qwenvl_train.config.devices import DEVICES
 from qwenvl_train.config.schema import RunConfig
@@ -9,9 +11,6 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.families import family_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.shapes import architecture
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class PlannedDevice:
 class Subject:
     family: Family
     path: str
-    architecture: "PreTrainedConfig"
+    architecture: PreTrainedConfig
     precision: str
     device: PlannedDevice
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from qwenvl_train.cli import main
 from qwenvl_train.config.compose import compose
@@ -85,7 +85,8 @@ def inspect(tmp_path, capfd):
 
 def samples_and_renderer(words: list[str]):
     config = compose(words, "inspect").config
-    family, processor = load_family(config.model), load_processor(config.model)
+    family = load_family(config.model)
+    processor = load_processor(config.model, family)
     return Samples(config.data.train, "data.train", False, cache_folder(config)), make_renderer(
         config, processor, family
     )
@@ -102,7 +103,7 @@ def test_json_is_the_renderers_own_layout(model_type, checkpoints, rows, write_r
     found = [json.loads(line) for line in out.splitlines()]
     assert (len(found), err) == (len(rows), "")
     samples, renderer = samples_and_renderer(words)
-    tokenizer = load_processor(compose(words, "inspect").config.model).tokenizer
+    tokenizer = AutoTokenizer.from_pretrained(checkpoints[model_type])
     for place, row in enumerate(found):
         sample = samples[place]
         layout = renderer.layout(sample)

@@ -56,7 +56,7 @@ class Run:
         )
         self.family: Family = load_family(self.config.model)
         self.precision, self.device = precision, device
-        processor = load_processor(self.config.model)
+        processor = load_processor(self.config.model, self.family)
         renderer = make_renderer(self.config, processor, self.family)
         asked = conversation(("user", [*pictures, "What is it? " * 20]), ("assistant", ["It is a red circle. " * 10]))
         self.rendered = [renderer.render(sample_of(asked))] * repeated
