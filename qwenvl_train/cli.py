@@ -7,21 +7,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from importlib import import_module
 from textwrap import fill
-from typing import get_args
 
 from qwenvl_train import __version__
 from qwenvl_train.config.assets import asset_dir
-from qwenvl_train.config.options import Verb, groups, nearest, recipe_files, recipe_summary
+from qwenvl_train.config.options import groups, nearest, recipe_files, recipe_summary
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.reporting.stdout import reserve_stdout
-
-_VERBS: dict[str, str] = {
-    "train": "fine-tune a model (this verb may be left out)",
-    "inspect": "show what the model will be trained on: tokens, labels, pictures, clips, boxes, lengths",
-    "plan": "tell what a run will take, before it: steps, memory of each device, arithmetic, time; needs no weights",
-}
+from qwenvl_train.verbs.table import VERBS, load_verb
 
 # Some launchers append this argument for each process. It is ignored: the rank is read from the environment.
 _LOCAL_RANK = re.compile(r"--local[-_]rank=\d+")
@@ -48,7 +41,8 @@ Examples
   qwenvl-train +recipe=sft_full model.path=/models/mine data.train='[a.jsonl,b.jsonl]' train.max_steps=500
   torchrun --nproc_per_node=8 -m qwenvl_train +recipe=sft_full deepspeed=zero2
 
-Every key with its default and its meaning: {configs}
+Every key with its default and its meaning: {configs}/train.yaml; those of
+other verbs alone: {own} beside it
 
 Exit codes: 0 done, 2 the input is at fault, 1 a fault of qwenvl-train,
 130 or 143 interrupted (a run that was training has saved a checkpoint first)
@@ -76,36 +70,34 @@ def _run(arguments: list[str]) -> None:
         _run_verb(*_split_verb(arguments))
 
 
-def _run_verb(verb: Verb, arguments: list[str]) -> None:
-    """Run a verb. Its module is imported late, so that a mistake in the configuration or in a path is reported before
-    torch is loaded."""
+def _run_verb(name: str, arguments: list[str]) -> None:
     _prepare_environment()
     from qwenvl_train.config.compose import compose
     from qwenvl_train.data.sources.finding import refuse_missing
 
+    verb = load_verb(name)
     composed = compose(arguments, verb)
     refuse_missing(composed.config.data)
     if sys.stderr.isatty():
         print("loading libraries …", file=sys.stderr)
-    with reserve_stdout() if composed.config.output == "json" else nullcontext():
-        import_module(f"qwenvl_train.verbs.{verb}").run(composed)
+    with reserve_stdout() if getattr(composed.config, "output", None) == "json" else nullcontext():
+        verb.run(composed)
 
 
-def _split_verb(arguments: list[str]) -> tuple[Verb, list[str]]:
+def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
     """Return the verb and the remaining arguments. The first argument is the verb unless it is a setting."""
     if not arguments or "=" in arguments[0] or arguments[0][:1] in "-+~":
         return "train", arguments
     word, rest = arguments[0], arguments[1:]
-    for verb in get_args(Verb):
-        if verb == word:
-            return verb, rest
-    raise UserError(f"{word}: no such verb{_meant_by(word)}; there are: {', '.join([*_VERBS, 'help'])}")
+    if word in VERBS:
+        return word, rest
+    raise UserError(f"{word}: no such verb{_meant_by(word)}; there are: {', '.join([*VERBS, 'help'])}")
 
 
 def _meant_by(word: str) -> str:
     if word in recipe_files():
         return f", but a recipe: +recipe={word}"
-    verb = nearest(word, _VERBS)
+    verb = nearest(word, VERBS)
     return f", did you mean {verb}?" if verb else ""
 
 
@@ -145,10 +137,11 @@ def _help() -> str:
     recipes = {name: recipe_summary(path) for name, path in recipe_files().items()}
     options = {f"{group}=": ", ".join(names) for group, names in groups().items()}
     return _HELP.format(
-        verbs=_columns(_VERBS),
+        verbs=_columns({name: entry.summary for name, entry in VERBS.items()}),
         recipes=_columns(recipes),
         groups=_columns(options),
-        configs=asset_dir("configs") / "train.yaml",
+        configs=asset_dir("configs"),
+        own=", ".join(f"{name}.yaml" for name in VERBS if name != "train"),
     )
 
 

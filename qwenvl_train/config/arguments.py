@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from qwenvl_train.config.keys import leaves, takes_text
+from qwenvl_train.config.keys import Keys
 from qwenvl_train.config.options import groups, nearest, recipe_files
 from qwenvl_train.errors import UserError
 
@@ -27,7 +27,7 @@ class Arguments:
     """One line for each argument that cannot be used."""
 
 
-def read_arguments(arguments: list[str]) -> Arguments:
+def read_arguments(arguments: list[str], keys: Keys) -> Arguments:
     """Parse the arguments. An argument that cannot be used becomes a problem, so that the others are still checked."""
     choices: dict[str, str] = {}
     values: dict[str, object] = {}
@@ -40,20 +40,20 @@ def read_arguments(arguments: list[str]) -> Arguments:
             if group in options and not isinstance(override.value(), dict):
                 _put(choices, group, _option(group, override.get_value_string().strip("'\""), options[group]))
             else:
-                for key, value in _values(override):
+                for key, value in _values(override, keys):
                     _put(values, key, value)
         except UserError as problem:
             problems.append(str(problem))
     return Arguments(choices, values, problems)
 
 
-def _values(override: Override) -> list[tuple[str, object]]:
+def _values(override: Override, keys: Keys) -> list[tuple[str, object]]:
     """Return the keys and values of an argument. For keys that take text, a number stays as it is written: in
     run_name=007 and model.revision=12e4, the values are text."""
     key = override.key_or_group
-    if isinstance(override.value(), int | float) and takes_text(key):
+    if isinstance(override.value(), int | float) and keys.takes_text(key):
         return [(key, override.get_value_string())]
-    return list(leaves(key, override.value()))
+    return list(keys.leaves(key, override.value()))
 
 
 def _parse(argument: str) -> Override:

@@ -1,7 +1,8 @@
-"""The composition of a RunConfig from the command line, a recipe and the groups. The result is checked, and contains no
-Hydra object."""
+"""The composition of a configuration from the command line, a recipe and the groups. The result is checked, and
+contains no Hydra object."""
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -11,31 +12,36 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qwenvl_train.config.arguments import read_arguments
 from qwenvl_train.config.assets import asset_dir
-from qwenvl_train.config.options import Verb, recipe_files
+from qwenvl_train.config.keys import keys_of
+from qwenvl_train.config.options import recipe_files, verbs_with
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.config.validate import validate, value_problems
+from qwenvl_train.config.verb import TRAIN, Verb
 from qwenvl_train.errors import UserError
+
+C = TypeVar("C", bound=RunConfig, covariant=True)
 
 
 @dataclass(frozen=True)
-class Composed:
-    """The configuration of a run, with the recipe and the keys that the user wrote."""
+class Composed(Generic[C]):
+    """The configuration of a verb, with the recipe and the keys that the user wrote."""
 
-    config: RunConfig
+    config: C
     recipe: str | None
     given: frozenset[str]
     """The dotted keys of the values on the command line."""
 
 
-def compose(overrides: list[str], verb: Verb = "train") -> Composed:
-    """Compose and check a configuration. The command line takes precedence over the recipe, the recipe over the groups,
-    and the groups over train.yaml. `verb` decides which rules are checked."""
-    arguments = read_arguments(overrides)
+def compose(overrides: list[str], verb: Verb = TRAIN) -> Composed:
+    """Compose and check the configuration of a verb. The command line takes precedence over the recipe, the recipe over
+    the groups, and the groups over configs/<verb>.yaml."""
+    arguments = read_arguments(overrides, keys_of(verb.config))
     given = frozenset(arguments.values)
     choices = _implied_groups(given) | arguments.choices
-    tree = _tree(choices, _replaced_length(arguments.values) | arguments.values)
+    tree = _tree(choices, _replaced_length(arguments.values) | arguments.values, verb)
+    tree = _without_other_verbs(tree, given, verb)
     if arguments.problems:
-        raise UserError("\n".join(arguments.problems + value_problems(tree)))
+        raise UserError("\n".join(arguments.problems + value_problems(tree, verb)))
     return Composed(validate(tree, given, verb), choices.get("recipe"), given)
 
 
@@ -59,12 +65,12 @@ def _replaced_length(values: dict[str, object]) -> dict[str, object]:
     return replaced
 
 
-def _tree(choices: dict[str, str], values: dict[str, object]) -> dict:
+def _tree(choices: dict[str, str], values: dict[str, object], verb: Verb) -> dict:
     """Return the configuration as plain values with resolved interpolations. It leaves out keys without a value."""
     OmegaConf.register_new_resolver("asset", _asset, replace=True)
     _register_recipes()
     with initialize_config_dir(str(asset_dir("configs")), version_base="1.3"):
-        config = hydra_compose("train", [_choice(group, option) for group, option in choices.items()])
+        config = hydra_compose(verb.name, [_choice(group, option) for group, option in choices.items()])
     try:
         for key, value in values.items():
             OmegaConf.update(config, key, value, force_add=True)
@@ -73,6 +79,13 @@ def _tree(choices: dict[str, str], values: dict[str, object]) -> dict:
         where, reason = error.full_key or "a value", str(error).partition("\n")[0]
         raise UserError(f"{where}: {reason}") from None
     return _without_missing(tree)
+
+
+def _without_other_verbs(tree: dict, given: frozenset[str], verb: Verb) -> dict:
+    """Return the tree without the settings of other verbs that a recipe holds. Those on the command line are kept, and
+    the validation reports them."""
+    own = verb.config.model_fields.keys() | {key.partition(".")[0] for key in given}
+    return {key: value for key, value in tree.items() if key in own or not verbs_with(key)}
 
 
 def _choice(group: str, option: str) -> str:

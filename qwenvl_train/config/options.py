@@ -1,13 +1,11 @@
 """The recipes, groups and options that a user can choose from. They are read from the folders, without Hydra."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
 
 from qwenvl_train.config.assets import asset_dir
-
-Verb = Literal["train", "inspect", "plan"]
 
 
 def recipe_files() -> dict[str, Path]:
@@ -25,6 +23,17 @@ def groups() -> dict[str, list[str]]:
     """Return each group below configs/ with its options."""
     folders = sorted(path for path in asset_dir("configs").iterdir() if path.is_dir())
     return {folder.name: sorted(option.stem for option in folder.glob("*.yaml")) for folder in folders}
+
+
+def verbs_with(key: str) -> list[str]:
+    """Return the verbs whose own settings, in configs/<verb>.yaml, have this key at the top level."""
+    return [path.stem for path in sorted(asset_dir("configs").glob("*.yaml")) if key in _top_level_keys(path)]
+
+
+def _top_level_keys(path: Path) -> set[str]:
+    return {match[1] for match in re.finditer(r"^(\w+):", path.read_text(encoding="utf-8"), re.MULTILINE)} - {
+        "defaults"
+    }
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

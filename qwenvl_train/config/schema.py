@@ -14,9 +14,8 @@ from pydantic import (
     PositiveInt,
 )
 
-from qwenvl_train.config.devices import DeviceName
-
 Component = Literal["vision", "mlp", "llm"]
+COMPONENTS: tuple[Component, ...] = get_args(Component)
 Kernel = Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"]
 
 
@@ -305,49 +304,6 @@ class LoggingConfig(Section):
     """The number of held-out samples for which the report shows a generated answer."""
 
 
-def _as_names(value: object) -> object:
-    entries = value if isinstance(value, list | tuple) else [value]
-    return [str(entry) if isinstance(entry, int) else entry for entry in entries]
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
-"""One name or a list of names. A name that reads as a number is converted to text."""
-
-
-class InspectConfig(Section):
-    source: Literal["train", "eval"]
-    """Whether to show samples of data.train or of data.eval."""
-    samples: NonNegativeInt | None
-    """The number of samples to show. With null, all are shown."""
-    random: bool
-    """Whether to draw the samples at random with the seed, instead of taking the first ones."""
-    ids: Names
-    """The ids of the samples to show."""
-    lines: Names
-    """The lines of the rows to show, such as 17, or my.jsonl:17 if there are several files."""
-    summary: bool
-    """Whether to measure the whole source and show its figures."""
-    file: str
-    """The file to which output=html writes the page."""
-
-
-class PlanConfig(Section):
-    device: DeviceName
-    """The kind of GPU for which the run is planned."""
-    devices: PositiveInt
-    """The number of GPUs. One process runs on each."""
-    device_gib: PositiveFloat | None
-    """The memory of one GPU in GiB, as nvidia-smi and torch count it. With null, it is the memory of its kind."""
-    tflops: PositiveFloat | None
-    """The most dense bf16 operations per second of one GPU, in units of 10¹². With null, it is the figure in its data
-    sheet."""
-    mfu: Annotated[float, Field(gt=0, le=1)]
-    """The share of tflops that a run uses. The metrics of a run report its actual share."""
-    visual: Annotated[float, Field(ge=0, lt=1)]
-    """The share of visual tokens. It is used if rows cannot be counted because the checkpoint's tokenizer is not
-    available."""
-
-
 class RunConfig(Section):
     run_name: str | None
     """The name of the run folder below output_dir. With null, it is made from the recipe and the time."""
@@ -366,11 +322,6 @@ class RunConfig(Section):
     optim: OptimConfig
     deepspeed: DeepSpeedConfig
     logging: LoggingConfig
-    output: Literal["text", "html", "json"]
-    """The form of the output. inspect writes text to the terminal, an HTML page, or one line of JSON for each sample.
-    plan writes text or JSON."""
-    inspect: InspectConfig
-    plan: PlanConfig
 
     def tuned(self, component: Component) -> bool:
         return {"vision": self.tune_mm_vision, "mlp": self.tune_mm_mlp, "llm": self.tune_mm_llm}[component]
@@ -385,7 +336,7 @@ class RunConfig(Section):
             return None
         if self.dpo.reference != "auto":
             return self.dpo.reference
-        return "adapter" if any(self.tuned(part) and self.adapted(part) for part in get_args(Component)) else "model"
+        return "adapter" if any(self.tuned(part) and self.adapted(part) for part in COMPONENTS) else "model"
 
     def learning_rate(self, component: Component) -> float:
         return getattr(self.train, f"lr_{component}") or self.train.lr

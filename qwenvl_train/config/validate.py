@@ -7,10 +7,10 @@ from typing import TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from qwenvl_train.config.check import broken_rules, broken_rules_of_part
-from qwenvl_train.config.keys import fields_by_key, leaves, nearest_key, section_of
-from qwenvl_train.config.options import Verb
+from qwenvl_train.config.keys import keys_of, section_of
+from qwenvl_train.config.options import verbs_with
 from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.config.verb import Verb
 from qwenvl_train.errors import UserError
 
 S = TypeVar("S", bound=BaseModel)
@@ -35,60 +35,64 @@ def validate(tree: dict, given: frozenset[str], verb: Verb) -> RunConfig:
     """Return the checked configuration. Raise UserError with all problems if there are any. `given` holds the keys that
     the user wrote, and each must have an effect."""
     try:
-        config = RunConfig.model_validate(tree)
-        problems = broken_rules(config, given, verb)
+        config = verb.config.model_validate(tree)
+        problems = verb.broken_rules(config, given)
     except ValidationError as error:
-        problems = _all_lines(error) + broken_rules_of_part(_valid_part(RunConfig, tree), given, verb)
+        problems = _all_lines(error, verb) + _broken_rules_of_part(_valid_part(verb.config, tree), given, verb)
     if problems:
         raise UserError("\n".join(problems))
     return config
 
 
-def value_problems(tree: dict) -> list[str]:
+def value_problems(tree: dict, verb: Verb) -> list[str]:
     """Return one line for each invalid value. The rules that involve several settings are not checked."""
     try:
-        RunConfig.model_validate(tree)
+        verb.config.model_validate(tree)
     except ValidationError as error:
-        return _all_lines(error)
+        return _all_lines(error, verb)
     return []
 
 
-def _all_lines(error: ValidationError) -> list[str]:
-    return [line for details in error.errors() for line in _lines(details)]
+def _broken_rules_of_part(part: RunConfig, given: frozenset[str], verb: Verb) -> list[str]:
+    """Return one line for each problem in a configuration without its invalid values. Rules that read an invalid value
+    are skipped."""
+    lines: list[str] = []
+    for rule in verb.rules:
+        try:
+            lines.extend(rule(part, given))
+        except AttributeError:  # the rule reads a value that is not in the configuration
+            continue
+    return lines
 
 
-def _lines(details: ErrorDetails) -> list[str]:
+def _all_lines(error: ValidationError, verb: Verb) -> list[str]:
+    return [line for details in error.errors() for line in _lines(details, verb)]
+
+
+def _lines(details: ErrorDetails, verb: Verb) -> list[str]:
     """Return the lines for one error of pydantic. A line has the key, the value, and what is allowed or was probably
     meant."""
+    keys = keys_of(verb.config)
     key, kind, value = ".".join(str(part) for part in details["loc"]), details["type"], details["input"]
     if kind == "missing":
         return [f"{key} is not set, and it has no default"]
     if kind == "extra_forbidden":
-        return [_unknown(leaf, inner) for leaf, inner in leaves(key, value)]
-    if (field := _section(key)) is not None:
-        return [f"{key}={_text(value)}: is a section; its settings are {', '.join(field.model_fields)}"]
+        return [_unknown(leaf, inner, verb) for leaf, inner in keys.leaves(key, value)]
+    if (section := keys.section(key)) is not None:
+        return [f"{key}={_text(value)}: is a section; its settings are {', '.join(section.model_fields)}"]
     allowed = _ALLOWED.get(kind, details["msg"].removeprefix("Input should be "))
-    or_null = " or null" if _may_be_null(key) else ""
+    or_null = " or null" if keys.may_be_null(key) else ""
     return [f"{key}={_text(value)}: must be {allowed}{or_null}"]
 
 
-def _unknown(key: str, value: object) -> str:
-    meant = nearest_key(key)
+def _unknown(key: str, value: object, verb: Verb) -> str:
+    """Return the line for a key that the verb does not have. It may be a key of other verbs."""
+    section = key.partition(".")[0]
+    if section not in verb.config.model_fields and (others := verbs_with(section)):
+        return f"{key} has no effect on {verb.name}; it is a setting of qwenvl-train {' and '.join(others)}"
+    meant = keys_of(verb.config).nearest(key)
     hint = f"; did you mean {meant}?" if meant else "; configs/train.yaml and the groups beside it list them all"
     return f"{key}={_text(value)}: there is no such setting{hint}"
-
-
-def _section(key: str) -> type[BaseModel] | None:
-    section: type[BaseModel] | None = RunConfig
-    for name in key.split("."):
-        field = section.model_fields.get(name) if section else None
-        section = section_of(field) if field else None
-    return section
-
-
-def _may_be_null(key: str) -> bool:
-    field = fields_by_key().get(key)
-    return field is not None and type(None) in getattr(field.annotation, "__args__", ())
 
 
 def _text(value: object) -> str:

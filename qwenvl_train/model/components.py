@@ -6,17 +6,16 @@ The choice is one table, which is then enforced.
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
-from qwenvl_train.config.schema import Component, RunConfig
+from qwenvl_train.config.schema import COMPONENTS, Component, RunConfig
 from qwenvl_train.families.family import Family
 
-COMPONENTS: tuple[Component, ...] = get_args(Component)
 Mode = Literal["frozen", "full", "lora"]
 
 

@@ -30,10 +30,6 @@ FREE = (
     "train.keep",
     "train.resume",
     "logging.wandb",
-    # Keys of other verbs.
-    "output",
-    "inspect",
-    "plan",
 )
 
 
@@ -82,7 +78,9 @@ def progress_at(checkpoint: Path) -> RunProgress:
 def _refuse_changes(config: RunConfig, facts: dict[str, Any], stored: Path) -> None:
     if not (stored / "config.yaml").is_file():
         return
-    before = _flat(yaml.safe_load((stored / "config.yaml").read_text(encoding="utf-8")))
+    tree = yaml.safe_load((stored / "config.yaml").read_text(encoding="utf-8"))
+    # Older versions also stored the sections of other verbs.
+    before = _flat({key: value for key, value in tree.items() if key in RunConfig.model_fields})
     now = _flat(config.model_dump(mode="json"))
     if unknown := now.keys() - before.keys():
         # An older version did not have these settings, and behaved as their defaults do now.

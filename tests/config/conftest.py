@@ -1,9 +1,9 @@
 import pytest
 
-from qwenvl_train.config import check
+from qwenvl_train.config.rules import machine
 
 
 @pytest.fixture(autouse=True)
 def bitsandbytes(monkeypatch):
     """Taken as installed, so that every recipe and group is valid wherever the tests run."""
-    monkeypatch.setattr(check, "is_installed", lambda module: True)
+    monkeypatch.setattr(machine, "is_installed", lambda module: True)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from qwenvl_train.config import check
 from qwenvl_train.config.compose import compose
+from qwenvl_train.config.rules import machine
 from qwenvl_train.errors import UserError
 
 LORA = "+recipe=sft_lora"
@@ -201,12 +201,12 @@ def test_a_rule_about_an_invalid_value_is_silent():
 
 @pytest.mark.parametrize("words", [["+recipe=sft_qlora"], [LORA, "optim=adamw_8bit"]])
 def test_bitsandbytes_is_asked_for(words, monkeypatch):
-    monkeypatch.setattr(check, "is_installed", lambda module: False)
+    monkeypatch.setattr(machine, "is_installed", lambda module: False)
     (problem,) = problems(*words)
     assert problem.endswith("needs bitsandbytes: pip install 'qwenvl-train[qlora]'")
 
 
 def test_liger_is_asked_for(monkeypatch):
-    monkeypatch.setattr(check, "is_installed", lambda module: False)
+    monkeypatch.setattr(machine, "is_installed", lambda module: False)
     (problem,) = problems(LORA, "train.liger=true")
     assert problem == "train.liger=true needs liger-kernel: pip install 'qwenvl-train[liger]'"

@@ -3,6 +3,7 @@
 import pytest
 
 from qwenvl_train.config import assets, compose, options
+from qwenvl_train.verbs.table import VERBS, load_verb
 
 
 @pytest.fixture
@@ -26,3 +27,17 @@ def test_a_nested_recipe_may_choose_groups(assets_with_nested_recipe):
 def test_given_epochs_replace_the_steps_of_a_recipe(assets_with_nested_recipe):
     train = compose.compose(["+recipe=more/deep", "train.epochs=2"]).config.train
     assert (train.epochs, train.max_steps) == (2, None)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_recipe_may_hold_settings_of_every_verb(assets_with_nested_recipe, verb, tmp_path):
+    """Each verb reads its own section of the recipe, and ignores those of the others."""
+    recipe = tmp_path / "recipes" / "more" / "deep.yaml"
+    recipe.write_text(recipe.read_text() + "output: json\ninspect: {samples: 7}\nplan: {devices: 8}\n")
+    config = compose.compose(["+recipe=more/deep"], load_verb(verb)).config
+    assert config.deepspeed.stage == 2
+    match verb:
+        case "inspect":
+            assert (config.output, config.inspect.samples) == ("json", 7)
+        case "plan":
+            assert (config.output, config.plan.devices) == ("json", 8)

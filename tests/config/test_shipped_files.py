@@ -7,8 +7,10 @@ from omegaconf import OmegaConf
 
 from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.compose import compose
-from qwenvl_train.config.keys import fields_by_key, leaves
+from qwenvl_train.config.keys import keys_of
 from qwenvl_train.config.options import groups, recipe_files, recipe_summary
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.verbs.table import VERBS, load_verb
 
 RECIPES = recipe_files()
 OPTIONS = [f"{group}={option}" for group, options in groups().items() for option in options]
@@ -24,7 +26,7 @@ def commands(recipe: str) -> list[str]:
 def test_no_yaml_is_out_of_reach():
     """configs/<group>/<option>.yaml is as deep as Hydra's groups go here."""
     files = {path.relative_to(asset_dir("configs")).as_posix() for path in asset_dir("configs").rglob("*.y*ml")}
-    assert files == {"train.yaml"} | {f"{option.replace('=', '/')}.yaml" for option in OPTIONS}
+    assert files == {f"{verb}.yaml" for verb in VERBS} | {f"{option.replace('=', '/')}.yaml" for option in OPTIONS}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -83,23 +85,26 @@ def test_a_published_model_has_sane_pixel_limits(option):
     )
 
 
-def test_yaml_and_schema_have_the_same_keys():
-    folder = asset_dir("configs")
-    tree = OmegaConf.load(folder / "train.yaml")
-    del tree["defaults"], tree["hydra"]
+@pytest.mark.parametrize("verb", VERBS)
+def test_yaml_and_schema_have_the_same_keys(verb):
+    folder, keys = asset_dir("configs"), keys_of(load_verb(verb).config)
+    tree = OmegaConf.to_container(OmegaConf.load(folder / "train.yaml"))
+    tree |= OmegaConf.to_container(OmegaConf.load(folder / f"{verb}.yaml"))
+    del tree["defaults"]
     full = {"model": "custom", "data": "files", "deepspeed": "none", "optim": "adamw", "logging": "default"}
     assert full.keys() == groups().keys()
     for group, option in full.items():
-        tree[group] = OmegaConf.load(folder / group / f"{option}.yaml")
-    keys = [key for name, value in OmegaConf.to_container(tree).items() for key, _ in leaves(name, value)]
-    assert sorted(keys) == sorted(fields_by_key())
+        tree[group] = OmegaConf.to_container(OmegaConf.load(folder / group / f"{option}.yaml"))
+    in_yaml = [key for name, value in tree.items() for key, _ in keys.leaves(name, value)]
+    assert sorted(in_yaml) == sorted(keys.fields)
 
 
 def test_every_value_key_of_every_option_is_in_the_schema():
+    keys = keys_of(RunConfig)
     for option in OPTIONS:
         group, name = option.split("=")
         path = asset_dir("configs") / group / f"{name}.yaml"
         tree = OmegaConf.to_container(OmegaConf.load(path))
         tree.pop("defaults", None)
         place = "" if path.read_text(encoding="utf-8").startswith("# @package _global_") else group
-        assert {key.removeprefix(".") for key, _ in leaves(place, tree)} <= set(fields_by_key()), option
+        assert {key.removeprefix(".") for key, _ in keys.leaves(place, tree)} <= set(keys.fields), option

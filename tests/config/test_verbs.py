@@ -4,10 +4,13 @@ from typing import get_args
 
 import pytest
 
-from qwenvl_train.config import check
 from qwenvl_train.config.compose import compose
 from qwenvl_train.config.devices import DEVICES, DeviceName
+from qwenvl_train.config.rules import machine
 from qwenvl_train.errors import UserError
+from qwenvl_train.verbs.inspect.settings import INSPECT
+from qwenvl_train.verbs.plan.settings import PLAN
+from qwenvl_train.verbs.table import load_verb
 
 LORA = "+recipe=sft_lora"
 OWN = "data.train=mine.jsonl"
@@ -15,21 +18,24 @@ OWN = "data.train=mine.jsonl"
 
 @pytest.mark.parametrize("recipe", ["sft_lora", "sft_qlora", "sft_full"])
 def test_the_line_that_trains_also_inspects(recipe, monkeypatch):
-    monkeypatch.setattr(check, "is_installed", lambda module: False)
+    monkeypatch.setattr(machine, "is_installed", lambda module: False)
     words = [f"+recipe={recipe}", OWN, "train.lr=1e-4", "train.resume=nowhere", "deepspeed=zero2", "run_name=x"]
-    assert compose(words, "inspect").config.train.lr == 1e-4
+    assert compose(words, INSPECT).config.train.lr == 1e-4
 
 
 def test_nothing_needs_to_be_tuned_to_be_looked_at():
-    assert compose([OWN], "inspect").config.output == "text"
+    assert compose([OWN], INSPECT).config.output == "text"
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["output=json"], "output has no effect in training"),
-        (["inspect.samples=3"], "inspect.samples has no effect in training"),
-        (["inspect={ids: [a], random: true}"], "inspect.ids has no effect in training"),
+        (["output=json"], "output has no effect on train; it is a setting of qwenvl-train inspect and plan"),
+        (["inspect.samples=3"], "inspect.samples has no effect on train; it is a setting of qwenvl-train inspect"),
+        (
+            ["inspect={ids: [a], random: true}"],
+            "inspect.ids has no effect on train; it is a setting of qwenvl-train inspect",
+        ),
     ],
 )
 def test_what_inspect_reads_is_no_setting_of_training(words, line):
@@ -57,7 +63,7 @@ def test_what_inspect_reads_is_no_setting_of_training(words, line):
 )
 def test_a_mistake_in_what_inspect_reads_is_named(words, line):
     with pytest.raises(UserError, match=line):
-        compose(words, "inspect")
+        compose(words, INSPECT)
 
 
 @pytest.mark.parametrize(
@@ -71,29 +77,29 @@ def test_a_mistake_in_what_inspect_reads_is_named(words, line):
     ],
 )
 def test_names_may_read_as_numbers_and_come_alone(word, ids):
-    assert compose([word], "inspect").config.inspect.ids == ids
+    assert compose([word], INSPECT).config.inspect.ids == ids
 
 
 @pytest.mark.parametrize("recipe", ["sft_lora", "sft_qlora", "sft_full"])
 def test_the_line_that_trains_is_also_planned(recipe, monkeypatch):
     """On a machine that lacks what the run needs."""
-    monkeypatch.setattr(check, "is_installed", lambda module: False)
+    monkeypatch.setattr(machine, "is_installed", lambda module: False)
     words = [f"+recipe={recipe}", OWN, "train.lr=1e-4", "train.resume=nowhere", "deepspeed=zero2", "run_name=x"]
-    assert compose([*words, "train.liger=true", "output=json"], "plan").config.plan.devices == 1
+    assert compose([*words, "train.liger=true", "output=json"], PLAN).config.plan.devices == 1
 
 
 @pytest.mark.parametrize("verb", ["train", "inspect"])
 def test_what_a_plan_reads_is_no_setting_of_the_others(verb):
-    with pytest.raises(UserError, match=r"plan\.devices has no effect here"):
-        compose([LORA, "plan.devices=8"], verb)
+    with pytest.raises(UserError, match=f"plan.devices has no effect on {verb}; it is a setting of qwenvl-train plan"):
+        compose([LORA, "plan.devices=8"], load_verb(verb))
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
         ([], "nothing is tuned; pick a recipe"),
-        ([LORA, "output=html"], "output=html: a plan is told as text or json"),
-        ([LORA, "inspect.samples=3"], "inspect.samples has no effect on a plan"),
+        ([LORA, "output=html"], "output=html: must be 'text' or 'json'"),
+        ([LORA, "inspect.samples=3"], "inspect.samples has no effect on plan"),
         ([LORA, "plan.device=h1000"], "plan.device=h1000: must be 'b200'"),
         ([LORA, "plan.devices=0"], "plan.devices=0: must be"),
         ([LORA, "plan.mfu=1.5"], "plan.mfu=1.5: must be"),
@@ -104,7 +110,7 @@ def test_what_a_plan_reads_is_no_setting_of_the_others(verb):
 )
 def test_a_mistake_in_what_a_plan_reads_is_named(words, line):
     with pytest.raises(UserError, match=line):
-        compose(words, "plan")
+        compose(words, PLAN)
 
 
 def test_every_device_that_can_be_named_is_known():
@@ -114,7 +120,7 @@ def test_every_device_that_can_be_named_is_known():
 def test_rules_that_are_not_asked_read_no_broken_value():
     """One value at fault does not hide the others, whatever the verb."""
     with pytest.raises(UserError) as raised:
-        compose(["inspect.samples=many", "inspect.file=a.html", "seed=-1"], "inspect")
+        compose(["inspect.samples=many", "inspect.file=a.html", "seed=-1"], INSPECT)
     assert [line.split("=")[0].split(" ")[0] for line in str(raised.value).splitlines()] == [
         "seed",
         "inspect.samples",

@@ -64,6 +64,7 @@ def test_a_run_of_a_version_that_had_fewer_settings_goes_on(halfway, tmp_path, c
     folder, settings = halfway
     stored = yaml.safe_load((folder / "config.yaml").read_text())
     del stored["method"], stored["dpo"], stored["train"]["compile"]
+    stored |= {"output": "json", "inspect": {"samples": 7}, "plan": {"devices": 8}}  # as it stored those of all verbs
     (folder / "config.yaml").write_text(yaml.safe_dump(stored))
     where = (f"output_dir={tmp_path}", "run_name=run", "logging.wandb.mode=disabled")
     assert main([*settings, *where, "train.compile=true"]) == 2

@@ -6,14 +6,14 @@ from itertools import accumulate
 
 import numpy as np
 
-from qwenvl_train.config.schema import InspectConfig
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counted
+from qwenvl_train.verbs.inspect.settings import InspectSection
 
 
-def choose(rows: Samples | Head, config: InspectConfig, seed: int) -> list[int]:
+def choose(rows: Samples | Head, config: InspectSection, seed: int) -> list[int]:
     """Return the indices of the chosen rows. Rows chosen by inspect.ids and inspect.lines keep the order in which the
     user names them. All other rows, also those drawn at random, are in the order of the files."""
     if config.ids or config.lines:

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.index.lengths import Lengths, Problem
 from qwenvl_train.data.index.measure import lengths_of
@@ -18,12 +17,13 @@ from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import many
 from qwenvl_train.run.rows import cache_folder, make_order, mixture_in_words, tolerated_problems
 from qwenvl_train.verbs.inspect.facts import Overview
+from qwenvl_train.verbs.inspect.settings import InspectConfig
 
 EVERY_KIND = frozenset({"broken", "too long"})
 """All kinds of problems. Inspect tolerates each of them, so that it can show any row."""
 
 
-def overview_of(config: RunConfig, rows: Samples | Head, renderer: Renderer) -> Overview:
+def overview_of(config: InspectConfig, rows: Samples | Head, renderer: Renderer) -> Overview:
     if isinstance(rows, Head):
         return _overview(config, rows.lengths(), rows.extent, None, _fills_of_packs(config, rows.units))
     with counting("measuring the whole source", len(rows)) as progress:
@@ -36,7 +36,7 @@ def overview_of(config: RunConfig, rows: Samples | Head, renderer: Renderer) -> 
 
 
 def _overview(
-    config: RunConfig, lengths: Lengths, extent: str, rows_per_epoch: int | None, fills: np.ndarray | None
+    config: InspectConfig, lengths: Lengths, extent: str, rows_per_epoch: int | None, fills: np.ndarray | None
 ) -> Overview:
     return Overview(
         rows=len(lengths.tokens),
@@ -56,13 +56,13 @@ def _overview(
     )
 
 
-def ends_run(config: RunConfig, problems: tuple[Problem, ...]) -> bool:
+def ends_run(config: InspectConfig, problems: tuple[Problem, ...]) -> bool:
     """Return whether these problems end a run before it trains."""
     tolerated = tolerated_problems(config)
     return len(problems) > config.data.max_skipped or any(problem.kind not in tolerated for problem in problems)
 
 
-def consequence(config: RunConfig, problems: tuple[Problem, ...]) -> str:
+def consequence(config: InspectConfig, problems: tuple[Problem, ...]) -> str:
     """Return what a run does about rows that it cannot train on, in words."""
     tolerated = tolerated_problems(config)
     ending = [problem for problem in problems if problem.kind not in tolerated]
@@ -74,7 +74,7 @@ def consequence(config: RunConfig, problems: tuple[Problem, ...]) -> str:
     return "a run leaves them out, and lists them in skipped.jsonl"
 
 
-def _order(config: RunConfig, rows: Rows) -> Order | None:
+def _order(config: InspectConfig, rows: Rows) -> Order | None:
     """Return the order of training. Return None for held-out rows, which have no such order, and for an entry without
     a row to train on."""
     if config.inspect.source == "eval":
@@ -86,13 +86,13 @@ def _order(config: RunConfig, rows: Rows) -> Order | None:
         return None
 
 
-def _row(config: RunConfig) -> str:
+def _row(config: InspectConfig) -> str:
     if config.data.packing:
         return f"{many(config.train.batch_size, 'pack')} of up to {config.data.max_length} tokens"
     return many(config.train.batch_size, "sample")
 
 
-def _fills_of_rows(config: RunConfig, order: Order, rows: int, lengths: Lengths) -> np.ndarray | None:
+def _fills_of_rows(config: InspectConfig, order: Order, rows: int, lengths: Lengths) -> np.ndarray | None:
     if not config.data.packing:
         return None
     assert config.data.max_length is not None
@@ -100,7 +100,7 @@ def _fills_of_rows(config: RunConfig, order: Order, rows: int, lengths: Lengths)
     return np.array([lengths.tokens[order.row(row)].sum(dtype=np.int64) / room for row in range(rows)])
 
 
-def _fills_of_packs(config: RunConfig, tokens: np.ndarray) -> np.ndarray | None:
+def _fills_of_packs(config: InspectConfig, tokens: np.ndarray) -> np.ndarray | None:
     if not config.data.packing or len(tokens) == 0:
         return None
     return tokens / config.data.max_length

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
-from qwenvl_train.config.schema import ModelConfig, RunConfig, SourceConfig
+from qwenvl_train.config.schema import ModelConfig, SourceConfig
 from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head, read_head
@@ -26,12 +26,13 @@ from qwenvl_train.verbs.inspect.json_rows import as_json
 from qwenvl_train.verbs.inspect.media import Windows
 from qwenvl_train.verbs.inspect.overview import EVERY_KIND, overview_of
 from qwenvl_train.verbs.inspect.page import DrawnSample, Heading, write_page
+from qwenvl_train.verbs.inspect.settings import InspectConfig
 from qwenvl_train.verbs.inspect.text import InspectionText
 
 Looked = Iterator[tuple[Inspected, Rendered] | Broken]
 
 
-def show(config: RunConfig, family: Family) -> None:
+def show(config: InspectConfig, family: Family) -> None:
     processor = load_processor(config.model, family)
     renderer = make_renderer(config, processor, family)
     sources = config.data.train if config.inspect.source == "train" else config.data.eval
@@ -62,7 +63,7 @@ def show(config: RunConfig, family: Family) -> None:
 class _Found:
     """A count of the rows that cannot be trained on, among the rows shown and in the whole source."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: InspectConfig) -> None:
         self._tolerated = tolerated_problems(config)
         self._shown = self._unusable = self._fatal = 0
         self._overview: Overview | None = None
@@ -93,7 +94,7 @@ class _Found:
             print(rows, file=sys.stderr)
 
 
-def _open(config: RunConfig, sources: tuple[SourceConfig, ...], renderer: Renderer) -> Samples | Head:
+def _open(config: InspectConfig, sources: tuple[SourceConfig, ...], renderer: Renderer) -> Samples | Head:
     """Return all rows, or, for a stream, the rows that a run reads first."""
     if not config.data.streaming or config.inspect.source == "eval":
         return Samples(sources, f"data.{config.inspect.source}", config.data.allow_remote, cache_folder(config))
@@ -102,7 +103,7 @@ def _open(config: RunConfig, sources: tuple[SourceConfig, ...], renderer: Render
 
 
 def _print_text(
-    config: RunConfig, rows: Samples | Head, renderer: Renderer, looked: Looked, total: int, found: _Found
+    config: InspectConfig, rows: Samples | Head, renderer: Renderer, looked: Looked, total: int, found: _Found
 ) -> None:
     text = InspectionText(QuietConsole(highlight=False))
     text.files(rows.describe())
@@ -120,7 +121,7 @@ def _print_json(rows: Samples | Head, looked: Looked) -> None:
 
 
 def _write_page(
-    config: RunConfig,
+    config: InspectConfig,
     heading: Heading,
     items: Iterator[tuple[Inspected, DrawnSample] | Broken],
     rows: Samples | Head,

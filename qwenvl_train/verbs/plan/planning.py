@@ -10,7 +10,7 @@ from huggingface_hub import constants, get_session
 from transformers import PreTrainedConfig
 
 from qwenvl_train.config.compose import Composed
-from qwenvl_train.config.schema import TWO_MODELS, ModelConfig, RunConfig
+from qwenvl_train.config.schema import TWO_MODELS, ModelConfig
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
@@ -24,12 +24,13 @@ from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.verbs.plan.activations import Traced
 from qwenvl_train.verbs.plan.memory import GIB, Load, Memory, Sized, memory, sized, stored_features, traced_pass
 from qwenvl_train.verbs.plan.remedies import remedies
+from qwenvl_train.verbs.plan.settings import PlanConfig
 from qwenvl_train.verbs.plan.subject import Subject, precision_of
 from qwenvl_train.verbs.plan.text import print_plan
 from qwenvl_train.verbs.plan.workload import Workload, assumed, counted, scaled, streamed
 
 
-def plan(composed: Composed, subject: Subject) -> None:
+def plan(composed: Composed[PlanConfig], subject: Subject) -> None:
     config, sizes, family, device = composed.config, subject.architecture, subject.family, subject.device
     refuse_what_experts_cannot(config, family)
     renderer, lacking = _renderer(config)
@@ -81,19 +82,19 @@ def plan(composed: Composed, subject: Subject) -> None:
 class _Planner:
     """An estimator of the memory of this run, and of the same run with other settings. It caches what it computes."""
 
-    def __init__(self, config: RunConfig, architecture: PreTrainedConfig, family: Family, load: Load, least: Load):
+    def __init__(self, config: PlanConfig, architecture: PreTrainedConfig, family: Family, load: Load, least: Load):
         self._config, self._architecture, self._family = config, architecture, family
         self._load, self._least = load, least
         self._sized: dict[str, Sized] = {}
         self._traced: dict[str, Traced] = {}
 
-    def sized(self, config: RunConfig) -> Sized:
+    def sized(self, config: PlanConfig) -> Sized:
         key = repr((_modes(config), config.model.quantize))
         if key not in self._sized:
             self._sized[key] = sized(self._architecture, self._family, config)
         return self._sized[key]
 
-    def memory(self, config: RunConfig) -> Memory:
+    def memory(self, config: PlanConfig) -> Memory:
         refuse_what_experts_cannot(config, self._family)
         load, precision = self.load_of(config), precision_of(config)
         sizes = self.sized(config)
@@ -103,7 +104,7 @@ class _Planner:
         devices = config.plan.devices
         return memory(sizes, self._traced[key], self._architecture, config, precision, devices, load)
 
-    def load_of(self, config: RunConfig) -> Load:
+    def load_of(self, config: PlanConfig) -> Load:
         """Return the load of the largest pass under `config`.
 
         Smaller passes hold less, but not less than the largest sample. With packing, some pack is assumed to be full.
@@ -115,17 +116,17 @@ class _Planner:
         return load
 
 
-def _modes(config: RunConfig) -> list[Mode]:
+def _modes(config: PlanConfig) -> list[Mode]:
     return [mode_of(component, config) for component in COMPONENTS]
 
 
-def _size(config: RunConfig) -> int:
+def _size(config: PlanConfig) -> int:
     """Return a number that the tokens of a pass are proportional to."""
     return config.train.batch_size * (config.data.max_length or 1)
 
 
 def _workload(
-    config: RunConfig, architecture: PreTrainedConfig, renderer: Renderer | None, count: FlopCount
+    config: PlanConfig, architecture: PreTrainedConfig, renderer: Renderer | None, count: FlopCount
 ) -> Workload:
     if renderer is None:
         return assumed(config, architecture, count)
@@ -134,7 +135,7 @@ def _workload(
     return counted(config, renderer, count, PartialState(cpu=True))
 
 
-def _renderer(config: RunConfig) -> tuple[Renderer | None, str | None]:
+def _renderer(config: PlanConfig) -> tuple[Renderer | None, str | None]:
     """Return the renderer, or None and the reason if the tokenizer of a published checkpoint is not available."""
     try:
         with _hub_at_hand():
@@ -167,7 +168,7 @@ def _hub_at_hand() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = offline
 
 
-def _stored(config: RunConfig, sizes: PreTrainedConfig, work: Workload, precision: str) -> int | None:
+def _stored(config: PlanConfig, sizes: PreTrainedConfig, work: Workload, precision: str) -> int | None:
     """Return the bytes of features that train.cache_vision stores for data.train.
 
     A picture that several samples use is counted in each of them.
@@ -181,7 +182,7 @@ def _is_local(model: ModelConfig) -> bool:
     return Path(model.path).expanduser().exists()
 
 
-def _room(config: RunConfig) -> int | None:
+def _room(config: PlanConfig) -> int | None:
     return config.data.max_length if config.data.packing else None
 
 

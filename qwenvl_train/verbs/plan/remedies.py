@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from qwenvl_train.config.check import broken_rules
 from qwenvl_train.config.compose import compose
-from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
+from qwenvl_train.verbs.plan.settings import PLAN, PlanConfig
 
 Change = dict[str, Any]
 """New values of settings, by dotted key."""
@@ -21,12 +20,12 @@ class Remedy:
 
     words: str
     """Arguments to add to the command."""
-    config: RunConfig
+    config: PlanConfig
     total: int
     """Bytes that the changed run takes on each device."""
 
 
-def remedies(config: RunConfig, longest: int | None, takes: Callable[[RunConfig], int], room: float) -> list[Remedy]:
+def remedies(config: PlanConfig, longest: int | None, takes: Callable[[PlanConfig], int], room: float) -> list[Remedy]:
     """Return the cheapest change that makes the run fit.
 
     If that change alters the training, also return the number of devices with which no such change is needed.
@@ -39,7 +38,7 @@ def remedies(config: RunConfig, longest: int | None, takes: Callable[[RunConfig]
     return [remedy for remedy in others if remedy]
 
 
-def _first(ways: Iterator[tuple[str, RunConfig]], takes: Callable[[RunConfig], int], room: float) -> Remedy | None:
+def _first(ways: Iterator[tuple[str, PlanConfig]], takes: Callable[[PlanConfig], int], room: float) -> Remedy | None:
     for words, changed in ways:
         total = _allowed(changed, takes)
         if total is not None and total <= room:
@@ -47,9 +46,9 @@ def _first(ways: Iterator[tuple[str, RunConfig]], takes: Callable[[RunConfig], i
     return None
 
 
-def _allowed(config: RunConfig, takes: Callable[[RunConfig], int]) -> int | None:
+def _allowed(config: PlanConfig, takes: Callable[[PlanConfig], int]) -> int | None:
     """Return the bytes that the run takes, or None if it would refuse these settings."""
-    if broken_rules(config, frozenset(), "plan"):
+    if PLAN.broken_rules(config, frozenset()):
         return None
     try:
         return takes(config)
@@ -57,7 +56,7 @@ def _allowed(config: RunConfig, takes: Callable[[RunConfig], int]) -> int | None
         return None
 
 
-def _same_training(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
+def _same_training(config: PlanConfig) -> Iterator[tuple[str, PlanConfig]]:
     """Yield changes that keep the training the same: first those that only take more time, then those that change
     rounding."""
     slower, shared, eight_bit = list(_slower(config)), list(_shared(config)), _eight_bit(config)
@@ -74,7 +73,7 @@ def _same_training(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
         yield _changed(config, ways)
 
 
-def _other_training(config: RunConfig, longest: int | None) -> Iterator[tuple[str, RunConfig]]:
+def _other_training(config: PlanConfig, longest: int | None) -> Iterator[tuple[str, PlanConfig]]:
     """Yield changes that alter the training: first shorter packed rows, then fewer trained weights."""
     slower, shared = list(_slower(config)), list(_shared(config))
     # Without packing a shorter limit changes nothing, because the limit never goes below the longest sample.
@@ -96,7 +95,7 @@ def _other_training(config: RunConfig, longest: int | None) -> Iterator[tuple[st
         yield _changed(config, [(words, four_bit), *slower])
 
 
-def _strongest(config: RunConfig) -> list[list[tuple[str, Change]]]:
+def _strongest(config: PlanConfig) -> list[list[tuple[str, Change]]]:
     """Return the combinations of changes that save the most memory while the training stays the same.
 
     dpo.reference=cached and ZeRO-3 are never combined, because they exclude each other.
@@ -109,15 +108,15 @@ def _strongest(config: RunConfig) -> list[list[tuple[str, Change]]]:
     return ways
 
 
-def _without_copy(config: RunConfig) -> list[tuple[str, Change]]:
+def _without_copy(config: PlanConfig) -> list[tuple[str, Change]]:
     return [("dpo.reference=cached", {"dpo.reference": "cached"})] if config.reference == "model" else []
 
 
-def _eight_bit(config: RunConfig) -> list[tuple[str, Change]]:
+def _eight_bit(config: PlanConfig) -> list[tuple[str, Change]]:
     return [] if config.optim.name == "adamw_8bit" else [("optim=adamw_8bit", {"optim.name": "adamw_8bit"})]
 
 
-def _slower(config: RunConfig) -> Iterator[tuple[str, Change]]:
+def _slower(config: PlanConfig) -> Iterator[tuple[str, Change]]:
     size, passes = config.train.batch_size, config.train.accumulation
     if size > 1:
         words = f"train.batch_size=1 train.accumulation={passes * size}"
@@ -126,7 +125,7 @@ def _slower(config: RunConfig) -> Iterator[tuple[str, Change]]:
         yield "train.checkpointing=all", {"train.checkpointing": "all"}
 
 
-def _shared(config: RunConfig) -> Iterator[tuple[str, Change]]:
+def _shared(config: PlanConfig) -> Iterator[tuple[str, Change]]:
     """Yield the stages of DeepSpeed that save more memory than the current one.
 
     ZeRO-3 needs more than one device. ZeRO-2 saves memory even on one device, because it keeps weights in half
@@ -143,7 +142,7 @@ def _shipped(stage: int) -> Change:
     return {f"deepspeed.{key}": value for key, value in section}
 
 
-def _more_devices(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
+def _more_devices(config: PlanConfig) -> Iterator[tuple[str, PlanConfig]]:
     slower = list(_slower(config))
     devices = config.plan.devices
     while (devices := 2 * devices) <= _MOST_DEVICES:
@@ -154,7 +153,7 @@ def _more_devices(config: RunConfig) -> Iterator[tuple[str, RunConfig]]:
             yield _changed(config, [*slower, more])
 
 
-def _changed(config: RunConfig, ways: list[tuple[str, Change]]) -> tuple[str, RunConfig]:
+def _changed(config: PlanConfig, ways: list[tuple[str, Change]]) -> tuple[str, PlanConfig]:
     tree = config.model_dump(mode="json")
     for _, change in ways:
         for key, value in change.items():
@@ -163,4 +162,4 @@ def _changed(config: RunConfig, ways: list[tuple[str, Change]]) -> tuple[str, Ru
             for name in path:
                 branch = branch[name]
             branch[last] = value
-    return " ".join(words for words, _ in ways), RunConfig.model_validate(tree)
+    return " ".join(words for words, _ in ways), PlanConfig.model_validate(tree)

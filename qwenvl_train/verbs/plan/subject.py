@@ -6,11 +6,11 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from qwenvl_train.config.devices import DEVICES
-from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import family_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.shapes import architecture
+from qwenvl_train.verbs.plan.settings import PlanConfig
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Subject:
         }
 
 
-def subject_of(config: RunConfig) -> Subject:
+def subject_of(config: PlanConfig) -> Subject:
     sizes = architecture(config.model)
     precision, plan = precision_of(config), config.plan
     if precision == "fp32" and plan.tflops is None:
@@ -75,6 +75,6 @@ def subject_of(config: RunConfig) -> Subject:
     )
 
 
-def precision_of(config: RunConfig) -> str:
+def precision_of(config: PlanConfig) -> str:
     """Return the precision of the run. "auto" gives bf16, which every GPU that can be planned for supports."""
     return "bf16" if config.train.precision == "auto" else config.train.precision

@@ -9,7 +9,6 @@ from accelerate import PartialState
 from transformers import PreTrainedConfig
 
 from qwenvl_train.batch import Contents, Piece
-from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.batches.loader import Rows, contents_of
 from qwenvl_train.data.index.lengths import Lengths
 from qwenvl_train.data.order.order import Order
@@ -20,6 +19,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.model.flops import FlopCount, Flops
 from qwenvl_train.run.rows import cache_folder, make_order, open_rows, steps_of, tolerated_problems
 from qwenvl_train.verbs.plan.memory import Load
+from qwenvl_train.verbs.plan.settings import PlanConfig
 
 _LOOKED = 512
 """Approximate number of samples on which arithmetic is counted. Their layout is computed again, because the index does
@@ -69,7 +69,7 @@ class Workload:
     """Floating-point operations of a step."""
 
 
-def counted(config: RunConfig, renderer: Renderer, count: FlopCount, state: PartialState) -> Workload:
+def counted(config: PlanConfig, renderer: Renderer, count: FlopCount, state: PartialState) -> Workload:
     """Return the workload from the index of lengths. The index is made as in training, which can then use it."""
     rows = open_rows(config, "data.train", renderer, state)
     order = make_order(config, rows, config.plan.devices)
@@ -95,7 +95,7 @@ def counted(config: RunConfig, renderer: Renderer, count: FlopCount, state: Part
     )
 
 
-def streamed(config: RunConfig, renderer: Renderer, count: FlopCount) -> Workload:
+def streamed(config: PlanConfig, renderer: Renderer, count: FlopCount) -> Workload:
     """Return the workload from the beginning of a stream, which stands for the whole stream."""
     head = read_head(config, renderer, cache_folder(config), tolerated_problems(config))
     lengths = head.lengths()
@@ -124,7 +124,7 @@ def streamed(config: RunConfig, renderer: Renderer, count: FlopCount) -> Workloa
     )
 
 
-def assumed(config: RunConfig, architecture: PreTrainedConfig, count: FlopCount) -> Workload:
+def assumed(config: PlanConfig, architecture: PreTrainedConfig, count: FlopCount) -> Workload:
     """Return an assumed workload, for use without the tokenizer.
 
     Packs are full, each sample has one picture of the largest size, and all text tokens are learned.
@@ -165,7 +165,7 @@ def scaled(load: Load, share: float) -> Load:
     return Load(ceil(load.tokens * share), ceil(load.patches * share), ceil(load.supervised * share))
 
 
-def _room(config: RunConfig) -> int | None:
+def _room(config: PlanConfig) -> int | None:
     """Return the number of tokens that a packed row has room for, or None without packing."""
     if not config.data.packing:
         return None

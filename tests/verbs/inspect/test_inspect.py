@@ -25,6 +25,7 @@ from qwenvl_train.data.streaming import windows
 from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.run.rows import cache_folder, make_renderer
+from qwenvl_train.verbs.inspect.settings import INSPECT
 from tests.conftest import conversation
 from tests.reporting.test_report import Page
 from tests.videos import number_of, write_video
@@ -84,7 +85,7 @@ def inspect(tmp_path, capfd):
 
 
 def samples_and_renderer(words: list[str]):
-    config = compose(words, "inspect").config
+    config = compose(words, INSPECT).config
     family = load_family(config.model)
     processor = load_processor(config.model, family)
     return Samples(config.data.train, "data.train", False, cache_folder(config)), make_renderer(

@@ -19,6 +19,7 @@ from qwenvl_train.verbs.plan import planning as module
 from qwenvl_train.verbs.plan import workload
 from qwenvl_train.verbs.plan.memory import Load
 from qwenvl_train.verbs.plan.remedies import remedies
+from qwenvl_train.verbs.plan.settings import PLAN
 from tests.conftest import conversation
 from tests.model.test_shapes import PUBLISHED
 from tests.run import train
@@ -257,7 +258,7 @@ def stand_in(config) -> int:
     ],
 )  # fmt: skip
 def test_the_cheapest_change_comes_first(words, room, expected):
-    config = compose(["+recipe=sft_full", "model=qwen2_5_vl_7b", "data.train=x.jsonl", *words], "plan").config
+    config = compose(["+recipe=sft_full", "model=qwen2_5_vl_7b", "data.train=x.jsonl", *words], PLAN).config
     assert stand_in(config) > room * GIB
     found = remedies(config, None, stand_in, room * GIB)
     assert [remedy.words for remedy in found] == expected
@@ -266,7 +267,7 @@ def test_the_cheapest_change_comes_first(words, room, expected):
 
 
 def test_rows_are_not_cut_below_the_longest_sample():
-    config = compose(["+recipe=sft_full", "model=qwen2_5_vl_7b", "data.train=x.jsonl"], "plan").config
+    config = compose(["+recipe=sft_full", "model=qwen2_5_vl_7b", "data.train=x.jsonl"], PLAN).config
     (first, _) = remedies(config, 5000, stand_in, 71 * GIB)
     assert first.words == "+recipe=sft_lora"
 
@@ -275,7 +276,7 @@ def test_rows_are_not_cut_below_the_longest_sample():
 def test_a_shorter_limit_is_proposed_only_where_it_shortens_passes(packing, shorter):
     """Without packing no sample becomes shorter by it."""
     words = ["+recipe=sft_full", "model=qwen2_5_vl_7b", "data.train=x.jsonl", f"data.packing={packing}"]
-    found = remedies(compose(words, "plan").config, 100, stand_in, 71 * GIB)
+    found = remedies(compose(words, PLAN).config, 100, stand_in, 71 * GIB)
     assert any("data.max_length" in remedy.words for remedy in found) == shorter
 
 
@@ -288,7 +289,7 @@ def test_what_a_run_refuses_is_not_proposed():
             raise UserError("cannot load")
         return stand_in(config)
 
-    found = remedies(compose(words, "plan").config, None, takes, 20 * GIB)
+    found = remedies(compose(words, PLAN).config, None, takes, 20 * GIB)
     assert found
     assert all(remedy.config.deepspeed.stage != 3 for remedy in found)
 
@@ -321,7 +322,7 @@ def test_what_is_proposed_fits_when_it_is_planned(told, own_rows):
 def test_a_smaller_pass_still_holds_the_largest_sample_and_a_full_pack(settings, expected):
     words = ["+recipe=sft_full", "model=qwen2_5_vl_7b", "data.train=x.jsonl", "data.max_length=300"]
     packing = [word for word in settings if "packing" in word]
-    config, changed = (compose([*words, *more], "plan").config for more in ([*packing, "train.batch_size=8"], settings))
+    config, changed = (compose([*words, *more], PLAN).config for more in ([*packing, "train.batch_size=8"], settings))
     planner = module._Planner(config, None, None, load=Load(1600, 4000, 320), least=Load(290, 900, 90))
     assert planner.load_of(changed) == expected
 

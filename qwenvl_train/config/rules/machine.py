@@ -1,0 +1,38 @@
+"""The rules that depend on the machine: installed packages, and files on its disk."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from qwenvl_train.config.rules.rule import Lines, Rule
+from qwenvl_train.config.schema import RunConfig
+
+
+def bitsandbytes_is_installed(config: RunConfig, given: frozenset[str]) -> Lines:
+    if is_installed("bitsandbytes"):
+        return
+    if config.model.quantize == "nf4":
+        yield "model.quantize=nf4 needs bitsandbytes: pip install 'qwenvl-train[qlora]'"
+    if config.optim.name == "adamw_8bit":
+        yield "optim.name=adamw_8bit needs bitsandbytes: pip install 'qwenvl-train[qlora]'"
+
+
+def liger_is_installed(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.train.liger and not is_installed("liger_kernel"):
+        yield "train.liger=true needs liger-kernel: pip install 'qwenvl-train[liger]'"
+
+
+def resumed_checkpoint_exists(config: RunConfig, given: frozenset[str]) -> Lines:
+    resume = config.train.resume
+    if resume not in ("auto", "never") and not Path(resume).is_dir():
+        yield f"train.resume={resume}: must be auto, never, or a checkpoint folder that exists"
+
+
+def is_installed(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+MACHINE_RULES: tuple[Rule, ...] = (
+    bitsandbytes_is_installed,
+    liger_is_installed,
+    resumed_checkpoint_exists,
+)

@@ -1,0 +1,176 @@
+"""The rules of training that hold on any machine."""
+
+from qwenvl_train.config.options import recipe_files
+from qwenvl_train.config.rules.rule import Lines, Rule, among
+from qwenvl_train.config.schema import COMPONENTS, RunConfig
+
+_OF_DEEPSPEED = tuple(
+    f"deepspeed.{key}" for key in ("overlap_comm", "bucket_elements", "grad_accum_dtype", "communication_dtype")
+)
+
+
+def something_is_tuned(config: RunConfig, given: frozenset[str]) -> Lines:
+    if not any(config.tuned(component) for component in COMPONENTS):
+        yield (
+            f"nothing is tuned; pick a recipe, +recipe=sft_lora say (there are: {', '.join(recipe_files())}), "
+            "or set tune_mm_vision, tune_mm_mlp or tune_mm_llm to true"
+        )
+
+
+def adapters_are_tuned(config: RunConfig, given: frozenset[str]) -> Lines:
+    for component in COMPONENTS:
+        if config.adapted(component) and not config.tuned(component):
+            yield f"lora.{component}=true has no effect while tune_mm_{component}=false; set both, or neither"
+
+
+def one_length_of_training(config: RunConfig, given: frozenset[str]) -> Lines:
+    epochs, steps = config.train.epochs, config.train.max_steps
+    if epochs is None and steps is None:
+        yield "train.epochs and train.max_steps are both null; set one of the two"
+    if epochs is not None and steps is not None:
+        yield f"train.epochs={epochs:g} and train.max_steps={steps} are both set; set one of the two"
+
+
+def warmup_ends_within_training(config: RunConfig, given: frozenset[str]) -> Lines:
+    warmup, steps = config.train.warmup, config.train.max_steps
+    if warmup >= 1 and warmup % 1:
+        yield f"train.warmup={warmup:g} is neither a share below 1 nor a whole number of steps"
+    if steps is not None and warmup >= max(1, steps):
+        yield f"train.warmup={warmup:g} must be below train.max_steps={steps}"
+
+
+def quantized_weights_stay_frozen(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.model.quantize == "nf4" and config.tuned("llm") and not config.adapted("llm"):
+        yield (
+            "model.quantize=nf4: 4-bit weights cannot be trained in full; "
+            "train through adapters (lora.llm=true) or freeze the language model (tune_mm_llm=false)"
+        )
+
+
+def quantized_models_have_adapters(config: RunConfig, given: frozenset[str]) -> Lines:
+    """Require adapters for 4-bit weights, since transformers does not train a model with 4-bit weights without them."""
+    adapted = any(config.tuned(component) and config.adapted(component) for component in COMPONENTS)
+    if config.model.quantize == "nf4" and not config.tuned("llm") and not adapted:
+        yield "model.quantize=nf4 needs a component with adapters; set lora.mlp=true, say, or model.quantize=none"
+
+
+def quantized_weights_are_not_sharded(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.model.quantize == "nf4" and config.deepspeed.stage == 3:
+        yield "model.quantize=nf4: deepspeed=zero3 cannot shard 4-bit weights; take deepspeed=zero2"
+
+
+def run_name_is_one_folder(config: RunConfig, given: frozenset[str]) -> Lines:
+    name = config.run_name
+    if name is not None and (name in ("", ".", "..") or "/" in name):
+        yield f"run_name={name}: must be the name of one folder; where it lies is output_dir"
+
+
+def learning_rates_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    for component in COMPONENTS:
+        key = f"train.lr_{component}"
+        if key in given and getattr(config.train, f"lr_{component}") is not None and not config.tuned(component):
+            yield f"{key} has no effect while tune_mm_{component}=false"
+    tuned = [component for component in COMPONENTS if config.tuned(component)]
+    own = [f"train.lr_{component}" for component in tuned if getattr(config.train, f"lr_{component}")]
+    if "train.lr" in given and tuned and len(own) == len(tuned):
+        yield f"train.lr has no effect, since every tuned component has its own rate ({', '.join(own)})"
+
+
+def adapter_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    if not any(config.adapted(component) for component in COMPONENTS):
+        for key in among(given, "lora.rank", "lora.alpha", "lora.dropout", "lora.rslora"):
+            yield f"{key} has no effect while no component has adapters (lora.llm=true, …)"
+
+
+def checkpointing_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    """Reject checkpointing settings without effect. A frozen vision tower has no backward pass, so nothing is
+    recomputed in it."""
+    if "train.checkpointing" in given and config.train.checkpointing == "vision" and not config.tuned("vision"):
+        yield "train.checkpointing=vision has no effect while tune_mm_vision=false"
+    if "train.checkpoint_every" in given and config.train.checkpoint_every > 1 and config.train.checkpointing == "none":
+        every = config.train.checkpoint_every
+        yield f"train.checkpoint_every={every} has no effect while train.checkpointing=none"
+
+
+def stored_features_stay_right(config: RunConfig, given: frozenset[str]) -> Lines:
+    if not config.train.cache_vision:
+        return
+    if config.tuned("vision"):
+        yield (
+            "train.cache_vision=true stores what a frozen vision tower gives, and a trained one gives something else "
+            "at each step; set tune_mm_vision=false, or train.cache_vision=false"
+        )
+    if config.data.streaming:
+        yield (
+            "train.cache_vision=true stores features before the training, and what data.streaming=true brings is not "
+            "known by then; set one of the two to false"
+        )
+
+
+def compiled_weights_are_whole(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.train.compile and config.deepspeed.stage == 3:
+        yield "train.compile=true: deepspeed=zero3 fetches weights in between what would be one; take deepspeed=zero2"
+    if config.train.compile and config.model.quantize == "nf4":
+        yield "train.compile=true does not compile 4-bit weights; take train.compile=false or model.quantize=none"
+
+
+def blocks_are_fused_once(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.train.liger and config.train.compile:
+        yield "train.liger=true: train.compile=true fuses the same, and does not see into Liger's kernels; take one"
+
+
+def evaluation_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.data.eval is not None:
+        return
+    asked = {
+        "train.eval_steps": config.train.eval_steps is not None,
+        "train.eval_batch_size": True,
+        "logging.predictions": config.logging.predictions > 0,
+    }
+    for key in among(given, *asked):
+        if asked[key]:
+            yield f"{key} has no effect without data.eval"
+
+
+def wandb_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.logging.wandb.mode == "disabled":
+        for key in among(given, *(f"logging.wandb.{name}" for name in ("project", "entity", "group", "tags"))):
+            yield f"{key} has no effect while logging.wandb.mode=disabled"
+
+
+def deepspeed_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.deepspeed.stage == 0:
+        for key in among(given, *_OF_DEEPSPEED):
+            yield f"{key} has no effect without deepspeed=zero2 or deepspeed=zero3"
+
+
+def streams_are_endless(config: RunConfig, given: frozenset[str]) -> Lines:
+    if not config.data.streaming:
+        return
+    if config.train.max_steps is None:
+        yield "data.streaming=true needs train.max_steps: how many rows an epoch has is not known"
+    for source in config.data.train:
+        if source.repeats is not None:
+            yield f"data.train: repeats has no effect on {source.path} while data.streaming=true; weight has one"
+
+
+TRAINING_RULES: tuple[Rule, ...] = (
+    something_is_tuned,
+    adapters_are_tuned,
+    one_length_of_training,
+    warmup_ends_within_training,
+    quantized_weights_stay_frozen,
+    quantized_models_have_adapters,
+    quantized_weights_are_not_sharded,
+    run_name_is_one_folder,
+    learning_rates_are_used,
+    adapter_settings_are_used,
+    checkpointing_is_used,
+    stored_features_stay_right,
+    compiled_weights_are_whole,
+    blocks_are_fused_once,
+    evaluation_settings_are_used,
+    wandb_settings_are_used,
+    deepspeed_settings_are_used,
+    streams_are_endless,
+)
