@@ -16,7 +16,7 @@ from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.sample import Sample, Text
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.build import base_model
-from qwenvl_train.model.forward import Pixels
+from qwenvl_train.model.pixels import Pixels
 
 
 def seen_by(rendered: Rendered, renderer: Renderer, processor, device: torch.device) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
 from qwenvl_train.config.schema import ModelConfig
@@ -29,10 +29,11 @@ def load_family(config: ModelConfig) -> Family:
             f"model.path {config.path} holds a {family.model_type}, but model.family asks for {config.family}; "
             "choose the model= entry of that family, or model=custom."
         )
-    return _with_own_numbers(family, checkpoint.vision_config)
+    return with_own_numbers(family, checkpoint.vision_config)
 
 
-def _with_own_numbers(family: Family, vision) -> Family:
+def with_own_numbers(family: Family, vision: PreTrainedConfig) -> Family:
+    """Return the family with the numbers that the vision config of a checkpoint sets."""
     if family.video_time == "seconds":
         family = replace(family, tokens_per_second=vision.tokens_per_second)
     if family.window_size is not None:

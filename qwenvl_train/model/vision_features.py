@@ -12,7 +12,7 @@ from qwenvl_train.batch import Segments
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.autocast import autocast, autocast_to
-from qwenvl_train.model.forward import Pixels
+from qwenvl_train.model.pixels import Pixels
 from qwenvl_train.model.tower import look, tower_digest
 
 

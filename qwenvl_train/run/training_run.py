@@ -1,54 +1,42 @@
-"""A training run from beginning to end: its data, its starting point, its parts, and the training itself."""
+"""A training run: the parts that it is made of, and the training itself."""
 
 import shutil
-import sys
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from peft import PeftModel
-from transformers import PreTrainedModel
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, ProcessorMixin
 
-from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.schema import TWO_MODELS, RunConfig
-from qwenvl_train.data.batches.loader import EvalRows, Rows
-from qwenvl_train.data.render.renderer import Renderer
+from qwenvl_train.data.batches.loader import EvalRows
 from qwenvl_train.errors import UserError, message_of
-from qwenvl_train.families.family import Family
-from qwenvl_train.model.attention import refuse_kernel
 from qwenvl_train.model.build import (
     about_fp16,
     about_liger,
     base_model,
     build_copy,
     build_model,
-    refuse_what_needs_a_gpu,
     suggest_liger,
 )
 from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
 from qwenvl_train.model.flops import FlopCount
-from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.vision_features import with_shared_features
 from qwenvl_train.reporting.folder import RunFolder
-from qwenvl_train.reporting.metrics import MetricsFile
-from qwenvl_train.reporting.progress import ProgressReporter, print_components
-from qwenvl_train.reporting.reporter import Reporter, RunInfo
-from qwenvl_train.reporting.wandb import WandbRun
+from qwenvl_train.reporting.progress import print_components
+from qwenvl_train.reporting.reporter import RunInfo
 from qwenvl_train.run.context import RunContext
+from qwenvl_train.run.opening import OpenedRun, RunData, StartingPoint
 from qwenvl_train.run.recorder import Recorder
 from qwenvl_train.run.reference_cache import store_references
-from qwenvl_train.run.resume import checkpoint_to_resume, progress_at
-from qwenvl_train.run.rows import make_renderer, open_rows
-from qwenvl_train.run.training_data import MeasuredData, TrainingData, open_training_data
+from qwenvl_train.run.resume import progress_at
+from qwenvl_train.run.training_data import MeasuredData
 from qwenvl_train.run.vision_cache import store_features
 from qwenvl_train.training.arguments import training_arguments
-from qwenvl_train.training.checkpoint import step_of
 from qwenvl_train.training.devices import peak_tflops
-from qwenvl_train.training.distributed.cpu_group import CpuGroup
-from qwenvl_train.training.distributed.processes import agree
 from qwenvl_train.training.distributed.workers import naming_dead_workers
 from qwenvl_train.training.interrupt import StopOnSignal
 from qwenvl_train.training.meter import Devices, Meter, RunProgress
@@ -58,63 +46,6 @@ from qwenvl_train.training.objectives.reference import none, of_copy, stored, wi
 from qwenvl_train.training.objectives.sft import Answers
 from qwenvl_train.training.skipped import Skipped, UnusableRows
 from qwenvl_train.training.trainer import Hooks, VisionTrainer
-
-
-def train(composed: Composed, family: Family, precision: str, state: PartialState) -> None:
-    config = composed.config
-    refuse_kernel(config.train.attention, precision)
-    refuse_what_needs_a_gpu(config)
-    reporters = _reporters(config, state)  # a missing W&B login is reported here, before slow work
-    processor = load_processor(config.model, family)
-    renderer = make_renderer(config, processor, family)
-    # Errors in the user's input are reported here, before anything is written.
-    data = _open_data(config, renderer, state)
-    facts = {"processes": state.num_processes, "precision_used": precision} | data.train.facts
-    start = _starting_point(composed, facts, state)
-    if state.is_main_process and start.checkpoint:
-        print(f"{start.folder.name} goes on from {start.checkpoint}, step {start.step} of {data.steps}")
-    if start.step >= data.steps:
-        if state.is_main_process:
-            print("nothing is left to do: this run is finished")
-        return
-    context = RunContext(config, family, processor, renderer, precision, state, CpuGroup(state.num_processes))
-    prepare(context, data, start, reporters).train()
-
-
-@dataclass
-class RunData:
-    """The data that a run trains on, and the data that it is evaluated on."""
-
-    train: TrainingData
-    held_out: Rows | None
-    steps: int
-    rows_per_step: int
-
-
-def _open_data(config: RunConfig, renderer: Renderer, state: PartialState) -> RunData:
-    train = open_training_data(config, renderer, state)
-    held_out = open_rows(config, "data.eval", renderer, state) if config.data.eval else None
-    rows_per_step = config.train.accumulation * state.num_processes
-    return RunData(train, held_out, train.steps(rows_per_step), rows_per_step)
-
-
-@dataclass(frozen=True)
-class StartingPoint:
-    """The run folder, and the checkpoint and step that the run resumes from."""
-
-    folder: Path
-    facts: dict[str, Any]
-    """Values that the loss curve depends on but that are not in the configuration."""
-    checkpoint: Path | None
-    step: int
-
-
-def _starting_point(composed: Composed, facts: dict[str, Any], state: PartialState) -> StartingPoint:
-    config = composed.config
-    folder = Path(config.output_dir) / agree(state, config.run_name or _new_name(composed.recipe, config.method))
-    found = agree(state, str(checkpoint_to_resume(config, folder, facts) or ""))
-    checkpoint = Path(found) if found else None
-    return StartingPoint(folder, facts, checkpoint, step_of(checkpoint) if checkpoint else 0)
 
 
 @dataclass
@@ -131,7 +62,28 @@ class Run:
     stop: StopOnSignal
     skipped: Skipped
 
-    def train(self) -> None:
+    @property
+    def folder(self) -> Path:
+        return self.start.folder
+
+    @property
+    def processor(self) -> ProcessorMixin:
+        return self.context.processor
+
+    def train_dataloader(self) -> DataLoader:
+        """Return a loader of the packed rows of this process, from the step at which the run starts. Each item is a
+        Batch, with its `contents` and `problems`."""
+        return self.trainer.get_train_dataloader()
+
+    def loss(self, row: dict[str, Any]) -> torch.Tensor:
+        """Return the loss of one packed row alone: the mean over its learned tokens, or over its preference pairs. A
+        training step divides by the counts of all its rows instead."""
+        return self.trainer.loss_of_row(row)
+
+    def train(self) -> int | None:
+        """Train from the starting point to the last step, and write the run folder. Return the number of the signal
+        that ended the run early, if there was one."""
+        self.stop.catch()
         state, trainer, stop, resumed = self.context.state, self.trainer, self.stop, self.start.checkpoint
         state.wait_for_everyone()  # until all have read the content of the folder
         if self.context.is_main:
@@ -162,8 +114,7 @@ class Run:
                 print(f"to go on: the same command with run_name={self.start.folder.name}")
         state.wait_for_everyone()  # a launcher ends the others when one process exits early
         stop.restore()
-        if stop.received is not None and cut_short:
-            sys.exit(128 + stop.received)
+        return stop.received if cut_short else None
 
     def _open_folder(self) -> None:
         info, folder = self.recorder.info, RunFolder(self.start.folder)
@@ -188,9 +139,10 @@ class Run:
         return self.recorder.finish(status, self.meter.totals(step), reason)
 
 
-def prepare(context: RunContext, data: RunData, start: StartingPoint, reporters: list[Reporter]) -> Run:
+def prepare(opened: OpenedRun) -> Run:
     """Return a run that is ready for its first step. This precomputes references and features, and creates the model,
     the trainer and the recorder."""
+    context, data, start = opened.context, opened.data, opened.start
     config, resumed = context.config, start.checkpoint is not None
     data.train.go_to(start.step * data.rows_per_step, start.checkpoint)
     before = progress_at(start.checkpoint) if start.checkpoint else RunProgress()
@@ -209,7 +161,14 @@ def prepare(context: RunContext, data: RunData, start: StartingPoint, reporters:
     table = [row.as_dict() for row in component_table(model, context.family, config)]
     info = RunInfo(start.folder.name, start.folder, config.model_dump(mode="json"), table, data.steps, start.step)
     recorder = Recorder(
-        info, context.is_main, reporters, data.held_out, context.renderer, context.processor, start.checkpoint, skipped
+        info,
+        context.is_main,
+        opened.reporters,
+        data.held_out,
+        context.renderer,
+        context.processor,
+        start.checkpoint,
+        skipped,
     )
     stop = StopOnSignal(context.cpu_group)
     room = config.data.max_length * config.train.batch_size if config.data.packing and config.data.max_length else None
@@ -233,6 +192,10 @@ def prepare(context: RunContext, data: RunData, start: StartingPoint, reporters:
         hooks=Hooks(recorder.logged, recorder.evaluated, recorder.saved),
         callbacks=[stop],
     )
+    # The transformers Trainer has made an empty folder, and a run that is never trained leaves nothing.
+    with suppress(OSError):
+        _staging(start).rmdir()
+        start.folder.rmdir()
     return Run(context, data, start, model, trainer, recorder, meter, stop, skipped)
 
 
@@ -289,14 +252,3 @@ def _objective(context: RunContext, model: PreTrainedModel | PeftModel) -> Objec
             return Preferences(config.dpo, lambda _: stored)
         case "none":
             return Preferences(config.dpo, lambda _: none)
-
-
-def _reporters(config: RunConfig, state: PartialState) -> list[Reporter]:
-    if not state.is_main_process:
-        return []
-    wandb = [] if config.logging.wandb.mode == "disabled" else [WandbRun(config.logging.wandb)]
-    return [MetricsFile(), ProgressReporter(), *wandb]
-
-
-def _new_name(recipe: str | None, method: str) -> str:
-    return f"{Path(recipe or method).name}-{datetime.now():%Y%m%d-%H%M%S}"

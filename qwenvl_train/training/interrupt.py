@@ -3,6 +3,7 @@
 import signal
 import time
 from types import FrameType
+from typing import Any
 
 from transformers import TrainerCallback
 
@@ -20,6 +21,10 @@ class StopOnSignal(TrainerCallback):
     def __init__(self, cpu_group: CpuGroup) -> None:
         self.received: int | None = None
         self._cpu_group = cpu_group
+        self._previous: dict[int, Any] = {}
+
+    def catch(self) -> None:
+        """Handle these signals from now on, until `restore` is called."""
         self._previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

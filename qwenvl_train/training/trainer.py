@@ -145,6 +145,14 @@ class VisionTrainer(SFTTrainer):
         # Gradients are averaged over processes. The factor turns the average into a sum.
         return self._objective.loss(model, inputs, num_items_in_batch) * self.accelerator.num_processes
 
+    def loss_of_row(self, row: dict[str, Any]) -> torch.Tensor:
+        """Return the loss of one packed row, as the loader returns it, divided by the counts of this row alone."""
+        batch = {key: value for key, value in row.items() if key not in ("contents", "problems")}
+        counts = Counts.of(row["contents"], 0)
+        divisors = torch.tensor([max(count, 1) for count in self._objective.divisors(counts)], device=self.args.device)
+        with self.compute_loss_context_manager():
+            return self._objective.loss(self.model_wrapped, self._prepare_inputs(batch), divisors)
+
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0. The formula of the transformers Trainer ignores pictures, and visits all weights in each pass."""
         return 0

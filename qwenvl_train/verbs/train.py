@@ -1,12 +1,15 @@
 """The verb train, which fine-tunes a model."""
 
+import sys
+
 from qwenvl_train.config.compose import Composed
+from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.reporting.wording import many
 from qwenvl_train.training.distributed.processes import choose_precision, join_processes
 
 
-def run(composed: Composed) -> None:
+def run(composed: Composed[RunConfig]) -> None:
     config = composed.config
     state = join_processes(config)
     precision = choose_precision(config)
@@ -14,6 +17,17 @@ def run(composed: Composed) -> None:
     if state.is_main_process:
         processes = many(state.num_processes, "process", "processes")
         print(f"{family.name} from {config.model.path}, {precision}, {processes}", flush=True)
-    from qwenvl_train.run.training_run import train
+    from qwenvl_train.run.opening import open_run
+    from qwenvl_train.run.training_run import prepare
 
-    train(composed, family, precision, state)
+    opened = open_run(composed, family, precision, state)
+    start, steps = opened.start, opened.data.steps
+    if state.is_main_process and start.checkpoint:
+        print(f"{start.folder.name} goes on from {start.checkpoint}, step {start.step} of {steps}")
+    if opened.is_finished:
+        if state.is_main_process:
+            print("nothing is left to do: this run is finished")
+        return
+    interrupted_by = prepare(opened).train()
+    if interrupted_by is not None:
+        sys.exit(128 + interrupted_by)

@@ -28,7 +28,7 @@ from rich.table import Table
 from transformers import ProcessorMixin
 
 from qwenvl_train.families.tiny import build_processor
-from qwenvl_train.model.forward import Pixels
+from qwenvl_train.model.pixels import Pixels
 
 WIDTH, HEIGHT = 1280, 960
 QUALITY = 90

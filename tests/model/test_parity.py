@@ -22,7 +22,8 @@ from qwenvl_train.data.media.videos import ClipSize
 from qwenvl_train.data.render.layout import IGNORED
 from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.model.attention import use_packed_attention
-from qwenvl_train.model.forward import Pixels, use_packed_forward
+from qwenvl_train.model.forward import use_packed_forward
+from qwenvl_train.model.pixels import Pixels
 from tests.conftest import conversation, sample_of
 from tests.loading import as_theirs_and_ours, renderer_of
 

@@ -16,7 +16,7 @@ from qwenvl_train.data.media.pictures import PixelSettings, load_patches, load_p
 from qwenvl_train.data.sample import Image, Limits
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.tiny import build_processor
-from qwenvl_train.model.forward import Pixels
+from qwenvl_train.model.pixels import Pixels
 
 RNG = np.random.default_rng(1)
 NOISE = RNG.integers(0, 256, (70, 120, 4), dtype=np.uint8)

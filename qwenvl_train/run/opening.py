@@ -1,0 +1,102 @@
+"""Opens a run: its processes, processor, data and starting point. Nothing is written to the run folder, and no weights
+are read, so mistakes in the user's input are reported early."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from qwenvl_train.config.compose import Composed
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.batches.loader import Rows
+from qwenvl_train.data.render.renderer import Renderer
+from qwenvl_train.families.family import Family
+from qwenvl_train.model.attention import refuse_kernel
+from qwenvl_train.model.build import refuse_what_needs_a_gpu
+from qwenvl_train.model.processor import load_processor
+from qwenvl_train.reporting.metrics import MetricsFile
+from qwenvl_train.reporting.progress import ProgressReporter
+from qwenvl_train.reporting.reporter import Reporter
+from qwenvl_train.reporting.wandb import WandbRun
+from qwenvl_train.run.context import RunContext
+from qwenvl_train.run.resume import checkpoint_to_resume
+from qwenvl_train.run.rows import make_renderer, open_rows
+from qwenvl_train.run.training_data import TrainingData, open_training_data
+from qwenvl_train.training.checkpoint import step_of
+from qwenvl_train.training.distributed.cpu_group import CpuGroup
+from qwenvl_train.training.distributed.processes import agree
+
+
+@dataclass
+class RunData:
+    """The data that a run trains on, and the data that it is evaluated on."""
+
+    train: TrainingData
+    held_out: Rows | None
+    steps: int
+    rows_per_step: int
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """The run folder, and the checkpoint and step that the run resumes from."""
+
+    folder: Path
+    facts: dict[str, Any]
+    """Values that the loss curve depends on but that are not in the configuration."""
+    checkpoint: Path | None
+    step: int
+
+
+@dataclass
+class OpenedRun:
+    context: RunContext
+    data: RunData
+    start: StartingPoint
+    reporters: list[Reporter]
+
+    @property
+    def is_finished(self) -> bool:
+        return self.start.step >= self.data.steps
+
+
+def open_run(composed: Composed[RunConfig], family: Family, precision: str, state: PartialState) -> OpenedRun:
+    config = composed.config
+    refuse_kernel(config.train.attention, precision)
+    refuse_what_needs_a_gpu(config)
+    reporters = _reporters(config, state)  # a missing W&B login is reported here, before slow work
+    processor = load_processor(config.model, family)
+    renderer = make_renderer(config, processor, family)
+    data = _open_data(config, renderer, state)
+    facts = {"processes": state.num_processes, "precision_used": precision} | data.train.facts
+    start = _starting_point(composed, facts, state)
+    context = RunContext(config, family, processor, renderer, precision, state, CpuGroup(state.num_processes))
+    return OpenedRun(context, data, start, reporters)
+
+
+def _open_data(config: RunConfig, renderer: Renderer, state: PartialState) -> RunData:
+    train = open_training_data(config, renderer, state)
+    held_out = open_rows(config, "data.eval", renderer, state) if config.data.eval else None
+    rows_per_step = config.train.accumulation * state.num_processes
+    return RunData(train, held_out, train.steps(rows_per_step), rows_per_step)
+
+
+def _starting_point(composed: Composed[RunConfig], facts: dict[str, Any], state: PartialState) -> StartingPoint:
+    config = composed.config
+    folder = Path(config.output_dir) / agree(state, config.run_name or _new_name(composed.recipe, config.method))
+    found = agree(state, str(checkpoint_to_resume(config, folder, facts) or ""))
+    checkpoint = Path(found) if found else None
+    return StartingPoint(folder, facts, checkpoint, step_of(checkpoint) if checkpoint else 0)
+
+
+def _reporters(config: RunConfig, state: PartialState) -> list[Reporter]:
+    if not state.is_main_process:
+        return []
+    wandb = [] if config.logging.wandb.mode == "disabled" else [WandbRun(config.logging.wandb)]
+    return [MetricsFile(), ProgressReporter(), *wandb]
+
+
+def _new_name(recipe: str | None, method: str) -> str:
+    return f"{Path(recipe or method).name}-{datetime.now():%Y%m%d-%H%M%S}"
