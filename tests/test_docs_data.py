@@ -315,7 +315,7 @@ def test_the_readme_tells_the_measured_speed():
     measured = json.loads((root / "tests" / "baselines" / "data_path.json").read_text(encoding="utf-8"))
     told = " ".join((root / "README.md").read_text(encoding="utf-8").split())
     times = measured["ours_is_times"]
-    assert f"{times['official']:.1f} times as fast as in the official script's way" in told
+    assert f"{times['official']:.1f} times as fast as with the official script" in told
     assert f"{times['trl']:.1f} times as fast as with TRL's collator" in told
     assert f"{times['qwen_vl_utils']:.1f} times as fast as with qwen-vl-utils and the processor" in told
     assert f"medians of {measured['job']['rounds']} rounds" in told
