@@ -172,7 +172,7 @@ def test_every_row_is_read(block, folder, renderers):
 
 def test_the_row_without_a_rate_is_the_one_that_the_page_says_so_of(folder):
     assert [ROWS.index(block) for block in ROWS if untimed(open_row(json.loads(block.text), folder)[0])] == [
-        ROWS.index(block) for block in ROWS if "a clip given as frames is a list" in block.before
+        ROWS.index(block) for block in ROWS if "a video given as frames is a list" in block.before
     ]
 
 
@@ -188,7 +188,7 @@ def test_the_start_of_a_run_tells_the_format(folder, monkeypatch):
     assert f"    {line}\n" in WORDS
 
 
-@pytest.mark.parametrize("heading", ["What is learned", "Tools"])
+@pytest.mark.parametrize("heading", ["What is trained on", "Tools"])
 def test_what_a_row_becomes(heading, folder, processors, renderers):
     (shown,) = [block for block in BLOCKS if block.heading == heading and block.language == "text"]
     model_type = {"Qwen2.5-VL": "qwen2_5_vl", "Qwen3-VL": "qwen3_vl"}[shown.before.split()[0]]
@@ -247,7 +247,7 @@ def test_what_time_is_told(generation, folder, processors, renderers):
 
 def test_mixtures():
     commands = [command for command in COMMANDS if "receipts.jsonl" in command]
-    lines = {"as they are": [(None, None), (None, None)]}
+    lines = {"no weight or repeats": [(None, None), (None, None)]}
     for command in commands:
         sources = compose(shlex.split(command)[1:]).config.data.train
         kind = "weight" if sources[0].weight else "repeats"
@@ -283,7 +283,7 @@ def test_the_tables_name_all_there_is():
     assert {name for row in roles for name in in_code(row[0]) + in_code(row[1])} == set(ROLES)
     assert {name: row[0].strip("`") for row in roles for name in in_code(row[0]) + in_code(row[1])} == ROLES
     options = {field.name for of in (Limits, Sampling) for field in fields(of)}
-    assert set(named("Sizes of pictures and clips")) == options
+    assert set(named("Sizes of images and videos")) == options
     assert named("Bad rows", 1) == [field.name for field in fields(Problem)]
     assert set(named("Lengths")) == literal("too_long")
     assert set(named("Bad rows")) == literal("on_error")
