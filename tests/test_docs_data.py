@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from transformers import AutoProcessor
 
 from qwenvl_train.config.compose import compose
-from qwenvl_train.config.keys import fields_by_key
+from qwenvl_train.config.keys import keys_of
 from qwenvl_train.config.schema import DataConfig, RowFormat, SourceConfig
 from qwenvl_train.data.formats import detect
 from qwenvl_train.data.formats.turns import ROLES
@@ -25,6 +25,7 @@ from qwenvl_train.data.sample import Limits, Sample, Sampling, Video
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
+from qwenvl_train.verbs.table import VERBS, load_verb
 from tests.settings import run_config
 from tests.videos import write_video
 
@@ -300,14 +301,14 @@ def test_defaults_are_as_told():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_compose(command):
     _, *words = shlex.split(command)
-    assert compose(words[1:], "inspect") if words[0] == "inspect" else compose(words)
+    assert compose(words[1:], load_verb("inspect")) if words[0] == "inspect" else compose(words)
 
 
 def test_settings_exist():
     spans = re.findall(r"`([a-z_.]+)(?:=[^`]*)?`", WORDS)
     keys = [key for key in spans if re.match(r"(data|model|inspect|train|logging|optim)\.", key)]
     assert keys
-    assert set(keys) <= set(fields_by_key())
+    assert set(keys) <= {key for verb in VERBS for key in keys_of(load_verb(verb).config).fields}
 
 
 def test_the_readme_tells_the_measured_speed():
