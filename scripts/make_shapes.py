@@ -15,7 +15,7 @@ SEED = 2026
 
 
 def draw_parts(seed: int) -> Iterator[Picture]:
-    """Every bin equally often and no two pictures the same, so that an eval picture is never a train one."""
+    """Draw every bin equally often and no image twice, so that no evaluation image is in the training set."""
     rng = random.Random(seed)
     seen: set[bytes] = set()
     for colour, shape in product(COLOURS, SHAPES):
@@ -40,8 +40,8 @@ def eval_row(name: str, question: str, answer: str) -> dict:
 
 
 def pair_row(name: str, picture: Picture, index: int, rng: random.Random) -> dict:
-    """Of eight pairs, seven have two true answers, of which the picture tells which one is wanted; one has a true
-    answer and a false one to what the model was taught, so that it does not forget it."""
+    """Return one pair. Seven of eight pairs have two true answers, and the image determines which one is preferred. The
+    eighth has a true and a false answer to a question that the model was taught, so that it does not forget it."""
     question, chosen, rejected = "What is it?", picture.preferred, picture.refused[index % 2]
     if index % 8 == 7:
         question, chosen, rejected = rng.choice(
@@ -55,7 +55,7 @@ def pair_row(name: str, picture: Picture, index: int, rng: random.Random) -> dic
 
 
 def write_split(folder: Path, name: str, pictures: list[Picture], rng: random.Random) -> None:
-    """Train in the LLaVA form and eval in the messages form, so that the sample set shows both."""
+    """Write training rows in the llava format and evaluation rows in the messages format, as examples of both."""
     row = {"train": train_row, "eval": eval_row}[name]
     rng.shuffle(pictures)
     of_pairs = random.Random(SEED)

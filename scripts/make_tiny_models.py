@@ -1,7 +1,7 @@
 """Make the embedded checkpoints: python scripts/make_tiny_models.py [--output data] [--steps 1200] [--only tiny]
 
-data/tiny is a Qwen2.5-VL taught from scratch to name the colour and the shape in a drawn picture; the other
-families' checkpoints are random. About six minutes on one core.
+data/tiny is a Qwen2.5-VL that is trained from scratch to name the colour and shape in a drawing. The checkpoints of the
+other families have random weights. The script takes about six minutes on one core.
 """
 
 import argparse
@@ -31,7 +31,7 @@ TRAIN_SEED, HELD_OUT_SEED = 0, 1
 
 
 def draw_lessons(rng: random.Random, count: int) -> list[tuple[Picture, str, str]]:
-    """Fresh pictures every time: there is no training set to overfit."""
+    """Draw new images on every call, so that there is no training set to overfit."""
     pictures = [draw_picture(rng) for _ in range(count)]
     return [(picture, *ask_about(picture, rng)) for picture in pictures]
 
@@ -56,7 +56,7 @@ def encode(processor: ProcessorMixin, conversations: list[list[dict]], side: str
 
 
 def answer_labels(processor: ProcessorMixin, input_ids: torch.Tensor) -> torch.Tensor:
-    """Loss on the last turn's answer and the <|im_end|> that closes it, nowhere else."""
+    """Return labels for the answer of the last turn and its <|im_end|>. All other tokens are ignored in the loss."""
     tokenizer = processor.tokenizer
     opening = len(tokenizer("<|im_start|>assistant\n").input_ids)
     turn_start, turn_end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
@@ -76,7 +76,7 @@ def learning_rate(step: int, steps: int) -> float:
 
 @torch.no_grad()
 def exact_match(model: PreTrainedModel, processor: ProcessorMixin, count: int, seed: int = HELD_OUT_SEED) -> float:
-    """Share of generated answers that equal the right one, on pictures drawn with another seed."""
+    """Return the share of generated answers that are correct, on images drawn with another seed."""
     lessons = draw_lessons(random.Random(seed), count)
     asked = [conversation(picture, question) for picture, question, _ in lessons]
     inputs = encode(processor, asked, "left", add_generation_prompt=True)
@@ -86,7 +86,7 @@ def exact_match(model: PreTrainedModel, processor: ProcessorMixin, count: int, s
 
 
 def teach(model: PreTrainedModel, processor: ProcessorMixin, steps: int) -> None:
-    """All parameters, AdamW, warm-up and cosine; prints progress every 50 steps."""
+    """Train all parameters with AdamW, warm-up and a cosine schedule. Progress is printed every 50 steps."""
     rng = random.Random(TRAIN_SEED)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, weight_decay=0.01, betas=(0.9, 0.95))
     started = time.time()

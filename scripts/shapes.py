@@ -1,4 +1,4 @@
-"""Pictures of one coloured shape each, what may be asked about them, and which bin a part belongs to."""
+"""Draw images of one coloured shape each, with the questions about them and the bin that a part belongs to."""
 
 import math
 import random
@@ -17,18 +17,18 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle", "ring", "cross")
 BACKGROUND = (255, 255, 255)
 SIZES = ((84, 84), (112, 84), (84, 112), (96, 90))
-"""Width and height; the last is no multiple of the model's 28 pixels, so that resizing takes part."""
+"""Width and height. The last size is not a multiple of the model's 28 pixels, so that images are also resized."""
 
 RADII = (28, 34)
 OFF_CENTRE = 4
-"""Little variation on purpose: a tower this small learns shapes slowly once they move and shrink more."""
+"""The largest distance from the centre. It is small because a tiny vision tower learns slowly if shapes vary more."""
 
 BIN_LETTERS = dict(zip(COLOURS, "DAFBEC", strict=True))
 BIN_NUMBERS = dict(zip(SHAPES, "42513", strict=True))
-"""The rule of the sample task, chosen once by hand: colour gives the letter, shape the number."""
+"""The rule of the sample task, chosen by hand: the colour gives the letter of a bin, and the shape its number."""
 
 WARM = ("red", "yellow", "orange")
-"""The rule of the sample pairs."""
+"""The rule of the sample pairs: the preferred answer names the colour only if it is one of these."""
 
 BIN_QUESTIONS = ("Which bin does this part go to?", "Where does this part go?", "Into which bin does it go?")
 
@@ -49,17 +49,17 @@ class Picture:
 
     @property
     def preferred(self) -> str:
-        """What is to be said of it: the colour is named where it is a warm one."""
+        """Return the preferred answer, which names the colour only if it is warm."""
         return self.description if self.colour in WARM else self.shape
 
     @property
     def refused(self) -> tuple[str, str]:
-        """True as well, but not wanted."""
+        """Return the two true answers that are not preferred."""
         return self.colour, self.shape if self.colour in WARM else self.description
 
 
 def draw_picture(rng: random.Random, colour: str | None = None, shape: str | None = None) -> Picture:
-    """One shape near the centre; whatever is not given is drawn from `rng`, so a seed fixes the picture."""
+    """Draw one shape near the centre. Values that are not given come from `rng`, so that a seed fixes the image."""
     colour = colour or rng.choice(tuple(COLOURS))
     shape = shape or rng.choice(SHAPES)
     width, height = rng.choice(SIZES)
@@ -76,7 +76,7 @@ def _draw_shape(
     third = radius // 3
     match shape:
         case "circle":
-            small = round(radius * 0.8)  # else a circle and a square differ in a few pixels at the corners
+            small = round(radius * 0.8)  # Otherwise a circle and a square differ only in a few pixels at the corners.
             canvas.ellipse((x - small, y - small, x + small, y + small), fill=fill)
         case "square":
             canvas.rectangle((x - radius, y - radius, x + radius, y + radius), fill=fill)
@@ -93,10 +93,10 @@ def _draw_shape(
 
 
 def ask_about(picture: Picture, rng: random.Random) -> tuple[str, str]:
-    """A question that the embedded checkpoint is taught to answer, and its answer.
+    """Return a question that the embedded checkpoint is taught to answer, and its answer.
 
-    Repeating a bin's name teaches how such names are spelled, which has nothing to do with the picture; without it
-    the answers of the sample task are words that the checkpoint has learned never to say.
+    Some questions ask it to repeat the name of a bin, whatever the image shows. They teach the spelling of these names;
+    otherwise the checkpoint would learn never to generate the answers of the sample task.
     """
     match rng.choices(("description", "shape", "colour", "repeat"), weights=(4, 3, 1, 2))[0]:
         case "colour":

@@ -2,10 +2,10 @@
 
     python scripts/gpu/attention_kernels.py [--output kernels.json]
 
-Each case is computed by train.attention=auto, which is torch's kernel for pieces of any length on a GPU, and by
-train.attention=sdpa, which calls the usual kernel once for all pieces of a length. Errors are relative to the norm of
-the float64 result: those of the output, and of the gradients of queries, keys and values. Without a GPU the pieces are
-short, and both ways are the same.
+Each case runs with train.attention=auto, which is torch's variable-length kernel on a GPU, and with
+train.attention=sdpa, which calls the usual kernel once for all sequences of the same length. The errors of the output
+and of the gradients of queries, keys and values are relative to the norm of the float64 result. Without a GPU the
+sequences are short, and both settings use the same kernel.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from qwenvl_train.data.render.segments import segments_of_samples
 from qwenvl_train.model.attention import packed_attention
 
 WORST = 1e-2
-"""bf16 keeps 8 bits: what is right is within 5e-3 of float64, what is wrong is of the size of the result itself."""
+"""The largest relative error that passes. bf16 has 8 bits of precision: correct results are within 5e-3 of float64,
+and the error of a wrong result is as large as the result."""
 KERNELS = ("auto", "sdpa")
 PARTS = ("output", "query", "key", "value")
 
@@ -87,7 +88,7 @@ def measure(case: Case, device: torch.device) -> dict[str, Any]:
 
 
 def one_by_one(tensors: list[torch.Tensor], case: Case) -> torch.Tensor:
-    """Each piece on its own, after what it sees of its sample."""
+    """Compute the attention of each piece separately, together with the context of its sample that it attends to."""
     query, key, value = tensors
     key, value = (x.repeat_interleave(case.heads // case.kv_heads, dim=1) for x in (key, value))
     parts = []
@@ -99,7 +100,7 @@ def one_by_one(tensors: list[torch.Tensor], case: Case) -> torch.Tensor:
 
 
 def _places(samples: list[Sample]) -> Iterator[tuple[slice, slice]]:
-    """Of each piece where it lies in the row, and where its context does."""
+    """Return the positions of each piece and of its context in the packed row."""
     begin = 0
     for sample in samples:
         start = begin
@@ -115,7 +116,7 @@ def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def time_of(work: Callable[[], Any], device: torch.device, times: int = 10) -> float:
-    """Milliseconds, after three turns to warm up."""
+    """Return the time in milliseconds, measured after three warm-up runs."""
     for _ in range(3):
         work()
     if device.type == "cpu":

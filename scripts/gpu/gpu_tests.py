@@ -1,8 +1,8 @@
-"""Run the tests that are marked gpu, and write how they went.
+"""Run the tests that are marked gpu, and write their outcomes.
 
     python scripts/gpu/gpu_tests.py [--output tests.json] FILE_OR_FOLDER …
 
-Without a GPU they skip themselves, and the result says so.
+Without a GPU they are skipped, and the result says so.
 """
 
 import argparse
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Outcomes:
-    """A plugin that keeps how each test ended, and why where it failed."""
+    """A pytest plugin that records the outcome of each test, and the reason of each failure."""
 
     def __init__(self) -> None:
         self.ended: dict[str, str] = {}

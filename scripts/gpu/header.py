@@ -1,9 +1,9 @@
-"""Put the common header on the result of one part: which machine, which versions, which commit, how it ended.
+"""Add the common header to the result of one part: machine, versions, commit and exit code.
 
     python scripts/gpu/header.py RESULT.json --exit CODE --seconds SECONDS
 
-A part that was stopped before it wrote anything leaves a file with the header alone. The commit is what the environment
-variable COMMIT says, since the copy that runs on a GPU machine often has no history. Torch is not imported.
+If a part was stopped before it wrote a result, the file contains only the header. The commit is read from the
+environment variable COMMIT, since the copy on a GPU machine often has no git history. Torch is not imported.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def header(part: str, exit_code: int, seconds: float) -> dict[str, Any]:
 
 
 def _gpu() -> dict[str, str] | None:
-    """What the driver's own tool says of the first GPU."""
+    """Return the data that nvidia-smi reports for the first GPU."""
     asked = ("name", "driver_version", "memory.total")
     command = ["nvidia-smi", f"--query-gpu={','.join(asked)}", "--format=csv,noheader"]
     try:

@@ -1,9 +1,10 @@
-"""Compare a packed row in bf16 with its samples alone, in tiny models of every family.
+"""Compare a packed row in bf16 with its samples computed separately, in tiny models of every family.
 
     python scripts/gpu/packed.py [--output packed.json] [key=value …]
 
-The log-probabilities of learned tokens and the gradients of all weights are compared. What packing changes must not be
-more than a few roundings: it is told beside the distance of bf16 from float32, and is wrong where it is twice as far.
+The script compares the log-probabilities of supervised tokens and the gradients of all weights. Packing may only change
+the rounding. The difference is reported next to the difference between bf16 and float32, and is an error if it is more
+than twice as large.
 """
 
 import argparse
@@ -25,10 +26,10 @@ from qwenvl_train.model.autocast import autocast
 MODELS = ("tiny_qwen2_vl", "tiny", "tiny_qwen3_vl", "tiny_qwen3_vl_moe")
 SAMPLES = 4
 WORST = 2.0
-"""So many times the distance of bf16 from float32."""
+"""The largest difference that passes, as a multiple of the difference between bf16 and float32."""
 
 Pass = tuple[torch.Tensor, torch.Tensor]
-"""Log-probabilities of the learned tokens, and the gradients of all weights."""
+"""The log-probabilities of the supervised tokens, and the gradients of all weights."""
 
 
 def measure(job: Job) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Run the parts of the GPU kit one after the other, each in a process of its own and within a time of its own.
+"""Run the parts of the GPU kit one after the other, each in its own process and with its own time limit.
 
     python scripts/gpu/parts.py FOLDER [--tiny] [--seconds N] [PART …]
 
-FOLDER takes NAME.json of each part, with a common header, and log.txt. What fails or runs over loses nothing of the
-other parts. Libraries are loaded once, and the processes are forked from there, which saves each its start of some ten
-seconds; where a forked process cannot use the GPU, each starts anew.
+Each part writes NAME.json, with a common header, to FOLDER; log.txt contains all output. A part that fails or exceeds
+its time does not affect the other parts. Libraries are loaded once before the processes are forked, which saves about
+ten seconds for each part. If a forked process cannot use the GPU, new processes are started instead.
 """
 
 import argparse
@@ -26,30 +26,30 @@ from qwenvl_train.reporting.folder import write_json_atomic
 ROOT = Path(__file__).resolve().parents[2]
 STARTED = time.monotonic()
 LEAST = 15
-"""Seconds in which a part can do anything at all."""
+"""The shortest time limit with which a part is started, in seconds."""
 SHOWN = 40
-"""Lines of a part's output that are printed."""
+"""The number of lines that are printed of the output of a part."""
 TINY = 240
-"""Seconds for each part on a CPU, far more than it needs. The first run of DeepSpeed there compiles for two minutes."""
+"""The time limit of each part on a CPU, in seconds. The first run of DeepSpeed compiles for two minutes there."""
 ZERO2 = ("+recipe=sft_full", "deepspeed=zero2", "data.eval=null")
 STOPPED = 124
-"""The exit code of a part whose time was up, as that of the command timeout."""
+"""The exit code of a part that exceeded its time limit. It is that of the command timeout."""
 
 
 @dataclass(frozen=True)
 class Part:
     name: str
     seconds: int
-    """That it may take."""
+    """The time limit."""
     script: str
-    """Below scripts/."""
+    """The path of the script, relative to scripts/."""
     words: tuple[str, ...] = ()
 
 
 def gpu_parts() -> list[Part]:
-    """Sizes fit 80 GB by `qwenvl-train plan`: adapters with 57 GiB on rows of up to 10,388 tokens whose activations are
-    all kept, everything in full with 69 GiB where they are recomputed. TRL's rows are shorter: it pads them, and makes
-    whole logits."""
+    """Return the parts for a GPU. According to `qwenvl-train plan`, the sizes fit 80 GB: LoRA takes 57 GiB on rows of
+    up to 10,388 tokens without activation checkpointing, and full training takes 69 GiB with it. TRL gets shorter rows,
+    since it pads them and computes all logits."""
     none, again = "train.checkpointing=none", "train.checkpointing=all"
     model = ("--model", "qwen2_5_vl_3b", "--rounds", "1")
     rows = (*model, "--samples", "36", "--batch-size", "9")
@@ -73,8 +73,8 @@ def gpu_parts() -> list[Part]:
 
 
 def tiny_parts() -> list[Part]:
-    """The same on one core of a CPU, as small as it gets. MFU is told of a peak that is made up, nothing is compiled,
-    and Liger's kernels are left out."""
+    """Return the same parts with minimal sizes for one CPU core. MFU is relative to an invented peak, nothing is
+    compiled, and Liger's kernels are not used."""
     none, again = "train.checkpointing=none", "train.checkpointing=all"
     tiny = ("--rounds", "1", "--batch-size", "2", "--peak-tflops", "1")
     settings = ("model.max_pixels=25088", "train.precision=fp32", none)
@@ -97,13 +97,13 @@ def tiny_parts() -> list[Part]:
 
 
 def variants(name: str, seconds: int, ways: dict[str, str], words: tuple[str, ...]) -> Part:
-    """No way begins when four fifths of the time are over."""
+    """Return a part that times several variants. No variant starts after four fifths of the time limit."""
     options = [word for way, settings in ways.items() for word in ("--way", f"{way}:{settings}")]
     return Part(name, seconds, "gpu/variants.py", (*options, "--until", str(seconds * 4 // 5), *words))
 
 
 def marked_tests() -> tuple[str, ...]:
-    """The files that have tests for a GPU; others need not even be read."""
+    """Return the files with tests for a GPU, so that pytest does not import the others."""
     files = sorted((ROOT / "tests").rglob("test_*.py"))
     return tuple(str(file) for file in files if "pytest.mark.gpu" in file.read_text(encoding="utf-8"))
 
@@ -142,7 +142,8 @@ def start_method() -> BaseContext:
 
 
 def load_libraries() -> None:
-    """What nearly every part needs. None of it may touch the GPU, or forked processes could not use it."""
+    """Import the libraries that nearly every part needs. They must not initialize CUDA, or forked processes could not
+    use the GPU."""
     import pytest  # noqa: F401
     import trl.trainer.dpo_trainer
     import trl.trainer.sft_trainer  # noqa: F401
@@ -183,10 +184,10 @@ def run(part: Part, folder: Path, context: BaseContext, seconds: float) -> None:
 
 
 def work(part: Part, result: Path, log: Path) -> None:
-    """In the process of the part. It leads a group of its own, so that its workers end with it."""
+    """Run the part. It runs in its own process and process group, so that its workers end with it."""
     os.setsid()
     sys.stdout = sys.stderr = log.open("a", encoding="utf-8", buffering=1)
-    for descriptor in (1, 2):  # of what does not go through Python
+    for descriptor in (1, 2):  # also redirects output that does not go through Python
         os.dup2(sys.stdout.fileno(), descriptor)
     print(f"=== {part.name}")
     script = ROOT / "scripts" / part.script

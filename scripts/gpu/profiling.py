@@ -1,4 +1,4 @@
-"""Where a device's time goes: how long it idles, and how its busy time divides over kinds of kernels."""
+"""Profile the time of a device: the share of idle time, and the busy time by kind of kernel."""
 
 import time
 from collections import Counter
@@ -19,13 +19,14 @@ KINDS = {
     "indexing": ("index", "gather", "scatter", "embedding"),
     "pointwise": ("elementwise", "triton", "liger", "silu", "mul", "add"),
 }
-"""Marks in the names of kernels. The first kind that has one counts: flash kernels also name cutlass, for one."""
+"""Substrings of kernel names for each kind. The first kind that matches is used, since names can match several: flash
+kernels also contain cutlass."""
 TOP = 15
-"""Kernels that are told by name."""
+"""The number of kernels that are reported by name."""
 
 
 def profile_steps(step: Callable[[int], Any], steps: int, device: torch.device) -> dict[str, Any]:
-    """Without a GPU, operators stand for kernels; what one calls within itself then counts twice."""
+    """Profile some steps. Without a GPU, operators replace kernels, and nested operators count twice."""
     gpu = device.type == "cuda"
     with profile(activities=[ProfilerActivity.CUDA if gpu else ProfilerActivity.CPU]) as recorded:
         _wait(device)
@@ -48,7 +49,7 @@ def _wait(device: torch.device) -> None:
 
 
 def told(kernels: list[FunctionEvent], steps: int) -> dict[str, Any]:
-    """Times of the profiler are in microseconds."""
+    """Return the report. The times of the profiler are in microseconds."""
     times, spent, kinds = Counter(), Counter(), Counter()
     for kernel in kernels:
         taken = kernel.time_range.end - kernel.time_range.start
@@ -79,7 +80,7 @@ def kind_of(name: str) -> str:
 
 
 def idle_share(spans: Iterable[tuple[float, float]]) -> float:
-    """Of the time from the first kernel's start to the last one's end, the share in which none runs."""
+    """Return the share of time in which no kernel runs, from the start of the first kernel to the end of the last."""
     ordered = sorted(spans)
     first = reached = ordered[0][0]
     busy = 0.0

@@ -1,7 +1,7 @@
-"""Pack wheels anew, smaller: python scripts/gpu/repack.py WHEEL …
+"""Compress wheels better: python scripts/gpu/repack.py WHEEL …
 
-Wheels are zip files, mostly of the oldest method there is. With LZMA, which pip unpacks as well, libraries such as
-those of av need a quarter less. What is in a wheel stays the same, byte for byte.
+Wheels are zip files, and most use the deflate method. pip can also unpack LZMA, which makes libraries such as those of
+av a quarter smaller. The contents of a wheel stay the same, byte for byte.
 """
 
 import sys
@@ -10,7 +10,7 @@ from zipfile import ZIP_LZMA, ZipFile
 
 
 def repack(wheel: Path) -> int:
-    """The bytes that it saved."""
+    """Repack a wheel in place, and return the number of bytes saved."""
     before = wheel.stat().st_size
     smaller = wheel.with_suffix(".part")
     with ZipFile(wheel) as packed, ZipFile(smaller, "w", ZIP_LZMA) as anew:

@@ -1,6 +1,6 @@
 """Turn the results of the GPU kit into tables in markdown: python scripts/gpu/report.py FOLDER
 
-FOLDER is what scripts/gpu/run.sh has filled; a part that is not there is left out. Nothing but Python is needed.
+FOLDER contains the results of scripts/gpu/run.sh. Missing parts are left out. The script needs only Python.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def report(results: dict[str, Result]) -> str:
 
 
 def made_on(results: dict[str, Result]) -> str:
-    """One line, unless the parts were measured at different places."""
+    """Return the machine and versions, in one line unless the parts were measured on different machines."""
     lines = dict.fromkeys(_surroundings(result["header"]) for result in results.values())
     return "\n".join(lines)
 

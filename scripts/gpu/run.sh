@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Whether the project is right on a GPU, how fast it is, and where the time goes; README.md beside this tells more.
+# Test the project on a GPU, measure its speed and profile it. See README.md in this folder.
 #
-#   bash scripts/gpu/run.sh [PART …]         SIZE=tiny does it on a CPU, as small as it gets
+#   bash scripts/gpu/run.sh [PART …]         SIZE=tiny runs on a CPU, with minimal sizes
 #
-# OUT takes the results, .out beside this file where it is not set. TOTAL is the time for everything in seconds. WHEELS
-# is the folder that wheels.sh has filled, .wheels beside this file where it is not set; with SIZE=tiny there is none.
+# OUT is the folder for the results (default: .out in this folder). TOTAL is the time limit of the whole run in seconds.
+# WHEELS is the folder that wheels.sh has filled (default: .wheels in this folder; not used with SIZE=tiny).
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -16,12 +16,12 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
 
-# A copy of the project without its history: wheels.sh has written down the commit.
+# A copy of the project may have no git history, so wheels.sh writes the commit to a file.
 commit=$(git -C "$root" describe --always --dirty --abbrev=40 --exclude='*' 2> /dev/null || cat "$wheels/commit" 2> /dev/null)
 export COMMIT=${COMMIT:-${commit:-unknown}}
-# The tests look for CUDA without starting it, so that processes forked afterwards can use it.
+# Checks for CUDA must not initialize it, so that processes forked afterwards can use it.
 export PYTORCH_NVML_BASED_CUDA_CHECK=1
-# As the command sets it for itself.
+# qwenvl-train sets the same value.
 export PYTORCH_ALLOC_CONF=expandable_segments:True
 export PYTHONUNBUFFERED=1 PYTHONWARNINGS=ignore COLUMNS=120 TMPDIR=$work
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false TRANSFORMERS_VERBOSITY=error
@@ -31,7 +31,7 @@ if ls "$wheels"/*.whl > /dev/null 2>&1; then
   "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir \
     --target "$work/site" "$wheels"/*.whl || exit
   export PYTHONPATH=$work/site
-  # It looks at the machine when it is imported; without it, all parts but zero2 still run.
+  # DeepSpeed checks the machine when it is imported. All parts but zero2 run without it.
   "$python" -c "import deepspeed" > "$work/deepspeed" 2>&1 || { tail -3 "$work/deepspeed"; rm -rf "$work"/site/deepspeed*; }
 fi
 export PYTHONPATH=$root:$root/scripts/bench${PYTHONPATH:+:$PYTHONPATH}

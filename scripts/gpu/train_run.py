@@ -1,8 +1,8 @@
-"""Run the command once, and write what its run folder says.
+"""Run qwenvl-train once, and write the results in its run folder to one file.
 
     python scripts/gpu/train_run.py [--output command.json] +recipe=sft_lora [key=value …]
 
-The words after the options are those of qwenvl-train.
+The arguments after the options are passed to qwenvl-train.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Time the optimizer step of a model of random weights in several settings, and say where the time goes:
+"""Time the optimizer step of a model with random weights in several settings, and profile it:
 
     python scripts/gpu/variants.py --way kept:train.checkpointing=none --way all: [--profile kept] [key=value …]
 
-A way is a name and settings of train.*, as for qwenvl-train. Every way starts from the same weights, takes the same
-rows, whose inputs lie on the device, and must come to the same loss. Beside the time stand tokens a second, MFU as the
-project counts it, and the peak of memory next to what `qwenvl-train plan` would say. What is measured is written after
-each way, so that a way that fails, or for which no time is left, takes nothing from the others.
+A way is a name and settings of train.*, as for qwenvl-train. Every way starts from the same weights, uses the same
+packed rows, which are already on the device, and must give the same loss. The result has the time, tokens a second, MFU
+as the project computes it, and the peak memory next to the prediction of `qwenvl-train plan`. It is written after
+each way, so that a way that fails, or for which no time is left, does not affect the results of the others.
 """
 
 import os
@@ -41,7 +41,7 @@ PROFILED_STEPS = 2
 
 @dataclass(frozen=True)
 class Rows:
-    """What every way takes."""
+    """The packed rows that every way uses."""
 
     way: step_ways.Way
     contents: list[Contents]
@@ -52,7 +52,7 @@ class Rows:
 
 
 class Step:
-    """Forward and backward pass, clipping, the optimizer."""
+    """One training step: forward and backward pass, gradient clipping and optimizer."""
 
     def __init__(self, job: Job, rows: Rows) -> None:
         trained = Trained(job)
@@ -63,7 +63,7 @@ class Step:
         self._parameters = [weights for weights in self._model.parameters() if weights.requires_grad]
 
     def __call__(self, index: int) -> torch.Tensor:
-        """The loss and the norm of the gradient, on the device."""
+        """Run the step, and return the loss and the gradient norm as tensors on the device."""
         index %= len(self._rows.contents)
         way, supervised = self._rows.way, self._rows.contents[index].supervised
         with self._autocast():
@@ -76,7 +76,7 @@ class Step:
 
 
 def with_settings(job: Job, settings: list[str]) -> Job:
-    """Read and checked as the command does."""
+    """Return the configuration, read and checked as by the command line."""
     given = compose([f"+recipe={job.recipe}", f"model={job.model}", *settings]).config.train
     keys = [setting.partition("=")[0].removeprefix("train.") for setting in settings]
     train = job.config.train.model_copy(update={key: getattr(given, key) for key in keys})
@@ -88,7 +88,7 @@ def measure(job: Job, rows: Rows, step: Step, rounds: int, peak_tflops: float | 
     start = job.now()
     loss, norm = step(0).tolist()
     first = job.now() - start
-    for index in range(1, count):  # memory is set up for each length, and code compiled
+    for index in range(1, count):  # The first step on each row length allocates memory and compiles code.
         step(index)
     job.now()
     reset_peak(job)
@@ -117,7 +117,7 @@ def measure(job: Job, rows: Rows, step: Step, rounds: int, peak_tflops: float | 
 
 
 def planned_gib(job: Job, contents: Contents) -> float:
-    """What `qwenvl-train plan` takes torch's own figure of the peak to be."""
+    """Return the peak memory that `qwenvl-train plan` predicts for torch."""
     load = Load(sum(contents.lengths), sum(t * h * w for t, h, w in contents.grids), contents.supervised)
     traced = traced_pass(job.architecture, job.family, job.config, job.precision, load)
     sizes = sized(job.architecture, job.family, job.config)
@@ -125,12 +125,12 @@ def planned_gib(job: Job, contents: Contents) -> float:
 
 
 class Comparison:
-    """All ways one after the other."""
+    """Runs all ways one after the other."""
 
     def __init__(self, given: argparse.Namespace) -> None:
         self._given = given
         self._reference: float | None = None
-        """The loss of the first way."""
+        """The loss of the first way, which the others must match."""
 
     def __call__(self, job: Job, rounds: int, folder: Path, peak_tflops: float | None) -> dict[str, Any]:
         rows = Rows(step_ways.packed(job), job.contents)
@@ -158,7 +158,7 @@ class Comparison:
         return result
 
     def _take(self, job: Job, rows: Rows, name: str, row: dict[str, Any], peak_tflops: float | None) -> None:
-        """Writes into `row` what it finds, as soon as it does."""
+        """Measure one way. Each result is written to `row` as soon as it is known."""
         try:
             step = Step(job, rows)
             row |= measure(job, rows, step, self._given.rounds, peak_tflops)

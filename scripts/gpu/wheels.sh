@@ -1,33 +1,35 @@
 #!/usr/bin/env bash
-# Fill .wheels/ beside this with what a machine lacks that has Python 3.12, torch 2.11, transformers 5.17, accelerate
-# and peft, but no network; where pip works, with any Python: PYTHON=.venv/bin/python bash scripts/gpu/wheels.sh [FOLDER]
+# Fill .wheels/ in this folder with the packages that are missing on a machine with Python 3.12, torch 2.11,
+# transformers 5.17, accelerate and peft, but no network. Run it with any Python on a machine where pip works:
+# PYTHON=.venv/bin/python bash scripts/gpu/wheels.sh [FOLDER]
 #
-# Left out are wandb, which a run loads only where logging.wandb.mode is not disabled, and bitsandbytes (60 MiB), which
-# only 4-bit weights and 8-bit AdamW need. transformers 5.23 asks for what 5.17 does, save a newer huggingface-hub.
+# wandb is left out, since a run imports it only if logging.wandb.mode is not disabled, and so is bitsandbytes (60 MiB),
+# which only 4-bit weights and 8-bit AdamW need. transformers 5.23 has the requirements of 5.17, except for a newer
+# huggingface-hub.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 python=${PYTHON:-python3}
 wheels=${1:-$here/.wheels}
-most=60 # MiB, with the checkout
+most=60 # MiB, including the checkout
 
-pinned() { # NAME…: as constraints.txt has them
+pinned() { # NAME…: print the pinned versions in constraints.txt
   local name
   for name; do grep -x "$name==.*" "$root/constraints.txt" || { echo "constraints.txt has no $name" >&2; return 1; }; done
 }
 carried=$(pinned transformers trl datasets dill multiprocess hydra-core omegaconf pydantic pydantic-core \
   annotated-types typing-extensions typing-inspection qwen-vl-utils liger-kernel hjson av)
 from_source=$(pinned antlr4-python3-runtime deepspeed)
-# The newest of those that go on with the httpx of transformers 5.17; from 2.0 on it needs five packages more.
+# The newest version that works with the httpx of transformers 5.17. Versions from 2.0 on need five more packages.
 carried="$carried huggingface-hub<2"
 
 rm -rf "$wheels" && mkdir -p "$wheels"
-# pip takes the numbers of glibc's versions exactly.
+# pip matches glibc versions exactly.
 platforms=$(printf -- '--platform manylinux_2_%s_x86_64 ' 17 24 27 28 31 34 35)
 # shellcheck disable=SC2086
 "$python" -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
   $platforms --platform manylinux2014_x86_64 --platform manylinux1_x86_64 --dest "$wheels" $carried
-# Both are pure Python. deepspeed would otherwise look for a GPU and a compiler when it is packed.
+# Both are pure Python. Otherwise deepspeed would look for a GPU and a compiler when its wheel is built.
 # shellcheck disable=SC2086
 DS_BUILD_OPS=0 DS_ACCELERATOR=cpu DS_BUILD_STRING=" " "$python" -m pip wheel --quiet --no-deps --wheel-dir "$wheels" $from_source
 for wheel in "$wheels"/*.whl; do
