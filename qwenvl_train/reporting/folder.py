@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 import qwenvl_train
+from qwenvl_train.files import replacing
 from qwenvl_train.reporting.reporter import Row
 
 PACKAGES = (
@@ -51,15 +52,8 @@ def json_line(row: Row) -> str:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path, sync=True) as file:
+        file.write(text.encode())
 
 
 def write_json_atomic(path: Path, value: Any) -> None:

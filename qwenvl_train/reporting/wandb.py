@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
-from qwenvl_train.reporting.folder import read_json_lines
+from qwenvl_train.reporting.folder import read_json_lines, write_text_atomic
 from qwenvl_train.reporting.reporter import Row, RunInfo, is_evaluation
 
 ID_FILE = "wandb_id.txt"
@@ -185,7 +185,7 @@ def run_id_of(run: RunInfo) -> str:
     if run.resumed and path.exists():
         return path.read_text(encoding="utf-8").strip()
     run_id = secrets.token_hex(4)
-    path.write_text(run_id + "\n", encoding="utf-8")
+    write_text_atomic(path, run_id + "\n")
     return run_id
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
 from qwenvl_train.data.batches.loader import Rows, ignore_terminal_signals
-from qwenvl_train.data.media.cache_files import make_folder
+from qwenvl_train.data.cache_files import make_folder
 from qwenvl_train.data.precompute.reference_passes import Asked, Asking, Chunks, joined, passes_of
 from qwenvl_train.data.precompute.references import References
 from qwenvl_train.model.autocast import autocast, autocast_to

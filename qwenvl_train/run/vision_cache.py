@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
 from qwenvl_train.data.batches.loader import Rows, ignore_terminal_signals
+from qwenvl_train.data.cache_files import KEEP_FREE, make_folder
 from qwenvl_train.data.index.lengths import Problem
-from qwenvl_train.data.media.cache_files import KEEP_FREE, make_folder
 from qwenvl_train.data.media.feature_cache import FeatureCache, Tower
 from qwenvl_train.data.precompute.missing_features import Decoded, MissingFeatures, MissingMedia, MissingPlaces
 from qwenvl_train.data.render.renderer import Renderer, pairs_of

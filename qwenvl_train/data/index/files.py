@@ -5,12 +5,11 @@ import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
+from qwenvl_train.data.cache_files import replacing_index
 from qwenvl_train.data.index.lengths import COLUMNS, Lengths, Problem
-from qwenvl_train.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,8 @@ class IndexFiles:
 
 def _save(lengths: Lengths, file: Path) -> None:
     problems = json.dumps([problem.as_dict() for problem in lengths.problems])
-    part = file.with_suffix(f".{uuid4().hex}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as written:
-            np.savez(written, table=lengths.table(), problems=np.array(problems))
-        part.replace(file)
-    except OSError as error:
-        raise UserError(f"data.cache: {file.parent} cannot be written: {error}. Name another folder.") from None
+    with replacing_index(file) as written:
+        np.savez(written, table=lengths.table(), problems=np.array(problems))
 
 
 def _load(file: Path) -> Lengths | None:

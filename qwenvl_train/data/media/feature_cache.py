@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qwenvl_train.data.media.cache_files import holds, identity, place_in, read, write
+from qwenvl_train.data.cache_files import holds, identity, place_in, read, write
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
 from qwenvl_train.data.sample import Media

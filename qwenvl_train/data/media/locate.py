@@ -11,16 +11,15 @@ import reprlib
 import struct
 import urllib.error
 import urllib.request
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
-from uuid import uuid4
 
 from PIL import Image as Pillow
 
 from qwenvl_train.data.sample import Content
 from qwenvl_train.errors import UserError
+from qwenvl_train.files import replacing
 
 _REMOTE_BYTES = 2**30
 _REMOTE_SECONDS = 30
@@ -149,15 +148,13 @@ def _encoded(picture: Pillow.Image, where: str) -> bytes:
 
 
 def _fetch(address: str, path: Path, where: str) -> None:
-    """Fetch an address to a path. When several processes fetch the same address, each writes a file of its own, and the
-    last one renamed to the path remains."""
-    part = path.with_suffix(f".{uuid4().hex}.part")
+    """Fetch an address to a path."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # As in a browser, spaces and non-ASCII letters are escaped, and existing escapes are kept.
         escaped = quote(address, safe="%/:=&?~#+!$,;'@()*[]")
         request = urllib.request.Request(escaped, headers={"User-Agent": "qwenvl-train"})
-        with urllib.request.urlopen(request, timeout=_REMOTE_SECONDS) as answer, part.open("wb") as file:
+        with urllib.request.urlopen(request, timeout=_REMOTE_SECONDS) as answer, replacing(path) as file:
             promised = int(answer.headers.get("Content-Length", -1))
             size = 0
             while chunk := answer.read(2**20):
@@ -165,11 +162,7 @@ def _fetch(address: str, path: Path, where: str) -> None:
                 if max(size, promised) > _REMOTE_BYTES:
                     raise UserError(f"{where}: {address} is larger than {_REMOTE_BYTES} bytes; fetch it by hand.")
                 file.write(chunk)
-        if size == 0 or promised not in (-1, size):
-            raise UserError(f"{where}: {address} could not be fetched: it ended after {size} bytes.")
-        part.replace(path)
+            if size == 0 or promised not in (-1, size):
+                raise UserError(f"{where}: {address} could not be fetched: it ended after {size} bytes.")
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UserError(f"{where}: {address} could not be fetched: {error}.") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()

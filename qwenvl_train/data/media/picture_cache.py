@@ -9,7 +9,7 @@ import numpy as np
 import PIL
 import torch
 
-from qwenvl_train.data.media.cache_files import KEEP_FREE, identity, make_folder, place_in, read, write
+from qwenvl_train.data.cache_files import KEEP_FREE, identity, make_folder, place_in, read, write
 from qwenvl_train.data.sample import Content
 
 # Must be increased when the same picture yields other patches than before.

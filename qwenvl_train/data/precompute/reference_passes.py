@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from qwenvl_train.batch import Batch
 from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.data.batches.loader import Rows
+from qwenvl_train.data.cache_files import identity, place_in
 from qwenvl_train.data.index.lengths import Problem, problem_of
-from qwenvl_train.data.media.cache_files import identity, place_in
 from qwenvl_train.data.precompute.references import CHUNK, samples_of
 from qwenvl_train.errors import UserError
 

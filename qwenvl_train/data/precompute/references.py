@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qwenvl_train.data.media.cache_files import holds, read, write
+from qwenvl_train.data.cache_files import holds, read, write
 from qwenvl_train.errors import UserError
 
 CHUNK = 64

@@ -1,15 +1,13 @@
 """Keep the positions of the rows of a large text file in the cache, so that the next start need not search the file."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
+from qwenvl_train.data.cache_files import replacing_index
 from qwenvl_train.data.sources.source import stamp
-from qwenvl_train.errors import UserError
 
 _VERSION = 1
 """Must be increased when the same file may yield other rows than before."""
@@ -30,22 +28,10 @@ def kept_spans(path: Path, mark: str, cache: Path, find: Callable[[Path], np.nda
         return kept
     spans = find(path)
     if stamp(path) == mark:
-        _save(spans, file)
-    return spans
-
-
-def _save(spans: np.ndarray, file: Path) -> None:
-    part = file.with_suffix(f".{uuid4().hex}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as written:
+        # Without sync, pages lost in a crash would be read as zeros when the file is memory-mapped.
+        with replacing_index(file, sync=True) as written:
             np.save(written, spans)
-            # Without this, pages lost in a crash would be read as zeros when the file is memory-mapped.
-            written.flush()
-            os.fsync(written.fileno())
-        part.replace(file)
-    except OSError as error:
-        raise UserError(f"data.cache: {file.parent} cannot be written: {error}. Name another folder.") from None
+    return spans
 
 
 def _load(file: Path) -> np.ndarray | None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from qwenvl_train.data.media import cache_files, picture_cache, pictures
+from qwenvl_train.data import cache_files
+from qwenvl_train.data.media import picture_cache, pictures
 from qwenvl_train.data.media.picture_cache import PictureCache
 from qwenvl_train.data.media.pictures import PixelSettings, load_patches, measure
 from qwenvl_train.data.sample import Image

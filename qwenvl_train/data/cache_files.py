@@ -6,13 +6,16 @@ A file appears in the cache only once it is complete, and its content is checked
 import hashlib
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
+from typing import BinaryIO
 
 import numpy as np
 
 from qwenvl_train.data.sample import Content
 from qwenvl_train.errors import UserError
+from qwenvl_train.files import replacing
 
 KEEP_FREE = 10 * 2**30
 """The disk space in bytes that a cache leaves free, because checkpoints need room too."""
@@ -28,6 +31,17 @@ def make_folder(folder: Path, instead: str) -> None:
             f"The cache {folder} cannot be made: {error.strerror}. Set data.cache to a folder that can be written, "
             f"or {instead}."
         ) from None
+
+
+@contextmanager
+def replacing_index(path: Path, sync: bool = False) -> Iterator[BinaryIO]:
+    """Yield the file that becomes `path`, an index that every run needs. Raise UserError when it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, sync) as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"data.cache: {path.parent} cannot be written: {error}. Name another folder.") from None
 
 
 def identity(content: Content) -> str:
@@ -65,14 +79,9 @@ def read(path: Path, size: int) -> np.ndarray | None:
 
 def write(path: Path, content: np.ndarray) -> None:
     path.parent.mkdir(exist_ok=True)
-    part = path.with_suffix(f".{uuid4().hex}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content.data)
-            file.write(_check(content))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(content.data)
+        file.write(_check(content))
 
 
 def _check(content: np.ndarray) -> bytes:

@@ -1,0 +1,29 @@
+"""Writing a file so that it is complete or absent."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+
+@contextmanager
+def replacing(path: Path, sync: bool = False) -> Iterator[BinaryIO]:
+    """Yield a file of another name, which is renamed to `path` when the block ends and deleted when it raises.
+
+    Several processes may write the same path at the same time; the last one renamed remains. With `sync`, the content
+    is on the disk before the rename, so that a crash of the machine leaves no file without it.
+    """
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise

@@ -1,0 +1,47 @@
+"""A file is written whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from qwenvl_train.files import replacing
+
+
+def test_a_file_appears_only_once_it_is_complete(tmp_path: Path):
+    path = tmp_path / "kept.txt"
+    path.write_text("old")
+    with replacing(path, sync=True) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_text() == "old"
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("kept.txt", "new")]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path):
+    path = tmp_path / "kept.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(path)
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("kept.txt", "old")]
+
+
+def test_two_writers_of_one_path_do_not_mix(tmp_path: Path):
+    path = tmp_path / "kept.txt"
+    with replacing(path) as first:
+        with replacing(path) as second:
+            first.write(b"first")
+            second.write(b"second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+
+
+def test_the_error_of_a_folder_that_does_not_exist_is_its_own(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError), replacing(tmp_path / "file" / "kept.txt"):
+        raise AssertionError("the block must not run")
+
+
+def _interrupted(path: Path) -> None:
+    with replacing(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
