@@ -6,25 +6,23 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import pyarrow
 import pyarrow.parquet
-from datasets import Dataset, DatasetInfo, Features
-from datasets.table import InMemoryTable, table_cast
+from datasets import Features
 
 from qwenvl_train.config.schema import SourceConfig
-from qwenvl_train.data.sources.source import Source, stamp, unreadable
-from qwenvl_train.data.sources.table import TableRows, hub_errors, load_hub
+from qwenvl_train.data.sources.source import InFile, Source, stamp, unreadable
+from qwenvl_train.data.sources.spans import line_blocks
+from qwenvl_train.data.sources.table import hub_errors, load_hub, part_of_table
 from qwenvl_train.data.sources.text import TextRows
 from qwenvl_train.errors import UserError
 
 Place = dict[str, Any]
 """The position at which reading continues. It can be stored as JSON."""
 
-_BOM = b"\xef\xbb\xbf"
-_PIECE = 2**20
+_BUFFER = 2**20
 _TABLE = 32
 """The number of rows of a table that are in memory at a time."""
 
@@ -55,54 +53,39 @@ class Flow(Protocol):
         read."""
 
 
+class _FileFlow(InFile):
+    def size(self) -> int:
+        return _size(self.path)
+
+
 @dataclass(frozen=True)
-class Lines:
+class Lines(_FileFlow):
     """A .jsonl file."""
 
     path: Path
-
-    @property
-    def name(self) -> str:
-        return str(self.path)
-
-    @property
-    def folder(self) -> Path:
-        return self.path.absolute().parent
-
-    def size(self) -> int:
-        return _size(self.path)
 
     def rows(self, place: Place | None) -> Iterator[RawRow]:
         offset, line = (place["offset"], place["line"]) if place else (0, 0)
         try:
             mark = stamp(self.path)
             with self.path.open("rb") as file:
-                for start, size, number in _lines(file, offset, line):
-                    row = TextRows(self.path, np.array([start]), np.array([size]), np.array([number]), mark)
-                    yield RawRow(number, partial(row.row, 0), {"offset": start + size, "line": number})
+                for starts, sizes, lines in line_blocks(file, offset, line):
+                    block = TextRows(self.path, starts, sizes, lines, mark)
+                    for index, after in enumerate((block.starts + block.sizes).tolist()):
+                        line = block.line(index)
+                        yield RawRow(line, partial(block.row, index), {"offset": after, "line": line})
         except OSError as error:
             raise unreadable(self.path, error) from None
 
 
 @dataclass(frozen=True)
-class Parquet:
+class Parquet(_FileFlow):
     path: Path
-
-    @property
-    def name(self) -> str:
-        return str(self.path)
-
-    @property
-    def folder(self) -> Path:
-        return self.path.absolute().parent
-
-    def size(self) -> int:
-        return _size(self.path)
 
     def rows(self, place: Place | None) -> Iterator[RawRow]:
         first = place["row"] if place else 0
         try:
-            with pyarrow.parquet.ParquetFile(self.path, buffer_size=_PIECE) as file:
+            with pyarrow.parquet.ParquetFile(self.path, buffer_size=_BUFFER) as file:
                 features = Features.from_arrow_schema(file.schema_arrow)
                 groups = range(file.metadata.num_row_groups)
                 starts = list(accumulate((file.metadata.row_group(group).num_rows for group in groups), initial=0))
@@ -111,7 +94,7 @@ class Parquet:
                 for batch in file.iter_batches(_TABLE, groups[group:]):
                     table = pyarrow.Table.from_batches([batch])
                     if row + len(table) > first:
-                        part = _part(table, features, self.name, self.folder, row)
+                        part = part_of_table(table, features, self.name, self.folder, row)
                         for index in range(max(0, first - row), len(table)):
                             yield RawRow(part.line(index), partial(part.row, index), {"row": row + index + 1})
                     row += len(table)
@@ -171,50 +154,13 @@ class Hub:
             dataset.load_state_dict(state)
             for table in dataset.iter(_TABLE):
                 features = dataset.features or Features.from_arrow_schema(table.schema)
-                part = _part(table, features, self.name, self.folder, row)
+                part = part_of_table(table, features, self.name, self.folder, row)
                 for index in range(skip, len(table)):
                     after = {"state": state, "row": row, "skip": index + 1}
                     yield RawRow(part.line(index), partial(part.row, index), after)
                 state, row, skip = dataset.state_dict(), row + len(table), 0
 
 
-@dataclass(frozen=True, eq=False)
-class _Part(TableRows):
-    """The rows of a part of a table. The table has `before` rows before this part."""
-
-    before: int
-
-    def line(self, index: int) -> int:
-        return self.before + index + 1
-
-
-def _part(table: pyarrow.Table, features: Features, name: str, folder: Path, before: int) -> _Part:
-    # Without this fingerprint, `datasets` would compute one from the content.
-    cast = InMemoryTable(table_cast(table, features.arrow_schema))
-    dataset = Dataset(cast, info=DatasetInfo(features=features), fingerprint="part")
-    return _Part(name, folder, dataset.with_format("arrow"), (), before)
-
-
 def _size(path: Path) -> int:
     """Return the size in bytes of a file, or of all files in a folder."""
     return sum(map(_size, path.iterdir())) if path.is_dir() else path.stat().st_size
-
-
-def _lines(file: BinaryIO, offset: int, line: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the start, size and number of each line that contains more than white space. Begin after line `line`, which
-    ends at `offset`. A line is never in memory as a whole."""
-    file.seek(offset)
-    if offset == 0 and file.read(len(_BOM)) == _BOM:
-        offset = len(_BOM)
-    file.seek(offset)
-    end, blank = offset, True
-    while piece := file.readline(_PIECE):
-        end += len(piece)
-        blank = blank and piece.isspace()
-        if piece.endswith(b"\n"):
-            line += 1
-            if not blank:
-                yield offset, end - offset, line
-            offset, blank = end, True
-    if not blank:
-        yield offset, end - offset, line + 1

@@ -29,6 +29,20 @@ class Source(Protocol):
         """Return a string that changes when the rows may have changed."""
 
 
+class InFile:
+    """The name and folder of a source that is one file."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def folder(self) -> Path:
+        return self.path.absolute().parent
+
+
 def stamp(path: Path) -> str:
     status = path.stat()
     return f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"

@@ -1,6 +1,7 @@
 """Find the positions of the rows in a text file, without parsing the rows or holding the file in memory."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,21 +21,18 @@ _SHAPE = ord("[") ^ ord("{")
 def line_spans(path: Path) -> np.ndarray:
     """Return [3, rows]: the start, size and number of each line that contains more than white space."""
     with path.open("rb") as file:
-        starts, firsts, end = _line_starts(file)
-        sizes = np.diff(starts, append=end)
-        blank = firsts == _NEWLINE
-        for place in np.flatnonzero(np.isin(firsts, list(_BLANK)) & ~blank & (sizes <= LARGEST_ROW)):
-            file.seek(starts[place])
-            blank[place] = file.read(sizes[place]).isspace()
-    rows = np.flatnonzero(~blank)
-    return np.stack([starts[rows], sizes[rows], rows + 1])
+        return np.concatenate([np.empty((3, 0), dtype=np.int64), *line_blocks(file)], axis=1)
 
 
-def _line_starts(file: BinaryIO) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the start of each line, the first byte of each line, and the end of the file."""
-    offset = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
+def line_blocks(file: BinaryIO, offset: int = 0, line: int = 0) -> Iterator[np.ndarray]:
+    """Yield what `line_spans` returns, a block of lines at a time. Begin after line number `line`, which ends at
+    `offset`. The file is read no further than to the end of the block."""
     file.seek(offset)
-    starts, firsts = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.uint8)]
+    if offset == 0 and file.read(len(_BOM)) == _BOM:
+        offset = len(_BOM)
+    file.seek(offset)
+    # The start and the first byte of each line whose end was not found yet.
+    starts, firsts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.uint8)
     at_start = True
     while chunk := file.read(_CHUNK):
         codes = np.frombuffer(chunk, dtype=np.uint8)
@@ -44,10 +42,27 @@ def _line_starts(file: BinaryIO) -> tuple[np.ndarray, np.ndarray, int]:
         at_start = codes[-1] == _NEWLINE
         if at_start:
             begins = begins[:-1]
-        starts.append(begins + offset)
-        firsts.append(codes[begins])
+        starts, firsts = np.append(starts, begins + offset), np.append(firsts, codes[begins])
         offset += len(chunk)
-    return np.concatenate(starts), np.concatenate(firsts), offset
+        if len(starts) > 1:
+            yield _filled_lines(file, starts, firsts[:-1], line)
+            line += len(starts) - 1
+            starts, firsts = starts[-1:], firsts[-1:]
+            file.seek(offset)
+    if len(starts):
+        yield _filled_lines(file, np.append(starts, offset), firsts, line)
+
+
+def _filled_lines(file: BinaryIO, borders: np.ndarray, firsts: np.ndarray, line: int) -> np.ndarray:
+    """Return [3, rows] for the lines between `borders` that contain more than white space. The lines begin with the
+    bytes `firsts`, and `line` lines come before them."""
+    starts, sizes = borders[:-1], np.diff(borders)
+    blank = firsts == _NEWLINE
+    for index in np.flatnonzero(np.isin(firsts, list(_BLANK)) & ~blank & (sizes <= LARGEST_ROW)):
+        file.seek(starts[index])
+        blank[index] = file.read(sizes[index]).isspace()
+    rows = np.flatnonzero(~blank)
+    return np.stack([starts[rows], sizes[rows], rows + line + 1])
 
 
 def list_spans(path: Path) -> np.ndarray:

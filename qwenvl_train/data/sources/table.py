@@ -11,8 +11,19 @@ from typing import Any
 import datasets
 import pyarrow
 import pyarrow.parquet
-from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, Json, LargeList, List
+from datasets import (
+    Dataset,
+    DatasetDict,
+    DatasetInfo,
+    Features,
+    IterableDataset,
+    IterableDatasetDict,
+    Json,
+    LargeList,
+    List,
+)
 from datasets.exceptions import DatasetsError
+from datasets.table import InMemoryTable, table_cast
 from huggingface_hub import HfApi
 
 from qwenvl_train.config.schema import SourceConfig
@@ -35,12 +46,14 @@ class TableRows:
     """The dataset in arrow format, in which each row is a table."""
     stamps: tuple[str, ...]
     """The stamps of the files."""
+    before: int = 0
+    """The number of rows before these, where they are a part of a larger table."""
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def line(self, index: int) -> int:
-        return index + 1
+        return self.before + index + 1
 
     def fingerprint(self) -> str:
         return "\n".join(self.stamps)
@@ -68,6 +81,14 @@ def _value(stored: Any, feature: Any) -> Any:
             present = {key: value for key, value in values.items() if value is not None}
             return None if stored and not present else present
     return stored
+
+
+def part_of_table(table: pyarrow.Table, features: Features, name: str, folder: Path, before: int) -> TableRows:
+    """Return the rows of `table`, a part of a larger table in which `before` rows come before it."""
+    # Without this fingerprint, `datasets` would compute one from the content.
+    cast = InMemoryTable(table_cast(table, features.arrow_schema))
+    dataset = Dataset(cast, info=DatasetInfo(features=features), fingerprint="part")
+    return TableRows(name, folder, dataset.with_format("arrow"), (), before)
 
 
 def open_parquet(path: Path, cache: Path) -> TableRows:

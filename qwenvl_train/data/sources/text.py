@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from qwenvl_train.data.sources.source import LARGEST_ROW, stamp, too_large, unreadable
+from qwenvl_train.data.sources.source import LARGEST_ROW, InFile, stamp, too_large, unreadable
 from qwenvl_train.data.sources.span_files import kept_spans
 from qwenvl_train.data.sources.spans import line_spans, list_spans
 from qwenvl_train.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
-class TextRows:
+class TextRows(InFile):
     path: Path
     starts: np.ndarray
     """[rows]: the position of each row in the file, in bytes."""
@@ -25,14 +25,6 @@ class TextRows:
     """[rows]: the line number of each row, or in a .json file its number in the list."""
     stamp: str
     """The stamp of the file when it was indexed."""
-
-    @property
-    def name(self) -> str:
-        return str(self.path)
-
-    @property
-    def folder(self) -> Path:
-        return self.path.absolute().parent
 
     def __len__(self) -> int:
         return len(self.starts)

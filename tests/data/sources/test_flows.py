@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from qwenvl_train.config.schema import SourceConfig
-from qwenvl_train.data.sources import flows, table
+from qwenvl_train.data.sources import flows, spans, table
 from qwenvl_train.data.sources.flows import Flow, Hub, Lines, Parquet, RawRow
 from qwenvl_train.data.sources.opening import open_flows, open_sources
 from qwenvl_train.errors import UserError
@@ -64,7 +64,7 @@ def test_lines_are_those_of_the_index(tmp_path_factory, lines, marked, closed, n
     path = tmp_path_factory.mktemp("any") / "rows.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" * marked + (newline.join(lines) + newline * closed).encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flows, "_PIECE", piece)
+        patch.setattr(spans, "_CHUNK", piece)
         found = assert_goes_on_anywhere(Lines(path))
     assert found == [(number, json.loads(line)) for number, line in enumerate(lines, start=1) if line.strip()]
 
