@@ -82,7 +82,7 @@ class Parts(TypedDict, total=False):
 
     planes: torch.Tensor
     """[N, patch * patch * channels] uint8: the planes. A plane holds the bytes of one frame of a patch."""
-    pairs: torch.Tensor
+    frame_pairs: torch.Tensor
     """[P, 2] int32: the two planes, one after the other in time, that make up each patch. Absent without clips: then N
     is P, and the plane of a still picture serves as both its frames."""
     grids: torch.Tensor
@@ -91,7 +91,7 @@ class Parts(TypedDict, total=False):
     """The values that the vision tower would otherwise compute from the grids."""
     features: torch.Tensor
     """[levels, P, width]: stored outputs of a frozen vision tower, for the merger and for each DeepStack merger. They
-    replace planes, pairs, grids and vision."""
+    replace planes, frame_pairs, grids and vision."""
     answers: torch.Tensor
     """[2 * S] int64, for preference pairs: number of learned tokens in the first chosen answer, in the first rejected
     answer, in the second chosen answer, and so on."""

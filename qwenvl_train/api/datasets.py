@@ -98,9 +98,9 @@ class ConversationDataset(Dataset[Inputs]):
             "labels": torch.from_numpy(layout.labels),
             "position_ids": torch.from_numpy(layout.position_ids[1:]),
         }
-        if rendered.planes is None or rendered.pairs is None:
+        if rendered.planes is None or rendered.frame_pairs is None:
             return inputs
-        pixels = self._pixels(torch.from_numpy(rendered.planes), torch.from_numpy(rendered.pairs))
+        pixels = self._pixels(torch.from_numpy(rendered.planes), torch.from_numpy(rendered.frame_pairs))
         media = list(zip(pixels.split([math.prod(size.grid) for size in layout.media]), layout.media, strict=True))
         for pictures, values, grids in (
             (True, "pixel_values", "image_grid_thw"),

@@ -21,11 +21,11 @@ from qwenvl_train.model.pixels import Pixels
 
 def seen_by(rendered: Rendered, renderer: Renderer, processor, device: torch.device) -> dict[str, torch.Tensor]:
     """Return the pictures and clips of a sample as keyword arguments of `generate`."""
-    if rendered.planes is None or rendered.pairs is None:
+    if rendered.planes is None or rendered.frame_pairs is None:
         return {}
-    planes, pairs = (torch.from_numpy(x).to(device) for x in (rendered.planes, rendered.pairs))
+    planes, frame_pairs = (torch.from_numpy(x).to(device) for x in (rendered.planes, rendered.frame_pairs))
     sizes = rendered.layout.media
-    pixels = Pixels(processor.image_processor)(planes, pairs).split([math.prod(size.grid) for size in sizes])
+    pixels = Pixels(processor.image_processor)(planes, frame_pairs).split([math.prod(size.grid) for size in sizes])
     inputs = {}
     for kind, name, grid in (
         (PictureSize, "pixel_values", "image_grid_thw"),

@@ -73,7 +73,7 @@ def _use_packed_backbone(backbone: PreTrainedModel, to_pixels: Pixels) -> None:
         if "features" in row:
             last, *levels = merged(self.visual, row["features"])
         else:
-            pixels = to_pixels(row["planes"], row.get("pairs")).to(self.visual.dtype)
+            pixels = to_pixels(row["planes"], row.get("frame_pairs")).to(self.visual.dtype)
             seen = self.visual(pixels, grid_thw=row["grids"], return_dict=True, **row["vision"])
             last, levels = seen.pooler_output, list(getattr(seen, "deepstack_features", []))
         features = last.to(embeddings.dtype)

@@ -22,12 +22,12 @@ def with_shared_features(model: PreTrainedModel, family: Family, image_processor
     Several passes over the row can then share the features.
     """
     visual, to_pixels = model.get_submodule(family.vision_path), Pixels(image_processor)
-    seen = ("planes", "pairs", "grids", "vision")
+    seen = ("planes", "frame_pairs", "grids", "vision")
 
     def look_once(row: dict) -> dict:
         if "features" in row:
             return row
-        pixels = to_pixels(row["planes"], row.get("pairs")).to(visual.dtype)
+        pixels = to_pixels(row["planes"], row.get("frame_pairs")).to(visual.dtype)
         features = look(visual, pixels, row["grids"], row["vision"])
         return {name: part for name, part in row.items() if name not in seen} | {"features": features}
 
@@ -57,12 +57,12 @@ class VisionFeatureExtractor:
     def __call__(
         self,
         planes: np.ndarray,
-        pairs: np.ndarray | None,
+        frame_pairs: np.ndarray | None,
         grids: torch.Tensor,
         index: dict[str, torch.Tensor | Segments | int],
     ) -> torch.Tensor:
         """Return the features [levels, P, width] on the host. The arguments are those of a Batch."""
-        given = (torch.from_numpy(planes), None if pairs is None else torch.from_numpy(pairs))
+        given = (torch.from_numpy(planes), None if frame_pairs is None else torch.from_numpy(frame_pairs))
         given, grids, index = send_to_device((given, grids, index), self._device)
         pixels = self._to_pixels(*given).to(self._visual.dtype)
         with autocast(self._device.type, self._half):

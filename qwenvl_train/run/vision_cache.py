@@ -24,7 +24,7 @@ from qwenvl_train.data.cache_files import KEEP_FREE, make_folder
 from qwenvl_train.data.index.lengths import Problem
 from qwenvl_train.data.media.feature_cache import FeatureCache, Tower
 from qwenvl_train.data.precompute.missing_features import Decoded, MissingFeatures, MissingMedia, MissingPlaces
-from qwenvl_train.data.render.renderer import Renderer, pairs_of
+from qwenvl_train.data.render.renderer import Renderer, frame_pairs_of
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.tower import gathered
 from qwenvl_train.model.vision_features import VisionFeatureExtractor
@@ -189,10 +189,12 @@ class _Writer:
             return
         waiting, self._waiting = self._waiting, []
         starts = np.cumsum([0, *(len(one.planes) for one in waiting)]).tolist()
-        pairs = np.concatenate([pairs_of(one.size, start) for one, start in zip(waiting, starts, strict=False)])
+        frame_pairs = np.concatenate(
+            [frame_pairs_of(one.size, start) for one, start in zip(waiting, starts, strict=False)]
+        )
         planes = np.concatenate([one.planes for one in waiting])
         grids = torch.tensor([one.size.grid for one in waiting])
-        states = self._extractor(planes, pairs, grids, self._renderer.vision_index(grids))
+        states = self._extractor(planes, frame_pairs, grids, self._renderer.vision_index(grids))
         for one, own in zip(waiting, states.split([one.place.patches for one in waiting], dim=1), strict=True):
             self._storing.append(self._threads.submit(self.features.write, one.place, own))
             self._wait(_THREADS)

@@ -67,7 +67,7 @@ def test_lengths_are_those_of_the_rendered_samples(rows, processor, tmp_path):
         rendered = renderer.render(samples[place])
         assert lengths.tokens[place] == rendered.layout.length
         assert lengths.supervised[place] == rendered.layout.supervised
-        assert lengths.patches[place] == (0 if rendered.pairs is None else len(rendered.pairs))
+        assert lengths.patches[place] == (0 if rendered.frame_pairs is None else len(rendered.frame_pairs))
         assert lengths.media[place] == len(samples[place].media)
     assert done[-1] == len(samples)
 

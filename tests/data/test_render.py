@@ -135,7 +135,7 @@ def test_downscaling_fits_and_wastes_little(model_type, limit, checkpoints, pict
         assert layout.length > limit - 12
     assert all(small.tokens <= large.tokens for small, large in zip(layout.media, whole.media, strict=True))
     rendered = make_renderer(processor, model_type, max_length=limit, too_long="downscale").render(sample)
-    assert len(rendered.pairs) == rendered.layout.patches
+    assert len(rendered.frame_pairs) == rendered.layout.patches
 
 
 @pytest.mark.parametrize("regions", [False, True])

@@ -239,7 +239,9 @@ def check(rendered: Rendered, expected: dict, processor) -> None:
     assert [list(size.grid) for size in layout.clips] == expected.get("video_grid_thw", torch.empty(0, 3)).tolist()
     if rendered.planes is None:
         return
-    pixels = Pixels(processor.image_processor)(torch.from_numpy(rendered.planes), torch.from_numpy(rendered.pairs))
+    pixels = Pixels(processor.image_processor)(
+        torch.from_numpy(rendered.planes), torch.from_numpy(rendered.frame_pairs)
+    )
     of_media = pixels.split([math.prod(size.grid) for size in layout.media])
     for kind, key in ((PictureSize, "pixel_values"), (ClipSize, "pixel_values_videos")):
         mine = [x for x, size in zip(of_media, layout.media, strict=True) if isinstance(size, kind)]

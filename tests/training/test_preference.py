@@ -9,7 +9,7 @@ import torch
 from trl import DPOTrainer
 
 from qwenvl_train.config.schema import DpoConfig, PreferenceLoss
-from qwenvl_train.training.objectives.losses import LOSSES, Pairs, own_likelihood
+from qwenvl_train.training.objectives.losses import LOSSES, PreferencePairs, own_likelihood
 from tests.settings import run_config
 
 # Learned tokens of the chosen and of the rejected answer of each pair: of any order of length.
@@ -92,7 +92,7 @@ def of_trl(dpo: DpoConfig, given: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def of_ours(dpo: DpoConfig, given: dict[str, torch.Tensor]) -> torch.Tensor:
-    pairs = Pairs.of(given["log_probs"], given["reference"], ANSWERS, ANSWER_OF, dpo.ld_alpha)
+    pairs = PreferencePairs.of(given["log_probs"], given["reference"], ANSWERS, ANSWER_OF, dpo.ld_alpha)
     weights = 1.0
     if dpo.wpo:
         weights = own_likelihood(given["log_probs"], given["log_sum_sq_probs"], ANSWERS, ANSWER_OF)

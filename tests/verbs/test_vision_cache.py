@@ -154,7 +154,7 @@ def test_a_batch_carries_no_pixels(setup):
     one = setup()
     reading = one.rows.reading(one.store())
     batch = reading(MEDIA).batch
-    assert batch.keys().isdisjoint({"planes", "pairs", "grids", "vision"})
+    assert batch.keys().isdisjoint({"planes", "frame_pairs", "grids", "vision"})
     levels, patches, _ = batch["features"].shape
     assert (levels, patches) == (3, int(one.rows.lengths.patches.sum()))
 

@@ -63,7 +63,7 @@ def _planes(rendered: list[Rendered], renderer: Renderer) -> Parts:
     )
     if any(item.layout.clips for item in rendered):
         begins = np.cumsum([0, *map(len, planes)])
-        pairs = [item.pairs for item in rendered if item.pairs is not None]
-        shifted = [pair + begin for pair, begin in zip(pairs, begins, strict=False)]
-        parts["pairs"] = torch.from_numpy(np.concatenate(shifted).astype(np.int32))
+        frame_pairs = [item.frame_pairs for item in rendered if item.frame_pairs is not None]
+        shifted = [pair + begin for pair, begin in zip(frame_pairs, begins, strict=False)]
+        parts["frame_pairs"] = torch.from_numpy(np.concatenate(shifted).astype(np.int32))
     return parts

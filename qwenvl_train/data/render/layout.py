@@ -84,7 +84,7 @@ class Layout:
         return tuple(size for size in self.media if isinstance(size, ClipSize))
 
 
-def pair(chosen: Layout, rejected: Layout, shared: bool, shared_media: int) -> Layout:
+def preference_pair(chosen: Layout, rejected: Layout, shared: bool, shared_media: int) -> Layout:
     """Return the layout of two conversations as one sample.
 
     A question that they share occurs once. Both answers attend to it but not to each other, and each answer has the

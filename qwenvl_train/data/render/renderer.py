@@ -21,7 +21,7 @@ from qwenvl_train.data.media.picture_cache import PictureCache
 from qwenvl_train.data.media.pictures import PictureSize, PixelSettings, load_patches, measure
 from qwenvl_train.data.media.videos import ClipSettings, ClipSize, load_clip, measure_clip
 from qwenvl_train.data.render.downscale import largest_share, shrunk
-from qwenvl_train.data.render.layout import IGNORED, Layout, TurnStart, pair
+from qwenvl_train.data.render.layout import IGNORED, Layout, TurnStart, preference_pair
 from qwenvl_train.data.render.positions import Span, mrope_positions
 from qwenvl_train.data.render.regions import in_words
 from qwenvl_train.data.render.template import check_template
@@ -43,11 +43,11 @@ class Rendered:
     planes: np.ndarray | None
     """[planes, p*p*C] uint8: planes of all media, one medium after the other. A picture has one plane for each patch,
     a clip has one for each patch of each frame. None without media or with stored features."""
-    pairs: np.ndarray | None
+    frame_pairs: np.ndarray | None
     """[patches, 2] int32: the planes of each patch in its two frames. A picture's plane serves as both. None without
     media or with stored features."""
     features: torch.Tensor | None = None
-    """[levels, patches, width]: stored outputs of a frozen vision tower, which replace planes and pairs."""
+    """[levels, patches, width]: stored outputs of a frozen vision tower, which replace `planes` and `frame_pairs`."""
     reference: np.ndarray | None = None
     """[learned tokens]: log-probabilities of the reference model, if they were computed before the run."""
 
@@ -131,14 +131,14 @@ class Renderer:
             kept = [self._read(self.features, media, size, sample.where) for media, size in seen]
             return Rendered(layout, None, None, kept[0] if len(kept) == 1 else torch.cat(kept, dim=1))
         planes: list[np.ndarray] = []
-        pairs: list[np.ndarray] = []
+        frame_pairs: list[np.ndarray] = []
         start = 0
         for media, size in seen:
             planes.append(self.planes(media, size, sample.where))
-            pairs.append(pairs_of(size, start))
+            frame_pairs.append(frame_pairs_of(size, start))
             start += len(planes[-1])
         # A single picture is not copied.
-        return Rendered(layout, planes[0] if len(planes) == 1 else np.concatenate(planes), np.concatenate(pairs))
+        return Rendered(layout, planes[0] if len(planes) == 1 else np.concatenate(planes), np.concatenate(frame_pairs))
 
     def planes(self, media: Media, size: PictureSize | ClipSize, where: str) -> np.ndarray:
         """Return the decoded planes: one for each patch of a picture, one for each patch of each frame of a clip."""
@@ -170,7 +170,7 @@ class Renderer:
             return self._conversation(sample, sizes, encode, shrink)
         chosen = len(sample.preferred.media)
         shared = sum(isinstance(part, Image | Video) for turn in sample.turns[: sample.shared] for part in turn.parts)
-        return pair(
+        return preference_pair(
             self._conversation(sample.preferred, sizes[:chosen], encode, shrink),
             self._conversation(sample.refused, sizes[:shared] + sizes[chosen:], encode, shrink),
             sample.shared > 0,
@@ -297,7 +297,7 @@ class _Row:
         self.labels.extend(tokens if supervised else [IGNORED] * len(tokens))
 
 
-def pairs_of(size: PictureSize | ClipSize, start: int) -> np.ndarray:
+def frame_pairs_of(size: PictureSize | ClipSize, start: int) -> np.ndarray:
     """Return [patches, 2] int32: the planes of each patch in its two frames. `start` is the medium's first plane."""
     layers, *sides = size.grid
     frame = int(np.prod(sides))

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from qwenvl_train.config.schema import DpoConfig, PreferenceLoss
 from qwenvl_train.model.forward import Scores
 from qwenvl_train.training.meter import Counts
-from qwenvl_train.training.objectives.losses import LOSSES, Pairs, of_answers, own_likelihood
+from qwenvl_train.training.objectives.losses import LOSSES, PreferencePairs, of_answers, own_likelihood
 from qwenvl_train.training.objectives.objective import Sums, number
 from qwenvl_train.training.objectives.reference import Reference, Row
 
@@ -76,7 +76,7 @@ class Preferences:
     def _sums(self, scores: Scores, reference: torch.Tensor, batch: Row) -> dict[str, torch.Tensor]:
         """Return sums over the pairs of a packed row or over their tokens, by the names in `self._names`."""
         dpo, answers, answer_of = self._dpo, batch["answers"], batch["answer_of"]
-        pairs = Pairs.of(scores.log_probs, reference, answers, answer_of, dpo.ld_alpha)
+        pairs = PreferencePairs.of(scores.log_probs, reference, answers, answer_of, dpo.ld_alpha)
         weights = 1.0
         if dpo.wpo:
             assert scores.log_sum_sq_probs is not None

@@ -15,7 +15,7 @@ from qwenvl_train.config.schema import DpoConfig, PreferenceLoss
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PreferencePairs:
     """The preference pairs of a packed row. Every field has the shape [pairs]. Log-probabilities are summed over the
     tokens of an answer."""
 
@@ -45,7 +45,7 @@ class Pairs:
     @classmethod
     def of(
         cls, log_probs: Tensor, reference: Tensor, answers: Tensor, answer_of: Tensor, ld_alpha: float | None
-    ) -> "Pairs":
+    ) -> "PreferencePairs":
         """Return the pairs from the log-probabilities of a packed row's learned tokens, [L]. `answers` and `answer_of`
         are as in a Batch. `ld_alpha` is the weight of tokens beyond the length of the pair's shorter answer."""
         likelihood, _ = of_answers(log_probs, answers, answer_of)
@@ -79,31 +79,31 @@ def _is_beyond(answers: Tensor, answer_of: Tensor) -> Tensor:
     return place >= shorter
 
 
-def sigmoid(pairs: Pairs, dpo: DpoConfig) -> Tensor:
+def sigmoid(pairs: PreferencePairs, dpo: DpoConfig) -> Tensor:
     """Return the original loss of DPO, in which the chosen answer wins by the logistic model of Bradley and Terry."""
     return -logsigmoid(dpo.beta * pairs.margin)
 
 
-def hinge(pairs: Pairs, dpo: DpoConfig) -> Tensor:
+def hinge(pairs: PreferencePairs, dpo: DpoConfig) -> Tensor:
     """Return the loss of SLiC, which is zero once the margin is wide enough."""
     return torch.relu(1 - dpo.beta * pairs.margin)
 
 
-def ipo(pairs: Pairs, dpo: DpoConfig) -> Tensor:
+def ipo(pairs: PreferencePairs, dpo: DpoConfig) -> Tensor:
     """Return the loss of IPO, which pulls the margin per token to a fixed width, so that the margin does not grow
     without end where preferences are certain."""
     margin = pairs.chosen_gain / pairs.chosen_tokens - pairs.rejected_gain / pairs.rejected_tokens
     return (margin - 1 / (2 * dpo.beta)) ** 2
 
 
-def robust(pairs: Pairs, dpo: DpoConfig) -> Tensor:
+def robust(pairs: PreferencePairs, dpo: DpoConfig) -> Tensor:
     """Return the loss that is unbiased if a share `label_smoothing` of the pairs is labelled the wrong way round."""
     wrong = dpo.label_smoothing
     margin = dpo.beta * pairs.margin
     return (wrong * logsigmoid(-margin) - (1 - wrong) * logsigmoid(margin)) / (1 - 2 * wrong)
 
 
-def exo_pair(pairs: Pairs, dpo: DpoConfig) -> Tensor:
+def exo_pair(pairs: PreferencePairs, dpo: DpoConfig) -> Tensor:
     """Return the reverse KL divergence to a target that prefers the chosen answer with probability
     1 - `label_smoothing`."""
     margin, doubt = dpo.beta * pairs.margin, torch.tensor(dpo.label_smoothing)
@@ -111,48 +111,48 @@ def exo_pair(pairs: Pairs, dpo: DpoConfig) -> Tensor:
     return won + torch.sigmoid(-margin) * (logsigmoid(-margin) - torch.log(doubt))
 
 
-def nca_pair(pairs: Pairs, dpo: DpoConfig) -> Tensor:
+def nca_pair(pairs: PreferencePairs, dpo: DpoConfig) -> Tensor:
     """Return the loss of NCA, which contrasts each answer with noise, so that the chosen answer does not become less
     likely."""
     chosen, rejected = dpo.beta * pairs.chosen_gain, dpo.beta * pairs.rejected_gain
     return -logsigmoid(chosen) - (logsigmoid(-chosen) + logsigmoid(-rejected)) / 2
 
 
-def bco_pair(pairs: Pairs, dpo: DpoConfig) -> Tensor:
+def bco_pair(pairs: PreferencePairs, dpo: DpoConfig) -> Tensor:
     """Return the loss of BCO, which classifies each answer by itself as good or bad."""
     return -logsigmoid(dpo.beta * pairs.chosen_gain) - logsigmoid(-dpo.beta * pairs.rejected_gain)
 
 
-def sppo_hard(pairs: Pairs, dpo: DpoConfig) -> Tensor:
+def sppo_hard(pairs: PreferencePairs, dpo: DpoConfig) -> Tensor:
     """Return the loss of SPPO (self-play), in which the chosen answer wins with probability 1."""
     target = 0.5 / dpo.beta
     return (pairs.chosen_gain - target) ** 2 + (pairs.rejected_gain + target) ** 2
 
 
-def apo_zero(pairs: Pairs, dpo: DpoConfig) -> Tensor:
+def apo_zero(pairs: PreferencePairs, dpo: DpoConfig) -> Tensor:
     """Return the loss of APO for chosen answers that are better than the model's own. They become more likely."""
     return 1 - torch.sigmoid(dpo.beta * pairs.chosen_gain) + torch.sigmoid(dpo.beta * pairs.rejected_gain)
 
 
-def apo_down(pairs: Pairs, dpo: DpoConfig) -> Tensor:
+def apo_down(pairs: PreferencePairs, dpo: DpoConfig) -> Tensor:
     """Return the loss of APO for chosen answers that are worse than the model's own. Both become less likely."""
     return torch.sigmoid(dpo.beta * pairs.chosen_gain) + 1 - torch.sigmoid(dpo.beta * pairs.margin)
 
 
-def discopop(pairs: Pairs, dpo: DpoConfig) -> Tensor:
+def discopop(pairs: PreferencePairs, dpo: DpoConfig) -> Tensor:
     """Return the loss of DiscoPOP, which changes from the logistic to the exponential loss as the margin widens."""
     margin = dpo.beta * pairs.margin
     wide = torch.sigmoid(margin / dpo.discopop_tau)
     return -logsigmoid(margin) * (1 - wide) + torch.exp(-margin) * wide
 
 
-def sft(pairs: Pairs, dpo: DpoConfig) -> Tensor:
+def sft(pairs: PreferencePairs, dpo: DpoConfig) -> Tensor:
     """Return the negative log-likelihood of the chosen answer, ignoring the rejected one. This is the only loss that is
     averaged over tokens instead of pairs."""
     return -pairs.likelihood
 
 
-LOSSES: dict[PreferenceLoss, Callable[[Pairs, DpoConfig], Tensor]] = {
+LOSSES: dict[PreferenceLoss, Callable[[PreferencePairs, DpoConfig], Tensor]] = {
     "sigmoid": sigmoid,
     "hinge": hinge,
     "ipo": ipo,
