@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qwenvl_train.api.datasets import open_dataset, open_preferences
-    from qwenvl_train.api.runs import compose, prepare
+    from qwenvl_train.api.runs import compose, open_run, prepare
     from qwenvl_train.errors import UserError
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "compose", "open_dataset", "open_preferences", "prepare"]
+__all__ = ["UserError", "compose", "open_dataset", "open_preferences", "open_run", "prepare"]
 
 _HOMES = {
     "UserError": "qwenvl_train.errors",
     "compose": "qwenvl_train.api.runs",
+    "open_run": "qwenvl_train.api.runs",
     "prepare": "qwenvl_train.api.runs",
     "open_dataset": "qwenvl_train.api.datasets",
     "open_preferences": "qwenvl_train.api.datasets",

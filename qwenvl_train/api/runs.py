@@ -11,6 +11,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.verbs.table import load_verb
 
 if TYPE_CHECKING:
+    from qwenvl_train.run.opening import OpenedRun
     from qwenvl_train.run.training_run import Run
 
 
@@ -27,6 +28,22 @@ def compose(arguments: Sequence[str], verb: str = "train") -> Composed:
     return composing.compose(list(arguments), load_verb(verb))
 
 
+def open_run(composed: Composed[RunConfig]) -> "OpenedRun":
+    """Read and check the data of a run and load its processor, without reading any weights.
+
+    Raises:
+        UserError: If the data, the checkpoint or the settings cannot be used.
+    """
+    refuse_missing(composed.config.data)
+    from qwenvl_train.model.pretrained import load_family
+    from qwenvl_train.run import opening
+    from qwenvl_train.training.distributed.processes import choose_precision, join_processes
+
+    config = composed.config
+    state = join_processes(config)
+    return opening.open_run(composed, load_family(config.model), choose_precision(config), state)
+
+
 def prepare(composed: Composed[RunConfig]) -> "Run":
     """Read and check the data, load the model, and return a run that is ready for its first step.
 
@@ -36,15 +53,9 @@ def prepare(composed: Composed[RunConfig]) -> "Run":
     Raises:
         UserError: If the data, the checkpoint or the settings cannot be used, or if the run is finished.
     """
-    refuse_missing(composed.config.data)
-    from qwenvl_train.model.pretrained import load_family
-    from qwenvl_train.run.opening import open_run
-    from qwenvl_train.run.training_run import prepare as prepare_opened
-    from qwenvl_train.training.distributed.processes import choose_precision, join_processes
+    opened = open_run(composed)
+    from qwenvl_train.run import training_run
 
-    config = composed.config
-    state = join_processes(config)
-    opened = open_run(composed, load_family(config.model), choose_precision(config), state)
     if opened.is_finished:
         raise UserError(f"run_name={opened.start.folder.name}: this run is finished; choose another run_name.")
-    return prepare_opened(opened)
+    return training_run.prepare(opened)

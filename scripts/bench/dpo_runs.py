@@ -34,8 +34,7 @@ NUDGE = 0.02
 def trl(job: Job, folder: Path) -> Measured:
     """Padded, with sdpa, the trainer's own checkpoints and its own collator."""
     config, dpo = job.config, job.config.dpo
-    plain = config.model_copy(update={"train": config.train.model_copy(update={"checkpointing": "none"})})
-    trained, reference = _models(replace(job, config=plain))
+    trained, reference = _models(job.with_training(checkpointing="none"))
     for model in filter(None, (trained, reference)):
         model.as_published("sdpa")
     arguments = DPOConfig(

@@ -2,7 +2,7 @@
 
 import time
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForImageTextToText, PreTrainedConfig, ProcessorMixin
 from workload import SEED, Conversation, Workload, draw
 
+import qwenvl_train
 from qwenvl_train.batch import Contents
-from qwenvl_train.config.compose import compose
 from qwenvl_train.config.schema import TWO_MODELS, RunConfig
 from qwenvl_train.data.batches.loader import Row
 from qwenvl_train.families.family import Family
@@ -24,12 +24,9 @@ from qwenvl_train.model.build import arrange, base_model
 from qwenvl_train.model.components import COMPONENTS, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.load import DTYPES
-from qwenvl_train.model.pretrained import load_family
-from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.shapes import architecture
-from qwenvl_train.run.rows import make_renderer
-from qwenvl_train.run.training_data import TrainingData, open_training_data
-from qwenvl_train.training.distributed.processes import choose_precision, join_processes
+from qwenvl_train.run.opening import OpenedRun
+from qwenvl_train.run.training_data import TrainingData
 from qwenvl_train.training.optim import keep_masters
 
 # So little that no weight ever changes: every way sees the same numbers in every round.
@@ -44,14 +41,39 @@ class Job:
     """Its entry in configs/model."""
     recipe: str
     workload: Workload
-    config: RunConfig
+    opened: OpenedRun
     architecture: PreTrainedConfig
-    family: Family
-    processor: ProcessorMixin
-    train: TrainingData
     conversations: list[Conversation]
-    precision: str
-    device: torch.device
+
+    @property
+    def config(self) -> RunConfig:
+        return self.opened.context.config
+
+    @property
+    def family(self) -> Family:
+        return self.opened.context.family
+
+    @property
+    def processor(self) -> ProcessorMixin:
+        return self.opened.context.processor
+
+    @property
+    def precision(self) -> str:
+        return self.opened.context.precision
+
+    @property
+    def device(self) -> torch.device:
+        return self.opened.context.device
+
+    @property
+    def train(self) -> TrainingData:
+        return self.opened.data.train
+
+    def with_training(self, **settings: Any) -> "Job":
+        """The same job with other settings of `train`."""
+        context = self.opened.context
+        config = context.config.model_copy(update={"train": context.config.train.model_copy(update=settings)})
+        return replace(self, opened=replace(self.opened, context=replace(context, config=config)))
 
     @property
     def per_step(self) -> int:
@@ -111,7 +133,7 @@ def make_job(
             f"--accumulation {accumulation} {workload.unit}."
         )
     given = [f"+recipe={recipe}", f"model={model}", *settings]
-    entry = compose(given).config.model
+    entry = qwenvl_train.compose(given).config.model
     shape = _completed(architecture(entry))
     processor = build_processor(shape.model_type)
     ids = processor.tokenizer.convert_tokens_to_ids
@@ -121,25 +143,22 @@ def make_job(
     shape.save_pretrained(checkpoint)
     processor.save_pretrained(checkpoint)
     limits = [] if entry.max_pixels else [f"model.max_pixels={TINY_PIXELS}"]
-    config = compose([
+    composed = qwenvl_train.compose([
         *given, *limits, f"model.path={checkpoint}", "data=files",
         f"data.train={folder / 'rows.jsonl'}", "data.packing=false", "data.max_length=null",
         f"data.workers={workers}", f"train.batch_size={batch_size}", f"train.accumulation={accumulation}",
         f"train.max_steps={samples // (batch_size * accumulation)}", "train.schedule=constant", "train.warmup=0",
         f"train.lr={LEARNING_RATE}", "train.lr_vision=null", "train.lr_mlp=null", f"output_dir={folder}",
         f"train.log_steps={samples}", "logging.wandb.mode=disabled",
-    ]).config  # fmt: skip
-    state = join_processes(config)
-    if state.device.type == "cpu" and workers:
+    ])  # fmt: skip
+    pixels = composed.config.model.max_pixels or processor.image_processor.size["longest_edge"]
+    conversations = draw(workload, folder, samples, pixels)
+    opened = qwenvl_train.open_run(composed)
+    if opened.context.device.type == "cpu" and workers:
         raise SystemExit(f"--workers {workers}: on the CPU the clock sees this process alone; take 0.")
-    family = load_family(config.model)
-    processor = load_processor(config.model, family)
-    conversations = draw(workload, folder, samples, processor.image_processor.size["longest_edge"])
-    train = open_training_data(config, make_renderer(config, processor, family), state)
-    precision = choose_precision(config)
-    if precision == "fp16":
+    if opened.context.precision == "fp16":
         raise SystemExit("The ways are measured in bf16 or fp32, without the scaling that fp16 needs.")
-    return Job(model, recipe, workload, config, shape, family, processor, train, conversations, precision, state.device)
+    return Job(model, recipe, workload, opened, shape, conversations)
 
 
 def _completed(shape: PreTrainedConfig) -> PreTrainedConfig:

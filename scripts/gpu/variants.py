@@ -17,7 +17,7 @@ import math
 import statistics
 import time
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from profiling import profile_steps
 from turns import ROUNDING, free, peak, reset_peak
 from workload import ANSWERS
 
+import qwenvl_train
 from qwenvl_train.batch import Contents
-from qwenvl_train.config.compose import compose
 from qwenvl_train.training.optim import build_optimizer, parameter_groups
 from qwenvl_train.verbs.plan.memory import GIB, Load, memory, sized, traced_pass
 
@@ -77,10 +77,9 @@ class Step:
 
 def with_settings(job: Job, settings: list[str]) -> Job:
     """Return the configuration, read and checked as by the command line."""
-    given = compose([f"+recipe={job.recipe}", f"model={job.model}", *settings]).config.train
+    given = qwenvl_train.compose([f"+recipe={job.recipe}", f"model={job.model}", *settings]).config.train
     keys = [setting.partition("=")[0].removeprefix("train.") for setting in settings]
-    train = job.config.train.model_copy(update={key: getattr(given, key) for key in keys})
-    return replace(job, config=job.config.model_copy(update={"train": train}))
+    return job.with_training(**{key: getattr(given, key) for key in keys})
 
 
 def measure(job: Job, rows: Rows, step: Step, rounds: int, peak_tflops: float | None) -> dict[str, Any]:
