@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from qwenvl_train.config.verb import Verb
 
 
-class Entry(NamedTuple):
+class VerbEntry(NamedTuple):
     summary: str
     verb: str
     """Where the verb's `Verb` is, as module:name."""
 
 
 VERBS = {
-    "train": Entry("fine-tune a model (this verb may be left out)", "qwenvl_train.config.verb:TRAIN"),
-    "inspect": Entry(
+    "train": VerbEntry("fine-tune a model (this verb may be left out)", "qwenvl_train.config.verb:TRAIN"),
+    "inspect": VerbEntry(
         "show what the model will be trained on: tokens, labels, pictures, clips, boxes, lengths",
         "qwenvl_train.verbs.inspect.settings:INSPECT",
     ),
-    "plan": Entry(
+    "plan": VerbEntry(
         "tell what a run will take, before it: steps, memory of each device, arithmetic, time; needs no weights",
         "qwenvl_train.verbs.plan.settings:PLAN",
     ),

@@ -64,7 +64,7 @@ class Mark:
     """Whether the whole box or point lies in the picture."""
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """A description such as: box cat: [40, 30, 200, 150] in pixels of the original, written [28, 21, 140, 105]"""
         kind = "box" if len(self.written) == 4 else "point"
         name = f"{kind} {visible(self.label)}" if self.label else kind
@@ -75,8 +75,8 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run of neighbouring tokens of one kind: words, control tokens, or the placeholders of one picture or clip."""
+class TokenSpan:
+    """Neighbouring tokens of one kind: words, control tokens, or the placeholders of one picture or clip."""
 
     start: int
     stop: int
@@ -89,11 +89,11 @@ class Run:
 @dataclass(frozen=True)
 class ShownTurn:
     role: str
-    runs: tuple[Run, ...]
+    spans: tuple[TokenSpan, ...]
 
     @property
     def tokens(self) -> int:
-        return self.runs[-1].stop - self.runs[0].start
+        return self.spans[-1].stop - self.spans[0].start
 
 
 @dataclass(frozen=True)
@@ -131,19 +131,19 @@ class Inspected:
     @property
     def supervised_text(self) -> list[str]:
         """The text of each stretch of tokens that the loss counts."""
-        spans: list[str] = []
+        stretches: list[str] = []
         end = -1
-        for run in self.runs:
-            if run.trained and run.start == end:
-                spans[-1] += run.text
-            elif run.trained:
-                spans.append(run.text)
-            end = run.stop if run.trained else -1
-        return spans
+        for span in self.spans:
+            if span.trained and span.start == end:
+                stretches[-1] += span.text
+            elif span.trained:
+                stretches.append(span.text)
+            end = span.stop if span.trained else -1
+        return stretches
 
     @property
-    def runs(self) -> Iterator[Run]:
-        return (run for turn in self.turns for run in turn.runs)
+    def spans(self) -> Iterator[TokenSpan]:
+        return (span for turn in self.turns for span in turn.spans)
 
     @property
     def names(self) -> list[str]:
@@ -155,13 +155,13 @@ class Inspected:
             names.append(f"{'picture' if isinstance(medium, Picture) else 'video'} {counted[type(medium)]}")
         return names
 
-    def name_of(self, run: Run) -> str:
-        """Return the name of the picture or clip of a run. If the frame pairs of a clip stand apart in the text, the
+    def name_of(self, span: TokenSpan) -> str:
+        """Return the name of the picture or clip of a span. If the frame pairs of a clip stand apart in the text, the
         name includes the number of the pair, such as video 1, pair 2."""
-        assert run.medium is not None
-        starts = [other.start for other in self.runs if other.medium == run.medium]
-        name = self.names[run.medium]
-        return name if len(starts) == 1 else f"{name}, pair {starts.index(run.start) + 1}"
+        assert span.medium is not None
+        starts = [other.start for other in self.spans if other.medium == span.medium]
+        name = self.names[span.medium]
+        return name if len(starts) == 1 else f"{name}, pair {starts.index(span.start) + 1}"
 
     @property
     def pictures(self) -> list[tuple[int, Picture]]:

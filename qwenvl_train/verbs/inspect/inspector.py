@@ -15,7 +15,7 @@ from qwenvl_train.data.sample import Content, Media, Sample, Video
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head
 from qwenvl_train.errors import UserError, message_of
-from qwenvl_train.verbs.inspect.facts import Broken, Clip, Inspected, Medium, Picture, Run, ShownTurn
+from qwenvl_train.verbs.inspect.facts import Broken, Clip, Inspected, Medium, Picture, ShownTurn, TokenSpan
 from qwenvl_train.verbs.inspect.marks import marks_of
 from qwenvl_train.verbs.inspect.page import DrawnSample
 
@@ -28,7 +28,7 @@ class Inspector:
         self._rows, self._renderer, self._tokenizer = rows, renderer, tokenizer
         self._control = set(tokenizer.get_added_vocab().values())
 
-    def look(self, index: int) -> tuple[Inspected, Rendered] | Broken:
+    def inspect(self, index: int) -> tuple[Inspected, Rendered] | Broken:
         """Return the facts about any row, and its rendering unless the row is broken. The field `problem` holds the
         reason if no run can train on the row."""
         id = None
@@ -74,8 +74,8 @@ class Inspector:
         for turn, (start, stop) in zip(layout.turns, pairwise([*starts, layout.length]), strict=True):
             yield ShownTurn(turn.role, tuple(self._runs(layout, start, stop, waiting)))
 
-    def _runs(self, layout: Layout, start: int, stop: int, waiting: Iterator[int]) -> Iterator[Run]:
-        """Yield the runs of tokens from `start` to `stop`. `waiting` yields the index of the picture or clip for each
+    def _runs(self, layout: Layout, start: int, stop: int, waiting: Iterator[int]) -> Iterator[TokenSpan]:
+        """Yield the spans of tokens from `start` to `stop`. `waiting` yields the index of the picture or clip for each
         placeholder."""
         ids, trained = layout.input_ids.tolist(), (layout.labels != IGNORED).tolist()
         pads = (self._renderer.image_pad, self._renderer.video_pad)
@@ -88,14 +88,14 @@ class Inspector:
             first, *rest = places
             last = rest[-1] + 1 if rest else first + 1
             text = "" if medium is not None else self._tokenizer.decode(ids[first:last])
-            yield Run(first, last, counts, control, medium, text)
+            yield TokenSpan(first, last, counts, control, medium, text)
 
     def _texts(self, item: Inspected) -> Iterator[str]:
-        for run in item.runs:
-            if run.medium is not None:
-                yield from [""] * (run.stop - run.start)
+        for span in item.spans:
+            if span.medium is not None:
+                yield from [""] * (span.stop - span.start)
             else:
-                yield from self._words(item.input_ids[run.start : run.stop].tolist())
+                yield from self._words(item.input_ids[span.start : span.stop].tolist())
 
     def _words(self, ids: list[int]) -> Iterator[str]:
         """Yield the text of each token. If several tokens form one character, the last of them yields the character,

@@ -136,7 +136,7 @@ def _mark(mark: Mark, number: int, medium: Medium) -> dict[str, Any]:
         "above": bool(corner) and y > _ROOM_ABOVE * height,
         "left": round(100 * x / width, 2),
         "top": round(100 * y / height, 2),
-        "told": mark.told,
+        "description": mark.description,
     }
 
 

@@ -116,8 +116,8 @@ def card(number: int, item: Inspected, drawn: DrawnSample, windows: Windows | No
 def facts(item: Inspected) -> dict[str, Any]:
     """Return what the page shows for the token under the pointer. `ids` leaves placeholders out."""
     media = np.zeros(item.length, dtype=bool)
-    for run in item.runs:
-        media[run.start : run.stop] = run.medium is not None
+    for span in item.spans:
+        media[span.start : span.stop] = span.medium is not None
     return {"ids": item.input_ids[~media].tolist(), "positions": [stretches(row) for row in item.position_ids]}
 
 
@@ -141,15 +141,15 @@ def stretches(row: np.ndarray) -> list[list[int]]:
 def strip(item: Inspected, turn: ShownTurn, texts: Sequence[str]) -> Markup:
     """Return an HTML element for each token, and one for each run of placeholders, without white space between them."""
     elements = []
-    for run in turn.runs:
-        if run.medium is not None:
-            tokens = run.stop - run.start
-            facts_of = f'data-medium="{run.medium}" data-tokens="{tokens}"'
-            words = f"{item.name_of(run)} · {many(tokens, 'token')}"
+    for span in turn.spans:
+        if span.medium is not None:
+            tokens = span.stop - span.start
+            facts_of = f'data-medium="{span.medium}" data-tokens="{tokens}"'
+            words = f"{item.name_of(span)} · {many(tokens, 'token')}"
             elements.append(f'<button type="button" {facts_of}>{words}</button>')
             continue
-        tag, kind = "b" if run.trained else "i", ' class="c"' if run.control else ""
-        for text in texts[run.start : run.stop]:
+        tag, kind = "b" if span.trained else "i", ' class="c"' if span.control else ""
+        for text in texts[span.start : span.stop]:
             shown = escape(visible(text).replace("\n", "⏎\n") or "·")
             elements.append(f"<{tag}{kind}>{shown}</{tag}>")
     return Markup("".join(elements))
@@ -158,8 +158,8 @@ def strip(item: Inspected, turn: ShownTurn, texts: Sequence[str]) -> Markup:
 def first_placeholders(item: Inspected) -> list[list[int]]:
     """Return, for each picture or clip, the index of the token at which each layer of its grid starts."""
     starts: list[list[int]] = [[] for _ in item.media]
-    for run in item.runs:
-        if run.medium is not None:
-            medium = item.media[run.medium]
-            starts[run.medium] += range(run.start, run.stop, medium.tokens // medium.grid[0])
+    for span in item.spans:
+        if span.medium is not None:
+            medium = item.media[span.medium]
+            starts[span.medium] += range(span.start, span.stop, medium.tokens // medium.grid[0])
     return starts

@@ -29,7 +29,7 @@ from qwenvl_train.verbs.inspect.page import DrawnSample, Heading, write_page
 from qwenvl_train.verbs.inspect.settings import InspectConfig
 from qwenvl_train.verbs.inspect.text import InspectionText
 
-Looked = Iterator[tuple[Inspected, Rendered] | Broken]
+Results = Iterator[tuple[Inspected, Rendered] | Broken]
 
 
 def show(config: InspectConfig, family: Family) -> None:
@@ -40,11 +40,11 @@ def show(config: InspectConfig, family: Family) -> None:
     rows = _open(config, sources, renderer)
     chosen = choose(rows, config.inspect, config.seed)
     inspector = Inspector(rows, renderer, processor.tokenizer)
-    found = _Found(config)
-    looked = found.counting(inspector.look(index) for index in chosen)
+    unusable = _UnusableRows(config)
+    results = unusable.counting(inspector.inspect(index) for index in chosen)
     match config.output:
         case "text":
-            _print_text(config, rows, renderer, looked, len(chosen), found)
+            _print_text(config, rows, renderer, results, len(chosen), unusable)
         case "html":
             heading = Heading(
                 model=f"{family.name} ({config.model.path})",
@@ -52,15 +52,15 @@ def show(config: InspectConfig, family: Family) -> None:
                 files=rows.describe(),
                 windows=_windows(config.model, family, renderer),
             )
-            items = counted(_drawn(inspector, looked), "drawing samples", len(chosen))
-            _write_page(config, heading, items, rows, renderer, found)
+            items = counted(_drawn(inspector, results), "drawing samples", len(chosen))
+            _write_page(config, heading, items, rows, renderer, unusable)
         case "json":
-            _print_json(rows, looked)
+            _print_json(rows, results)
     sys.stdout.flush()
-    found.report()
+    unusable.report()
 
 
-class _Found:
+class _UnusableRows:
     """A count of the rows that cannot be trained on, among the rows shown and in the whole source."""
 
     def __init__(self, config: InspectConfig) -> None:
@@ -68,8 +68,8 @@ class _Found:
         self._shown = self._unusable = self._fatal = 0
         self._overview: Overview | None = None
 
-    def counting(self, looked: Looked) -> Looked:
-        for found in looked:
+    def counting(self, results: Results) -> Results:
+        for found in results:
             item = _facts(found)
             kind = "broken" if isinstance(item, Broken) else "too long"
             self._shown += 1
@@ -103,20 +103,25 @@ def _open(config: InspectConfig, sources: tuple[SourceConfig, ...], renderer: Re
 
 
 def _print_text(
-    config: InspectConfig, rows: Samples | Head, renderer: Renderer, looked: Looked, total: int, found: _Found
+    config: InspectConfig,
+    rows: Samples | Head,
+    renderer: Renderer,
+    results: Results,
+    total: int,
+    unusable: _UnusableRows,
 ) -> None:
     text = InspectionText(QuietConsole(highlight=False))
     text.files(rows.describe())
-    for number, one in enumerate(looked, start=1):
+    for number, one in enumerate(results, start=1):
         text.sample(number, total, _facts(one))
     if config.inspect.summary:
-        text.overview(found.take_overview(overview_of(config, rows, renderer)))
+        text.overview(unusable.take_overview(overview_of(config, rows, renderer)))
 
 
-def _print_json(rows: Samples | Head, looked: Looked) -> None:
+def _print_json(rows: Samples | Head, results: Results) -> None:
     if isinstance(rows, Head) and not rows.whole:
         print(rows.extent, file=sys.stderr)
-    for one in looked:
+    for one in results:
         print_json(as_json(_facts(one)))
 
 
@@ -126,9 +131,9 @@ def _write_page(
     items: Iterator[tuple[Inspected, DrawnSample] | Broken],
     rows: Samples | Head,
     renderer: Renderer,
-    found: _Found,
+    unusable: _UnusableRows,
 ) -> None:
-    overview = found.take_overview(overview_of(config, rows, renderer)) if config.inspect.summary else None
+    overview = unusable.take_overview(overview_of(config, rows, renderer)) if config.inspect.summary else None
     path = Path(config.inspect.file)
     try:
         write_page(path, heading, items, overview)
@@ -141,8 +146,8 @@ def _facts(found: tuple[Inspected, Rendered] | Broken) -> Inspected | Broken:
     return found if isinstance(found, Broken) else found[0]
 
 
-def _drawn(inspector: Inspector, looked: Looked) -> Iterator[tuple[Inspected, DrawnSample] | Broken]:
-    for found in looked:
+def _drawn(inspector: Inspector, results: Results) -> Iterator[tuple[Inspected, DrawnSample] | Broken]:
+    for found in results:
         yield found if isinstance(found, Broken) else (found[0], inspector.draw(*found))
 
 

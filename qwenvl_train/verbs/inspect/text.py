@@ -12,7 +12,7 @@ from qwenvl_train.verbs.inspect.facts import (
     Clip,
     Inspected,
     Overview,
-    Run,
+    TokenSpan,
     file_name,
     sides,
     visible,
@@ -48,11 +48,11 @@ class InspectionText:
         self._say(_counts(item))
         for mark in item.marks:
             where = f"picture {mark.picture + 1}, " if len(item.pictures) > 1 else ""
-            self._say(where + mark.told)
-        told: set[int] = set()
+            self._say(where + mark.description)
+        described: set[int] = set()
         for turn in item.turns:
             self._say(Text(turn.role, "bold cyan") + Text(f"  {many(turn.tokens, 'token')}", "not bold dim default"))
-            self._say(self._words(item, turn.runs, told))
+            self._say(self._words(item, turn.spans, described))
 
     def overview(self, overview: Overview) -> None:
         self._title(overview.extent)
@@ -64,19 +64,19 @@ class InspectionText:
         if more:
             self._say(f"  and {many(more, 'row')} more")
 
-    def _words(self, item: Inspected, runs: tuple[Run, ...], told: set[int]) -> Text:
-        """Return the text of a turn. `told` holds the indices of the media that have already been described in full."""
+    def _words(self, item: Inspected, spans: tuple[TokenSpan, ...], described: set[int]) -> Text:
+        """Return the text of a turn. `described` holds the indices of the media that were already described."""
         text, trained = Text(_INDENT), False
-        for run in runs:
-            if run.trained != trained and not self._styled:
-                text.append(OPEN if run.trained else CLOSE)
-            trained = run.trained
-            if run.medium is not None:
-                text.append(medium_in_words(item, run, first=run.medium not in told), "bold magenta")
-                told.add(run.medium)
+        for span in spans:
+            if span.trained != trained and not self._styled:
+                text.append(OPEN if span.trained else CLOSE)
+            trained = span.trained
+            if span.medium is not None:
+                text.append(medium_in_words(item, span, first=span.medium not in described), "bold magenta")
+                described.add(span.medium)
                 continue
-            style = TRAINED if run.trained else ("dim" if run.control else "")
-            first, *rest = visible(run.text).split("\n")
+            style = TRAINED if span.trained else ("dim" if span.control else "")
+            first, *rest = visible(span.text).split("\n")
             text.append(first, style)
             for line in rest:
                 text.append(f"\n{_INDENT}").append(line, style)
@@ -98,11 +98,11 @@ class InspectionText:
         self._console.print(Text(line) if isinstance(line, str) else line, soft_wrap=True)
 
 
-def medium_in_words(item: Inspected, run: Run, first: bool) -> str:
+def medium_in_words(item: Inspected, span: TokenSpan, first: bool) -> str:
     """Return a description such as: [picture 1: cat.jpg 640×480 → 616×476, 374 tokens]"""
-    assert run.medium is not None
-    medium, name = item.media[run.medium], item.name_of(run)
-    tokens = many(run.stop - run.start, "token")
+    assert span.medium is not None
+    medium, name = item.media[span.medium], item.name_of(span)
+    tokens = many(span.stop - span.start, "token")
     if not first:
         return f"[{name}: {tokens}]"
     sizes = f"{visible(file_name(medium))} {sides(medium.original)} → {sides(medium.resized)}"
@@ -122,8 +122,8 @@ def overview_lines(overview: Overview) -> list[str]:
     lines = [f"{many(overview.rows, 'row')}, {count(usable)} of them can be trained on{headers}"]
     if usable:
         share = percent(overview.supervised / overview.tokens)
-        told = {"shortest": 0, "half": 50, "90 %": 90, "99 %": 99, "longest": 100}
-        lengths = ", ".join(f"{name} {count(overview.percentile(part))}" for name, part in told.items())
+        percentiles = {"shortest": 0, "half": 50, "90 %": 90, "99 %": 99, "longest": 100}
+        lengths = ", ".join(f"{name} {count(overview.percentile(part))}" for name, part in percentiles.items())
         lines += [
             f"{count(overview.tokens)} tokens, {count(overview.supervised)} of them supervised ({share}); "
             f"{count(overview.media)} pictures and clips",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qwenvl_train.verbs.inspect.facts import Clip, Inspected, Mark, Overview, Picture, Run, ShownTurn
+from qwenvl_train.verbs.inspect.facts import Clip, Inspected, Mark, Overview, Picture, ShownTurn, TokenSpan
 from qwenvl_train.verbs.inspect.page import DrawnSample
 
 PICTURE = Picture("/far/away/cat.png", (60, 90), (56, 84), (1, 4, 6), 28, 6)
@@ -30,15 +30,15 @@ _TURNS = [
 def sample(problem: str | None = None, shrink: float = 1.0) -> Inspected:
     turns, trained, place = [], [], 0
     for role, pieces in _TURNS:
-        runs = []
+        spans = []
         for words, counts, control, medium in pieces:
-            runs.append(Run(place, place + len(words), counts, control, medium, "".join(words)))
+            spans.append(TokenSpan(place, place + len(words), counts, control, medium, "".join(words)))
             trained += [counts] * len(words)
             place += len(words)
-        turns.append(ShownTurn(role, tuple(runs)))
+        turns.append(ShownTurn(role, tuple(spans)))
     ids = np.arange(1000, 1000 + place)
-    ids[[run.start + n for turn in turns for run in turn.runs if run.medium is not None
-         for n in range(run.stop - run.start)]] = 7  # fmt: skip
+    ids[[span.start + n for turn in turns for span in turn.spans if span.medium is not None
+         for n in range(span.stop - span.start)]] = 7  # fmt: skip
     positions = np.tile(np.arange(place), (4, 1))
     positions[1:, 4:10] = [[4] * 6, [4, 4, 4, 5, 5, 5], [4, 5, 6, 4, 5, 6]]
     counted = np.array(trained)

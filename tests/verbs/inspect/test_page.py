@@ -158,14 +158,14 @@ def test_only_some_frame_pairs_of_a_long_clip_are_shown_and_the_page_says_so(tmp
         "long.mp4", (30, 30), (28, 28), (layers, 2, 2), 28, layers, tuple(n / 4 for n in range(2 * layers)), 4.0,
         tuple(n / 2 for n in range(layers)),
     )  # fmt: skip
-    run = next(run for run in item.runs if run.medium == 1)
-    runs = tuple(
-        run.__class__(10 + run.start, 10 + run.start + layers, False, True, 1, "") if other is run else other
-        for other in item.turns[0].runs
-        if other.medium != 1 or other is run
+    span = next(span for span in item.spans if span.medium == 1)
+    spans = tuple(
+        span.__class__(10 + span.start, 10 + span.start + layers, False, True, 1, "") if other is span else other
+        for other in item.turns[0].spans
+        if other.medium != 1 or other is span
     )
     changed = item.__class__(
-        **{**vars(item), "media": (PICTURE, long), "turns": (item.turns[0].__class__("user", runs), *item.turns[1:])}
+        **{**vars(item), "media": (PICTURE, long), "turns": (item.turns[0].__class__("user", spans), *item.turns[1:])}
     )
     frames = [np.full((28, 28, 3), number, dtype=np.uint8) for number in range(2 * layers)]
     page = page_of(tmp_path, [(changed, DrawnSample([""] * 400, [drawn().pixels[0], frames]))])
@@ -211,7 +211,7 @@ def test_every_text_is_escaped(tmp_path):
     picture = PICTURE.__class__(**{**vars(PICTURE), "path": EVIL})
     evil = item.__class__(
         **{**vars(item), "id": EVIL, "source": EVIL, "marks": (mark,), "media": (picture, CLIP),
-           "turns": (item.turns[0].__class__(EVIL, item.turns[0].runs), *item.turns[1:])}
+           "turns": (item.turns[0].__class__(EVIL, item.turns[0].spans), *item.turns[1:])}
     )  # fmt: skip
     texts = [EVIL if text else "" for text in drawn().texts]
     items = [(evil, DrawnSample(texts, drawn().pixels)), Broken(EVIL, EVIL, 1, EVIL)]
