@@ -124,8 +124,8 @@ def _fill(
                 [len(mine[turn : turn + 1]), bool(failure) or (len(broken) if config.data.on_error == "raise" else 0)]
             )
             if faults:
-                said = cpu_group.everything([failure, *(problem.reason for problem in broken)])
-                raise UnusableRows(next(one for one in said if one))
+                reasons = cpu_group.everything([failure, *(problem.reason for problem in broken)])
+                raise UnusableRows(next(one for one in reasons if one))
             done += new
             progress(done)
 

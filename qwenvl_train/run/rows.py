@@ -122,7 +122,7 @@ def about_data(
 ) -> str:
     tokens, longest = int(train.lengths.tokens.sum()), int(train.lengths.tokens.max())
     usable = int(train.lengths.usable.sum())
-    seen = order.seen(steps * rows_per_step)
+    taken = order.seen(steps * rows_per_step)
     lines = [*train.samples.describe()]
     lines.append(
         f"{usable:,} samples, {tokens:,} tokens (longest sample {longest:,}), "
@@ -133,12 +133,12 @@ def about_data(
     if train.lengths.problems:
         lines.append(f"{len(train.lengths.problems):,} rows cannot be used: skipped.jsonl lists them")
     lines += mixture_in_words(config, order)
-    of_each = f"{seen.samples / steps:,.4g} samples"
+    of_each = f"{taken.samples / steps:,.4g} samples"
     if config.data.packing and config.data.max_length:
         packs = rows_per_step * config.train.batch_size
-        full = percent(seen.tokens / (steps * packs * config.data.max_length))
+        full = percent(taken.tokens / (steps * packs * config.data.max_length))
         of_each += f" in {many(packs, 'pack')} of {config.data.max_length:,} tokens, {full} full"
-    lines.append(f"{many(steps, 'step')} of {of_each}; {seen.epoch:.2f} epochs")
+    lines.append(f"{many(steps, 'step')} of {of_each}; {taken.epoch:.2f} epochs")
     if steps < _FEW_STEPS and config.data.packing:
         lines.append(
             "So few steps teach little. For more of them, lower data.max_length or train.accumulation, "

@@ -75,12 +75,12 @@ def _missing(rows: Sequence[Rows], features: FeatureCache, context: RunContext) 
         for index in np.flatnonzero((some.lengths.media > 0) & some.lengths.usable).tolist()
     ][context.rank :: context.processes]
     found: dict[str, tuple[int, int, int, int]] = {}
-    with counting("looking for vision features, samples", len(samples), shown=context.is_main) as progress:
+    with counting("checking for stored vision features, samples", len(samples), shown=context.is_main) as progress:
         done = 0
-        for lacking, seen in _loader(MissingPlaces(rows, features, samples), context.config.data.workers):
+        for lacking, checked in _loader(MissingPlaces(rows, features, samples), context.config.data.workers):
             for which, index, at, place in lacking:
                 found.setdefault(place.path.name, (which, index, at, place.patches))
-            done += seen
+            done += checked
             progress(done)
     # Two processes may have found the same picture.
     of_all = dict(sorted(context.cpu_group.everything(list(found.items())), reverse=True))
@@ -106,11 +106,11 @@ def _announce(missing: list[MissingFeatures], features: FeatureCache, context: R
             f"{KEEP_FREE // GIB} are left to checkpoints; set data.cache to a folder on a larger disk, lower "
             "model.max_pixels, or set train.cache_vision=false."
         )
-    if refusals := [said for said in context.cpu_group.everything([refusal]) if said]:
+    if refusals := [reason for reason in context.cpu_group.everything([refusal]) if reason]:
         raise UserError(refusals[0])
     if context.is_main and media:
         size = f"{needed / GIB:.1f} GiB" if needed >= GIB else f"{needed / 2**20:.1f} MiB"
-        print(f"vision features: {many(media, 'picture or clip', 'pictures and clips')} to look at, {size} of disk")
+        print(f"vision features: {many(media, 'picture or clip', 'pictures and clips')} to compute, {size} of disk")
     elif context.is_main:
         print("vision features: all are stored")
 
@@ -130,7 +130,7 @@ def _fill(
     media = sum(len(one.media) for one in missing)
     writer = _Writer(features, extractor, rows[0].renderer)
     decoded = iter(_loader(MissingMedia(rows, features, mine), config.data.workers))
-    looked, last = 0, time.monotonic()
+    stored, last = 0, time.monotonic()
     with counting("vision features, pictures and clips", media, shown=context.is_main) as progress:
         for _ in range(ceil(len(missing) / cpu_group.processes / _ROUND)):
             done, broken, failure = _round(islice(decoded, _ROUND), writer)
@@ -138,12 +138,12 @@ def _fill(
             new, faults = cpu_group.sum(
                 [done, bool(failure) or (len(broken) if config.data.on_error == "raise" else 0)]
             )
-            looked += new
-            progress(looked)
+            stored += new
+            progress(stored)
             if faults:
                 raise UnusableRows(*_first(cpu_group, [failure, *(problem.reason for problem in broken)]))
             if context.is_main and time.monotonic() - last > _TOLD_SECONDS and not console_on(sys.stderr).is_terminal:
-                print(f"vision features: {count(looked)} of {many(media, 'picture or clip', 'pictures and clips')}")
+                print(f"vision features: {count(stored)} of {many(media, 'picture or clip', 'pictures and clips')}")
                 last = time.monotonic()
 
 
@@ -177,14 +177,14 @@ class _Writer:
     def take(self, decoded: list[Decoded]) -> None:
         for one in decoded:
             if sum(waiting.place.patches for waiting in self._waiting) + one.place.patches > _PASS:
-                self._look()
+                self._run_tower()
             self._waiting.append(one)
 
     def finish(self) -> None:
-        self._look()
+        self._run_tower()
         self._wait(0)
 
-    def _look(self) -> None:
+    def _run_tower(self) -> None:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
@@ -208,5 +208,5 @@ def _loader(dataset: Dataset, workers: int) -> DataLoader:
     return DataLoader(dataset, None, num_workers=workers, worker_init_fn=ignore_terminal_signals)
 
 
-def _first(cpu_group: CpuGroup, said: list[str]) -> list[str]:
-    return [one for one in cpu_group.everything(said) if one][:1]
+def _first(cpu_group: CpuGroup, reasons: list[str]) -> list[str]:
+    return [one for one in cpu_group.everything(reasons) if one][:1]

@@ -162,7 +162,7 @@ def test_a_batch_carries_no_pixels(setup):
 def test_each_medium_is_stored_once_and_found_by_the_next_run(setup, blind, capsys):
     first = setup()
     features = first.store()
-    assert "vision features: 4 pictures and clips to look at" in capsys.readouterr().out
+    assert "vision features: 4 pictures and clips to compute" in capsys.readouterr().out
     files = stored(first.folder)
     assert len(files) == 4
     wanted = first.rows.reading(features)(MEDIA).batch
@@ -227,7 +227,7 @@ def test_a_killed_start_goes_on(setup, monkeypatch, capsys):
     assert stored(one.folder) == {place.path for place in done}
     capsys.readouterr()
     one.store()
-    assert "vision features: 2 pictures and clips to look at" in capsys.readouterr().out
+    assert "vision features: 2 pictures and clips to compute" in capsys.readouterr().out
     assert len(stored(one.folder)) == 4
 
 

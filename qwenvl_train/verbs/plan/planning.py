@@ -50,7 +50,7 @@ def plan(composed: Composed[PlanConfig], subject: Subject) -> None:
     seconds = sum(work.flops) / pace
     told = subject.as_dict() | {
         "components": [row.as_dict() for row in planner.sized(config).rows],
-        "data": {"source": work.source, "files": list(work.said), "lacking": lacking}
+        "data": {"source": work.source, "files": list(work.descriptions), "lacking": lacking}
         | (asdict(work.dataset) if work.dataset else {"visual_share": config.plan.visual}),
         "stored_features": _stored(config, sizes, work, subject.precision),
         "rows_per_epoch": work.rows_per_epoch,

@@ -51,7 +51,7 @@ class Workload:
 
     source: str
     """Where the figures come from: "index", "head" or "assumed"."""
-    said: tuple[str, ...]
+    descriptions: tuple[str, ...]
     """Lines that describe the files."""
     dataset: Dataset | None
     rows_per_epoch: int | None
@@ -76,22 +76,22 @@ def counted(config: PlanConfig, renderer: Renderer, count: FlopCount, state: Par
     rows_per_step = config.train.accumulation * config.plan.devices
     steps = steps_of(config, order, rows_per_step)
     lengths, per_epoch = rows.lengths, order.rows(1)
-    seen = order.seen(steps * rows_per_step)
+    taken = order.seen(steps * rows_per_step)
     room = _room(config)
     flops = _flops(count, rows, order, per_epoch)
     return Workload(
         source="index",
-        said=tuple(rows.samples.describe()),
+        descriptions=tuple(rows.samples.describe()),
         dataset=_dataset(lengths, renderer),
         rows_per_epoch=per_epoch,
         rows_per_step=rows_per_step,
         steps=steps,
-        samples_per_step=seen.samples / steps,
-        epochs=seen.epoch,
-        fill=None if room is None else seen.tokens / (steps * rows_per_step * room),
+        samples_per_step=taken.samples / steps,
+        epochs=taken.epoch,
+        fill=None if room is None else taken.tokens / (steps * rows_per_step * room),
         load=_largest(lengths, [order.row(row) for row in range(per_epoch)]),
         least=_largest_sample(lengths),
-        flops=_times(flops, seen.tokens / steps),
+        flops=_times(flops, taken.tokens / steps),
     )
 
 
@@ -110,7 +110,7 @@ def streamed(config: PlanConfig, renderer: Renderer, count: FlopCount) -> Worklo
     flops = _per_token(count, (_contents(head, renderer, [index]) for index in chosen.tolist()))
     return Workload(
         source="head",
-        said=tuple(head.describe()),
+        descriptions=tuple(head.describe()),
         dataset=dataset,
         rows_per_epoch=None,
         rows_per_step=rows_per_step,
@@ -147,7 +147,7 @@ def assumed(config: PlanConfig, architecture: PreTrainedConfig, count: FlopCount
     rows_per_step = config.train.accumulation * config.plan.devices
     return Workload(
         source="assumed",
-        said=tuple(samples.describe()),
+        descriptions=tuple(samples.describe()),
         dataset=None,
         rows_per_epoch=None,
         rows_per_step=rows_per_step,
