@@ -1,4 +1,4 @@
-"""A row for each family's tiny model."""
+"""Fixtures with one packed row for the tiny model of each family."""
 
 import pytest
 from transformers import AutoProcessor
@@ -10,7 +10,7 @@ from tests.loading import renderer_of
 
 @pytest.fixture(scope="session")
 def batches(checkpoints, pictures):
-    """A family's processor, and two samples as one row: one with a picture, one without."""
+    """For each family, a processor and a packed row of two samples: one with an image, one without."""
     cache = {}
 
     def make(model_type):

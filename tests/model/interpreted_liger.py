@@ -1,9 +1,9 @@
-"""Tiny models of each family with and without Liger's kernels, on a CPU: Triton's interpreter runs them.
+"""Run tiny models of each family with and without Liger's kernels on a CPU, with Triton's interpreter.
 
     TRITON_INTERPRET=1 python -m tests.model.interpreted_liger CHECKPOINTS PICTURE
 
-A process of its own, since what Triton has built before that variable is set stays built for GPUs. Prints one JSON
-object: what each family's model tells, and how far loss and gradients of each case are apart.
+This is a separate process, since kernels that Triton builds before that variable is set stay built for GPUs. It prints
+one JSON object: the message about each family's model, and the differences in loss and gradients for each case.
 """
 
 import json
@@ -28,7 +28,7 @@ from tests.settings import run_config
 
 FULL = {f"tune_mm_{component}": True for component in COMPONENTS} | {"train.checkpointing": "none"}
 ADAPTERS = FULL | {f"lora.{component}": True for component in COMPONENTS} | {"lora.dropout": 0.0}
-# With the reentrant kind of checkpoint, which ZeRO-3 takes, and a merger that PEFT copies.
+# With reentrant checkpointing, which ZeRO-3 uses, and a merger that PEFT copies.
 RECOMPUTED = ADAPTERS | {"lora.mlp": False, "train.checkpointing": "all", "deepspeed.stage": 3}
 CASES = {"full": FULL, "adapters, recomputed": RECOMPUTED}
 ONE_LAYER = {
@@ -37,13 +37,14 @@ ONE_LAYER = {
     "qwen3_vl": {"depth": 1, "deepstack_visual_indexes": [0]},
     "qwen3_vl_moe": {"depth": 1, "deepstack_visual_indexes": [0]},
 }
-"""Of the vision tower, since the interpreter takes a millisecond for what a GPU does at once."""
+"""Settings that give the vision tower few blocks, since the interpreter is slow."""
 
 Outcome = tuple[float, dict[str, torch.Tensor]]
 
 
 def complete_the_interpreter() -> None:
-    """It hands over numbers as Python's, which lack `.to`, and has no square root from CUDA's library."""
+    """Add what Triton's interpreter lacks: it passes Python numbers, which have no `.to`, and has no CUDA library
+    square root."""
     import liger_kernel.ops.rms_norm as rms_norm
 
     convert = interpreter._implicit_cvt
@@ -60,7 +61,8 @@ def complete_the_interpreter() -> None:
 def run(
     model_type: str, settings: dict, processor, batch: dict, liger: bool, half: bool = False
 ) -> tuple[str, Outcome]:
-    """`half` as a run has it: in 16 bits save what is trained, and autocast. Not bf16, which the interpreter lacks."""
+    """Compute loss and gradients. `half` uses 16 bits for frozen parameters and autocast, as a run does. The
+    interpreter does not support bf16."""
     config: RunConfig = run_config(**settings, **{"train.liger": liger})
     family = FAMILIES[model_type]
     model = build_model(model_type, text={"num_hidden_layers": 1}, vision=ONE_LAYER[model_type])
@@ -68,7 +70,7 @@ def run(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-        if "lora_B" in name:  # which starts at 0, and would leave A without a gradient
+        if "lora_B" in name:  # B starts at 0 and would leave A without a gradient
             torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(len(name)))
     with torch.autocast("cpu", torch.float16, enabled=half):
         loss = -model(**batch).log_probs.mean()
@@ -87,7 +89,7 @@ def apart(one: Outcome, other: Outcome) -> dict[str, float]:
 
 
 def error(one: Outcome, exact: Outcome) -> float:
-    """Of all gradients together."""
+    """Return the relative error over all gradients together."""
     squares = [((one[1][name] - gradient) ** 2).sum() for name, gradient in exact[1].items()]
     return (torch.stack(squares).sum() / sum((gradient**2).sum() for gradient in exact[1].values())).sqrt().item()
 

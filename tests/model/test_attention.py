@@ -1,4 +1,4 @@
-"""Attention over pieces that lie end to end, against one call for each piece."""
+"""Attention over concatenated pieces equals one attention call for each piece."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def one_by_one(q, k, v, lengths, causal: bool) -> torch.Tensor:
 
 
 def compare(q, k, v, lengths, causal: bool) -> tuple[float, float]:
-    """The worst differences in the output and in the gradients."""
+    """Return the largest differences in the output and in the gradients."""
     pieces = segments_of(lengths).to(q.device)
     weights = torch.linspace(-1, 1, q.shape[2], device=q.device)[None, :, None, None]
     results = []
@@ -57,7 +57,7 @@ PAIRS = [
 
 
 def with_context(q, k, v, samples) -> torch.Tensor:
-    """Each piece after its context, as if they stood alone."""
+    """Compute each piece separately, together with its context."""
     parts, start = [], 0
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     for sample in samples:

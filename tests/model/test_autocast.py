@@ -1,4 +1,4 @@
-"""What is trained in float32, under autocast: as torch and PEFT compute it, with fewer casts."""
+"""Float32 parameters under autocast give the results of torch and PEFT, with fewer casts."""
 
 import copy
 from collections import Counter
@@ -21,7 +21,7 @@ FAMILY = FAMILIES["qwen3_vl_moe"]
 
 
 class Casts(TorchDispatchMode):
-    """Counts copies of a floating-point tensor in another type, and their elements."""
+    """Counts the copies of floating-point tensors in another dtype, and their elements."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,8 @@ class Casts(TorchDispatchMode):
 
 
 def trained_model(model_type: str, lora: bool, processor, once: bool) -> torch.nn.Module:
-    """All of it, in bfloat16 but for what is trained. Without `once` it is as PEFT and transformers leave it."""
+    """Return a model in bfloat16 with trained parameters in float32. Without `once`, it is as PEFT and transformers
+    leave it."""
     family = FAMILIES[model_type]
     model = build_model(model_type).bfloat16()
     use_packed_forward(model, processor.image_processor)
@@ -50,7 +51,7 @@ def trained_model(model_type: str, lora: bool, processor, once: bool) -> torch.n
     model = select_trained(model, family, run_config(**settings)).train()
     keep_masters(model)
     for name, parameter in model.named_parameters():
-        if "lora_B" in name:  # which starts at 0, and would leave A without a gradient
+        if "lora_B" in name:  # B starts at 0 and would leave A without a gradient
             torch.nn.init.normal_(parameter, std=0.1)
     for module in model.modules():
         if isinstance(module, BaseTunerLayer) and not once:
@@ -59,7 +60,7 @@ def trained_model(model_type: str, lora: bool, processor, once: bool) -> torch.n
 
 
 def one_pass(model: torch.nn.Module, batch: dict, context: torch.autocast) -> tuple[float, torch.Tensor, Counter]:
-    """The loss, the gradients of all weights, and the casts."""
+    """Return the loss, the gradients of all weights, and the casts."""
     with Casts() as counted, context:
         loss = -model(**batch).log_probs.mean()
         loss.backward()
@@ -78,7 +79,7 @@ def test_adapters_compute_the_same_with_fewer_casts(model_type, batches):
     assert casts["elements"] < 0.65 * plain_casts["elements"]
 
 
-# Autocast alone computes experts in float32; further tests compare them with bfloat16.
+# Autocast alone computes experts in float32. Other tests compare them with bfloat16.
 @pytest.mark.parametrize("model_type", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_in_full_the_loss_is_the_same_and_gradients_are_as_close_to_float32(model_type, batches):
     processor, batch = batches(model_type)
@@ -87,7 +88,7 @@ def test_in_full_the_loss_is_the_same_and_gradients_are_as_close_to_float32(mode
     plain_loss, plain_gradients, plain_casts = one_pass(plain, batch, torch.autocast("cpu", torch.bfloat16))
     _, wanted, _ = one_pass(exact, batch, autocast("cpu", None))
     assert loss == plain_loss
-    # Measured: 0.99 to 1.02 times as far; either is 0.004 to 0.009 away.
+    # Measured: 0.99 to 1.02 times the difference of PEFT and transformers; each is 0.004 to 0.009.
     assert (gradients - wanted).norm() <= 1.1 * (plain_gradients - wanted).norm()
     assert casts["casts"] < 0.97 * plain_casts["casts"]
 

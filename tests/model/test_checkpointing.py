@@ -1,4 +1,4 @@
-"""Recomputing changes no gradient, and happens in the blocks that the setting names."""
+"""Activation checkpointing changes no gradient, and recomputes only the blocks that the setting names."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ BEHIND_A_FROZEN_TOWER = {"tune_mm_llm": True, "lora.llm": True}
 
 
 class Run:
-    """One forward and backward pass of a new model, the same for the same settings."""
+    """One forward and backward pass of a new model. It is the same for the same settings."""
 
     def __init__(self, model_type: str, config: RunConfig, processor, batch, where=(), every=1, reentrant=False):
         family = FAMILIES[model_type]
@@ -34,14 +34,15 @@ class Run:
         torch.manual_seed(0)
         adapted = select_trained(model, family, config).train()
         for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:  # which starts at 0, and would leave A without a gradient
+            if "lora_B" in name:  # B starts at 0 and would leave A without a gradient
                 torch.nn.init.normal_(parameter, std=0.1)
         (-adapted(**batch).log_probs.sum()).backward()
         self.gradients = {name: one.grad for name, one in adapted.named_parameters() if one.grad is not None}
 
 
 def _count_calls(module: torch.nn.Module, counts: list[int], index: int) -> None:
-    """Of what a block runs first; the block's own hooks are not called again where it is recomputed."""
+    """Count the calls of the first module in a block, since the hooks of the block itself are not called again on
+    recomputation."""
 
     def count(*_: object) -> None:
         counts[index] += 1

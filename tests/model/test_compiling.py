@@ -1,4 +1,4 @@
-"""Compiled blocks: the same losses and gradients, and nothing is compiled anew for rows of other sizes."""
+"""Compiled blocks give the same losses and gradients, and are not recompiled for rows of other sizes."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def model_of(model_type: str, lora: bool, checkpointing: bool, processor, compil
     torch.manual_seed(0)
     model = select_trained(model, family, run_config(**tuned, **adapted)).train()
     for name, parameter in model.named_parameters():
-        if "lora_B" in name:  # which starts at 0, and would leave A without a gradient
+        if "lora_B" in name:  # B starts at 0 and would leave A without a gradient
             torch.nn.init.normal_(parameter, std=0.1)
     return model
 
@@ -77,7 +77,7 @@ def test_rows_of_any_size_run_through_the_same_code(model_type, lora, checkpoint
     processor, first, later = batches_of(checkpoints[model_type], pictures)
     eager, compiled = (model_of(model_type, lora, checkpointing, processor, compiled) for compiled in (False, True))
     assert eager.state_dict().keys() == compiled.state_dict().keys()
-    for batch in first:  # without media, the blank picture is a size of its own
+    for batch in first:  # a row without media has a blank image of another size
         losses_and_gradients(compiled, batch)
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert graphs
@@ -85,7 +85,7 @@ def test_rows_of_any_size_run_through_the_same_code(model_type, lora, checkpoint
         for batch in later:
             loss, gradients = losses_and_gradients(compiled, batch)
             expected, theirs = losses_and_gradients(eager, batch)
-            # Measured worst case over families, by the C++ backend: 9.5e-8
+            # Measured worst case over families, with the C++ backend: 9.5e-8
             assert loss == pytest.approx(expected, rel=1e-6)
             assert gradients.keys() == theirs.keys()
             for name, gradient in theirs.items():

@@ -1,4 +1,4 @@
-"""What the table says, what requires_grad says, and what an optimiser step really changes: the same, everywhere."""
+"""The component table, requires_grad and the parameters that an optimizer step changes agree."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_components_cover_every_parameter_once(model_type, batches):
     assert component_of("lm_head.weight", family) == "llm"
 
 
-# Vision, mlp, llm: every pair of modes of two components occurs.
+# Modes of vision, mlp and llm. Every pair of modes of two components occurs.
 F, A, X = "full", "lora", "frozen"
 MODES = [(X, F, F), (X, A, A), (F, X, F), (F, F, A), (F, A, X), (A, X, A), (A, F, X), (A, A, F), (X, F, A), (F, F, F)]
 CASES = [(modes, True) for modes in MODES] + [(modes, False) for modes in MODES if modes[2] == F]
@@ -70,7 +70,7 @@ def test_a_step_changes_what_the_table_says_and_nothing_else(model_type, modes, 
     table = {row.component: row for row in component_table(model, family, config)}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    for _ in range(2):  # adapters start with B = 0: A moves from the second step on
+    for _ in range(2):  # adapters start with B = 0, so that A changes from the second step on
         optimizer.zero_grad()
         loss_of(model, batch).backward()
         optimizer.step()
@@ -86,7 +86,8 @@ def test_a_step_changes_what_the_table_says_and_nothing_else(model_type, modes, 
         assert table[component].mode == mode
         assert moved[component] + still[component] == table[component].trained
         assert (moved[component] > 0) == (mode != "frozen")
-        # Only weights that this batch gives no gradient to stay: an unused expert's, a key bias's rounding.
+        # Only weights without a gradient in this batch stay the same: those of an unused expert, and key biases up to
+        # rounding.
         assert still[component] <= 0.25 * table[component].trained
 
 

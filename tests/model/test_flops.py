@@ -1,4 +1,4 @@
-"""The count of arithmetic against torch's own, which sees every matrix product of transformers' models."""
+"""The FLOP count equals torch's own counter, which records every matrix product of the transformers models."""
 
 import math
 import time
@@ -19,7 +19,7 @@ from tests.settings import run_config
 
 RANK = 8
 WORDS, LEARNED = 7, 3
-# The grids of a sample's media: none; pictures whose sides windows cut; a clip beside a picture.
+# The grids of the media of a sample: none; images whose sides are not whole windows; a video next to an image.
 TEXT, PICTURES, CLIP = (), ((1, 6, 10), (1, 4, 14)), ((3, 4, 6), (1, 8, 2))
 X, F, A = "frozen", "full", "lora"
 
@@ -37,7 +37,7 @@ def visual_tokens(grids) -> int:
 
 
 def eager(model_type: str, **text) -> PreTrainedModel:
-    """Attention and experts are plain matrix products, none of which is computed again in the backward pass."""
+    """Use attention and experts made of plain matrix products, which are not recomputed in the backward pass."""
     model = build_model(model_type, text=text)
     for config in (model.config, model.config.text_config, model.config.vision_config):
         config._attn_implementation = config._experts_implementation = "eager"
@@ -45,7 +45,7 @@ def eager(model_type: str, **text) -> PreTrainedModel:
 
 
 def loss(model: PreTrainedModel, grids) -> torch.Tensor:
-    """What transformers computes for one sample alone, with logits where it is supervised."""
+    """Compute the loss with transformers for one sample, with logits at its supervised tokens."""
     config, media = model.config, {}
     ids = [torch.full((visual_tokens([grid]),), config.image_token_id) for grid in grids] + [torch.arange(WORDS)]
     if grids:
@@ -68,7 +68,8 @@ def counted_by_torch(model: PreTrainedModel, *samples, backward: bool) -> dict[s
 
 
 def unseen_pairs(config: PreTrainedConfig, *samples) -> int:
-    """Plain causal attention also multiplies tokens with later ones: torch counts that, we do not."""
+    """Return the FLOPs of token pairs above the diagonal. torch counts them for plain causal attention, and the project
+    does not."""
     text = config.text_config
     width = text.num_attention_heads * getattr(text, "head_dim", text.hidden_size // text.num_attention_heads)
     pairs = sum(length * (length - 1) // 2 for length in contents(*samples).lengths)
@@ -101,14 +102,15 @@ WIDE_HEADS = {"head_dim": 32, "rope_parameters": {**ROPE_3, "mrope_section": [8,
     ],
 )
 def test_other_sizes_equal_torch(model_type, text):
-    """Heads that together are wider than the model, dense layers among sparse ones, more experts at once."""
+    """The sizes have attention heads that together are wider than the model, dense layers among sparse ones, and more
+    active experts."""
     model = eager(model_type, **text)
     ours = FlopCount.of(model.config, dict.fromkeys(COMPONENTS, X), RANK).forward(contents(TEXT))
     theirs = counted_by_torch(model, TEXT, backward=False)
     assert ours.total + unseen_pairs(model.config, TEXT) == theirs["total"]
 
 
-# Vision, mlp, llm.
+# Modes of vision, mlp and llm.
 MODES = [(F, F, F), (F, X, X), (X, F, X), (X, A, X), (A, A, A), (X, F, A)]
 
 
@@ -117,7 +119,7 @@ MODES = [(F, F, F), (F, X, X), (X, F, X), (X, A, X), (A, A, A), (X, F, A)]
     [(modes, (PICTURES, CLIP)) for modes in MODES] + [((X, F, A), (TEXT, TEXT)), ((F, F, F), (TEXT,))],
 )
 def test_training_equals_torch(model_type, modes, samples):
-    """Exactly; of experts' adapters see below."""
+    """The counts are equal. Adapters of experts are switched off here, and tested below."""
     family = replace(FAMILIES[model_type], expert_weights=())
     settings = {"lora.rank": RANK}
     for component, mode in zip(COMPONENTS, modes, strict=True):
@@ -131,8 +133,8 @@ def test_training_equals_torch(model_type, modes, samples):
 
 
 def expert_adapters(config: PreTrainedConfig, *samples) -> int:
-    """Forward, of adapters on experts that run. PEFT multiplies those of all experts out, whatever the tokens, so that
-    torch's count of them says nothing of what is needed; above they are switched off."""
+    """Return the forward FLOPs of the adapters of active experts. PEFT multiplies the adapters of all experts, whatever
+    the tokens, so that torch's count is not the required work."""
     text = config.text_config
     per_expert = 2 * RANK * (text.hidden_size + 2 * text.moe_intermediate_size)
     per_expert += 2 * RANK * (text.moe_intermediate_size + text.hidden_size)
@@ -161,7 +163,7 @@ def test_a_reference_goes_forward_too(model_type, modes):
     alone, compared = (FlopCount.of(architecture, of_all, RANK, compares=compares) for compares in (False, True))
     for row in (contents(TEXT, PICTURES, CLIP), contents(TEXT)):
         again = alone.forward(row)
-        again = again if modes[0] == F else again._replace(vision=0)  # a frozen tower has looked already
+        again = again if modes[0] == F else again._replace(vision=0)  # a frozen tower does not run again
         assert compared.training(row) == tuple(map(sum, zip(alone.training(row), again, strict=True)))
 
 
@@ -187,7 +189,7 @@ def test_samples_of_a_row_do_not_see_each_other(model_type):
 
 
 def test_a_row_of_a_hundred_samples_is_counted_within_a_millisecond():
-    """Measured: 0.04 ms."""
+    """The count takes 0.04 ms."""
     count = FlopCount.of(build_config("qwen2_5_vl"), dict.fromkeys(COMPONENTS, F), RANK)
     row = contents(*[PICTURES] * 100)
     fastest = math.inf

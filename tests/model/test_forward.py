@@ -1,4 +1,4 @@
-"""The packed pass waits for nothing that the device would have to tell, and looks once."""
+"""The packed forward pass does not synchronize with the device, and runs the vision tower once."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tests.conftest import conversation, sample_of
 from tests.loading import renderer_of
 from tests.videos import write_video
 
-# Where the host must know what is on the device.
+# Operations with which the host reads a value from the device.
 ASKING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_consecutive", "repeat_interleave"}
 
 
@@ -62,7 +62,7 @@ def test_a_pass_asks_the_device_for_nothing(case, packed, rows, monkeypatch):
         (-model(**batch).log_probs.sum()).backward()
     assert asked.names == []
     assert looked == [1]
-    # What nothing stands for still takes part, so that no process waits for another one's gradients.
+    # Parameters without input still take part, so that no process waits for gradients of another process.
     assert all(parameter.grad is not None for parameter in model.model.visual.parameters())
 
 
@@ -75,7 +75,7 @@ def test_a_pass_on_a_gpu_does_not_wait(packed, rows):
         key: {name: _moved(one) for name, one in value.items()} if isinstance(value, dict) else _moved(value)
         for key, value in batch.items()
     }
-    model(**moved).log_probs.sum().backward()  # whatever is set up once
+    model(**moved).log_probs.sum().backward()  # sets up what is created only once
     torch.cuda.set_sync_debug_mode("error")
     try:
         model(**moved).log_probs.sum().backward()
@@ -88,7 +88,7 @@ def _moved(value):
 
 
 class Largest(TorchDispatchMode):
-    """How many elements the largest tensor has that is made."""
+    """Records the number of elements of the largest tensor that is created."""
 
     elements = 0
 
@@ -101,7 +101,7 @@ class Largest(TorchDispatchMode):
 
 
 def test_logits_never_exist_for_the_whole_vocabulary():
-    """At the published size; with 4,096 tokens at a time, a tile is a quarter of a GiB in 16 bits."""
+    """At the published vocabulary size and 4,096 tokens at a time, one tile takes a quarter of a GiB in 16 bits."""
     vocabulary, learned = 151_936, 200
     states = torch.randn(2 * learned, 8, requires_grad=True)
     head = torch.nn.Linear(8, vocabulary, bias=False)
@@ -113,7 +113,7 @@ def test_logits_never_exist_for_the_whole_vocabulary():
     assert largest.elements <= max(learned * 8192, head.weight.numel())
     logits = head(states[places - 1])
     expected = torch.log_softmax(logits, -1)[torch.arange(learned), labels[places]]
-    # Measured worst case: 2.9e-6, of about 12
+    # Measured worst case: 2.9e-6, relative to values of about 12
     assert (scores.log_probs - expected).abs().max() < 2e-5
     (wanted,) = torch.autograd.grad(expected.sum(), head.weight)
     assert (head.weight.grad - wanted).abs().max() < 1e-5

@@ -1,4 +1,4 @@
-"""Liger's kernels change no loss and no gradient, and what runs on them is told as it is."""
+"""Liger's kernels change no loss and no gradient, and the message about them counts the modules that use them."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.settings import run_config
 needs_liger = pytest.mark.skipif(find_spec("liger_kernel") is None, reason="needs liger-kernel (the extra liger)")
 
 LLM_2 = "llm 3 RMSNorms, 1 SwiGLU, 1 rotary embedding"
-LLM_3 = "llm 5 RMSNorms, 1 SwiGLU, 1 rotary embedding"  # two of them of queries and keys
+LLM_3 = "llm 5 RMSNorms, 1 SwiGLU, 1 rotary embedding"  # two of the RMSNorms are of queries and keys
 PLAIN_TOWER = "vision no RMSNorm, no SwiGLU, 1 rotary embedding"
 TOLD = {
     "qwen2_vl": f"Liger's kernels: {PLAIN_TOWER}; {LLM_2}",
@@ -28,7 +28,7 @@ TOLD = {
     "qwen3_vl": f"Liger's kernels: {PLAIN_TOWER}; {LLM_3}",
     "qwen3_vl_moe": f"Liger's kernels: {PLAIN_TOWER}; {LLM_3}",
 }
-"""Of a model with one block in each part."""
+"""The message for a model with one block in each part."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def interpreted(checkpoints, tmp_path_factory) -> dict:
 @pytest.mark.parametrize("case", ["full", "adapters, recomputed"])
 def test_losses_and_gradients_stay_the_same(model_type, case, interpreted):
     found = interpreted[model_type][case]
-    # Measured worst cases, gradients as shares of the parameter's largest: 1.6e-7 and 3.1e-6
+    # Measured worst cases, gradients as a fraction of the parameter's largest: 1.6e-7 and 3.1e-6
     assert found["loss"] < 1e-6
     assert found["gradients"] < 1e-5
     assert found["told"] == TOLD[model_type]
@@ -59,7 +59,7 @@ def test_losses_and_gradients_stay_the_same(model_type, case, interpreted):
 @needs_liger
 @pytest.mark.parametrize("case", ["full", "adapters, recomputed"])
 def test_rounding_in_16_bits_is_no_worse(model_type, case, interpreted):
-    """The distance of all gradients to those in float32; measured worst case: 1.01 times torch's."""
+    """Compares the distance of all gradients from those in float32. The measured worst case is 1.01 times torch's."""
     errors = interpreted[model_type][case]["in 16 bits"]
     assert errors["plain"] > 0
     assert errors["fused"] < 1.2 * errors["plain"]
@@ -88,7 +88,7 @@ def test_what_does_not_run_on_them_is_told():
 
     family = FAMILIES["qwen3_vl_moe"]
     model = build_model("qwen3_vl_moe")
-    model.config.text_config._experts_implementation = "eager"  # which gates by itself
+    model.config.text_config._experts_implementation = "eager"  # eager experts have their own gates
     use_liger(model)
     del vars(model.model.language_model.norm)["forward"]
     assert told(model, family).endswith("llm 12 of 13 RMSNorms, 0 of 3 SwiGLUs, 3 rotary embeddings")

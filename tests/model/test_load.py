@@ -1,4 +1,4 @@
-"""What a run says of clips is carried by its checkpoints, as far as the family's processor can hold it."""
+"""Checkpoints store the video settings of a run, as far as the family's video processor has fields for them."""
 
 import pytest
 from transformers import AutoProcessor

@@ -1,4 +1,4 @@
-"""Activations that wait in the host's memory: refused without a GPU, and no gradient changed with one."""
+"""Activation offloading is refused without a GPU, and changes no gradient with one."""
 
 import pytest
 import torch
@@ -58,9 +58,9 @@ def test_gradients_are_the_same_and_less_is_kept(model_type, checkpointing, chec
         loss.backward()
         return [parameter.grad.clone() for parameter in model.parameters()], kept
 
-    step()  # whatever is set up once
+    step()  # sets up what is created only once
     plain, kept = step()
-    # Attention sums up its gradients in no fixed order, so that two passes alike differ as well.
+    # Attention sums its gradients in no fixed order, so that two identical passes differ as well.
     noise = [(one - other).norm() for one, other in zip(plain, step()[0], strict=True)]
     with get_act_offloading_ctx_manager(model):
         offloaded, kept_then = step()

@@ -1,4 +1,4 @@
-"""Two answers in a row that holds their question once, against each conversation alone in transformers."""
+"""A pair that contains its question once equals two separate conversations in transformers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +56,7 @@ def sample_of(row: dict) -> Sample:
 
 
 def alone(model: torch.nn.Module, sample: Sample, renderer, processor) -> torch.Tensor:
-    """Log-probabilities of what is learned, by the model's own forward pass over the one conversation."""
+    """Return the log-probabilities of the supervised tokens from the model's own forward pass over one conversation."""
     rendered = renderer.render(sample)
     ids, labels = (torch.from_numpy(x) for x in (rendered.layout.input_ids, rendered.layout.labels))
     kinds = 1 * (ids == renderer.image_pad) + 2 * (ids == renderer.video_pad)
@@ -115,7 +115,7 @@ def test_a_pair_has_the_same_log_probs_alone_and_in_any_company(model_type, case
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_order_of_the_answers_changes_nothing(model_type, case, checkpoints, pictures, clip):
-    """Whichever answer comes first, and is longer."""
+    """The order does not matter, whichever answer is longer."""
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
     renderer = renderer_of(processor, checkpoints[model_type], preferences=True)
     _, ours = as_theirs_and_ours(model_type, checkpoints[model_type], processor, adapters=False)
@@ -143,6 +143,6 @@ def test_a_question_and_its_pictures_are_in_the_row_once(model_type, checkpoints
         assert len(together.media) == len(row.get("images", [])) + len(row.get("videos", [])) + len(
             row.get("rejected_images", [])
         )
-        # Timing and places of clips and pictures are those of each conversation alone.
+        # Video times and media positions equal those of each separate conversation.
         assert np.array_equal(together.position_ids[:, : chosen.length], chosen.position_ids)
         assert np.array_equal(together.position_ids[:, chosen.length :], rejected.position_ids[:, shared:])

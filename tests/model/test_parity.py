@@ -1,6 +1,6 @@
-"""Against Hugging Face's own processor and model: tokens, labels, positions, pixels, loss; for every family.
+"""Tokens, labels, positions, pixels and loss equal those of Hugging Face's processor and model, for every family.
 
-The conversation is written by the published chat templates, which TRL carries.
+The conversation is rendered with the published chat templates, which TRL contains.
 """
 
 import json
@@ -39,7 +39,7 @@ TOOL = {"type": "function", "function": {"name": "zoom", "description": "Näher"
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> tuple[Path, Path]:
-    """A short clip whose time is less than its size in the positions, and one that is longer."""
+    """A short video with fewer time steps than its height and width, and one with more."""
     folder = tmp_path_factory.mktemp("clips")
     short = write_video(folder / "short.mp4", frames=4, fps=4, size=(128, 96))
     long = write_video(folder / "long.mp4", frames=50, fps=5, size=(96, 64))
@@ -47,7 +47,7 @@ def clips(tmp_path_factory) -> tuple[Path, Path]:
 
 
 def write_video(path: Path, frames: int, fps: int, size: tuple[int, int]) -> Path:
-    """Noise that moves, so that no frame is like another."""
+    """Write a video of moving noise, so that all frames differ."""
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0] + frames, 3), dtype=np.uint8)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=fps)
@@ -120,7 +120,7 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def loaded(checkpoints):
-    """Per family: processor, a model as transformers runs it, and one that runs packed."""
+    """For each family: the processor, a model as transformers runs it, and a model that runs packed."""
     cache = {}
 
     def load(model_type):
@@ -142,7 +142,8 @@ def loaded(checkpoints):
 
 
 def reference(processor, model_type: str, row: dict, renderer: Renderer, **template) -> dict:
-    """What transformers makes of the same conversation, from its own template, decoded pictures and decoded frames."""
+    """Return the result of transformers for the same conversation, from its own template, decoded images and decoded
+    frames."""
     parts = [part for message in row["messages"] if isinstance(message["content"], list) for part in message["content"]]
     images = [Image.open(part["image"]) for part in parts if part["type"] == "image"]
     paths = [part["video"] for part in parts if part["type"] == "video"]
@@ -154,8 +155,9 @@ def reference(processor, model_type: str, row: dict, renderer: Renderer, **templ
         media["videos_kwargs"] = {"video_metadata": metadata, "do_sample_frames": False}
     text = written(processor, model_type, row, images, **template)
     if model_type.startswith("qwen3"):
-        # Since 5.x transformers keeps the template's pair of marks around all of a clip's frames. The processor that
-        # came with the models put the frames, each with its own pair, in its place; so does vLLM (its issue 46817).
+        # transformers 5.x keeps the template's outer pair of tokens around all frames of a video. The processor that
+        # was published with the models replaced it by the frames, each with its own pair, and so does vLLM (its issue
+        # 46817).
         text = text.replace("<|vision_start|><|video_pad|><|vision_end|>", "<|video_pad|>")
     return processor(text=[text], **media, return_tensors="pt")
 
@@ -171,7 +173,7 @@ def written(processor, model_type: str, row: dict, images: list[Image.Image], **
                 for part in message["content"]
             ]
     if "tools" in row and model_type.startswith("qwen2"):
-        # The older vision templates know no tools; the language models' template of that generation does.
+        # The older vision templates do not support tools. The template of the same generation's language models does.
         mark = "<|vision_start|><|image_pad|><|vision_end|>"
         for message in messages:
             if isinstance(message["content"], list):
@@ -186,7 +188,7 @@ def written(processor, model_type: str, row: dict, images: list[Image.Image], **
 
 
 def listed(processor, model_type: str, part: dict, images: list[Image.Image]) -> str:
-    """A listing in the words of the published models' answers."""
+    """Return a list of boxes as the published models write it."""
     image = images[part["image"]]
     _, rows, columns = processor.image_processor(image, return_tensors="pt")["image_grid_thw"][0].tolist()
     patch = processor.image_processor.patch_size
@@ -208,7 +210,7 @@ def listed(processor, model_type: str, part: dict, images: list[Image.Image]) ->
 
 
 def decoded(path: str, size) -> tuple[torch.Tensor, VideoMetadata]:
-    """Every frame decoded in order, then the chosen ones taken."""
+    """Decode every frame in order, and return the chosen ones."""
     with av.open(path) as container:
         frames = [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
     metadata = VideoMetadata(
@@ -266,7 +268,7 @@ def supervised(layout, tokenizer) -> list[str]:
 
 
 def supervised_by_prompt(processor, model_type: str, row: dict) -> list[str]:
-    """What each prefix of the conversation gains by its answer, after the prompt that generation would start from."""
+    """Return the text that each answer adds to its prefix of the conversation, after the generation prompt."""
     images = [
         Image.open(part["image"])
         for message in row["messages"]
@@ -298,8 +300,8 @@ def test_numbered_media_equal_the_template(model_type, case, loaded, pictures, c
 
 
 def test_text_after_a_long_clip_goes_on_above_its_last_moment(model_type, loaded, clips):
-    """transformers 5.23 lets it go on above the clip's height and width alone, though its own generation, and the
-    code that the models were trained with, count the time as well (pull request 35569 there)."""
+    """transformers 5.23 continues above the video's height and width only. The published model code and its own code
+    for generation also count the time (its pull request 35569)."""
     processor, theirs, _, ours = loaded(model_type)
     row = conversation(("user", [clips[1], "What?"]), ("assistant", ["That."]))
     rendered = ours.render(sample_of(row))
@@ -331,7 +333,7 @@ def test_loss_equals_the_model(model_type, case, loaded, pictures, clips):
     expected = theirs(**reference(processor, model_type, row, render), labels=batch["labels"])
     scores = ours(**batch)
     worst = abs(-scores.log_probs.mean().item() - expected.loss.item()) / expected.loss.item()
-    # Measured worst case over families and cases: 2.3e-7, from summing over the vocabulary in parts
+    # Measured worst case over families and cases: 2.3e-7, from summing over parts of the vocabulary
     assert worst < 1e-6
     logits = expected.logits[0, batch["learned"] - 1]
     assert torch.equal(scores.is_top1, logits.argmax(-1) == batch["labels"][0, batch["learned"]])

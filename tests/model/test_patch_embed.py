@@ -1,4 +1,4 @@
-"""The patch embedding as a matrix product, against the convolution that it is."""
+"""The patch embedding as a matrix product equals the convolution."""
 
 import copy
 
@@ -14,7 +14,7 @@ WIDTH = 1280
 
 
 def projections(model_type: str, dtype: torch.dtype = torch.float32) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """The patch embedding as transformers computes it, and as we do, in the published width."""
+    """Return the patch embedding of transformers and that of the project, with published widths."""
     theirs = build_model(model_type).get_submodule(FAMILIES[model_type].vision_path).patch_embed
     small = theirs.proj
     bias = small.bias is not None
@@ -31,7 +31,7 @@ def patches(embedding: torch.nn.Module) -> torch.Tensor:
 
 
 def output_and_gradients(embedding: torch.nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """For pixels and an upstream gradient that are rounded to `dtype`, in whatever type the module computes."""
+    """Compute them for pixels and an upstream gradient that are rounded to `dtype`, in the dtype of the module."""
     computed_in = embedding.proj.weight.dtype
     pixels = patches(embedding).to(dtype).to(computed_in).requires_grad_()
     output = embedding(pixels)
@@ -43,13 +43,13 @@ def output_and_gradients(embedding: torch.nn.Module, dtype: torch.dtype) -> dict
 
 
 def error(got: torch.Tensor, exact: torch.Tensor) -> float:
-    """The largest difference as a share of the largest value."""
+    """Return the largest difference as a fraction of the largest value."""
     return ((got.double() - exact).abs().max() / exact.abs().max()).item()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_output_and_gradients_equal_the_convolution(model_type, dtype):
-    """Both are compared with float64, since the convolution's own error depends on the processor.
+    """Both are compared with float64, since the error of the convolution depends on the CPU.
 
     Measured worst cases over families and instruction sets (AVX2, AVX-512, AMX): 1.6 times the convolution's error in
     float32 (6.0e-7), and 1.0 times in bfloat16 (3.2e-3, less than half a unit in the last place).
@@ -83,7 +83,7 @@ def test_hooks_on_the_convolution_are_called_and_see_its_shapes(model_type):
 
 
 def test_a_copy_multiplies_with_its_own_weight(model_type):
-    """PEFT trains a copy of what is saved in full, and keeps the original beside it."""
+    """PEFT trains a copy of modules that it saves in full, and keeps the original next to the copy."""
     _, ours = projections(model_type)
     holder = torch.nn.ModuleDict({"patch_embed": ours, "linear": torch.nn.Linear(1, 1)})
     get_peft_model(holder, LoraConfig(target_modules=["linear"], modules_to_save=["patch_embed"]))

@@ -1,4 +1,4 @@
-"""The sizes in configs/model against the published models' parameter counts, without their weights."""
+"""The sizes in configs/model give the parameter counts of the published models, without their weights."""
 
 import pytest
 import torch
@@ -14,8 +14,8 @@ from qwenvl_train.model.components import component_of
 from qwenvl_train.model.shapes import architecture
 from tests.settings import run_config
 
-# What the files of the published weights hold. Of Qwen2.5-VL-72B only the rounded 73.4 billion is confirmed, and the
-# exact count of Qwen2-VL-72B (73,405,560,320), which has the same language model.
+# The parameter counts in the published weight files. For Qwen2.5-VL-72B only the rounded 73.4 billion is confirmed, and
+# the exact count of Qwen2-VL-72B (73,405,560,320), which has the same language model.
 PUBLISHED = {
     "qwen2_vl_2b": 2_208_985_600,
     "qwen2_vl_7b": 8_291_375_616,
@@ -66,7 +66,7 @@ def test_every_size_arrives_and_none_is_left_to_a_default(name):
 
 
 def test_a_tower_sees_what_pictures_are_cut_into():
-    """min_pixels are four visual tokens."""
+    """min_pixels equals four visual tokens."""
     for name in ENTRIES:
         vision = entry(name).shape.vision
         assert entry(name).min_pixels == 4 * (vision.patch_size * vision.spatial_merge_size) ** 2
