@@ -5,5 +5,5 @@ from qwenvl_train.config.rules import machine
 
 @pytest.fixture(autouse=True)
 def bitsandbytes(monkeypatch):
-    """Taken as installed, so that every recipe and group is valid wherever the tests run."""
+    """Pretend that bitsandbytes is installed, so that every recipe and group is valid wherever the tests run."""
     monkeypatch.setattr(machine, "is_installed", lambda module: True)

@@ -1,4 +1,4 @@
-"""What is known of a GPU, by the name that its driver gives."""
+"""The specifications of a GPU are found by the name that its driver reports."""
 
 import pytest
 

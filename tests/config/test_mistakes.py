@@ -1,4 +1,4 @@
-"""What a user can get wrong, and the words that say so."""
+"""Error messages for user mistakes in the configuration."""
 
 import pytest
 
@@ -47,10 +47,10 @@ def problems(*words: str) -> list[str]:
         ([LORA, "data.train=[3]"], "data.train.0=3: must be a file name or a mapping with a path"),
         ([LORA, "train.lr=${nope}"], "train.lr: Interpolation key 'nope' not found"),
         ([LORA, "run_name='${'"], "run_name: "),
-        # What has no default
+        # Settings without a default
         ([LORA, "model=custom"], "model.path is not set, and it has no default"),
         ([LORA, "data=files"], "data.train is not set, and it has no default"),
-        # Words
+        # Arguments
         ([LORA, "foo"], "foo: settings are written key=value"),
         ([LORA, "seed=="], "seed==: cannot be read"),
         ([LORA, "data.train=[a"], "data.train=[a: cannot be read"),

@@ -1,4 +1,4 @@
-"""Recipes may be sorted into folders; the command then names them by their path."""
+"""Recipes can be sorted into folders, and are then named by their path."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_given_epochs_replace_the_steps_of_a_recipe(assets_with_nested_recipe):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_recipe_may_hold_settings_of_every_verb(assets_with_nested_recipe, verb, tmp_path):
-    """Each verb reads its own section of the recipe, and ignores those of the others."""
+    """Each verb reads its own section of the recipe and ignores those of the others."""
     recipe = tmp_path / "recipes" / "more" / "deep.yaml"
     recipe.write_text(recipe.read_text() + "output: json\ninspect: {samples: 7}\nplan: {devices: 8}\n")
     config = compose.compose(["+recipe=more/deep"], load_verb(verb)).config

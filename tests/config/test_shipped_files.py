@@ -1,4 +1,4 @@
-"""Every YAML that is shipped composes, and what it says is what the schema knows."""
+"""Every YAML file of the project composes, and its keys and values match the schema."""
 
 import shlex
 
@@ -18,13 +18,13 @@ OWN = {"model=custom": ["model.path=mine"], "data=files": ["data.train=mine.json
 
 
 def commands(recipe: str) -> list[str]:
-    """The commands in the comment that heads a recipe."""
+    """Return the commands in the header comment of a recipe."""
     lines = RECIPES[recipe].read_text(encoding="utf-8").splitlines()
     return [line.lstrip("# ") for line in lines if line.startswith("#   qwenvl-train ")]
 
 
 def test_no_yaml_is_out_of_reach():
-    """configs/<group>/<option>.yaml is as deep as Hydra's groups go here."""
+    """Hydra's groups here are one folder deep: configs/<group>/<option>.yaml."""
     files = {path.relative_to(asset_dir("configs")).as_posix() for path in asset_dir("configs").rglob("*.y*ml")}
     assert files == {f"{verb}.yaml" for verb in VERBS} | {f"{option.replace('=', '/')}.yaml" for option in OPTIONS}
 
@@ -43,7 +43,7 @@ def test_a_recipe_says_how_and_never_what(recipe):
 f"tune_mm_{component}" for component in ("vision", "mlp", "llm")),
     }  # fmt: skip
     composed = compose([f"+recipe={recipe}"]).config
-    # Of what is embedded, it picks what it can train on.
+    # A recipe selects the embedded data for its method.
     data = {"sft": "data=shapes", "dpo": "data=shape_pairs"}[composed.method]
     default = compose(["+recipe=sft_lora", data]).config
     assert (composed.data, composed.model.path) == (default.data, default.model.path)

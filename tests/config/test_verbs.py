@@ -1,4 +1,4 @@
-"""What each verb asks of the configuration, and which of its keys are its own."""
+"""The rules and keys of the configuration of each verb."""
 
 from typing import get_args
 
@@ -82,7 +82,7 @@ def test_names_may_read_as_numbers_and_come_alone(word, ids):
 
 @pytest.mark.parametrize("recipe", ["sft_lora", "sft_qlora", "sft_full"])
 def test_the_line_that_trains_is_also_planned(recipe, monkeypatch):
-    """On a machine that lacks what the run needs."""
+    """The machine that plans need not have the devices or packages of the run."""
     monkeypatch.setattr(machine, "is_installed", lambda module: False)
     words = [f"+recipe={recipe}", OWN, "train.lr=1e-4", "train.resume=nowhere", "deepspeed=zero2", "run_name=x"]
     assert compose([*words, "train.liger=true", "output=json"], PLAN).config.plan.devices == 1
@@ -118,7 +118,7 @@ def test_every_device_that_can_be_named_is_known():
 
 
 def test_rules_that_are_not_asked_read_no_broken_value():
-    """One value at fault does not hide the others, whatever the verb."""
+    """One invalid value does not hide other errors, for every verb."""
     with pytest.raises(UserError) as raised:
         compose(["inspect.samples=many", "inspect.file=a.html", "seed=-1"], INSPECT)
     assert [line.split("=")[0].split(" ")[0] for line in str(raised.value).splitlines()] == [
