@@ -1,4 +1,4 @@
-"""The drawing helpers live beside the script that makes the sample set."""
+"""Adds scripts/ to the import path, since the drawing helpers are there."""
 
 import sys
 from pathlib import Path

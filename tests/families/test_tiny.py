@@ -1,4 +1,4 @@
-"""The embedded models are complete, load like published ones, and know what data/README.md says they know."""
+"""The embedded models are complete, load like published ones, and answer as data/README.md says."""
 
 import json
 import random
@@ -215,7 +215,7 @@ def test_sample_set_is_what_the_script_draws(scripts, tmp_path):
 
 
 def _content(file: Path) -> bytes:
-    """A picture's pixels, since another Pillow may compress the same pixels differently."""
+    """Return the pixels of an image, since another version of Pillow may compress the same pixels differently."""
     return Image.open(file).tobytes() if file.suffix == ".png" else file.read_bytes()
 
 
