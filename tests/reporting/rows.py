@@ -1,4 +1,4 @@
-"""A small but complete run, as the trainer would report it."""
+"""A small but complete run, as the trainer reports it."""
 
 import math
 from pathlib import Path
@@ -96,7 +96,7 @@ def draw_receipt(path: Path, total: str) -> None:
 
 
 def write_run(run: RunInfo, pictures: Path) -> None:
-    """Everything that the finished run leaves in its folder, besides checkpoints."""
+    """Write everything that a finished run leaves in its folder, except checkpoints."""
     folder = RunFolder(run.folder)
     folder.write_config(run.config)
     folder.write_environment(["NVIDIA H100 80GB HBM3"], {"processes": 1})

@@ -1,4 +1,4 @@
-"""The bar of long work: on a terminal with the time left, in a log file nothing."""
+"""The progress bar shows the remaining time on a terminal, and prints nothing to a log file."""
 
 import io
 

@@ -31,7 +31,7 @@ def test_rows_come_back_in_order_as_they_were_logged(run):
 
 
 def test_a_row_is_on_disk_before_the_run_ends(run):
-    log_steps(run, 1)  # never finished: what a killed process leaves
+    log_steps(run, 1)  # not finished, as after the process was killed
     assert steps_of(run) == [1]
 
 

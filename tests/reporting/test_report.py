@@ -17,7 +17,7 @@ VOID = {"meta", "img", "line", "circle", "path", "link", "br"}
 
 
 class Page(HTMLParser):
-    """The page as a browser takes it: elements, visible text, and whether every tag is closed."""
+    """Parses the page as a browser does: elements, visible text, and whether every tag is closed."""
 
     def __init__(self, source: str) -> None:
         super().__init__()

@@ -20,12 +20,12 @@ from .rows import SUMMARY, evaluation_row, training_row
 
 KEY = "0123456789" * 4
 NOWHERE = "http://127.0.0.1:9"
-"""A port that refuses at once: the host is down."""
+"""A port that refuses connections at once, as if the host were down."""
 
 
 @pytest.fixture(autouse=True)
 def nobody(tmp_path, monkeypatch):
-    """A user without any W&B settings or login."""
+    """A user without W&B settings or login."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("NETRC", raising=False)
@@ -46,7 +46,7 @@ def config(mode: str = "auto", **changes) -> WandbConfig:
 
 
 def logged(run, said, mode="auto", **changes) -> Path:
-    """One whole run; gives the folder that wandb wrote."""
+    """Log one whole run, and return the folder that wandb wrote."""
     reporter = WandbRun(config(mode, **changes), said.append)
     reporter.start(run)
     reporter.log(training_row(1))
@@ -56,7 +56,8 @@ def logged(run, said, mode="auto", **changes) -> Path:
 
 
 def records(folder: Path) -> list:
-    """What the offline run holds, as `wandb sync` would read it: LevelDB's log format, 32 KiB blocks."""
+    """Return the records of an offline run as `wandb sync` reads them, from LevelDB's log format with blocks of 32
+    KiB."""
     data = next(folder.glob("*.wandb")).read_bytes()
     found, parts, at = [], b"", 7
     while at + 7 <= len(data):
@@ -147,7 +148,7 @@ def test_whatever_init_raises_on_the_network_falls_back(run, said, monkeypatch, 
 
 
 def test_online_without_login_is_the_users_fault_and_no_prompt(run, said, monkeypatch):
-    leader, terminal = pty.openpty()  # wandb only prompts on a terminal
+    leader, terminal = pty.openpty()  # wandb prompts only on a terminal
     with os.fdopen(terminal, "r") as keyboard:
         monkeypatch.setattr("sys.stdin", keyboard)
         with pytest.raises(UserError, match=r"there is no login for .*wandb login"):
