@@ -1,4 +1,4 @@
-"""What a GPU would refuse or wait for, on purpose: each of these must be noted, or the rehearsal shows nothing."""
+"""Deliberate mistakes that a GPU would refuse or synchronize for. The rehearsal must report each of them."""
 
 from collections.abc import Callable
 
@@ -64,7 +64,7 @@ def attention_with_boundaries_in_int64() -> None:
 
 
 def backward_in_float32() -> None:
-    """The product of the forward pass is in 16 bits, that of the backward pass is not."""
+    """The matrix product of the forward pass is in 16 bits, but that of the backward pass is not."""
     _Widening.apply(_on_gpu(8, 8).requires_grad_()).sum().backward()
 
 
@@ -97,7 +97,7 @@ BROKEN: dict[Callable[[], None], str] = {
     attention_with_boundaries_in_int64: "boundaries in torch.int64 on cuda",
     backward_in_float32: "mm of float32",
 }
-"""What is to be said of each."""
+"""The expected complaint for each mistake."""
 
 
 def _on_gpu(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:

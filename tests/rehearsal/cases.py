@@ -1,4 +1,4 @@
-"""What is rehearsed: each pair of two choices, one case at least, instead of all of them with all others."""
+"""The rehearsed cases. Each pair of two options occurs in at least one case, instead of all combinations."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -15,7 +15,7 @@ KINDS = {
     "dpo_cached": ("+recipe=dpo_full", "dpo.reference=cached"),
     "dpo_none": ("+recipe=dpo_full", "dpo.reference=none"),
 }
-"""Settings of each kind of run; those of DPO are named by what the model is held to."""
+"""The settings of each kind of run. Those of DPO are named after the reference."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Case:
     checkpointing: str = "all"
     evaluates: bool = True
     extra: tuple[str, ...] = ()
-    """More settings, as on the command line."""
+    """Additional settings, as on the command line."""
 
     def __str__(self) -> str:
         parts = [self.family, self.kind, self.precision]
@@ -42,7 +42,7 @@ class Case:
 
 
 def cases_by_pairs() -> list[Case]:
-    """Every family with every kind; over them the choices of two go round, so that each meets each."""
+    """Return every family with every kind. The other options rotate, so that each pair of options occurs."""
     cases = []
     for (row, family), (column, kind) in product(enumerate(FAMILIES), enumerate(KINDS)):
         half, kept = (row + column) % 2, (row // 2 + column) % 2

@@ -1,4 +1,4 @@
-"""Checkpoints and rows that are as small as can be, and still come through every branch."""
+"""Checkpoints and rows that are as small as possible and still reach every branch."""
 
 import json
 from pathlib import Path
@@ -16,9 +16,9 @@ _VISION: dict[str, dict[str, Any]] = {
     "qwen3_vl": _DEEPSTACK,
     "qwen3_vl_moe": _DEEPSTACK,
 }
-"""A block of each kind: in Qwen2.5-VL's tower one with windows and one without, in Qwen3-VL's one for DeepStack."""
+"""One block of each kind: with and without windows in Qwen2.5-VL's tower, and one for DeepStack in Qwen3-VL's."""
 _WORDS = 270
-"""Of the row without media, so that it does not share a pack with the others."""
+"""The words of the row without media, so many that it does not share a packed row with the others."""
 
 
 def save_checkpoint(family: str, folder: Path) -> Path:
@@ -27,7 +27,7 @@ def save_checkpoint(family: str, folder: Path) -> Path:
 
 
 def save_rows(folder: Path) -> dict[str, Path]:
-    """Of each method a file of three rows: with pictures, with a clip, with words alone."""
+    """Write a file of three rows for each method: with images, with a video, with text only."""
     folder.mkdir()
     Image.new("RGB", (84, 84), "red").save(folder / "square.png")
     Image.new("RGB", (120, 60), "blue").save(folder / "wide.png")

@@ -1,8 +1,8 @@
-"""Makes this process believe in a GPU that it does not have, for good; what is computed on it are fake tensors.
+"""Makes this process pretend to have a GPU. Tensors on it are fake tensors. This cannot be undone.
 
-FakeTensorMode knows `device="cuda"` without a driver, but some things ask for one nevertheless: the backward pass asks
-torch's CUDA hooks whether the device has a context, Python asks torch.cuda what the GPU can do, the loader wants pinned
-memory, and Triton wants to launch kernels. All of them are answered here.
+FakeTensorMode supports `device="cuda"` without a driver, but some code queries the device nevertheless: the backward
+pass asks torch's CUDA hooks whether the device has a context, Python asks torch.cuda for the GPU's capabilities, the
+data loader pins memory, and Triton launches kernels. This module answers all of these.
 """
 
 import atexit
@@ -23,13 +23,13 @@ CAPABILITY = (9, 0)
 NAME = "NVIDIA H100 80GB HBM3"
 
 _TABLE_ENTRIES = 80
-"""More than the hooks' table has; what lies behind it is copied too, and never used."""
+"""An upper bound for the entries of the hooks' table. Memory behind the table is copied too, and never used."""
 _KEPT: list[object] = []
-"""What torch holds only a pointer to."""
+"""Objects of which torch holds only a pointer."""
 
 
 class CannotPretend(Exception):
-    """Something of torch is not as it was where this was written; says what."""
+    """Raised if the installed torch differs from the version that this module was written for."""
 
 
 def pretend_a_gpu() -> None:
@@ -42,7 +42,7 @@ def pretend_a_gpu() -> None:
     torch._C._ensureCUDADeviceGuardSet()
     _answer_that_no_context_exists()
     fake_tensor.init_gpu_context = lambda device: None
-    FakeTensorMode.avoid_device_init = True  # or torch.tensor(…, device="cuda") would start CUDA
+    FakeTensorMode.avoid_device_init = True  # otherwise torch.tensor(…, device="cuda") initializes CUDA
     torch.nn.Module._apply = _apply_to_fake_weights
     _answer_for_torch_cuda()
     _leave_out_triton()
@@ -51,11 +51,13 @@ def pretend_a_gpu() -> None:
 
 
 def _answer_that_no_context_exists() -> None:
-    """at::getCUDAHooks().hasPrimaryContext(device) is false, instead of an error about a driver that is not there.
+    """Make at::getCUDAHooks().hasPrimaryContext(device) return false, instead of raising an error about a missing
+    driver.
 
-    The hooks are one C++ object, whose first word points to the table of its virtual functions. It is made to point to
-    a copy of that table, in which one entry is a function of ours. Which entry that is follows from the header that
-    belongs to the installed torch; that the object is what the header describes is told by the name of its type.
+    The hooks are one C++ object, whose first word points to its virtual function table. This function replaces the
+    pointer by one to a copy of the table, in which one entry is a function of this module. The index of the entry is
+    read from the header files of the installed torch. The name of the object's type confirms that the header describes
+    it.
     """
     function = "_ZN2at6detail12getCUDAHooksEv"
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
@@ -69,7 +71,7 @@ def _answer_that_no_context_exists() -> None:
     if "CUDAHooks" not in type_name:
         raise CannotPretend(f"torch's CUDA hooks are a {type_name}")
 
-    before = 2  # words that belong to the table, but come before its first entry
+    before = 2  # words that belong to the table, but precede its first entry
     copy = ctypes.create_string_buffer((before + _TABLE_ENTRIES) * word)
     ctypes.memmove(copy, table - before * word, len(copy))
     new_table = ctypes.addressof(copy) + before * word
@@ -77,11 +79,12 @@ def _answer_that_no_context_exists() -> None:
     _set_word_at(new_table + entry * word, ctypes.cast(answer, ctypes.c_void_p).value)
     _set_word_at(hooks, new_table)
     _KEPT.extend((copy, answer))
-    atexit.register(_set_word_at, hooks, table)  # torch's own end may use it after Python's
+    atexit.register(_set_word_at, hooks, table)  # torch's shutdown may use it after Python's
 
 
 def _entry_of(function: str) -> int:
-    """Its place in the table of AcceleratorHooksInterface, with which that of CUDAHooksInterface begins."""
+    """Return the index of a function in the table of AcceleratorHooksInterface, with which that of CUDAHooksInterface
+    begins."""
     headers = Path(torch.__file__).parent / "include" / "ATen" / "detail"
     try:
         base = (headers / "AcceleratorHooksInterface.h").read_text(encoding="utf-8")
@@ -127,7 +130,7 @@ def _always(answer: object):
 
 
 def _leave_out_triton() -> None:
-    """`kernel[grid](…)` computes nothing; the tensors that it would have filled are there already."""
+    """Make `kernel[grid](…)` do nothing. The tensors that it would fill already exist."""
     try:
         from triton.runtime.autotuner import Autotuner, Heuristics
         from triton.runtime.jit import JITFunction
@@ -138,7 +141,8 @@ def _leave_out_triton() -> None:
 
 
 def _load_real_rows() -> None:
-    """A loader makes rows on the host, so it works outside of all modes; pinned tensors only say that they are."""
+    """Run data loaders outside of all modes, since they make rows on the host. Pinned tensors only report that they are
+    pinned."""
     original = DataLoader.__iter__
 
     def iterate(self):
@@ -165,8 +169,8 @@ def _pinned(tensor: torch.Tensor, *_: object) -> torch.Tensor:
 
 
 def _apply_to_fake_weights(module: torch.nn.Module, change, recurse: bool = True) -> torch.nn.Module:
-    """`Module._apply` puts new contents into the parameters, and fake ones have none; here parameters become new ones,
-    and tied ones stay tied."""
+    """Make `Module._apply` create new parameters, since fake parameters cannot get new contents. Tied parameters stay
+    tied."""
     known: dict[int, torch.nn.Parameter] = {}
     for part in module.modules() if recurse else (module,):
         for name, old in part._parameters.items():
@@ -184,7 +188,7 @@ def _apply_to_fake_weights(module: torch.nn.Module, change, recurse: bool = True
 
 
 def _check() -> None:
-    """A forward and a backward pass of one linear layer come through, and stay on the device."""
+    """Check that a forward and a backward pass of one linear layer work and stay on the device."""
     try:
         with FakeTensorMode():
             layer = torch.nn.Linear(8, 8).to("cuda")

@@ -1,12 +1,12 @@
-"""Runs the training command on a GPU that is not there: devices, types, kernels' demands and waits, but no numbers.
+"""Runs the training command on a fake GPU, to check devices, dtypes, kernel inputs and synchronizations, but no values.
 
     python -m tests.rehearsal.rehearse                       every case of cases.py, a line of JSON each
     python -m tests.rehearsal.rehearse qwen2_5_vl sft_full   one family and kind as a table, to compare before and after
     python -m tests.rehearsal.rehearse qwen3_vl sft_lora train.precision=fp16 train.liger=true
 
-The command is the real one, and so is all that it does on the host: models are loaded, rows are made. What runs on the
-device runs under FakeTensorMode. Where fake tensors would have to become files, there are seams, all of them in
-`seams`: features and log-probabilities that are stored before a run are zeros, and checkpoints are not written.
+The command is the real one. All work on the host is real: models are loaded and rows are made. Work on the device runs
+under FakeTensorMode. Where fake tensors would be written to files, `seams` replaces the code: features and
+log-probabilities that are stored before a run are zeros, and checkpoints are not written.
 """
 
 import gc
@@ -37,11 +37,11 @@ from tests.rehearsal.pretend_gpu import CannotPretend, pretend_a_gpu
 from tests.rehearsal.watch import Note, Seen, Watch
 
 STEPS = 2
-"""The second meets gradients and an optimizer that are there already; one row has media, the other one none."""
+"""In the second step, gradients and optimizer state already exist. One packed row has media, and the other has none."""
 
 
 def rehearse(case: Case, checkpoint: Path, rows: dict[str, Path], folder: Path) -> dict[str, Any]:
-    """The line of a case."""
+    """Run a case, and return its result."""
     from qwenvl_train.config.compose import compose
     from qwenvl_train.verbs.train import run
 
@@ -73,19 +73,19 @@ def rehearse_broken() -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def seams(watch: Watch) -> Iterator[None]:
-    """Where the real command enters the device, and where it would take something from there."""
+    """Replace the places where the real command moves data to the device or reads data from it."""
     from qwenvl_train.data.batches import loader
     from qwenvl_train.model import vision_features
     from qwenvl_train.run import reference_cache, training_run, vision_cache
     from qwenvl_train.training.trainer import VisionTrainer
 
-    # What closures hold, a picture's mean for one, becomes fake where it meets what is.
+    # Tensors in closures, such as an image's mean, become fake when they are combined with fake tensors.
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     make_row, values, build_copy = loader.make_row, reference_cache._values, reference_cache.build_copy
 
     class Trainer(VisionTrainer):
         def __init__(self, **arguments: Any):
-            arguments["args"].eval_on_start = False  # after the run is enough
+            arguments["args"].eval_on_start = False  # evaluating after the run is enough
             with fake:
                 super().__init__(**arguments)
 
@@ -98,7 +98,7 @@ def seams(watch: Watch) -> Iterator[None]:
                 return super().evaluate(*arguments, **keywords)
 
         def _save_checkpoint(self, *_: Any) -> None:
-            """There are no weights."""
+            """Skip the weights, since fake tensors have no values."""
 
     class VisionFeatureExtractor(vision_features.VisionFeatureExtractor):
         def __init__(self, *arguments: Any):
@@ -111,7 +111,7 @@ def seams(watch: Watch) -> Iterator[None]:
             return _zeros(states)
 
     def on_the_host(*arguments: Any):
-        """TRL looks at a row without a loader."""
+        """Make the row outside of the fake mode, since TRL reads one row without a data loader."""
         with _disable_current_modes():
             return make_row(*arguments)
 
@@ -139,12 +139,12 @@ def seams(watch: Watch) -> Iterator[None]:
 
 
 def _zeros(fake: torch.Tensor) -> torch.Tensor:
-    """Real ones, as many and of the same type."""
+    """Return real zeros of the same number and dtype."""
     return torch.zeros(tuple(fake.shape), dtype=fake.dtype)
 
 
 def _told(failure: Exception) -> str:
-    """What, and the last functions of the project that led there."""
+    """Return the message of an error and the last functions of the project in its stack."""
     frames = [frame for frame in traceback.extract_tb(failure.__traceback__) if "qwenvl_train" in frame.filename]
     places = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames[-3:])]
     reason = str(failure).strip().splitlines() or [""]
@@ -179,7 +179,7 @@ def main(words: list[str]) -> None:
         root = Path(temporary)
         rows = save_rows(root / "rows")
         checkpoints = {family: save_checkpoint(family, root) for family in {case.family for case in cases}}
-        gc.freeze()  # what is imported stays; looking through it again and again takes as long as the cases
+        gc.freeze()  # imported objects stay, and collecting them repeatedly takes as long as the cases
         for number, case in enumerate(cases):
             with redirect_stdout(sys.stderr):
                 line = rehearse(case, checkpoints[case.family], rows, root / f"run-{number}")
@@ -187,7 +187,7 @@ def main(words: list[str]) -> None:
 
 
 def _asked(words: list[str]) -> list[Case]:
-    """Names of families and kinds, and settings."""
+    """Parse the command line: names of families and kinds, and settings."""
     extra = tuple(word for word in words if "=" in word)
     families = [word for word in words if word in FAMILIES] or FAMILIES
     kinds = [word for word in words if word in KINDS] or KINDS

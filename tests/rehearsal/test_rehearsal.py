@@ -1,5 +1,5 @@
-"""The training command on a GPU that is not there: nothing that a real one would refuse, no product in float32 where
-16 bits are meant, and no wait for the device but those that are listed here."""
+"""The training command on a fake GPU: no operation that a real GPU refuses, no float32 product that should be in 16
+bits, and no synchronization except those listed here."""
 
 import json
 import os
@@ -38,14 +38,14 @@ WAITS = {
         "qwenvl_train/model/forward.py:Pixels.__call__": "a picture's mean and width, once",
     },
 }
-"""Where the host may wait in each phase, and for what."""
+"""The allowed synchronizations in each phase, with their reasons."""
 EXPERTS_IN_FP16 = "a list of sizes, by _grouped_mm of float16"
-"""torch has a kernel for experts in bfloat16 alone; whoever asks for fp16 waits in each layer."""
+"""torch's kernel for experts supports only bfloat16, so that fp16 synchronizes in each layer."""
 
 
 @pytest.fixture(scope="module")
 def rehearsed() -> dict[str, dict]:
-    """The line of each case, all of them from one process."""
+    """The result of each case. All cases run in one process."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.rehearsal.rehearse"],
         env=os.environ | {"OMP_NUM_THREADS": "1"},

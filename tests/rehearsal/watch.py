@@ -1,7 +1,7 @@
-"""Sees every operation on the GPU that is not there, and notes what a real one would refuse, wait for or do slowly.
+"""Watches every operation on the fake GPU, and records what a real GPU would refuse, synchronize for or compute slowly.
 
-Fake tensors check shapes and devices themselves. They let pass what only a kernel refuses, and they compute nothing, so
-nobody ever waits for them; both is noted here.
+Fake tensors check shapes and devices themselves. They accept inputs that only a kernel refuses, and compute nothing, so
+that nothing ever waits for them. This module records both.
 """
 
 import sys
@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 HALVES = (torch.bfloat16, torch.float16)
-"""Of 16 bits."""
+"""The 16-bit dtypes."""
 _PRODUCTS = {
     "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "convolution", "convolution_backward", "dot", "linear", "mm",
     "mv", "_grouped_mm",
@@ -27,17 +27,18 @@ _ASKING = {
     "_local_scalar_dense", "_unique", "_unique2", "bincount", "equal", "is_nonzero", "masked_select", "nonzero",
     "repeat_interleave", "unique_consecutive", "unique_dim",
 }  # fmt: skip
-"""Their result, or its size, is a number that the host must know."""
+"""Operations whose result, or its size, is a value that the host must read."""
 _ROOT = Path(__file__).parents[2]
 _HERE = str(Path(__file__).parent)
 
 
 class Note(NamedTuple):
     phase: str
-    """Of the run: training, evaluation, or what comes before."""
+    """The phase of the run: training, evaluation, or the preparation."""
     what: str
     where: str
-    """`file:function`; where that is none of this project, then also which one of it led there."""
+    """`file:function` of the operation. If it is not in this project, the project's function that called it is
+    added."""
 
     def __str__(self) -> str:
         return f"{self.phase}: {self.what}, {self.where}"
@@ -45,23 +46,23 @@ class Note(NamedTuple):
 
 @dataclass
 class Seen:
-    """What was noted of one case."""
+    """The records of one case."""
 
     complaints: Counter[Note] = field(default_factory=Counter)
-    """What is wrong on a GPU."""
+    """Operations that are wrong on a GPU."""
     waits: Counter[Note] = field(default_factory=Counter)
-    """Where the host waits for the device, or for a copy."""
+    """Operations for which the host waits for the device, or for a copy."""
     products: Counter[str] = field(default_factory=Counter)
-    """Matrix products by their factors' types."""
+    """Matrix products by the dtypes of their factors."""
     ops: Counter[str] = field(default_factory=Counter)
-    """By name; those on the GPU alone."""
+    """Operations on the GPU by name."""
     casts: int = 0
     cast_bytes: int = 0
-    """Read and written by them."""
+    """Bytes that casts read and write."""
 
 
 class Watch(TorchDispatchMode):
-    """To be entered after the fake mode, so that it sees operations before that one does."""
+    """A mode that must be entered after the fake mode, so that it sees operations first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +71,7 @@ class Watch(TorchDispatchMode):
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """What is noted meanwhile is noted of it."""
+        """Record operations in this block under the given phase."""
         before, self._phase = self._phase, name
         try:
             yield
@@ -78,7 +79,7 @@ class Watch(TorchDispatchMode):
             self._phase = before
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        if function is torch.ops.prim.device.default:  # as often as all others together, so the short way
+        if function is torch.ops.prim.device.default:  # as frequent as all other operations together
             (tensor,) = arguments
             return torch.device("meta") if tensor.fake_mode.in_kernel_invocation else tensor.fake_device
         keywords = keywords or {}
@@ -95,9 +96,9 @@ class Watch(TorchDispatchMode):
             elif name in _ASKING:
                 return self._ask(function, arguments, keywords)
         if name == "addmm" and function._overloadname == "dtype_out":
-            return keywords["out"]  # before torch 2.12 fake tensors take the type for a factor
+            return keywords["out"]  # before torch 2.12, fake tensors treat the dtype as a factor
         if name == "_grouped_mm" and {tensor.dtype for tensor in tensors[:2]} in ({torch.float16}, {torch.float32}):
-            # In torch 2.11 fake tensors know it in bfloat16 only, while the device takes these as well.
+            # In torch 2.11, fake tensors support it only in bfloat16, while the device supports these dtypes too.
             first, second, *rest = arguments
             return function(first.bfloat16(), second.bfloat16(), *rest, **keywords).to(first.dtype)
         result = function(*arguments, **keywords)
@@ -117,27 +118,28 @@ class Watch(TorchDispatchMode):
         self.seen.waits[Note(self._phase, what, _place())] += 1
 
     def _check_devices(self, name: str, tensors: list[torch.Tensor]) -> None:
-        """A single number may lie on the host. Indices there would be copied, and that waits."""
+        """Check devices. A scalar tensor may be on the host, but indices there would be copied, which synchronizes."""
         apart = any(_device(tensor) == "cpu" and tensor.dim() for tensor in tensors)
         if apart and name not in ("copy_", "_foreach_copy_"):
             self._complain(f"{name} of tensors on the device and on the host")
 
     def _count_product(self, function, arguments: tuple, tensors: list[torch.Tensor]) -> None:
         name = function.overloadpacket.__name__
-        if "dtype" in function._overloadname:  # what is added, and the sum, may be wider than the factors
+        if "dtype" in function._overloadname:  # the addend and the sum may be wider than the factors
             tensors = [argument for argument in arguments[1:] if isinstance(argument, torch.Tensor)]
         types = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
         told = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types))
         self.seen.products[told] += 1
         if len(types) > 1 or not types <= set(HALVES):
             self._complain(f"{name} of {told}")
-        # GroupedBlas.cpp has a kernel for bfloat16 alone; for others the host asks how many rows each expert has.
+        # GroupedBlas.cpp has a kernel only for bfloat16. For other dtypes, the host reads the number of rows of each
+        # expert.
         if name == "_grouped_mm" and types != {torch.bfloat16}:
             self._wait(f"a list of sizes, by _grouped_mm of {told}")
 
     def _check_attention(self, function, arguments: tuple, keywords: dict[str, Any]) -> None:
-        """What mha_varlen_fwd and mha_varlen_bwd in torch's flash_api.cpp ask for, and loads of 16 bytes take for
-        given."""
+        """Check the requirements of mha_varlen_fwd and mha_varlen_bwd in torch's flash_api.cpp, and the alignment that
+        loads of 16 bytes assume."""
         given, name = _given(function, arguments, keywords), function.overloadpacket.__name__
         states = {part: given[part] for part in ("query", "key", "value")}
         states |= {part: given[part] for part in ("grad_out", "out") if part in given}
@@ -162,11 +164,12 @@ class Watch(TorchDispatchMode):
             self._complain(f"{name}: boundaries of the shapes {list(starts.shape)} and {list(seen.shape)}")
 
     def _ask(self, function, arguments: tuple, keywords: dict[str, Any]) -> Any:
-        """Answers for numbers; what has a size that nobody knows ends the case, with an error of the fake mode."""
+        """Return an answer for operations that read a value. An operation whose output size is unknown raises an error
+        of the fake mode."""
         match function.overloadpacket.__name__:
             case "_local_scalar_dense":
                 self._wait("a number, by .item()")
-                # Something was evaluated, and no gradient is infinite.
+                # The answer means that something was evaluated, and that no gradient is infinite.
                 answer = 0 if _is_below("/torch/amp/grad_scaler.py") else 1
                 return float(answer) if arguments[0].is_floating_point() else answer
             case "is_nonzero" | "equal" as name:
@@ -190,7 +193,7 @@ class Watch(TorchDispatchMode):
 
 
 def _tensors(values) -> list[torch.Tensor]:
-    """Operations take tensors, and lists of them."""
+    """Return the tensors of an operation, including those in lists."""
     found = []
     for value in values:
         if isinstance(value, torch.Tensor):
@@ -205,12 +208,13 @@ def _device(tensor: torch.Tensor) -> str:
 
 
 def _given(function, arguments: tuple, keywords: dict[str, Any]) -> dict[str, Any]:
-    """The arguments by their names."""
+    """Return the arguments by name."""
     return dict(zip((argument.name for argument in function._schema.arguments), arguments, strict=False)) | keywords
 
 
 def _place() -> str:
-    """In a backward pass the stack begins where the engine calls Python; then it is what is differentiated."""
+    """Return the place of an operation. In a backward pass, the stack begins where the engine calls Python, so the
+    differentiated operation is named instead."""
     frame, others = sys._getframe(1), []
     while frame is not None:
         file = frame.f_code.co_filename
@@ -218,7 +222,7 @@ def _place() -> str:
         if place.startswith("qwenvl_train/"):
             return " from ".join([*others[:1], place])
         if file.startswith(_HERE) and file != __file__:
-            break  # this is who called the project
+            break  # the caller of the project's code
         if file != __file__ and "/torch/" not in file and "/site-packages/" in file:
             others.append(place)
         frame = frame.f_back
@@ -227,7 +231,7 @@ def _place() -> str:
 
 
 def _is_below(file: str) -> bool:
-    """Whether a function of this file is among those that lead here."""
+    """Return whether a function of this file is in the call stack."""
     frame = sys._getframe(1)
     while frame is not None and not frame.f_code.co_filename.endswith(file):
         frame = frame.f_back
