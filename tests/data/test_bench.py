@@ -1,4 +1,4 @@
-"""The benchmark still runs, and checks that all ways that it measures come to the same batch."""
+"""The benchmark runs, and checks that all measured ways give the same batch."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ def test_the_benchmark_measures_what_the_baseline_holds(monkeypatch, tmp_path, c
     assert "ours, from sample to batch" in capsys.readouterr().out
     measured = json.loads(output.read_text())
     baseline = json.loads((ROOT / "tests" / "baselines" / "data_path.json").read_text())
-    # A copy without git has no commit to name.
+    # A copy without git has no commit.
     assert shape(measured | {"checkout": None}) == shape(baseline | {"checkout": None})
     assert measured["bytes_to_device"] == baseline["bytes_to_device"] == {"ours": 11571840, "pixel_values": 92574720}
     assert baseline["job"]["pictures"] == 48

@@ -1,4 +1,4 @@
-"""Media made smaller: whole tokens, the share that was asked for, and the largest share that fits."""
+"""Downscaled media have whole tokens, the requested scale, and the largest scale that fits."""
 
 import math
 
@@ -17,7 +17,7 @@ shares = st.floats(1e-5, 1)
 
 
 def picture(height: int, width: int, patch: int = 14) -> PictureSize:
-    """Sides in tokens."""
+    """Return the sizes of an image whose sides are given in tokens."""
     resized = (height * patch * MERGE, width * patch * MERGE)
     return PictureSize((480, 640), resized, (1, height * MERGE, width * MERGE), height * width)
 

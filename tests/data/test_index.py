@@ -1,4 +1,5 @@
-"""Measured lengths: the same by however many processes, kept for the next run, bound to what they depend on."""
+"""Measured lengths do not depend on the number of processes, are stored for the next run, and depend on their
+settings."""
 
 import os
 import signal
@@ -140,7 +141,7 @@ class Killed(Exception):
 
 @pytest.fixture
 def killed(monkeypatch):
-    """Measures with a part kept after every chunk, until so many rows are done."""
+    """Measure and store a part after every chunk, until a number of rows is done."""
     monkeypatch.setattr(module, "_CHUNK", 6)
 
     def killed(path, renderer, cache, after):
@@ -169,7 +170,7 @@ def test_a_killed_start_goes_on_where_it_was(rows, processor, tmp_path, killed):
     assert table(again) == table(whole)
     assert again.problems == whole.problems
     assert [problem.line for problem in again.problems] == [4, 15, 31]
-    # Nothing is left of the parts.
+    # The parts are removed.
     assert len(list((tmp_path / "lengths").iterdir())) == 1
 
 
@@ -271,7 +272,7 @@ def test_a_long_sample_is_refused_skipped_or_shrunk(pictures, write_rows, proces
 
 @pytest.fixture
 def many(write_rows):
-    """In turns short, long and broken, so that the order of problems shows."""
+    """Short, long and broken rows alternate, so that the order of problems matters."""
     rows = [
         conversation(("user", ["word " * (9 * index + 1)]), ("assistant", ["Red."]), id=f"n{index}")
         for index in range(9)
@@ -336,7 +337,7 @@ def test_only_rows_that_are_too_long_are_read_again(many, processor, tmp_path, m
     whole = Samples.__getitem__
     monkeypatch.setattr(Samples, "__getitem__", lambda self, index: read.append(index) or whole(self, index))
     lengths, _ = measured(many, make_renderer(processor, max_length=60, too_long="skip"), tmp_path)
-    broken = [5]  # looked at again in any case
+    broken = [5]  # checked again in any case
     assert sorted(read) == sorted(
         broken + [problem.line - 1 for problem in lengths.problems if problem.kind != "broken"]
     )

@@ -1,4 +1,4 @@
-"""Rows on demand: a worker that starts from nothing but a pickle makes the same ones."""
+"""A worker that starts from a pickle makes the same rows."""
 
 import pickle
 
@@ -45,7 +45,7 @@ def train_rows(request, rows) -> TrainRows:
 
 
 def test_training_rows_are_the_same_after_pickling(train_rows):
-    train_rows.order.row(0)  # planned, as it is when workers start
+    train_rows.order.row(0)  # planned, as when workers start
     here = train_rows.as_dataset(4)
     there = pickle.loads(pickle.dumps(here))
     for index in range(4):

@@ -1,4 +1,4 @@
-"""Boxes and points in each family's words, exact under resizing, and back."""
+"""Boxes and points in each family's notation are exact under resizing, and can be parsed."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is supervised, and that words of the user's stay words."""
+"""The supervised tokens, and control tokens in a user's text, which stay text."""
 
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ def test_only_trained_answers_and_their_end_are_supervised(model_type, renderers
     row["messages"][6]["train"] = False
     layout = renderer.layout(sample_of(row))
     assert spans(layout, tokenizer) == ["assistant\nRed.<|im_end|>", "Yes.<|im_end|><|im_end|>"]
-    # The end of turn in the user's words is text: only the seven true ends are the token.
+    # The end-of-turn token in a user's text is text. Only the seven real ends are the token.
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     turns = 7
     assert (layout.input_ids == end).sum() == turns
@@ -81,7 +81,7 @@ def test_grounding_tokens_are_themselves(model_type, renderers):
 
 
 def test_the_answer_starts_where_generation_would(model_type, renderers):
-    """An answer that begins with a line break must not merge with the one that ends its header."""
+    """An answer that begins with a line break must not merge with the line break at the end of its header."""
     renderer, tokenizer = renderers[model_type]
     answer = "\n\nRed."
     layout = renderer.layout(sample_of(conversation(("user", ["Hi"]), ("assistant", [answer]))))
@@ -131,7 +131,7 @@ def test_downscaling_fits_and_wastes_little(model_type, limit, checkpoints, pict
     else:
         assert words + len(whole.media) <= layout.length <= limit
         assert layout.shrink < 1
-        # A slightly larger share would not fit: tokens come in whole rows and columns, here of up to five.
+        # A slightly larger scale would not fit, since tokens come in whole rows and columns, here of up to five.
         assert layout.length > limit - 12
     assert all(small.tokens <= large.tokens for small, large in zip(layout.media, whole.media, strict=True))
     rendered = make_renderer(processor, model_type, max_length=limit, too_long="downscale").render(sample)
@@ -157,7 +157,7 @@ def test_downscaling_opens_a_file_once_and_encodes_a_text_once(model_type, regio
     assert layout.shrink < 1
     assert len(opened) == 2
     assert len(encoded) == len(set(encoded))
-    # Qwen2.5-VL alone is told regions in pixels of the resized picture.
+    # Only Qwen2.5-VL has regions in pixels of the resized image.
     assert (sum("noise" in text for text in encoded) > 1) == (regions and model_type == "qwen2_5_vl")
     if regions:
         words = processor.tokenizer.decode(layout.labels[layout.labels != IGNORED])

@@ -1,4 +1,4 @@
-"""What attention is told of the pieces of a row."""
+"""The segments of a packed row that attention uses."""
 
 from itertools import pairwise
 

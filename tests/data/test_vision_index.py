@@ -1,4 +1,4 @@
-"""What is computed for the vision tower is what it would compute."""
+"""The precomputed inputs of the vision tower equal those that it would compute."""
 
 import pytest
 import torch
@@ -27,6 +27,6 @@ def test_the_tower_gives_the_same_with_it(model_type, tower, checkpoints):
     pixels = torch.randn(patches, 3 * config.temporal_patch_size * config.patch_size**2)
     given = {key: value.cu_seqlens if isinstance(value, Segments) else value for key, value in index.items()}
     expected = tower(pixels, grid_thw=GRIDS, return_dict=True).pooler_output
-    # With the grids of another shape, nothing can come from them.
+    # The empty grids show that the tower uses only the given index.
     seen = tower(pixels, grid_thw=torch.empty(0, 3), return_dict=True, **given).pooler_output
     assert torch.equal(seen, expected)

@@ -1,4 +1,4 @@
-"""Rows to samples: what is read, what is refused, and in which words."""
+"""Conversion of rows to samples: accepted rows, rejected rows, and error messages."""
 
 import importlib.util
 import io
@@ -46,7 +46,7 @@ def sample(row: object, format: str = "auto", line: int = 3) -> Sample:
 
 
 def told(turns: Iterable[Turn]) -> list[str]:
-    """A line per turn; a star marks the ones that are trained."""
+    """Return one line per turn. A star marks turns that are trained on."""
     return [f"{turn.role}{'*' * turn.train}: " + "".join(map(_told, turn.parts)) for turn in turns]
 
 
@@ -178,7 +178,7 @@ ROWS: dict[str, tuple[str, dict, list[str]]] = {
         {"conversations": [USER, BOT]},
         ["user: Hi", "assistant*: Ho"],
     ),
-    # 3. messages with marks
+    # 3. messages with markers
     "marks in messages": (
         "messages",
         chat("<image>A <video>", images=["a.png"], videos=["v.mp4"]),
@@ -568,7 +568,7 @@ def test_ids(row, id):
 
 
 def test_rows_of_a_table_read_like_rows_of_a_list():
-    """A table gives every row, turn and part the keys of all the others, without a value."""
+    """A table gives every row, turn and part the keys of all others, with null values."""
     answer = [{"type": "text", "text": "Ho"}]
     rows = [
         asked({"type": "image", "image": "a.png"}, {"type": "text", "text": "A"}, id="1"),
@@ -655,7 +655,8 @@ TEXTS = st.lists(st.sampled_from(["<image>", "\n", "a", "<video>", " ", "<", "im
 
 @given(TEXTS)
 def test_marks_and_words_keep_their_order(text):
-    """Against a plain walk through the text: every mark a file, one line break beside it gone, no other letter."""
+    """Compared with a simple walk through the text: every marker becomes a file, one line break next to it is removed,
+    and no other character changes."""
     row = llava(f"q{text}q", image=["a.png"] * text.count("<image>"), video=["v.mp4"] * text.count("<video>"))
     pieces = f"q{text}q".replace("<image>", "\0I\0").replace("<video>", "\0V\0").split("\0")
     for index in range(1, len(pieces), 2):
@@ -761,7 +762,7 @@ REFUSED: dict[str, tuple[object, str]] = {
     "empty question": (chat(""), "turn 1: the user's turn is empty"),
     "empty parts": (chat([{"text": ""}]), "turn 1: the user's turn is empty"),
     "empty completion": ({"prompt": "Hi", "completion": ""}, "completion: the assistant's turn is empty"),
-    # marks and files
+    # markers and files
     "more marks than pictures": (
         llava("<image><image>", image="a.png"),
         "has 2 <image> in its questions but 1 pictures",
@@ -984,7 +985,7 @@ ANYTHING = [
 
 
 def places(value: object) -> Iterator[tuple[Any, Any]]:
-    """Every list and object in the row, with every index or key."""
+    """Yield the path of every list and object in the row."""
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []
     for key in keys:
         yield value, key
@@ -993,7 +994,7 @@ def places(value: object) -> Iterator[tuple[Any, Any]]:
 
 @pytest.mark.parametrize("case", ROWS)
 def test_a_row_with_anything_in_it_is_read_or_refused_in_words(case):
-    """Every value of a good row, at any depth, becomes something else."""
+    """Every value of a valid row, at any depth, is replaced by another one."""
     row = deepcopy(ROWS[case][1])
     for place, key in list(places(row)):
         good = place[key]

@@ -1,4 +1,4 @@
-"""Tools and calls that are nested too deep to be written again."""
+"""Tools and tool calls that are nested too deeply to be serialized."""
 
 import json
 from functools import reduce

@@ -1,4 +1,4 @@
-"""What a row may say of a file, and where that leads."""
+"""How the files named in a row are located."""
 
 import base64
 import hashlib
@@ -153,7 +153,7 @@ def test_a_picture_in_memory_is_stored_without_loss(mode):
     content = OPEN.locate(picture, "here")
     assert isinstance(content, bytes)
     stored = Image.open(io.BytesIO(content))
-    if mode == "YCbCr":  # as training has it anyway
+    if mode == "YCbCr":  # training converts it anyway
         picture = picture.convert("RGB")
     assert (stored.mode, stored.size) == (picture.mode, picture.size)
     assert stored.tobytes() == picture.tobytes()

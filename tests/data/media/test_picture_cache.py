@@ -1,4 +1,4 @@
-"""What the cache returns is what would have been made, whatever happened to its files."""
+"""The cache returns exactly what would be computed, whatever happens to its files."""
 
 import multiprocessing
 import os
@@ -38,7 +38,7 @@ def files(folder: Path) -> list[Path]:
 
 
 class Maker:
-    """Counts how often a picture was made."""
+    """Counts how often an image was computed."""
 
     def __init__(self, patches: np.ndarray = PATCHES):
         self.patches, self.made = patches, 0
@@ -179,7 +179,7 @@ def test_a_nearly_full_disk_stays_as_it_is(cache, tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match=r"takes no more pictures: less than 10 GiB are free"):
         assert np.array_equal(cache.patches(b"a", RESIZED, 14, 2, maker), PATCHES)
     with warnings.catch_warnings():
-        # Told once.
+        # The warning is given once.
         warnings.simplefilter("error")
         assert np.array_equal(cache.patches(b"a", RESIZED, 14, 2, maker), PATCHES)
     assert maker.made == 2

@@ -1,4 +1,4 @@
-"""Odd pictures: measured from the header as they decode, and equal to what the processor makes of them."""
+"""Unusual images: their size in the header equals their decoded size, and their pixels equal the processor's."""
 
 import io
 import os
@@ -44,7 +44,7 @@ def moving(format: str, **options) -> bytes:
 
 
 def png(pixels: np.ndarray, colour_type: int, claimed: tuple[int, int] | None = None) -> bytes:
-    """Sixteen bits per value, which Pillow writes for grey only."""
+    """Return a PNG with 16 bits per value, which Pillow writes only for grey images."""
     height, width = claimed or pixels.shape[:2]
 
     def chunk(kind: bytes, content: bytes) -> bytes:
@@ -114,7 +114,7 @@ def test_pictures_of_every_kind_equal_the_processor(name, family):
 
 @pytest.mark.parametrize("longest", [28 * 28 * 1280, 16384 * 28 * 28])
 def test_a_photo_of_common_size_equals_the_processor(longest):
-    """Sizes at which the resize takes its fast paths; one picture is shrunk, one keeps nearly its size."""
+    """With these sizes, resizing takes its fast paths. One image shrinks, and one nearly keeps its size."""
     processor = build_processor("qwen2_5_vl").image_processor
     processor.size = {"shortest_edge": 56 * 56, "longest_edge": longest}
     smooth = RNG.integers(0, 256, (30, 40, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Every kind of video file: frames by number equal those of decoding everything, and broken files are named."""
+"""For every kind of video file, frames by number equal those of decoding all frames. Broken files are named."""
 
 import random
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_a_turned_video_is_read_upright(degrees, turns, tmp_path):
     assert video_facts(str(path), "clip").size == upright[0].shape[:2]
     (frame,) = read_frames(str(path), [2], "clip")
     assert np.array_equal(frame, upright[2])
-    # To the right by 90°, what was at the top is on the right.
+    # Rotated to the right by 90°, what was at the top is on the right.
     corner = {90: frame[0, -20], 180: frame[-20, -1], 270: frame[-1, 20]}[degrees]
     assert np.abs(corner.astype(int) - numbered(2)[20, 0]).max() < 60
 
@@ -139,7 +139,7 @@ def test_a_joined_broadcast_has_the_frames_and_the_rate_of_its_parts(files):
 
 
 def test_colours_are_those_of_the_file_s_own_colour_space(tmp_path):
-    """Read with another matrix, as HD video is by careless readers, red would be off by 20 and more."""
+    """With another colour matrix, as some readers use for HD video, red would differ by 20 and more."""
     path = tmp_path / "hd.mkv"
     red = np.full((64, 64, 3), (220, 30, 30), dtype=np.uint8)
     with av.open(str(path), "w") as file:

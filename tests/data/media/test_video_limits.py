@@ -1,4 +1,4 @@
-"""Sizes of frames: the published processors' where nothing is said, and every limit what its name says."""
+"""Frame sizes equal those of the published processors by default, and each limit has the effect of its name."""
 
 import math
 from dataclasses import replace
@@ -18,7 +18,7 @@ from qwenvl_train.families import FAMILIES
 
 NOTHING = VideoConfig(fps=None, min_frames=None, max_frames=None, min_pixels=None, max_pixels=None, total_pixels=None)
 PROCESSORS = {
-    # Limits as published with Qwen2.5-VL and Qwen3-VL.
+    # The limits published with Qwen2.5-VL and Qwen3-VL.
     "qwen2_5_vl": Qwen2VLVideoProcessor(size={"shortest_edge": 3136, "longest_edge": 12845056}),
     "qwen3_vl": Qwen3VLVideoProcessor(size={"shortest_edge": 4096, "longest_edge": 25165824}),
     "qwen2_vl": Qwen2VLVideoProcessor(size={"shortest_edge": 20_000, "longest_edge": 90_000}),
@@ -57,7 +57,7 @@ def test_limits_of_a_frame_and_of_a_clip_hold_in_every_family(name, source, orig
     assume(max(original) / min(original) <= 4)
     settings, frames = SETTINGS[name], 2 * pairs
     token = (settings.patch * settings.merge) ** 2
-    # Each of the two is the narrower one in half of the cases; the model's own minimum is out of the way.
+    # Each of the two limits is the stricter one in half of the cases. The model's own minimum has no effect.
     settings = replace(settings, min_pixels=settings.min_pixels and token, min_total_pixels=None)
     max_pixels, total_pixels = tokens * token, frames * total * token
     if source == "row":
@@ -68,7 +68,7 @@ def test_limits_of_a_frame_and_of_a_clip_hold_in_every_family(name, source, orig
     assert height * width <= max_pixels
     assert frames * height * width <= total_pixels
     if math.prod(original) > min(max_pixels, total_pixels / frames):
-        # Not smaller than need be: one more row and column of tokens would be too many.
+        # The frame is not smaller than necessary: one more row and column of tokens would be too many.
         side = settings.patch * settings.merge
         assert (height + side) * (width + side) >= min(max_pixels, total_pixels / frames)
 

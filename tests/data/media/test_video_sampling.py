@@ -1,4 +1,4 @@
-"""The frames taken from a video are those that qwen-vl-utils itself asks its decoder for."""
+"""The frames sampled from a video are those that qwen-vl-utils requests from its decoder."""
 
 import sys
 from dataclasses import replace
@@ -31,7 +31,7 @@ SETTINGS = ClipSettings(
 
 @pytest.fixture
 def published(monkeypatch):
-    """qwen-vl-utils' own reader on top of a decoder that only notes what it is asked for."""
+    """Run qwen-vl-utils' own reader with a decoder that only records the requested frames."""
 
     def choose(options: dict, total: int, rate: float) -> tuple[tuple[int, ...], float]:
         asked = []

@@ -1,4 +1,4 @@
-"""Clips from files and from lists of frames: what each family's own processor makes of the same frames."""
+"""Videos from files and from lists of frames equal the output of each family's own processor for the same frames."""
 
 import io
 import re
@@ -24,7 +24,7 @@ WHERE = "rows.jsonl:3 (id a)"
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    """6 seconds."""
+    """A video of 6 seconds."""
     path = tmp_path_factory.mktemp("clips") / "clip.mp4"
     return write_video(path, 90, 15, (150, 110), options=B_FRAMES)
 
@@ -35,7 +35,7 @@ def settings_of(model_type: str, **config) -> ClipSettings:
 
 
 def as_published(model_type: str, frames: list[np.ndarray], size: ClipSize, total: int) -> dict:
-    """The family's whole processor, given these frames and told when they were taken."""
+    """Return the output of the family's full processor for these frames and their times."""
     processor = build_processor(model_type)
     metadata = VideoMetadata(total_num_frames=total, fps=size.file_fps, frames_indices=list(size.frames))
     text = "<|vision_start|><|video_pad|><|vision_end|>"
@@ -54,7 +54,7 @@ def assert_equal(model_type: str, planes: np.ndarray, size: ClipSize, expected: 
     assert list(size.grid) == expected["video_grid_thw"][0].tolist()
     ids = expected["input_ids"][0]
     assert size.tokens == (ids == expected["tokenizer"].convert_tokens_to_ids("<|video_pad|>")).sum()
-    # Planes of frames 2t and 2t+1 side by side, as the published patches hold them, normalised in float32.
+    # The pixels of frames 2t and 2t+1 next to each other, as in the published patches, normalised in float32.
     steps, patches = size.grid[0], size.grid[1] * size.grid[2]
     shape = (steps, processor.temporal_patch_size, patches, processor.patch_size**2, 3)
     values = planes.reshape(shape).transpose(0, 2, 4, 1, 3).astype(np.float32)
@@ -98,7 +98,7 @@ def test_a_file_equals_the_published_processor(name, model_type, clip):
 
 
 def test_a_limit_that_the_processor_can_hold_gives_what_it_gives(model_type, clip):
-    """Hugging Face's processor is told the same limit in its own words."""
+    """Hugging Face's processor gets the same limit under its own name."""
     limit = {"frame": {"max_pixels": 5000}, "clip": {"total_pixels": 60_000}}[FAMILIES[model_type].video_limits]
     settings, video = settings_of(model_type, **limit), Video(str(clip))
     size = measure_clip(video, settings, WHERE)
@@ -139,7 +139,7 @@ def test_a_list_equals_the_published_processor(count, model_type, tmp_path):
 
 
 def test_frames_of_a_list_are_read_as_pictures_are(tmp_path):
-    """From memory, and turned upright."""
+    """Frames can be given as bytes, and are rotated upright."""
     exif = Pillow.Exif()
     exif[0x0112] = 6
     contents = []

@@ -1,4 +1,4 @@
-"""Lengths as real data sets have them, and orders over them."""
+"""Lengths as in real datasets, and orders over them."""
 
 from functools import cache
 

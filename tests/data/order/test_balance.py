@@ -27,18 +27,19 @@ def test_rows_of_a_micro_step_get_equal_sums():
 
 
 def work(order, lengths, rows: int) -> np.ndarray:
-    """[2, micro-steps, processes]: tokens and patches."""
+    """Return an array [2, micro-steps, processes] of tokens and patches."""
     indices = [order.row(index) for index in range(rows // WORLD * WORLD)]
     sums = [[column[row].sum() for row in indices] for column in (lengths.tokens, lengths.patches)]
     return np.array(sums).reshape(2, -1, WORLD)
 
 
 def waiting(costs: np.ndarray) -> np.ndarray:
-    """How much longer a run takes than if all processes had equal work, for tokens and for patches."""
+    """Return the factor by which a run takes longer than with equal work for all processes, for tokens and for
+    patches."""
     return costs.max(axis=2).sum(axis=1) / costs.mean(axis=2).sum(axis=1)
 
 
-# Measured beside each limit, over two epochs, so with the micro-steps that lie across their border.
+# Measured values are next to each limit. They cover two epochs, and thus the micro-steps across their boundary.
 @pytest.mark.parametrize(
     ("kind", "batch_size", "tokens", "patches"),
     [

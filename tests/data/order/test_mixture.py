@@ -1,4 +1,4 @@
-"""An epoch of a mixture: whole numbers of samples, none lost, none seen more often than it should be."""
+"""An epoch of a mixture has whole numbers of samples. None is lost, and none is used more often than it should be."""
 
 from fractions import Fraction
 
@@ -73,7 +73,8 @@ def test_weights_share_out_an_epoch_of_the_usual_size(sizes, data, epochs, seed)
 
 def test_shares_are_counted_as_they_are_written():
     assert counts(mixture([7], repeats=[0.1]), 10, 7).tolist() == [1] * 7
-    assert mixture([5], repeats=[0.3]).before(1) == 2  # 0.3 in binary is below three tenths, and 5 times it below 1.5
+    # The float 0.3 is less than three tenths, and 5 times it is less than 1.5.
+    assert mixture([5], repeats=[0.3]).before(1) == 2
 
 
 def test_every_pass_has_an_order_of_its_own():
@@ -113,7 +114,7 @@ def test_shares_add_up_and_never_fall(weights, total):
 @pytest.mark.parametrize(
     ("total", "votes", "seats"),
     [
-        (7, [53_000, 24_000, 23_000], [3, 2, 2]),  # the usual example of Sainte-Laguë against D'Hondt
+        (7, [53_000, 24_000, 23_000], [3, 2, 2]),  # the standard example that distinguishes Sainte-Laguë from D'Hondt
         (8, [100_000, 80_000, 30_000, 20_000], [3, 3, 1, 1]),
     ],
 )

@@ -1,4 +1,4 @@
-"""The order of samples: whole epochs, no loss, no doubling, the same whoever asks and however often."""
+"""The order of samples has whole epochs without lost or repeated samples, and is the same for every caller."""
 
 import pickle
 import zlib
@@ -88,7 +88,7 @@ def test_packs_are_never_too_long(case):
 @settings(deadline=None)
 @given(cases(), st.randoms(use_true_random=False))
 def test_a_row_does_not_depend_on_who_asks_and_when(case, random):
-    """Each process builds its own order, asks for its own rows only, and a worker gets a pickled copy."""
+    """Each process builds its own order and reads only its own rows, and a worker gets a pickled copy."""
     order = case.order()
     rows, world = order.rows(2.5), case.options["world"]
     expected = [order.row(index).tolist() for index in range(rows)]
@@ -114,7 +114,7 @@ def test_what_was_seen_is_what_the_rows_held(case, rows):
     assert seen.tokens == case.lengths.tokens[held].sum()
     assert seen.supervised == case.lengths.supervised[held].sum()
     mixture = case.mixture()
-    epoch = bisect_left(range(10**6), len(held), key=mixture.before) - 1  # the last that begins before the end
+    epoch = bisect_left(range(10**6), len(held), key=mixture.before) - 1  # the last epoch that begins before the end
     size = mixture.before(epoch + 1) - mixture.before(epoch)
     assert seen.epoch == (epoch * size + len(held) - mixture.before(epoch)) / size if rows else seen.epoch == 0
 
@@ -158,7 +158,7 @@ def test_seed_and_epoch_shuffle():
 
 @pytest.mark.parametrize(("kind", "check"), [("plain", 4142979487), ("bucketing", 952574335), ("packing", 2897966559)])
 def test_a_seed_means_the_same_order_in_every_version(kind, check):
-    """A resumed run goes on with the order of the version that began it."""
+    """A resumed run continues with the order of the version that started it."""
     rng = np.random.default_rng(0)
     lengths = lengths_of(rng.integers(1, 900, 2000), rng.integers(0, 3000, 2000))
     groups = [MixtureEntry(0, 700, 1.0, None), MixtureEntry(700, 2000, 3.0, None)]

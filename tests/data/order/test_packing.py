@@ -1,4 +1,4 @@
-"""Packs: nothing lost, nothing too long, and as full as the reference's."""
+"""Packing loses no sample and exceeds no length, and fills rows as well as the reference does."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_every_sample_is_in_one_pack_and_no_pack_is_too_long(case):
     assert packs.shape == (len(lengths),)
     used = np.bincount(packs, weights=lengths) if lengths else np.empty(0)
     assert (used <= capacity).all()
-    assert (used > 0).all()  # numbered without a gap
+    assert (used > 0).all()  # numbered without gaps
 
 
 def test_windows_do_not_share_packs():
@@ -35,7 +35,8 @@ def test_windows_do_not_share_packs():
 def test_packs_are_full(name):
     tokens = mix(name, 20_000, CAPACITY).tokens
     fill = tokens.sum() / (CAPACITY * (pack(tokens, CAPACITY).max() + 1))
-    # Six pictures of one size go into a pack, and there is too little text for the rest of it: 98.9% is out of reach.
+    # Six images of one size fill a packed row, and there is too little text for the rest of it, so 98.9% cannot be
+    # reached.
     assert fill > (0.97 if name == "one size" else 0.99)
 
 

@@ -1,4 +1,4 @@
-"""Rows read from front to back: the same as by index, from any place on, and no more of a file than is asked for."""
+"""Sequential reading gives the same rows as reading by index, from any position, and reads no more than requested."""
 
 import io
 import json
@@ -32,7 +32,7 @@ def content(rows: list[RawRow]) -> list[tuple[int, object]]:
 
 
 def assert_goes_on_anywhere(flow: Flow) -> list[tuple[int, object]]:
-    """The rows, after seeing that from each of them on the same ones follow."""
+    """Return the rows, after checking that reading from each of them continues with the same rows."""
     rows = list(flow.rows(None))
     expected = content(rows)
     for number, row in enumerate(rows, start=1):
@@ -142,7 +142,7 @@ def test_a_parquet_file_that_breaks_off_is_named(tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A hub id whose two files lie here; everything but the way to the files is the library's own."""
+    """A hub id whose two files are local. Apart from locating the files, the library's own code runs."""
     files = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
     rows = [ROW | {"id": str(index), "image": {"bytes": picture("red"), "path": "a"}} for index in range(23)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows[:14]), files[0], row_group_size=5)

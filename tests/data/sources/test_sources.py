@@ -1,4 +1,4 @@
-"""From a path to raw rows: what is read, byte for byte, and what is refused, in which words."""
+"""Reading raw rows from a path: which rows are read, byte for byte, and which errors are raised."""
 
 import io
 import json
@@ -97,7 +97,7 @@ def test_any_list_is_read_row_by_row(tmp_path_factory, expected, ascii, marked, 
     st.sampled_from([1, 2, 7, 2**18]),
 )
 def test_any_lines_are_read_one_by_one(tmp_path_factory, content, ascii, marked, closed, newline, chunk):
-    """Bytes stand for lines of white space, which are no rows but count as lines."""
+    """Bytes stand for lines of white space, which are not rows but count as lines."""
     path = tmp_path_factory.mktemp("any") / "rows.jsonl"
     written = [line.decode() if isinstance(line, bytes) else json.dumps(line, ensure_ascii=ascii) for line in content]
     path.write_bytes(b"\xef\xbb\xbf" * marked + (newline.join(written) + newline * closed).encode())
@@ -252,7 +252,7 @@ def test_what_the_system_does_not_let_be_read_is_named(opened, tmp_path, pattern
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch) -> Path:
-    """Data files among other files, one row each that tells its file."""
+    """Data files among other files, with one row each that names its file."""
     names = (
         "z.jsonl",
         "a.JSONL",
@@ -344,7 +344,7 @@ def test_links_out_of_the_folder_are_followed(opened, tmp_path):
     (tmp_path / "data/shards").symlink_to(tmp_path / "elsewhere")
     (source,) = opened(tmp_path / "data")
     assert source.row(0) == "x"
-    # Media lie where the user sees the file, not where it is kept.
+    # Relative media paths start at the path that the user names, not at the target of the link.
     assert source.folder == tmp_path / "data/shards"
 
 
@@ -375,7 +375,7 @@ TABLE = [
 
 
 def as_pictures(dataset: Dataset) -> Dataset:
-    """The column's type as the hub has it, by which `datasets` would decode the pictures."""
+    """The column type as on the hub, with which `datasets` would decode images."""
     return dataset.cast_column("images", List(datasets.Image()))
 
 
@@ -388,7 +388,7 @@ def dataset() -> Dataset:
 
 @pytest.fixture(scope="module")
 def tables(dataset, tmp_path_factory) -> Path:
-    """TABLE in each kind of table file."""
+    """TABLE as each kind of table file."""
     folder = tmp_path_factory.mktemp("tables")
     dataset.to_parquet(folder / "rows.parquet")
     dataset.save_to_disk(folder / "arrow")
@@ -412,7 +412,7 @@ def tables(dataset, tmp_path_factory) -> Path:
     ],
 )
 def test_tables_give_the_rows_as_they_were(opened, tables, name, settings, called, expected):
-    """Keys that only other rows have are gone, and pictures are their bytes."""
+    """Keys that only other rows have are removed, and images are their bytes."""
     (source,) = opened(tables / name, **settings)
     assert rows(source) == expected
     assert source.name == str(tables / called)
@@ -495,7 +495,7 @@ def test_a_huge_row_of_a_table_is_refused_unread(opened, tables, monkeypatch):
 
 
 def test_columns_of_json_are_read_as_they_were_written(opened, tmp_path):
-    """`datasets` keeps rows of mixed types so; here null is what the user wrote."""
+    """`datasets` stores rows of mixed types in this way. Here, null is a value that the user wrote."""
     content = [
         {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "z", "more": None}]}]},
@@ -539,7 +539,7 @@ def test_tables_open_quietly_and_leave_bars_as_they_were(opened, tables, capfd):
 
 
 class Hub:
-    """Stands for `datasets.load_dataset`."""
+    """Replaces `datasets.load_dataset`."""
 
     def __init__(self, splits: DatasetDict):
         self._splits = splits
@@ -630,7 +630,7 @@ def answers(samples: Samples, order: list[int] | range) -> list[str]:
 
 @pytest.fixture
 def mixed(tmp_path) -> list[Path]:
-    """Seven samples, numbered from 0: a folder of two files, a list, a parquet file."""
+    """Seven samples, numbered from 0: a folder of two files, a list, and a parquet file."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/1.jsonl").write_text("\n" + lines(messages("0"), messages("1")).replace("\n", "\n\n"))
     (tmp_path / "folder/2.json").write_text(json.dumps([messages("2")]))
@@ -668,7 +668,7 @@ def test_one_entry_twice_is_two_groups(joined, mixed):
 
 
 def test_processes_read_at_the_same_time(joined, mixed):
-    """Forked processes share what was open; none may move another's place in a file."""
+    """Forked processes share open files. None may move the file position of another one."""
     samples = joined(*mixed)
     order = [random.Random(0).randrange(7) for _ in range(800)]
     with multiprocessing.get_context("fork").Pool(4, initializer=_share, initargs=(samples,)) as pool:
@@ -715,7 +715,7 @@ def test_a_forced_format_is_the_one_that_rows_are_read_in(joined, tmp_path):
 
 @pytest.mark.parametrize("head", [1, 1500])
 def test_broken_rows_at_the_head_are_their_own_error(joined, tmp_path, head):
-    """Whoever skips them still gets the rest; the first rows need not tell the format."""
+    """With skipping, the other rows are still read. The first rows need not determine the format."""
     (tmp_path / "x.jsonl").write_text('{"id": 1, "mess\n' * head + lines({"id": 2}, messages("good")))
     samples = joined(tmp_path / "x.jsonl")
     for index, words in ((0, "1 is not valid JSON"), (head, rf"{head + 1} .*(has the keys id|has no 'messages')")):
@@ -759,7 +759,7 @@ def test_the_fingerprint_tells_what_decides_the_samples(joined, tmp_path, mixed)
         assert differs(joined(*mixed))
     mixed[1].write_text(json.dumps([messages("3"), messages("5")]))
     os.utime(mixed[1], ns=(0, 1))
-    assert not differs(joined(*mixed))  # The same size and time: all that can be told without reading it.
+    assert not differs(joined(*mixed))  # the same size and modification time, which is all that is compared
     mixed[1].write_text(json.dumps([messages("3"), messages("44")]))
     os.utime(mixed[1], ns=(0, 1))
     assert differs(joined(*mixed))

@@ -1,4 +1,4 @@
-"""Where the rows of a large file lie is kept, and found anew where what was kept cannot be right."""
+"""The positions of rows in a large file are stored, and computed again if the stored ones cannot be right."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def all_files_are_large(monkeypatch):
 
 @pytest.fixture
 def found(monkeypatch):
-    """How often a file was gone through."""
+    """Counts how often a file was scanned."""
     times = []
     for name in ("line_spans", "list_spans"):
         whole = getattr(text, name)

@@ -1,4 +1,4 @@
-"""The rows that a stream reads first: those of its first window, each once, and no others."""
+"""The head of a stream consists of the rows of its first window, each once, and no others."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Streams: nothing lost or doubled, the same on every process, and the same again from any row on."""
+"""Streams lose or repeat no row, are the same on every process, and continue in the same way from any row."""
 
 import json
 import weakref
@@ -44,7 +44,7 @@ def raw(id: str, tokens: int) -> dict[str, Any]:
 
 @dataclass
 class Counting:
-    """A renderer for which a letter of the answer is a token."""
+    """A renderer with one token per letter of the answer."""
 
     max_length: int | None = None
     preferences: bool = False
@@ -56,7 +56,7 @@ class Counting:
 
 @dataclass
 class Listed:
-    """Rows in memory; None is one that cannot be read."""
+    """Rows in memory. None is a row that cannot be read."""
 
     name: str
     listed: list[dict | None]
@@ -91,7 +91,7 @@ def config_of(*, batch_size: int = 1, seed: int = 0, **data: Any) -> RunConfig:
 
 
 def rows_of(stream: Stream, rows: int, problems: list | None = None) -> Iterator[list[tuple[str, int]]]:
-    """Ids and tokens of what this process is handed."""
+    """Return the ids and tokens that this process gets."""
     report = (lambda found: None) if problems is None else problems.extend
     loader = stream.loader(rows, workers=0, pin_memory=False, report=report)
     for row in loader.sampler:
@@ -100,7 +100,7 @@ def rows_of(stream: Stream, rows: int, problems: list | None = None) -> Iterator
 
 @dataclass(frozen=True)
 class Case:
-    """Any stream that a run can have, with the size of its windows."""
+    """Any stream that a run can have, with its window size."""
 
     entries: tuple[Entry, ...]
     config: RunConfig
@@ -114,7 +114,7 @@ class Case:
         return Stream(planner, state or State.beginning(self.entries), row)
 
     def rows(self, count: int) -> list[list[tuple[str, int]]]:
-        """Of all processes, in the order of the run."""
+        """The rows of all processes, in the order of the run."""
         found = [list(rows_of(self.stream(rank), count)) for rank in range(self.world)]
         return [found[row % self.world][row // self.world] for row in range(count)]
 
@@ -150,7 +150,7 @@ def cases(draw, weighted: bool | None = None) -> Case:
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
-    """Tests set the size themselves; a window of many samples would be a small one at first."""
+    """Tests set the window size themselves. Otherwise the first windows would be smaller."""
     monkeypatch.setattr(module, "_SAMPLES", module._SAMPLES)
     monkeypatch.setattr(module, "_SMALL", 0)
 
@@ -202,7 +202,7 @@ def test_rows_are_full_and_packs_fit(case):
 @settings(deadline=None, max_examples=40)
 @given(cases(), st.integers(0, 8))
 def test_from_any_row_on_the_same_rows_follow(case, steps):
-    """The state goes through JSON, as in a checkpoint, and every process has planned ahead by another amount."""
+    """The state goes through JSON, as in a checkpoint, and each process has planned a different distance ahead."""
     module._SAMPLES = case.window
     count, done = case.world * 9, case.world * steps
     expected = case.rows(count)
@@ -221,7 +221,7 @@ def test_from_any_row_on_the_same_rows_follow(case, steps):
 
 
 def case_state(case: Case, rows: int) -> State:
-    """As the first process tells it after one uninterrupted reading."""
+    """Return the state of the first process after one uninterrupted reading."""
     stream = case.stream(0)
     list(rows_of(stream, rows))
     return stream.state(rows)
@@ -269,13 +269,13 @@ def test_seed_window_and_pass_shuffle():
 
 
 def test_what_runs_at_the_same_time_costs_alike_in_every_window():
-    """A window does not begin where a micro-step does."""
+    """A window need not begin at the start of a micro-step."""
     module._SAMPLES = 101
     source = Listed("a.jsonl", [raw(str(row), 9 if row * 7 % 13 < 6 else 1) for row in range(404)])
     case = Case((entry(source),), config_of(bucketing=True), 2, 0, [])
     costs = [row[0][1] for row in case.rows(404)]
     uneven = sum(one != other for one, other in zip(costs[::2], costs[1::2], strict=True))
-    assert uneven <= 4 + 4  # in each window and at each border, one
+    assert uneven <= 4 + 4  # one in each window and at each boundary
 
 
 def test_a_window_is_the_same_whenever_it_is_asked_for():
@@ -412,7 +412,7 @@ def test_a_format_can_be_forced():
         planner.window(State.beginning(planner.entries))
 
 
-# With the real renderer, real files and workers.
+# These tests use the real renderer, real files and workers.
 
 
 @pytest.fixture(scope="module")
@@ -423,7 +423,7 @@ def renderer(checkpoints) -> Renderer:
 
 @pytest.fixture
 def table(pictures, tmp_path) -> Path:
-    """Pictures in the rows, some of which do not decode."""
+    """A table with images in its rows, some of which cannot be decoded."""
     path = tmp_path / "rows.parquet"
     contents = [pictures[index % 4].read_bytes() for index in range(20)]
     contents[7] = contents[7][: len(contents[7]) // 2]
@@ -482,7 +482,7 @@ def test_a_picture_that_does_not_decode_is_named_and_left_out(table, renderer, t
 
 
 def failure(batches: Iterator[dict]) -> str:
-    """Lets go of the error, which would keep the processes of the loader waiting."""
+    """Return the message and drop the error, which would keep the loader's processes waiting."""
     try:
         for _ in batches:
             pass
