@@ -1,4 +1,4 @@
-"""What the benchmarks of training have in common on the command line, and around what they measure."""
+"""Command-line options of the training benchmarks, and what runs before and after each measurement."""
 
 import argparse
 import tempfile
@@ -21,7 +21,8 @@ PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "p
 
 
 def make_parser(doc: str | None, workload: Workload, on_gpu: int, on_cpu: int) -> argparse.ArgumentParser:
-    # On a GPU a sample has about 900 tokens, and so a micro-batch about as many as a row of data.max_length.
+    # On a GPU a sample has about 900 tokens, so that a micro-batch has about as many as a packed row of
+    # data.max_length.
     gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny", help="an entry of configs/model")
@@ -44,7 +45,8 @@ def run(
     workload: Workload,
     measure: Callable[[Job, int, Path, float | None], dict[str, Any]],
 ) -> dict[str, Any]:
-    """What was measured, and where. `measure` is given how many rounds, a folder for files and the device's peak."""
+    """Run `measure` and write its result with the machine's data. It gets the number of rounds, a folder for files and
+    the device's peak."""
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
     logging.set_verbosity_error()

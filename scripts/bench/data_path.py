@@ -1,13 +1,14 @@
-"""Measure the way from picture files to micro-batches, ours and others', on one core:
+"""Measure the time from image files to micro-batches, for this project and others, on one core:
 python scripts/bench/data_path.py [--output tests/baselines/data_path.json]
 
-48 drawn photos of 1280×960 pixels, JPEGs of about 295 kB, 1,230 visual tokens each, four to a micro-batch. All ways
-take turns in one process, so that what else the computer does meets them alike: the ratios mean more than the rates.
+The data are 48 drawn photos of 1280×960 pixels, JPEGs of about 295 kB with 1,230 visual tokens each, four to a
+micro-batch. All ways run alternately in one process, so that other load on the computer affects them alike. The ratios
+are therefore more reliable than the rates.
 """
 
 import os
 
-# One core, as a worker of a data loader has it; read when the libraries are loaded.
+# One core, as for a data worker. The variable is read when the libraries are loaded.
 os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 import argparse
@@ -48,7 +49,7 @@ WORDS = {
 
 
 def draw_photo(rng: np.random.Generator) -> Pillow.Image:
-    """Soft shapes, texture and grain, which compress like a photo."""
+    """Draw soft shapes with texture and grain, which compress like a photo."""
     picture = np.full((HEIGHT, WIDTH, 3), 128, dtype=np.float32)
     for width, contrast in ((4, 60), (16, 40), (64, 25), (240, 14)):
         coarse = torch.from_numpy(rng.normal(0, contrast, (1, 3, width * HEIGHT // WIDTH, width)))
@@ -66,7 +67,7 @@ def draw_rows(folder: Path, count: int) -> Iterator[ways.Row]:
 
 
 def check_equal(processor: ProcessorMixin, batches: dict[str, ways.Batch]) -> None:
-    """A way that is fast because it does something else would prove nothing."""
+    """Check that all ways give equal results, since a way that does something else proves nothing."""
     expected = batches["official"]
     real = expected["attention_mask"]
     ids = expected["input_ids"][real]
@@ -80,7 +81,7 @@ def check_equal(processor: ProcessorMixin, batches: dict[str, ways.Batch]) -> No
         assert torch.equal(pixels(batches[name]["planes"]), expected["pixel_values"])
     for name in ("trl", "qwen_vl_utils"):
         assert torch.equal(batches[name]["input_ids"][real], ids)
-    # The pixels of qwen-vl-utils are not compared: it resizes with Pillow.
+    # The pixels of qwen-vl-utils are not compared, since it resizes with Pillow.
     assert torch.equal(batches["trl"]["pixel_values"], expected["pixel_values"])
 
 
@@ -100,7 +101,7 @@ def measure(pictures: int, rounds: int) -> dict[str, Any]:
         }
         first: dict[str, ways.Batch] = {}
         for name, way in measured.items():
-            # Warms every way up, and fills the cache.
+            # Warms up every way and fills the cache.
             for batch in _micro_batches(rows):
                 first.setdefault(name, way(batch))
         check_equal(processor, first)

@@ -1,13 +1,14 @@
-"""Measure preference tuning beside TRL's, of random weights on drawn pictures of mixed sizes; nothing is downloaded:
+"""Measure DPO against TRL's, with random weights on drawn images of mixed sizes. Nothing is downloaded:
 python scripts/bench/dpo.py [--model qwen2_5_vl_3b] [--full] [--output dpo.json] [key=value …]
 
-Whole runs from files, data wait inside the clock: TRL's DPOTrainer with its own collator, padding and checkpoints and
-sdpa; ours, where a pair lies in a row with its question and its pictures once; and ours as if the two conversations
-of a pair had nothing in common. Adapters are trained against the model without them, with --full all weights of the
-language model against a copy. Every way takes the same pairs, as many of them in each step, with the same weights and
-precision, and must come to the same log-probabilities, loss and gradient. All take turns in one process, so that what
-else the computer does meets them alike: the ratios mean more than the rates. Without a GPU, one core does it all, and
-the memory of each way is not measured. key=value changes any setting of the run, such as train.checkpointing=none.
+The benchmark times whole runs from files, including the wait for data: TRL's DPOTrainer with its own collator, padding,
+activation checkpointing and sdpa; this project, where a packed row contains a pair's question and images once; and this
+project with the two conversations of a pair computed separately. It trains adapters with the model without them as the
+reference, or with --full all weights of the language model with a copy as the reference. Every way uses the same pairs,
+pairs per step, weights and precision, and must give the same log-probabilities, loss and gradient. All ways run
+alternately in one process, so that other load on the computer affects them alike; the ratios are therefore more
+reliable than the rates. Without a GPU, everything runs on one core, and memory is not measured. key=value changes any
+setting of the run, such as train.checkpointing=none.
 """
 
 import os
@@ -29,8 +30,8 @@ from workload import PAIRS
 WORDS = {"trl": "TRL's trainer", "ours": "our trainer", "apart": "nothing shared"}
 
 EQUAL = {"logps/chosen": 1, "logps/rejected": 1, "loss": 10, "grad_norm": 10}
-"""What all ways must agree on in the first step, and how many times the rounding of one log-probability it may be
-apart: a margin is a small difference of large sums."""
+"""The metrics that must agree in the first step, and the allowed difference as a multiple of the rounding error of one
+log-probability. A margin is a small difference of large sums."""
 
 
 def measure(job: Job, rounds: int, folder: Path, peak_tflops: float | None) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def measure(job: Job, rounds: int, folder: Path, peak_tflops: float | None) -> d
 
 
 def check_equal(result: dict[str, Any]) -> None:
-    """A way that is fast because it computes something else would prove nothing."""
+    """Check that all ways give equal results, since a way that computes something else proves nothing."""
     rounding = ROUNDING[result["job"]["precision"]]
     for name, row in result["runs"].items():
         for what, times in EQUAL.items():

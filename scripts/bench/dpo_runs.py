@@ -1,6 +1,6 @@
-"""A whole run of preference tuning by TRL's own trainer and by ours, for `dpo.py`.
+"""A whole DPO run with TRL's trainer and with this project, for `dpo.py`.
 
-Each turn has a model of its own: TRL's trainer leaves hooks and settings on it.
+Each round has a new model, since TRL's trainer leaves hooks and settings on it.
 """
 
 from dataclasses import dataclass, replace
@@ -28,11 +28,12 @@ from qwenvl_train.training.objectives.dpo import Preferences
 from qwenvl_train.training.objectives.reference import of_copy, without_adapters
 
 NUDGE = 0.02
-"""How large the second matrices of adapters are, which begin as zeros; how much of itself a copy is off."""
+"""The size of the adapters' second matrices, which would begin as zeros, and of the relative change of a reference
+copy."""
 
 
 def trl(job: Job, folder: Path) -> Measured:
-    """Padded, with sdpa, the trainer's own checkpoints and its own collator."""
+    """Run TRL's trainer with padding, sdpa, its own activation checkpointing and its own collator."""
     config, dpo = job.config, job.config.dpo
     trained, reference = _models(job.with_training(checkpointing="none"))
     for model in filter(None, (trained, reference)):
@@ -61,7 +62,7 @@ def trl(job: Job, folder: Path) -> Measured:
         processing_class=job.processor,
     )
     if reference is None:
-        trained.model.delete_adapter("ref")  # which it makes of adapters that it did not add itself
+        trained.model.delete_adapter("ref")  # TRL makes it of adapters that it did not add itself
     return measured(trainer, job)
 
 
@@ -70,7 +71,7 @@ def ours(job: Job, folder: Path) -> Measured:
 
 
 def apart(job: Job, folder: Path) -> Measured:
-    """Ours, as if the two conversations of a pair had nothing in common."""
+    """Run this project with the two conversations of a pair computed separately."""
     rows = ApartRows(job.train.rows, job.train.counts)
     indices = range(job.micro_batches + AHEAD)
     return _ours(job, Dataset.from_dict({"row": indices}).with_transform(rows), folder)
@@ -89,7 +90,7 @@ def _ours(job: Job, dataset: Dataset, folder: Path) -> Measured:
 
 
 def padded_tokens(job: Job) -> Tokens:
-    """As TRL's collator lays them out."""
+    """Return the number of tokens as TRL's collator pads them."""
     collator = Collator(job.processor)
     masks = []
     for micro_batch in job.timed:
@@ -105,7 +106,7 @@ def shared_tokens(job: Job) -> Tokens:
 
 
 def apart_tokens(job: Job) -> Tokens:
-    """What an answer sees before it, and the answer."""
+    """Return the number of tokens of each answer with its context."""
     pairs = [pair for index in job.timed for pair in job.contents[index].pieces]
     count = sum(piece.context + piece.length for pair in pairs for piece in pair[1:])
     return Tokens(count, count)
@@ -130,7 +131,7 @@ class ApartRows:
 
 
 class Collator(DataCollatorForVisionPreference):
-    """TRL's, but that the line break after each answer is not learned: no model is asked for it."""
+    """TRL's collator, without loss on the line break after each answer, which the models do not generate."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch = super().torch_call(examples)
@@ -151,8 +152,8 @@ def _as_trl(conversation: Conversation) -> dict[str, Any]:
 
 @torch.no_grad()
 def _models(job: Job) -> tuple[Trained, Trained | None]:
-    """What is trained, and what it is compared with where that is not the same without its adapters. They differ a
-    little, or all pairs would have a loss of ln 2, whatever the answers."""
+    """Return the trained model, and the reference if it is not the model without its adapters. They differ slightly, or
+    all pairs would have a loss of ln 2, whatever the answers."""
     trained = Trained(job)
     reference = Trained(job) if job.config.reference == "model" else None
     torch.manual_seed(SEED)

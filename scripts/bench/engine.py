@@ -1,4 +1,5 @@
-"""A whole run, timed: loader, loop and all, on files; ours, and what is the same for anyone's."""
+"""Time a whole run from files, including data loading, with this project. Also contains what the runs of others
+share."""
 
 import time
 from dataclasses import dataclass
@@ -25,16 +26,16 @@ AHEAD = 1
 @dataclass(frozen=True)
 class Measured:
     seconds: float
-    """Of all steps but the first, which starts workers and warms up."""
+    """The time of all steps but the first, which starts workers and warms up."""
     waited: float
-    """For data, within them."""
+    """The wait for data within that time."""
     first: dict[str, float]
-    """What was logged of the first step."""
+    """The metrics of the first step."""
 
 
 class _Clock(TrainerCallback):
-    """Looks at the time twice, so that a step waits for the device no more than it does in a real run; besides, it
-    wraps the trainer's reading of data."""
+    """Reads the time only twice, so that a step synchronizes no more than in a real run. It also wraps the trainer's
+    reading of data."""
 
     def __init__(self, trainer: Trainer, job: Job):
         self._read, self._job = trainer.get_batch_samples, job
@@ -44,7 +45,7 @@ class _Clock(TrainerCallback):
         trainer.add_callback(self)
 
     def _timed(self, *arguments: Any) -> Any:
-        # The device may still be busy, which is no wait for data.
+        # The device may still be busy, and this does not count as waiting for data.
         clock = time.process_time if self._job.device.type == "cpu" else time.perf_counter
         start = clock()
         batches = self._read(*arguments)
@@ -66,7 +67,8 @@ def measured(trainer: Trainer, job: Job) -> Measured:
 
 
 def their_arguments(job: Job, folder: Path) -> dict[str, Any]:
-    """How TRL's trainers train what ours does; the rest are their own defaults."""
+    """Return the arguments with which TRL's trainers train as this project does. Other arguments keep TRL's
+    defaults."""
     train, workers = job.config.train, job.config.data.workers
     return {
         "output_dir": str(folder),
@@ -80,7 +82,7 @@ def their_arguments(job: Job, folder: Path) -> dict[str, Any]:
         "use_cpu": job.device.type == "cpu",
         "train_sampling_strategy": "sequential",
         "max_length": None,
-        "router_aux_loss_coef": 0.0,  # as ours
+        "router_aux_loss_coef": 0.0,  # as in this project
         "logging_steps": job.steps,
         "logging_first_step": True,
         "save_strategy": "no",

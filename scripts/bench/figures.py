@@ -1,4 +1,4 @@
-"""What is told of each way: as numbers, and as a table on the terminal."""
+"""The results of each way, as numbers and as a table on the terminal."""
 
 import statistics
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from qwenvl_train.batch import Contents
 class Tokens:
     real: int
     laid_out: int
-    """With padding."""
+    """The number of tokens with padding."""
 
 
 def figures(
     job: Job, contents: list[Contents], tokens: Tokens, taken: Taken, ours: Taken, peak_tflops: float | None
 ) -> dict[str, Any]:
-    """`contents` and `tokens` are of the micro-batches within the time that was taken."""
+    """Return the figures of a way. `contents` and `tokens` are of the micro-batches within the measured time."""
     seconds = statistics.median(taken.seconds)
     tflops = job.flops(contents) / seconds / 1e12
     return {
@@ -81,7 +81,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def show(result: dict[str, Any], titles: dict[str, str], words: dict[str, str], unit: str) -> None:
-    """`titles` are those of its parts, `words` those of the ways."""
+    """Print the table. `titles` are those of its parts, and `words` describe the ways."""
     console = Console()
     for part, title in titles.items():
         rows = result[part]

@@ -1,8 +1,8 @@
-"""CPU time of each verb until its first line of output, beside that of `import torch`.
+"""Measure the CPU time of each verb until its first line of output, and that of `import torch`.
 
     python scripts/bench/first_line.py [--rounds 5] [--output first_line.json]
 
-A verb is killed once its first line is there. The runs take turns, and the median of each is told.
+A verb is killed after its first line. The verbs run alternately, and the median of each is reported.
 """
 
 import argparse
@@ -23,7 +23,7 @@ VERBS = {
 
 
 def cpu_seconds(words: list[str]) -> float:
-    """User and system time of a Python process until its first line on stdout."""
+    """Return the user and system time of a Python process until its first line on stdout."""
     process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
     if not process.stdout.readline():

@@ -1,4 +1,4 @@
-"""What a benchmark trains: a model of random weights, by a recipe, on a workload."""
+"""What a benchmark trains: a model with random weights, with a recipe, on a workload."""
 
 import time
 from copy import deepcopy
@@ -29,16 +29,16 @@ from qwenvl_train.run.opening import OpenedRun
 from qwenvl_train.run.training_data import TrainingData
 from qwenvl_train.training.optim import keep_masters
 
-# So little that no weight ever changes: every way sees the same numbers in every round.
+# The rate is so low that no weight changes, so that every way computes the same values in every round.
 LEARNING_RATE = 1e-12
 TINY_PIXELS = 448 * 448
-"""The tiny models' own limit is 16 visual tokens a picture, next to nothing beside the answers."""
+"""The tiny models' own limit is 16 visual tokens per image, very few compared with the answers."""
 
 
 @dataclass(frozen=True)
 class Job:
     model: str
-    """Its entry in configs/model."""
+    """The name of its entry in configs/model."""
     recipe: str
     workload: Workload
     opened: OpenedRun
@@ -92,7 +92,7 @@ class Job:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The micro-batches as our loader makes them."""
+        """Return the micro-batches as this project's loader makes them."""
         dataset = self.train.dataset(self.micro_batches)
         return [dataset[index]["row"] for index in range(self.micro_batches)]
 
@@ -102,7 +102,7 @@ class Job:
 
     @property
     def timed(self) -> range:
-        """The micro-batches of all steps but the first."""
+        """Return the micro-batches of all steps but the first."""
         return range(self.config.train.accumulation, self.micro_batches)
 
     @cached_property
@@ -112,11 +112,13 @@ class Job:
         return FlopCount.of(self.architecture, modes, self.config.lora.rank, compares=compares)
 
     def flops(self, contents: list[Contents]) -> int:
-        """Of these micro-batches, forward and backward, by the project's count: useful work alone."""
+        """Return the FLOPs of these micro-batches, forward and backward, as the project counts them: only required
+        work."""
         return sum(self.count.training(one).total for one in contents)
 
     def now(self) -> float:
-        """Once the device is done. On the CPU the time that this process was given: others may run beside it."""
+        """Return the time after the device has finished. On a CPU it is the CPU time of this process, since others may
+        run too."""
         if self.device.type == "cpu":
             return time.process_time()
         torch.cuda.synchronize()
@@ -162,7 +164,8 @@ def make_job(
 
 
 def _completed(shape: PreTrainedConfig) -> PreTrainedConfig:
-    """model.shape leaves out how a head's rotations are shared; published heads are of 128."""
+    """Return the settings with the rotary embedding, which model.shape leaves out. Published heads have 128
+    dimensions."""
     rope = shape.text_config.rope_parameters
     if "mrope_section" not in rope:
         second, third = {"mrope_section": [16, 24, 24]}, {"mrope_section": [24, 20, 20], "mrope_interleaved": True}
@@ -171,11 +174,11 @@ def _completed(shape: PreTrainedConfig) -> PreTrainedConfig:
 
 
 class Trained:
-    """One model for all ways: as a run would have it after loading, and as transformers publishes it."""
+    """One model for all ways, as a run would have it after loading, and as transformers publishes it."""
 
     def __init__(self, job: Job, seed: int = SEED):
         torch.manual_seed(seed)
-        # Trainers write into the configuration, and what they write would change how the next model begins.
+        # Trainers write into the configuration, which would change how the next model is built.
         architecture = deepcopy(job.architecture)
         with job.device:
             model = AutoModelForImageTextToText.from_config(
@@ -199,7 +202,7 @@ class Trained:
         self._cast_for_adapters(False)
 
     def as_published(self, attention: str) -> None:
-        """Takes off what our forward pass, TRL and accelerate put on this instance."""
+        """Remove what this project's forward pass, TRL and accelerate put on this instance."""
         self._published = True
         for module, name, _ in self._replaced():
             del vars(module)[name]
@@ -209,7 +212,7 @@ class Trained:
         set_attention(base_model(self.model), attention)
 
     def autocast(self) -> torch.autocast:
-        """As a run of ours enters it, or as transformers and TRL do."""
+        """Enter autocast as a run of this project does, or as transformers and TRL do."""
         if self._published:
             return torch.autocast(self._device_type, self._dtype, enabled=self._dtype is not None)
         return autocast(self._device_type, self._dtype)

@@ -1,4 +1,4 @@
-"""What a result holds beside its figures, and the file that it is written to."""
+"""The data that a result contains besides its figures, and the file that it is written to."""
 
 import argparse
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from qwenvl_train.reporting.folder import environment, write_json_atomic
 
 
 def surroundings(packages: Iterable[str], hardware: Iterable[str], gpus: list[str]) -> dict[str, Any]:
-    """What the figures hold for; of the hardware, only what they depend on."""
+    """Return the conditions of the measurement. Of the hardware, only data that affect the figures are included."""
     made_on = environment(gpus, run={})
     return {
         "hardware": {key: made_on["hardware"][key] for key in hardware},

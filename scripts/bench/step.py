@@ -1,12 +1,12 @@
-"""Measure training steps beside others', of random weights on drawn pictures of mixed sizes; nothing is downloaded:
+"""Measure training steps against others', with random weights on drawn images of mixed sizes. Nothing is downloaded:
 python scripts/bench/step.py [--model qwen2_5_vl_3b] [--lora] [--output step.json] [key=value …]
 
-First one optimizer step at a time, with its inputs ready on the device: transformers' model on padded batches, and
-our packed forward pass. Then whole runs from files, data wait inside the clock: TRL's own trainer, and ours. Every way
-takes the same samples, as many of them in each step, with the same weights, precision and checkpoints, and must come to
-the same loss. All take turns in one process, so that what else the computer does meets them alike: the ratios mean more
-than the rates. Without a GPU, one core does it all. key=value changes any setting of the run, such as
-train.checkpointing=llm.
+First it times single optimizer steps with inputs on the device: transformers' model on padded batches, and this
+project's packed forward pass. Then it times whole runs from files, including the wait for data: TRL's trainer, and this
+project. Every way uses the same samples, samples per step, weights, precision and activation checkpointing, and must
+give the same loss. All ways run alternately in one process, so that other load on the computer affects them alike; the
+ratios are therefore more reliable than the rates. Without a GPU, everything runs on one core. key=value changes any
+setting of the run, such as train.checkpointing=llm.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A whole run by TRL's own trainer and by ours, for `step.py`."""
+"""A whole run with TRL's trainer and with this project, for `step.py`."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from qwenvl_train.training.objectives.sft import Answers
 
 
 def trl(job: Job, trained: Trained, folder: Path) -> Measured:
-    # The model checkpoints already, where ours does.
+    # The model already uses activation checkpointing, in the same blocks as this project.
     arguments = SFTConfig(**their_arguments(job, folder), gradient_checkpointing=False)
     samples = [sample for index in range(job.micro_batches + AHEAD) for sample in job.samples(index)]
     dataset = Dataset.from_list([as_trl(job.conversations[sample]) for sample in samples]).cast_column(

@@ -1,4 +1,4 @@
-"""One optimizer step in all ways, turn by turn, which must come to the same loss: for `step.py`."""
+"""Time one optimizer step in all ways alternately, and check that they give the same loss, for `step.py`."""
 
 import math
 
@@ -14,7 +14,7 @@ from qwenvl_train.training.optim import build_optimizer, parameter_groups
 def measure_steps(
     job: Job, trained: Trained, rounds: int
 ) -> tuple[dict[str, Taken], dict[str, list[int]], dict[str, str]]:
-    """With the tokens of each way's micro-batches, and why a way is missing."""
+    """Return the measurements with the tokens of each way's micro-batches, and the reason if a way is missing."""
     ways, skipped = {"padded_sdpa": step_ways.padded(job, "sdpa")}, {}
     if reason := step_ways.no_flash(job):
         skipped["padded_flash"] = reason
@@ -23,7 +23,7 @@ def measure_steps(
     ways["packed"] = step_ways.packed(job)
     optimizer = build_optimizer(parameter_groups(trained.model, job.family, job.config), job.config.optim)
     taken = {name: Taken() for name in ways}
-    for turn in range(1 + rounds):  # the first warms up
+    for turn in range(1 + rounds):  # the first turn warms up
         for name in list(taken):
             try:
                 _take_turn(job, trained, optimizer, ways[name], taken[name], counts=turn > 0)
@@ -66,7 +66,7 @@ def _take_turn(
 
 
 def check_equal(job: Job, steps: dict[str, Taken], runs: dict[str, Taken], trl_learns: float | None) -> None:
-    """A way that is fast because it computes something else would prove nothing."""
+    """Check that all ways give equal results, since a way that computes something else proves nothing."""
     rounding = ROUNDING[job.precision]
     expected = next(iter(steps.values())).first
     for name, taken in steps.items():

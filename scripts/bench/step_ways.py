@@ -1,4 +1,4 @@
-"""One optimizer step in the ways that `step.py` measures against each other: same model, same samples, same loss."""
+"""The ways to compute one optimizer step that `step.py` compares, with the same model, samples and loss."""
 
 import statistics
 from collections.abc import Callable
@@ -26,13 +26,13 @@ Inputs = dict[str, Any]
 @dataclass(frozen=True)
 class Way:
     micro_batches: list[Inputs]
-    """On the device: what it takes to make them is measured elsewhere."""
+    """The inputs on the device. The time to make them is measured elsewhere."""
     tokens: list[int]
-    """Of each micro-batch, padding included."""
+    """The number of tokens of each micro-batch, including padding."""
     prepare: Callable[[Trained], None]
-    """Gives the model this way's forward pass and attention."""
+    """Gives the model the forward pass and attention of this way."""
     loss: Callable[[Model, Inputs], torch.Tensor]
-    """Summed over the supervised tokens."""
+    """Returns the loss, summed over the supervised tokens."""
 
 
 def packed(job: Job) -> Way:
@@ -45,7 +45,7 @@ def packed(job: Job) -> Way:
 
 
 def padded(job: Job, attention: str) -> Way:
-    """transformers' own forward pass and loss, on what TRL's collator makes of the samples."""
+    """Use transformers' own forward pass and loss on the batches of TRL's collator."""
     batches = [_with_our_labels(_collated(job, index), row) for index, row in enumerate(job.rows)]
 
     return Way(
@@ -62,8 +62,8 @@ def _padded_loss(model: Model, inputs: Inputs) -> torch.Tensor:
 
 @torch.no_grad()
 def trl_learns(job: Job, trained: Trained) -> float:
-    """The loss of the first step as TRL's trainer has it: the mean of the micro-batches' means, for labels that also
-    teach the line break after each answer, which no model is asked for."""
+    """Return the loss of the first step as TRL's trainer computes it: the mean over the means of micro-batches, with
+    labels that include the line break after each answer, which the models do not generate."""
     trained.as_published("sdpa")
     means = []
     for micro_batch in range(job.config.train.accumulation):
@@ -74,14 +74,14 @@ def trl_learns(job: Job, trained: Trained) -> float:
 
 
 def no_flash(job: Job) -> str | None:
-    """Why flash-attention 2 cannot be measured here."""
+    """Return the reason why flash-attention 2 cannot be measured here, if there is one."""
     if job.device.type != "cuda":
         return "it needs a GPU"
     return None if is_flash_attn_2_available() else "flash-attn is not installed"
 
 
 def as_trl(conversation: Conversation) -> dict[str, Any]:
-    """TRL's form for a loss on answers alone."""
+    """Return the sample in TRL's format for a loss on answers only."""
     return {
         "images": conversation.pictures,
         "prompt": [{"role": "user", "content": conversation.question}],

@@ -1,4 +1,4 @@
-"""All ways take turns, so that what else the computer does meets them alike."""
+"""Run all ways alternately, so that other load on the computer affects them alike."""
 
 import gc
 from collections.abc import Callable
@@ -8,25 +8,25 @@ import torch
 from engine import Measured
 from job import Job
 
-# Products of float32 differ by the order of summation alone; bf16 keeps 8 bits.
+# Matrix products in float32 differ only by the order of summation. bf16 has 8 bits of precision.
 ROUNDING = {"fp32": 1e-5, "bf16": 5e-3}
 
 
 @dataclass
 class Taken:
-    """Of one way, turn by turn."""
+    """The measurements of one way, one per turn."""
 
     seconds: list[float] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
     peak_bytes: int = 0
     first: dict[str, float] = field(default_factory=dict)
-    """What was told of the first step: its loss, the norm of its gradient, and more."""
+    """The metrics of the first step: its loss, gradient norm and others."""
 
 
 def measure_runs(
     job: Job, ways: dict[str, Callable[[], Measured]], rounds: int
 ) -> tuple[dict[str, Taken], dict[str, str]]:
-    """With the reason why a way is missing; ours must not be."""
+    """Return the measurements, and the reason if a way is missing. This project's way must not be missing."""
     taken: dict[str, Taken] = {name: Taken() for name in ways}
     skipped: dict[str, str] = {}
     for _ in range(rounds):
@@ -54,12 +54,12 @@ def reset_peak(job: Job) -> None:
 
 
 def peak(job: Job) -> int:
-    """0 on the CPU: a process's own peak would be that of all ways so far."""
+    """Return the peak memory. It is 0 on a CPU, where the peak of the process would be that of all ways so far."""
     return torch.cuda.max_memory_allocated() if job.device.type == "cuda" else 0
 
 
 def free(job: Job) -> None:
-    """A way and its optimizer are gone before the next one comes."""
+    """Free the memory of a way and its optimizer before the next one."""
     gc.collect()
     if job.device.type == "cuda":
         torch.cuda.empty_cache()

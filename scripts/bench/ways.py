@@ -1,6 +1,6 @@
-"""The ways from picture files and words to one micro-batch that `data_path.py` measures against each other.
+"""The ways from image files and text to one micro-batch that `data_path.py` compares.
 
-Each is called with the rows of one micro-batch and returns what its collator hands to the trainer.
+Each is called with the rows of one micro-batch, and returns what its collator passes to the trainer.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ Way = Callable[[list[Row]], Batch]
 
 
 def ours(processor: ProcessorMixin, cache: Path | None = None) -> Way:
-    """From our Sample to our Batch; with `cache`, pictures are read from there once they were made."""
+    """From a Sample to a Batch of this project. With `cache`, images are read from there after the first time."""
     config = compose(["+recipe=sft_lora"]).config
     data = config.data.model_copy(update={"cache_pictures": cache is not None})
     renderer = Renderer(processor, FAMILIES[MODEL_TYPE], "benchmark", config.model.video, data, cache)
@@ -58,7 +58,7 @@ def _sample(row: Row) -> Sample:
 
 
 def decode_and_resize(processor: ProcessorMixin) -> Way:
-    """What no path can do without: the floor."""
+    """The work that no way can avoid, as a lower bound."""
     limits = processor.image_processor.size
     factor = processor.image_processor.patch_size * processor.image_processor.merge_size
 
@@ -78,7 +78,7 @@ def trl(processor: ProcessorMixin) -> Way:
     collator = DataCollatorForVisionLanguageModeling(processor)
 
     def run(rows: list[Row]) -> Batch:
-        # A dataset of paths opens each picture when it is read; pixels are decoded in the collator.
+        # A dataset of paths opens each image when it is read. The collator decodes the pixels.
         return collator(
             [{"images": [Pillow.open(row.picture)], "messages": _messages(row, {"type": "image"})} for row in rows]
         )
@@ -102,7 +102,7 @@ def qwen_vl_utils(processor: ProcessorMixin) -> Way:
 
 
 def processor_and_positions(processor: ProcessorMixin) -> Way:
-    """As the models' official fine-tuning script goes: processor and M-RoPE for each sample, then a collator."""
+    """The official fine-tuning script of the models: processor and M-RoPE for each sample, then a collator."""
     tokenizer = processor.tokenizer
     opening = tokenizer.encode("<|im_start|>assistant\n", add_special_tokens=False)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")

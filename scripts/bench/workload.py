@@ -1,4 +1,4 @@
-"""What the benchmarks train on: drawn pictures of mixed sizes, answers of mixed lengths, in files."""
+"""The training data of the benchmarks: files with drawn images of mixed sizes and answers of mixed lengths."""
 
 import json
 import math
@@ -17,12 +17,12 @@ SEED = 0
 @dataclass(frozen=True)
 class Workload:
     pairs: bool
-    """Each question has a second answer, the worse one."""
+    """Whether each question has a second, rejected answer."""
     shortest: int
     longest: int
-    """Words of an answer."""
+    """The largest number of words in an answer."""
     smallest: float
-    """The least area of a picture, as a share of the model's limit; the largest is twice the limit."""
+    """The smallest area of an image, as a share of the model's limit. The largest area is twice the limit."""
 
     @property
     def unit(self) -> str:
@@ -30,7 +30,7 @@ class Workload:
 
 
 ANSWERS = Workload(pairs=False, shortest=4, longest=400, smallest=2**-4)
-# Answers as users compare them are a few sentences on pictures that are worth looking at.
+# Answers in preference data are usually a few sentences about larger images.
 PAIRS = Workload(pairs=True, shortest=4, longest=100, smallest=2**-2)
 
 
@@ -43,7 +43,8 @@ class Conversation:
 
 
 def draw(workload: Workload, folder: Path, samples: int, most_pixels: int) -> list[Conversation]:
-    """Every fourth sample shows two pictures; areas and lengths are spread evenly over their orders of magnitude."""
+    """Draw the samples. Every fourth has two images. Areas and lengths are distributed evenly on a logarithmic
+    scale."""
     rng = np.random.default_rng(SEED)
     drawn = []
     for index in range(samples):
