@@ -22,7 +22,7 @@ def family_of(checkpoint: Path) -> Family:
 
 def renderer_of(processor, checkpoint: Path, preferences: bool = False, **data) -> Renderer:
     config = run_config(**{f"data.{key}": value for key, value in data.items()})
-    return Renderer(processor, family_of(checkpoint), "test", config.model.video, config.data, preferences=preferences)
+    return Renderer(processor, family_of(checkpoint), config.model.video, config.data, preferences=preferences)
 
 
 def as_theirs_and_ours(model_type: str, checkpoint: Path, processor, adapters: bool) -> list[torch.nn.Module]:

@@ -118,7 +118,7 @@ def renderers(processors):
 
 def make_renderer(processor, model_type: str) -> Renderer:
     config = run_config()
-    return Renderer(processor, FAMILIES[model_type], "here", config.model.video, config.data)
+    return Renderer(processor, FAMILIES[model_type], config.model.video, config.data)
 
 
 def open_row(row: dict, folder: Path) -> Samples:

@@ -10,10 +10,11 @@ from accelerate import PartialState
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.index.lengths import BrokenRow
-from qwenvl_train.data.index.measure import lengths_of
+from qwenvl_train.data.index.measure import MeasureOptions, lengths_of
 from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import Order, build_order
 from qwenvl_train.data.render.renderer import Renderer
+from qwenvl_train.data.render.template import check_template
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError, message_of
@@ -33,9 +34,9 @@ def cache_folder(config: RunConfig) -> Path:
 
 
 def make_renderer(config: RunConfig, processor, family: Family) -> Renderer:
-    where = f"model.path {config.model.path}"
+    check_template(processor, family, f"model.path {config.model.path}")
     pictures, preferences = cache_folder(config) / "pictures", config.method == "dpo"
-    return Renderer(processor, family, where, config.model.video, config.data, pictures, preferences)
+    return Renderer(processor, family, config.model.video, config.data, pictures, preferences)
 
 
 def open_rows(
@@ -44,22 +45,16 @@ def open_rows(
     """Return the rows of the data files, all of them checked. Show a progress bar on a terminal."""
     sources = config.data.train if key == "data.train" else config.data.eval
     assert sources is not None
-    cache, kinds = cache_folder(config), tolerated_problems(config)
+    cache = cache_folder(config)
+    options = MeasureOptions(
+        cache, config.data.workers, tolerated_problems(config), config.data.max_skipped, state.is_main_process
+    )
 
     def build() -> Rows:
         samples = Samples(sources, key, config.data.allow_remote, cache)
         with counting(f"checking {key}", len(samples), shown=state.is_main_process) as progress:
             try:
-                lengths = lengths_of(
-                    samples,
-                    renderer,
-                    cache,
-                    config.data.workers,
-                    kinds,
-                    progress,
-                    most=config.data.max_skipped,
-                    mend=state.is_main_process,
-                )
+                lengths = lengths_of(samples, renderer, options, progress)
             except BrokenRow as error:
                 raise UserError(f"{error} {_MORE_OF_THEM}") from None
         if not lengths.usable.any():

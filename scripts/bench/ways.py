@@ -44,7 +44,7 @@ def ours(processor: ProcessorMixin, cache: Path | None = None) -> Way:
     """From a Sample to a Batch of this project. With `cache`, images are read from there after the first time."""
     config = compose(["+recipe=sft_lora"]).config
     data = config.data.model_copy(update={"cache_pictures": cache is not None})
-    renderer = Renderer(processor, FAMILIES[MODEL_TYPE], "benchmark", config.model.video, data, cache)
+    renderer = Renderer(processor, FAMILIES[MODEL_TYPE], config.model.video, data, cache)
 
     def run(rows: list[Row]) -> Batch:
         return collate([renderer.render(_sample(row)) for row in rows], renderer)

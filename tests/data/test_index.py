@@ -3,6 +3,7 @@ settings."""
 
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from transformers import AutoProcessor
 
 from qwenvl_train.config.schema import SourceConfig
 from qwenvl_train.data.index import measure as module
-from qwenvl_train.data.index.measure import lengths_of
+from qwenvl_train.data.index.measure import MeasureOptions, lengths_of
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
@@ -29,7 +30,7 @@ def processor(checkpoints):
 
 def make_renderer(processor, **data) -> Renderer:
     config = run_config(**{f"data.{key}": value for key, value in data.items()})
-    return Renderer(processor, FAMILIES["qwen2_5_vl"], "test", config.model.video, config.data)
+    return Renderer(processor, FAMILIES["qwen2_5_vl"], config.model.video, config.data)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def samples_of(path, cache) -> Samples:
 
 def measured(path, renderer, cache, processes=0, tolerated=ALL):
     done = []
-    lengths = lengths_of(samples_of(path, cache), renderer, cache, processes, tolerated, done.append)
+    lengths = lengths_of(samples_of(path, cache), renderer, MeasureOptions(cache, processes, tolerated), done.append)
     return lengths, done
 
 
@@ -152,7 +153,7 @@ def killed(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(module, "_PART_SECONDS", 0)
             with pytest.raises(Killed):
-                lengths_of(samples_of(path, cache), renderer, cache, 0, ALL, progress)
+                lengths_of(samples_of(path, cache), renderer, MeasureOptions(cache, tolerated=ALL), progress)
 
     return killed
 
@@ -231,13 +232,14 @@ def test_a_row_that_was_mended_is_used_again(pictures, write_rows, processor, tm
     assert done == []
 
 
-def test_only_one_process_mends(pictures, write_rows, processor, tmp_path):
+def test_only_one_process_measures_broken_rows_again(pictures, write_rows, processor, tmp_path):
     late = tmp_path / "late.png"
     path = write_rows([conversation(("user", [late, "What?"]), ("assistant", ["Red."]))])
     renderer = make_renderer(processor)
     first, _ = measured(path, renderer, tmp_path)
     late.write_bytes(pictures[0].read_bytes())
-    others = lengths_of(samples_of(path, tmp_path), renderer, tmp_path, 0, ALL, lambda done: None, mend=False)
+    options = MeasureOptions(tmp_path, tolerated=ALL, remeasure=False)
+    others = lengths_of(samples_of(path, tmp_path), renderer, options, lambda done: None)
     assert others.problems == first.problems
     assert others.digest() == first.digest() != measured(path, renderer, tmp_path)[0].digest()
 
@@ -361,9 +363,10 @@ def test_measuring_ends_once_too_many_rows_cannot_be_used(rows, processor, tmp_p
     lines[3], lines[7], lines[14], lines[30] = "{", "{", "[]", "}"
     rows.write_text("\n".join(lines))
     samples, renderer, done = samples_of(rows, tmp_path), make_renderer(processor), []
+    options = MeasureOptions(tmp_path, processes, ALL)
     with pytest.raises(UserError, match=r"3 rows cannot be used, data\.max_skipped allows 2; one of them: .*:15"):
-        lengths_of(samples, renderer, tmp_path, processes, ALL, done.append, most=2)
+        lengths_of(samples, renderer, replace(options, max_problems=2), done.append)
     assert done == [6, 12]
-    assert len(lengths_of(samples, renderer, tmp_path, processes, ALL, done.append, most=4).problems) == 4
+    assert len(lengths_of(samples, renderer, replace(options, max_problems=4), done.append).problems) == 4
     with pytest.raises(UserError, match=r"4 rows cannot be used, data\.max_skipped allows 3"):
-        lengths_of(samples, renderer, tmp_path, processes, ALL, done.append, most=3)
+        lengths_of(samples, renderer, replace(options, max_problems=3), done.append)

@@ -7,7 +7,7 @@ from transformers import AutoProcessor
 
 from qwenvl_train.config.schema import SourceConfig
 from qwenvl_train.data.batches.loader import EvalRows, Rows, TrainRows, only_row
-from qwenvl_train.data.index.measure import lengths_of
+from qwenvl_train.data.index.measure import MeasureOptions, lengths_of
 from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import build_order
 from qwenvl_train.data.render.renderer import Renderer
@@ -31,9 +31,9 @@ def rows(pictures, write_rows, checkpoints, tmp_path) -> Rows:
     config = run_config(**{"data.cache_pictures": True})
     processor = AutoProcessor.from_pretrained(checkpoints["qwen3_vl"])
     family = FAMILIES["qwen3_vl"]
-    renderer = Renderer(processor, family, "test", config.model.video, config.data, tmp_path / "pictures")
+    renderer = Renderer(processor, family, config.model.video, config.data, tmp_path / "pictures")
     samples = Samples((SourceConfig(path=str(path)),), "data.train", allow_remote=False, cache=tmp_path)
-    lengths = lengths_of(samples, renderer, tmp_path, 0, frozenset(), lambda done: None)
+    lengths = lengths_of(samples, renderer, MeasureOptions(tmp_path), lambda done: None)
     return Rows(samples, lengths, renderer)
 
 

@@ -13,13 +13,14 @@ from qwenvl_train.data.render.tokens import Words
 from qwenvl_train.data.sample import Listing, Region, Text, Turn
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
+from qwenvl_train.run import rows
 from tests.conftest import conversation, sample_of
 from tests.settings import run_config
 
 
 def make_renderer(processor, name: str, **data) -> Renderer:
     config = run_config(**{f"data.{key}": value for key, value in data.items()})
-    return Renderer(processor, FAMILIES[name], "here", config.model.video, config.data)
+    return Renderer(processor, FAMILIES[name], config.model.video, config.data)
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +99,8 @@ def test_the_answer_starts_where_generation_would(model_type, renderers):
 def test_another_chat_template_is_refused(checkpoints):
     processor = AutoProcessor.from_pretrained(checkpoints["qwen2_5_vl"])
     processor.chat_template = processor.chat_template.replace("helpful", "grumpy")
-    with pytest.raises(UserError, match="chat template of here does not write"):
-        make_renderer(processor, "qwen2_5_vl")
+    with pytest.raises(UserError, match=r"chat template of model\.path .* does not write"):
+        rows.make_renderer(run_config(), processor, FAMILIES["qwen2_5_vl"])
 
 
 def test_media_belong_to_those_who_ask(renderers, pictures):

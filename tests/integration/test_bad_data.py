@@ -22,7 +22,7 @@ from qwenvl_train.cli import main
 from qwenvl_train.config.schema import SourceConfig
 from qwenvl_train.data.batches.loader import Row, Rows
 from qwenvl_train.data.index.lengths import Lengths, Problem
-from qwenvl_train.data.index.measure import lengths_of
+from qwenvl_train.data.index.measure import MeasureOptions, lengths_of
 from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import Samples
@@ -365,7 +365,7 @@ def renderer_of(checkpoints) -> Callable[..., Renderer]:
     @cache
     def make(**data) -> Renderer:
         config = run_config(**{f"data.{key}": value for key, value in data.items()})
-        return Renderer(processor, FAMILIES["qwen2_5_vl"], "test", config.model.video, config.data)
+        return Renderer(processor, FAMILIES["qwen2_5_vl"], config.model.video, config.data)
 
     return make
 
@@ -393,7 +393,7 @@ def opened(path: Path, fenced: bool = False) -> Samples:
 def measured(samples: Samples, renderer: Renderer, tolerated: frozenset[str]) -> Lengths:
     # Each with a cache of its own, so that every call measures.
     cache = Path(samples.sources[0].name).parent / "cache" / "-".join(sorted(tolerated))
-    return lengths_of(samples, renderer, cache, 0, tolerated, progress=lambda done: None)
+    return lengths_of(samples, renderer, MeasureOptions(cache, tolerated=tolerated), lambda done: None)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -15,7 +15,7 @@ from transformers import AutoProcessor
 from qwenvl_train.cli import main
 from qwenvl_train.config.schema import SourceConfig
 from qwenvl_train.data.batches.loader import Rows
-from qwenvl_train.data.index.measure import lengths_of
+from qwenvl_train.data.index.measure import MeasureOptions, lengths_of
 from qwenvl_train.data.media import pictures as decoding
 from qwenvl_train.data.media import videos
 from qwenvl_train.data.media.feature_cache import FeatureCache, Place
@@ -52,7 +52,7 @@ class Setup:
         self.processor, self.family = AutoProcessor.from_pretrained(checkpoint), family_of(checkpoint)
         renderer = renderer_of(self.processor, checkpoint)
         samples = Samples((SourceConfig(path=str(data)),), "data.train", allow_remote=False, cache=folder)
-        lengths = lengths_of(samples, renderer, folder, 0, frozenset(), lambda done: None)
+        lengths = lengths_of(samples, renderer, MeasureOptions(folder), lambda done: None)
         self.rows = Rows(samples, lengths, renderer)
         self.model = build_model(self.config, self.family, self.processor, precision)
         keep_masters(self.model)

@@ -20,14 +20,14 @@ class IndexFiles:
     key: str
     """Hash of everything that the lengths depend on."""
 
-    def whole(self) -> Lengths | None:
+    def load(self) -> Lengths | None:
         return _load(self._whole)
 
     def save(self, lengths: Lengths) -> None:
         _save(lengths, self._whole)
         shutil.rmtree(self._parts, ignore_errors=True)
 
-    def begun(self) -> Lengths:
+    def load_parts(self) -> Lengths:
         """Return the lengths of the first samples, as far as an earlier start that was killed had measured them."""
         tables = [np.zeros((len(COLUMNS), 0), dtype=np.int32)]
         problems: list[Problem] = []

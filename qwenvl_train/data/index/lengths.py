@@ -82,11 +82,11 @@ def refuse(problem: Problem, tolerated: frozenset[str]) -> None:
         raise (BrokenRow if problem.kind == "broken" else UserError)(problem.reason)
 
 
-def refuse_many(problems: Collection[Problem], most: int | None) -> None:
-    if most is not None and len(problems) > most:
+def refuse_many(problems: Collection[Problem], max_problems: int | None) -> None:
+    if max_problems is not None and len(problems) > max_problems:
         last = max(problems, key=lambda problem: (problem.source, problem.line))
         raise TooMany(
-            f"{len(problems)} rows cannot be used, data.max_skipped allows {most}; one of them: {last.reason}"
+            f"{len(problems)} rows cannot be used, data.max_skipped allows {max_problems}; one of them: {last.reason}"
         )
 
 
@@ -113,12 +113,12 @@ def measure_rows(
     return table, problems
 
 
-def within(
-    lengths: Lengths, samples: Samples, max_length: int | None, tolerated: frozenset[str], most: int | None
+def within_limits(
+    lengths: Lengths, samples: Samples, max_length: int | None, tolerated: frozenset[str], max_problems: int | None
 ) -> Lengths:
     """Return `lengths` with every sample longer than `max_length` turned into a problem.
 
-    Raise UserError for the first problem whose kind is not tolerated, and when there are more than `most` problems.
+    Raise UserError for the first problem whose kind is not tolerated, and when there are more than `max_problems`.
     """
     broken = dict(zip(np.flatnonzero(~lengths.usable).tolist(), lengths.problems, strict=True))
     long = [] if max_length is None else np.flatnonzero(lengths.tokens > max_length).tolist()
@@ -133,7 +133,7 @@ def within(
             table[:, index] = 0
         refuse(problem, tolerated)
         problems.append(problem)
-        refuse_many(problems, most)
+        refuse_many(problems, max_problems)
     return lengths if table is None else Lengths.of(table, problems)
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from multiprocessing import get_context, parent_process
@@ -15,7 +16,7 @@ from time import monotonic
 import numpy as np
 
 from qwenvl_train.data.index.files import IndexFiles
-from qwenvl_train.data.index.lengths import COLUMNS, Lengths, Problem, measure_rows, refuse, refuse_many, within
+from qwenvl_train.data.index.lengths import COLUMNS, Lengths, Problem, measure_rows, refuse, refuse_many, within_limits
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
@@ -36,72 +37,70 @@ _PART_SECONDS = 60
 Progress = Callable[[int], None]
 
 
-def lengths_of(
-    samples: Samples,
-    renderer: Renderer,
-    cache: Path,
-    processes: int,
-    tolerated: frozenset[str],
-    progress: Progress,
-    most: int | None = None,
-    mend: bool = True,
-) -> Lengths:
+@dataclass(frozen=True)
+class MeasureOptions:
+    cache: Path
+    """Folder of the lengths that were measured before."""
+    processes: int = 0
+    """Number of processes that measure. With less than 2, this process does."""
+    tolerated: frozenset[str] = frozenset()
+    """Kinds of problems for which a sample is left out. A problem of another kind is an error."""
+    max_problems: int | None = None
+    """Number of samples that may be left out. None for any number."""
+    remeasure: bool = True
+    """Whether samples that the cache records as broken are measured again. Only one of several processes does this."""
+
+
+def lengths_of(samples: Samples, renderer: Renderer, options: MeasureOptions, progress: Progress) -> Lengths:
     """Return the lengths of all samples, read from the cache or measured now.
 
-    Raise UserError for the first sample that cannot be used, unless its kind of problem is tolerated and there are no
-    more than `most` problems. With `mend`, samples that the cache records as broken are measured again; only one of
-    several processes does this.
+    Raise UserError for the first sample that cannot be used and must not be left out.
     """
     made_by = [version(package) for package in _PACKAGES]
     facts = f"{_VERSION} {made_by} {samples.fingerprint()} {renderer.fingerprint()}"
-    files = IndexFiles(cache / "lengths", hashlib.sha256(facts.encode()).hexdigest()[:32])
-    kept = files.whole()
+    files = IndexFiles(options.cache / "lengths", hashlib.sha256(facts.encode()).hexdigest()[:32])
+    kept = files.load()
     if kept is None:
-        lengths = _measure(samples, renderer, processes, tolerated, progress, files, most)
+        lengths = _measure(samples, renderer, options, progress, files)
     else:
-        lengths = _mended(kept, samples, renderer, tolerated) if mend else kept
+        lengths = _remeasured(kept, samples, renderer, options.tolerated) if options.remeasure else kept
     # The stored lengths are valid for any data.max_length.
-    usable = within(lengths, samples, renderer.max_length, tolerated, most)
+    usable = within_limits(lengths, samples, renderer.max_length, options.tolerated, options.max_problems)
     if lengths is not kept:
         files.save(lengths)
     return usable
 
 
 def _measure(
-    samples: Samples,
-    renderer: Renderer,
-    processes: int,
-    tolerated: frozenset[str],
-    progress: Progress,
-    files: IndexFiles,
-    most: int | None,
+    samples: Samples, renderer: Renderer, options: MeasureOptions, progress: Progress, files: IndexFiles
 ) -> Lengths:
     """Return the lengths of all samples, continuing where an earlier start that was killed had stopped.
 
     Samples that are too long have their lengths in the result and are not among its problems yet.
     """
-    begun = _mended(files.begun(), samples, renderer, tolerated)
-    within(begun, samples, renderer.max_length, tolerated, most)
+    tolerated, max_problems = options.tolerated, options.max_problems
+    begun = _remeasured(files.load_parts(), samples, renderer, tolerated)
+    within_limits(begun, samples, renderer.max_length, tolerated, max_problems)
     first = len(begun.tokens)
     table = np.zeros((len(COLUMNS), len(samples)), dtype=np.int32)
     table[:, :first] = begun.table()
     problems = list(begun.problems)
-    saved, told, last = first, len(problems), monotonic()
+    saved, saved_problems, last = first, len(problems), monotonic()
     chunks = [range(start, min(start + _CHUNK, len(samples))) for start in range(first, len(samples), _CHUNK)]
-    for rows, (part, found) in zip(chunks, _results(samples, renderer, chunks, processes, tolerated), strict=True):
+    for rows, (part, found) in zip(chunks, _results(samples, renderer, chunks, options), strict=True):
         for problem in found:
             refuse(problem, tolerated)
         table[:, rows.start : rows.stop] = part
         problems += [problem for problem in found if problem.kind == "broken"]
-        refuse_many(problems, most)
+        refuse_many(problems, max_problems)
         if monotonic() - last >= _PART_SECONDS:
-            files.save_part(saved, Lengths.of(table[:, saved : rows.stop], problems[told:]))
-            saved, told, last = rows.stop, len(problems), monotonic()
+            files.save_part(saved, Lengths.of(table[:, saved : rows.stop], problems[saved_problems:]))
+            saved, saved_problems, last = rows.stop, len(problems), monotonic()
         progress(rows.stop)
     return Lengths.of(table, problems)
 
 
-def _mended(kept: Lengths, samples: Samples, renderer: Renderer, tolerated: frozenset[str]) -> Lengths:
+def _remeasured(kept: Lengths, samples: Samples, renderer: Renderer, tolerated: frozenset[str]) -> Lengths:
     """Measure the unusable samples again. They may be usable by now, for example if a missing picture was added."""
     if not kept.problems:
         return kept
@@ -115,19 +114,19 @@ def _mended(kept: Lengths, samples: Samples, renderer: Renderer, tolerated: froz
 
 
 def _results(
-    samples: Samples, renderer: Renderer, chunks: list[range], processes: int, tolerated: frozenset[str]
+    samples: Samples, renderer: Renderer, chunks: list[range], options: MeasureOptions
 ) -> Iterator[tuple[np.ndarray, list[Problem]]]:
     """Yield the tables and problems of the chunks in order, so that the first problem is the first of the file."""
-    if processes < 2 or len(samples) < _WORTH_PROCESSES:
+    if options.processes < 2 or len(samples) < _WORTH_PROCESSES:
         for rows in chunks:
-            yield measure_rows(samples, renderer, rows, tolerated)
+            yield measure_rows(samples, renderer, rows, options.tolerated)
         return
     # Processes are forked, so that only ranges and results are sent between them.
     global _shared
-    _shared = (samples, renderer, tolerated)
-    with ProcessPoolExecutor(processes, get_context("fork"), _end_with_parent) as pool:
+    _shared = (samples, renderer, options.tolerated)
+    with ProcessPoolExecutor(options.processes, get_context("fork"), _end_with_parent) as pool:
         try:
-            yield from _in_order(pool, chunks, ahead=4 * processes)
+            yield from _in_order(pool, chunks, ahead=4 * options.processes)
         except BrokenProcessPool:
             raise UserError(
                 "A process that measures rows was killed, often for lack of memory; lower data.workers and look for "

@@ -24,7 +24,6 @@ from qwenvl_train.data.render.downscale import largest_share, shrunk
 from qwenvl_train.data.render.layout import IGNORED, Layout, TurnStart, preference_pair
 from qwenvl_train.data.render.positions import Span, mrope_positions
 from qwenvl_train.data.render.regions import in_words
-from qwenvl_train.data.render.template import check_template
 from qwenvl_train.data.render.tokens import Words
 from qwenvl_train.data.render.vision_index import VisionIndex
 from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Sample, Text, Turn, Video
@@ -54,13 +53,13 @@ class Rendered:
 
 class Renderer:
     def __init__(
-        self, processor, family: Family, where: str, video: VideoConfig, data: DataConfig, cache: Path | None = None,
+        self, processor, family: Family, video: VideoConfig, data: DataConfig, pictures: Path | None = None,
         preferences: bool = False,
     ):  # fmt: skip
-        """Set up the renderer and check the checkpoint's chat template.
+        """Set up the renderer for a processor whose chat template is the family's, as `check_template` finds out.
 
-        `where` names the checkpoint in errors. `cache` is the folder for resized pictures. With `preferences`, each
-        sample is a preference pair and has a rejected answer, too.
+        `pictures` is the folder for resized pictures. With `preferences`, each sample is a preference pair and has a
+        rejected answer, too.
         """
         self.family, self.preferences = family, preferences
         self.pixels = PixelSettings.of(processor.image_processor)
@@ -68,7 +67,7 @@ class Renderer:
         self.vision_index = VisionIndex(self.pixels.merge, self.pixels.patch, family.window_size, family.position_side)
         self.max_length, self._downscale = data.max_length, data.too_long == "downscale"
         self._vision_ids = data.vision_ids
-        self._cache = PictureCache(cache) if cache and data.cache_pictures else None
+        self._cache = PictureCache(pictures) if pictures and data.cache_pictures else None
         self.features: FeatureCache | None = None
         """Cache of vision tower outputs that are read instead of decoding media. None to decode."""
         self._words = Words(processor.tokenizer)
@@ -76,7 +75,6 @@ class Renderer:
         self._turn_start, self._turn_end = ids("<|im_start|>"), ids("<|im_end|>")
         self._vision_start, self._vision_end = ids("<|vision_start|>"), ids("<|vision_end|>")
         self.image_pad, self.video_pad = ids("<|image_pad|>"), ids("<|video_pad|>")
-        check_template(processor, family, where)
 
     def reading(self, features: FeatureCache) -> "Renderer":
         """Return a copy of this renderer that reads stored features instead of decoding media."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.index.lengths import Lengths, Problem
-from qwenvl_train.data.index.measure import lengths_of
+from qwenvl_train.data.index.measure import MeasureOptions, lengths_of
 from qwenvl_train.data.order.order import Order
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.samples import Samples
@@ -26,8 +26,9 @@ EVERY_KIND = frozenset({"broken", "too long"})
 def overview_of(config: InspectConfig, rows: Samples | Head, renderer: Renderer) -> Overview:
     if isinstance(rows, Head):
         return _overview(config, rows.lengths(), rows.extent, None, _fills_of_packs(config, rows.units))
+    options = MeasureOptions(cache_folder(config), config.data.workers, EVERY_KIND)
     with counting("measuring the whole source", len(rows)) as progress:
-        lengths = lengths_of(rows, renderer, cache_folder(config), config.data.workers, EVERY_KIND, progress)
+        lengths = lengths_of(rows, renderer, options, progress)
     order = _order(config, Rows(rows, lengths, renderer))
     per_epoch = order.rows(1) if order else None
     fills = _fills_of_rows(config, order, per_epoch, lengths) if order and per_epoch else None

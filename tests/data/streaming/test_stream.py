@@ -418,7 +418,7 @@ def test_a_format_can_be_forced():
 @pytest.fixture(scope="module")
 def renderer(checkpoints) -> Renderer:
     processor = AutoProcessor.from_pretrained(checkpoints["qwen2_5_vl"])
-    return Renderer(processor, FAMILIES["qwen2_5_vl"], "test", DEFAULTS.model.video, DEFAULTS.data)
+    return Renderer(processor, FAMILIES["qwen2_5_vl"], DEFAULTS.model.video, DEFAULTS.data)
 
 
 @pytest.fixture
