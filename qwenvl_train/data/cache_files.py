@@ -53,7 +53,7 @@ def identity(content: Content) -> str:
     return f"{os.path.abspath(content)} {facts.st_size} {facts.st_mtime_ns}"
 
 
-def place_in(folder: Path, facts: object) -> Path:
+def path_in(folder: Path, facts: object) -> Path:
     """Return the path in the folder for a file whose content is determined by `facts` alone."""
     name = hashlib.sha256(repr(facts).encode()).hexdigest()
     return folder / name[:2] / name

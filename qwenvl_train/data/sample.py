@@ -124,7 +124,7 @@ class Sample:
     @property
     def where(self) -> str:
         """The name of this sample in error messages: source, line and id."""
-        return place_of(self.source, self.line, self.id)
+        return sample_name(self.source, self.line, self.id)
 
     @property
     def media(self) -> list[Media]:
@@ -132,12 +132,12 @@ class Sample:
         return [part for turn in self.turns + self.rejected for part in turn.parts if isinstance(part, Image | Video)]
 
     @property
-    def refused(self) -> "Sample":
+    def rejected_conversation(self) -> "Sample":
         """The whole rejected conversation of a preference pair."""
         return replace(self, turns=self.turns[: self.shared] + self.rejected, rejected=(), shared=0)
 
     @property
-    def preferred(self) -> "Sample":
+    def chosen_conversation(self) -> "Sample":
         """The whole chosen conversation of a preference pair."""
         return replace(self, rejected=(), shared=0)
 
@@ -146,7 +146,7 @@ class Sample:
         return [part for part in self.media if isinstance(part, Image)]
 
 
-def place_of(source: str, line: int, id: str) -> str:
+def sample_name(source: str, line: int, id: str) -> str:
     """Return source, line and id on one line, with a long id cut to 80 characters."""
     words = " ".join(id.split())
     return f"{source}:{line} (id {words if len(words) <= 80 else f'{words[:79]}…'})"

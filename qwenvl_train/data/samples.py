@@ -41,25 +41,25 @@ class Samples:
         self._ends = list(accumulate(map(len, self.sources)))
         self._formats: dict[int, Detected | None] = {}
         sources = list(accumulate(map(len, opened), initial=0))
-        self._entries = list(map(range, sources, sources[1:]))
+        self._sources_of_entries = list(map(range, sources, sources[1:]))
         """The indices in `sources` of each entry's sources."""
-        stops = [self._ends[entry.stop - 1] for entry in self._entries]
-        self.groups = tuple(map(SampleRange, configs, [0, *stops], stops))
+        stops = [self._ends[entry.stop - 1] for entry in self._sources_of_entries]
+        self.entries = tuple(map(SampleRange, configs, [0, *stops], stops))
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Sample:
-        which, row = self._locate(index)
-        source = self.sources[which]
+        number, row = self._locate(index)
+        source = self.sources[number]
         raw = source.row(row)
-        detected = self._format(which) or detect(raw, _where(source, row))
-        return to_sample(raw, source.name, source.line(row), self._locators[which], detected.format)
+        detected = self._format(number) or detect(raw, _where(source, row))
+        return to_sample(raw, source.name, source.line(row), self._locators[number], detected.format)
 
-    def place(self, index: int) -> tuple[str, int]:
+    def origin(self, index: int) -> tuple[str, int]:
         """Return the source name and the line of a sample."""
-        which, row = self._locate(index)
-        return self.sources[which].name, self.sources[which].line(row)
+        number, row = self._locate(index)
+        return self.sources[number].name, self.sources[number].line(row)
 
     def names(self) -> list[str]:
         return [source.name for source in self.sources]
@@ -78,33 +78,33 @@ class Samples:
         The files of one entry share a line if they have the same format.
         """
         lines = []
-        for group, entry in zip(self.groups, self._entries, strict=True):
-            formats = {self._format(which) for which in entry}
-            if len(entry) > 1 and len(formats) == 1:
-                what = f"{group.config.path}: {len(entry)} files,"
-                lines.append(_described(what, group.stop - group.start, *formats))
+        for samples, sources in zip(self.entries, self._sources_of_entries, strict=True):
+            formats = {self._format(number) for number in sources}
+            if len(sources) > 1 and len(formats) == 1:
+                what = f"{samples.config.path}: {len(sources)} files,"
+                lines.append(_described(what, samples.stop - samples.start, *formats))
             else:
                 lines += [
-                    _described(f"{self.sources[which].name}:", len(self.sources[which]), self._format(which))
-                    for which in entry
+                    _described(f"{self.sources[number].name}:", len(self.sources[number]), self._format(number))
+                    for number in sources
                 ]
         return lines
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Return the index of the source and the index of the raw row in it."""
-        which = bisect_right(self._ends, index)
-        return which, int(index) - (self._ends[which - 1] if which else 0)
+        number = bisect_right(self._ends, index)
+        return number, int(index) - (self._ends[number - 1] if number else 0)
 
-    def _format(self, which: int) -> Detected | None:
+    def _format(self, number: int) -> Detected | None:
         """Return the format of a source, as its entry sets it or as its first unbroken raw row shows it.
 
         Return None if the raw rows at the beginning of the source are all broken.
         """
-        if which not in self._formats:
-            config = self._configs[which]
+        if number not in self._formats:
+            config = self._configs[number]
             forced = None if config.format == "auto" else Detected(config.format, f"{config.format}: as its entry says")
-            self._formats[which] = forced or _first_format(self.sources[which])
-        return self._formats[which]
+            self._formats[number] = forced or _first_format(self.sources[number])
+        return self._formats[number]
 
 
 def _first_format(source: Source) -> Detected | None:

@@ -55,8 +55,8 @@ def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Rendere
     """Return the generated answer for the sample's last trained turn, with greedy decoding. `synced` means that weights
     are sharded, so that every process must continue until the last one has finished."""
     below = base_model(model)
-    lost = renderer.layout(sample.refused) if sample.rejected else None
-    sample = sample.preferred
+    lost = renderer.layout(sample.rejected_conversation) if sample.rejected else None
+    sample = sample.chosen_conversation
     rendered = renderer.render(sample)
     ids, labels = rendered.layout.input_ids, rendered.layout.labels
     start, end = _last_answer(labels)

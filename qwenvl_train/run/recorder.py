@@ -69,7 +69,9 @@ class Recorder:
                 "id": sample.id,
                 "source": sample.source,
                 "line": sample.line,
-                "images": [image.content for image in sample.preferred.images if isinstance(image.content, str)],
+                "images": [
+                    image.content for image in sample.chosen_conversation.images if isinstance(image.content, str)
+                ],
                 "prompt": given.prompt,
                 "expected": given.expected,
                 **({} if given.rejected is None else {"rejected": given.rejected}),

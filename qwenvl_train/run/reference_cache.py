@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from qwenvl_train.data.batches.loader import Rows, ignore_terminal_signals
 from qwenvl_train.data.cache_files import make_folder
-from qwenvl_train.data.precompute.reference_passes import Asked, Asking, Chunks, joined, passes_of
+from qwenvl_train.data.precompute.reference_passes import Chunks, PassInput, PassInputs, joined, passes_of
 from qwenvl_train.data.precompute.references import References
 from qwenvl_train.model.autocast import autocast, autocast_to
 from qwenvl_train.model.build import build_copy, in_float32
@@ -43,7 +43,7 @@ def store_references(sources: dict[str, Rows], context: RunContext, skipped: Ski
         if missing := _missing(key, references, context):
             model = model or _copy(context)
             _fill(missing, rows, references, model, context, skipped)
-        held[key] = rows.held_to(references)
+        held[key] = rows.with_references(references)
     if model is not None:
         del model
         gc.collect()  # the model's forward methods are bound to it, so it is part of a reference cycle
@@ -103,7 +103,7 @@ def _fill(
     room = (config.data.max_length or _ROOM) * config.train.batch_size
     mine = missing[context.rank :: cpu_group.processes]
     passes = [one for chunk in mine for one in passes_of(chunk, rows, room)]
-    asked = iter(_loader(Asking(rows, passes), config.data.workers))
+    asked = iter(_loader(PassInputs(rows, passes), config.data.workers))
     of_chunk, half, done = Counter(one.chunk for one in passes), autocast_to(config, context.precision), 0
     with counting(
         "log-probabilities of the reference, files of pairs", len(missing), shown=context.is_main
@@ -132,7 +132,7 @@ def _fill(
 
 @torch.no_grad()
 def _values(
-    asked: Asked, model: PreTrainedModel, half: torch.dtype | None, references: References
+    asked: PassInput, model: PreTrainedModel, half: torch.dtype | None, references: References
 ) -> dict[int, torch.Tensor]:
     """Return the log-probabilities of each sample of a pass, [learned tokens of the sample], by the sample's index."""
     if asked.batch is None:

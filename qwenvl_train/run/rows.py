@@ -78,11 +78,11 @@ def tolerated_problems(config: RunConfig) -> frozenset[str]:
 
 
 def make_order(config: RunConfig, train: Rows, world: int) -> Order:
-    groups = [
-        MixtureEntry(group.start, group.stop, group.config.weight, group.config.repeats)
-        for group in train.samples.groups
+    entries = [
+        MixtureEntry(entry.start, entry.stop, entry.config.weight, entry.config.repeats)
+        for entry in train.samples.entries
     ]
-    return build_order(train.lengths, groups, train.lengths.usable, config, world)
+    return build_order(train.lengths, entries, train.lengths.usable, config, world)
 
 
 def steps_of(config: RunConfig, order: Order, rows_per_step: int) -> int:
@@ -147,7 +147,7 @@ def mixture_in_words(config: RunConfig, order: Order) -> list[str]:
     or repeats."""
     if not any(entry.weight or entry.repeats for entry in config.data.train):
         return []
-    taken = zip(config.data.train, order.of_each(), strict=True)
+    taken = zip(config.data.train, order.samples_per_entry(), strict=True)
     return ["an epoch takes " + ", ".join(f"{many(count, 'sample')} of {entry.path}" for entry, count in taken)]
 
 

@@ -217,8 +217,8 @@ def _use_stored_features(context: RunContext, data: RunData, model: PreTrainedMo
     rows = [data.train.rows, *([data.held_out] if data.held_out else [])]
     with naming_dead_workers():
         features = store_features(rows, model, context, skipped)
-    data.train.rows = data.train.rows.reading(features)
-    data.held_out = data.held_out and data.held_out.reading(features)
+    data.train.rows = data.train.rows.with_features(features)
+    data.held_out = data.held_out and data.held_out.with_features(features)
 
 
 def _eval_rows(context: RunContext, data: RunData) -> EvalRows | None:

@@ -23,7 +23,7 @@ from qwenvl_train.data.batches.loader import Rows, ignore_terminal_signals
 from qwenvl_train.data.cache_files import KEEP_FREE, make_folder
 from qwenvl_train.data.index.lengths import Problem
 from qwenvl_train.data.media.feature_cache import FeatureCache, Tower
-from qwenvl_train.data.precompute.missing_features import Decoded, MissingFeatures, MissingMedia, MissingPlaces
+from qwenvl_train.data.precompute.missing_features import Decoded, MissingFeatureFiles, MissingFeatures, MissingMedia
 from qwenvl_train.data.render.renderer import Renderer, frame_pairs_of
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.tower import gathered
@@ -77,9 +77,9 @@ def _missing(rows: Sequence[Rows], features: FeatureCache, context: RunContext) 
     found: dict[str, tuple[int, int, int, int]] = {}
     with counting("checking for stored vision features, samples", len(samples), shown=context.is_main) as progress:
         done = 0
-        for lacking, checked in _loader(MissingPlaces(rows, features, samples), context.config.data.workers):
-            for which, index, at, place in lacking:
-                found.setdefault(place.path.name, (which, index, at, place.patches))
+        for lacking, checked in _loader(MissingFeatureFiles(rows, features, samples), context.config.data.workers):
+            for which, index, at, file in lacking:
+                found.setdefault(file.path.name, (which, index, at, file.patches))
             done += checked
             progress(done)
     # Two processes may have found the same picture.
@@ -176,7 +176,7 @@ class _Writer:
 
     def take(self, decoded: list[Decoded]) -> None:
         for one in decoded:
-            if sum(waiting.place.patches for waiting in self._waiting) + one.place.patches > _PASS:
+            if sum(waiting.file.patches for waiting in self._waiting) + one.file.patches > _PASS:
                 self._run_tower()
             self._waiting.append(one)
 
@@ -195,8 +195,8 @@ class _Writer:
         planes = np.concatenate([one.planes for one in waiting])
         grids = torch.tensor([one.size.grid for one in waiting])
         states = self._extractor(planes, frame_pairs, grids, self._renderer.vision_index(grids))
-        for one, own in zip(waiting, states.split([one.place.patches for one in waiting], dim=1), strict=True):
-            self._storing.append(self._threads.submit(self.features.write, one.place, own))
+        for one, own in zip(waiting, states.split([one.file.patches for one in waiting], dim=1), strict=True):
+            self._storing.append(self._threads.submit(self.features.write, one.file, own))
             self._wait(_THREADS)
 
     def _wait(self, left: int) -> None:

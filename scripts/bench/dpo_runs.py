@@ -121,13 +121,13 @@ class ApartRows:
         return {"row": [self.row(row) for row in columns["row"]]}
 
     def row(self, row: int) -> Row:
-        places = self.rows.samples.place
-        parts = ((places(index), partial(self._rendered, index)) for index in self.order.row(row).tolist())
+        origin = self.rows.samples.origin
+        parts = ((origin(index), partial(self._rendered, index)) for index in self.order.row(row).tolist())
         return make_row(parts, self.rows.renderer)
 
     def _rendered(self, index: int) -> Rendered:
         sample = self.rows.samples[index]
-        return self.rows.renderer.render(replace(sample, rejected=sample.refused.turns, shared=0))
+        return self.rows.renderer.render(replace(sample, rejected=sample.rejected_conversation.turns, shared=0))
 
 
 class Collator(DataCollatorForVisionPreference):

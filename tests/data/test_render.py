@@ -9,7 +9,7 @@ from qwenvl_train.data.media import pictures as media
 from qwenvl_train.data.render.layout import IGNORED
 from qwenvl_train.data.render.regions import in_words
 from qwenvl_train.data.render.renderer import Renderer
-from qwenvl_train.data.render.tokens import Words
+from qwenvl_train.data.render.tokens import TextEncoder
 from qwenvl_train.data.sample import Listing, Region, Text, Turn
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
@@ -150,9 +150,9 @@ def test_downscaling_opens_a_file_once_and_encodes_a_text_once(model_type, regio
     renderer = make_renderer(processor, model_type, max_length=limit, too_long="downscale")
 
     opened, encoded = [], []
-    open_picture, encode = media.open_picture, Words.encode
+    open_picture, encode = media.open_picture, TextEncoder.encode
     monkeypatch.setattr(media, "open_picture", lambda *which: opened.append(which) or open_picture(*which))
-    monkeypatch.setattr(Words, "encode", lambda self, text: encoded.append(text) or encode(self, text))
+    monkeypatch.setattr(TextEncoder, "encode", lambda self, text: encoded.append(text) or encode(self, text))
     layout = renderer.layout(sample)
     assert limit - 12 <= layout.length <= limit
     assert layout.shrink < 1

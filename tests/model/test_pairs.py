@@ -74,7 +74,11 @@ def test_a_shared_question_gives_the_log_probs_and_gradients_of_two_rows(
     renderer = renderer_of(processor, checkpoints[model_type], preferences=True)
     theirs, ours = as_theirs_and_ours(model_type, checkpoints[model_type], processor, adapters)
     samples = [sample_of(row) for row in pairs(pictures, clip).values()]
-    expected = [alone(theirs, one, renderer, processor) for pair in samples for one in (pair.preferred, pair.refused)]
+    expected = [
+        alone(theirs, one, renderer, processor)
+        for pair in samples
+        for one in (pair.chosen_conversation, pair.rejected_conversation)
+    ]
     batch = collate([renderer.render(sample) for sample in samples], renderer)
     got = ours(**batch).log_probs
     assert batch["answers"].tolist() == [len(one) for one in expected]
@@ -137,7 +141,9 @@ def test_a_question_and_its_pictures_are_in_the_row_once(model_type, checkpoints
     renderer = renderer_of(processor, checkpoints[model_type], preferences=True)
     for case, row in pairs(pictures, clip).items():
         sample = sample_of(row)
-        together, chosen, rejected = (renderer.layout(one) for one in (sample, sample.preferred, sample.refused))
+        together, chosen, rejected = (
+            renderer.layout(one) for one in (sample, sample.chosen_conversation, sample.rejected_conversation)
+        )
         shared = 0 if case == "other pictures" else int(chosen.learned[0])
         assert together.length == chosen.length + rejected.length - shared
         assert len(together.media) == len(row.get("images", [])) + len(row.get("videos", [])) + len(

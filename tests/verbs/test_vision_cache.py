@@ -18,7 +18,7 @@ from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.index.measure import MeasureOptions, lengths_of
 from qwenvl_train.data.media import pictures as decoding
 from qwenvl_train.data.media import videos
-from qwenvl_train.data.media.feature_cache import FeatureCache, Place
+from qwenvl_train.data.media.feature_cache import FeatureCache, FeatureFile
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.autocast import autocast, autocast_to
@@ -120,9 +120,9 @@ def stored(folder: Path) -> set[Path]:
     return {path for path in (folder / "cache" / "vision").rglob("*") if path.is_file()}
 
 
-def place_of(one: Setup, features: FeatureCache, index: int, at: int) -> Place:
+def file_of(one: Setup, features: FeatureCache, index: int, at: int) -> FeatureFile:
     sample = one.rows.samples[index]
-    return features.place(sample.media[at], one.rows.renderer.layout(sample).media[at])
+    return features.file_of(sample.media[at], one.rows.renderer.layout(sample).media[at])
 
 
 @pytest.mark.parametrize(("precision", "rounding"), [("fp32", 1e-6), ("bf16", 1e-2)])
@@ -131,7 +131,7 @@ def test_scores_and_gradients_are_those_of_pixels(model_type, precision, roundin
     its groups in another order, and equal in the others."""
     one = setup(model_type, precision)
     expected = {key: one.learn(one.rows, samples) for key, samples in (("text", TEXT), ("media", MEDIA))}
-    reading = one.rows.reading(one.store())
+    reading = one.rows.with_features(one.store())
     blind(one)
     for key, samples in (("text", TEXT), ("media", MEDIA)):
         scores, gradients = one.learn(reading, samples)
@@ -152,7 +152,7 @@ def far(mine: torch.Tensor, theirs: torch.Tensor) -> float:
 
 def test_a_batch_carries_no_pixels(setup):
     one = setup()
-    reading = one.rows.reading(one.store())
+    reading = one.rows.with_features(one.store())
     batch = reading(MEDIA).batch
     assert batch.keys().isdisjoint({"planes", "frame_pairs", "grids", "vision"})
     levels, patches, _ = batch["features"].shape
@@ -165,7 +165,7 @@ def test_each_medium_is_stored_once_and_found_by_the_next_run(setup, blind, caps
     assert "vision features: 4 pictures and clips to compute" in capsys.readouterr().out
     files = stored(first.folder)
     assert len(files) == 4
-    wanted = first.rows.reading(features)(MEDIA).batch
+    wanted = first.rows.with_features(features)(MEDIA).batch
     second = setup()
     looked = []
     visual = base_model(second.model).get_submodule(second.family.vision_path)
@@ -174,7 +174,7 @@ def test_each_medium_is_stored_once_and_found_by_the_next_run(setup, blind, caps
     assert "vision features: all are stored" in capsys.readouterr().out
     assert looked == [4]  # the blank picture that tells the width
     blind(second)
-    assert_same(second.rows.reading(found)(MEDIA).batch, wanted)
+    assert_same(second.rows.with_features(found)(MEDIA).batch, wanted)
     assert stored(first.folder) == files
 
 
@@ -193,7 +193,7 @@ def test_what_was_changed_is_looked_at_again(what, setup, checkpoints, tmp_path,
     features = one.store()
     count = 1 if what == "picture" else 4
     assert f"vision features: {count} picture" in capsys.readouterr().out
-    scores, _ = one.learn(one.rows.reading(features), MEDIA)
+    scores, _ = one.learn(one.rows.with_features(features), MEDIA)
     assert far(scores.log_probs, wanted.log_probs) < (2e-2 if what == "precision" else 2e-6)
 
 
@@ -234,15 +234,15 @@ def test_a_killed_start_goes_on(setup, monkeypatch, capsys):
 def test_a_damaged_file_is_not_trained_on(setup):
     one = setup()
     features = one.store()
-    path = place_of(one, features, 0, 1).path
+    path = file_of(one, features, 0, 1).path
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
-    row = one.rows.reading(features)([0])
+    row = one.rows.with_features(features)([0])
     assert row.contents.lengths == ()
     assert "mine.png has no features in" in row.problems[0].reason
     assert "Start again" in row.problems[0].reason
-    assert one.rows.reading(one.store())([0]).contents.lengths
+    assert one.rows.with_features(one.store())([0]).contents.lengths
 
 
 def test_a_small_disk_is_refused(setup, monkeypatch):

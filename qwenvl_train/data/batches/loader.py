@@ -45,14 +45,14 @@ class Rows:
     references: References | None = None
 
     def __call__(self, indices: Iterable[int]) -> Row:
-        parts = ((self.samples.place(int(index)), partial(self.rendered, int(index))) for index in indices)
+        parts = ((self.samples.origin(int(index)), partial(self.rendered, int(index))) for index in indices)
         return make_row(parts, self.renderer)
 
-    def reading(self, features: FeatureCache) -> "Rows":
+    def with_features(self, features: FeatureCache) -> "Rows":
         """Return a copy whose rows hold stored vision tower outputs instead of pictures."""
-        return replace(self, renderer=self.renderer.reading(features))
+        return replace(self, renderer=self.renderer.with_features(features))
 
-    def held_to(self, references: References) -> "Rows":
+    def with_references(self, references: References) -> "Rows":
         """Return a copy whose rows also hold the reference model's log-probabilities."""
         return replace(self, references=references)
 
@@ -68,11 +68,11 @@ def make_row(parts: Iterable[tuple[tuple[str, int], Callable[[], Rendered]]], re
     run decide together whether the run continues without it.
     """
     rendered, problems = [], []
-    for place, render in parts:
+    for origin, render in parts:
         try:
             rendered.append(render())
         except UserError as error:
-            problems.append(problem_of(place, error))
+            problems.append(problem_of(origin, error))
     return Row(
         collate(rendered or [renderer.blank()], renderer),
         contents_of([one.layout for one in rendered]),

@@ -16,7 +16,7 @@ class Column:
         if any(entry is None for entry in self.entries):
             raise UserError(f"{where}: {keys[0]!r} has an empty entry; leave it out, or name the file.")
         self.marks = 0
-        self.spelt = False
+        self.mark_in_text = False
         """Whether the text of a typed part contains the mark. There it is plain text and stands for no medium."""
         self._used: set[int] = set()
 

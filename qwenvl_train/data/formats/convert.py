@@ -7,9 +7,9 @@ from qwenvl_train.data.formats.keys import has_own_media, present, with_rejected
 from qwenvl_train.data.formats.reader import Reader
 from qwenvl_train.data.formats.rows import read_turns
 from qwenvl_train.data.formats.tools import read_tools
-from qwenvl_train.data.formats.turns import Said
+from qwenvl_train.data.formats.turns import RawTurn
 from qwenvl_train.data.media.locate import Locator
-from qwenvl_train.data.sample import Sample, Text, Turn, place_of
+from qwenvl_train.data.sample import Sample, Text, Turn, sample_name
 from qwenvl_train.errors import UserError
 
 _REFUSED = {
@@ -25,14 +25,14 @@ def to_sample(row: object, source: str, line: int, locator: Locator, format: str
     given = as_row(row, where)
     columns = present(given)
     id = str(columns.get("id", f"{Path(source).stem}-{line}"))
-    where = place_of(source, line, id)
+    where = sample_name(source, line, id)
     for key, answer in _REFUSED.items():
         if columns.get(key):
             raise UserError(f"{where} has {key!r}; {answer}")
-    said, lost = read_turns(columns, detect(given, where).format if format == "auto" else format, where)
-    turns, rejected = _read(given, said, lost, where, locator)
-    for turn, origin in zip(turns + rejected, said + lost, strict=True):
-        _check_words(turn, origin.place)
+    raw_turns, raw_rejected = read_turns(columns, detect(given, where).format if format == "auto" else format, where)
+    turns, rejected = _read(given, raw_turns, raw_rejected, where, locator)
+    for turn, raw_turn in zip(turns + rejected, raw_turns + raw_rejected, strict=True):
+        _check_words(turn, raw_turn.place)
     if not any(turn.train for turn in turns):
         raise UserError(f"{where} has no turn to learn from: none of its answers is trained.")
     shared = 0 if has_own_media(columns) or not rejected else [turn.train for turn in turns].index(True)
@@ -42,13 +42,15 @@ def to_sample(row: object, source: str, line: int, locator: Locator, format: str
     return Sample(id, source, line, tuple(turns), tools, tuple(rejected), shared)
 
 
-def _read(row: dict, said: list[Said], lost: list[Said], where: str, locator: Locator) -> tuple[list[Turn], list[Turn]]:
+def _read(
+    row: dict, raw_turns: list[RawTurn], raw_rejected: list[RawTurn], where: str, locator: Locator
+) -> tuple[list[Turn], list[Turn]]:
     reader = Reader(row, where, locator)
-    turns = [reader.turn(turn) for turn in said]
+    turns = [reader.turn(turn) for turn in raw_turns]
     if has_own_media(row):
         other = Reader(with_rejected_media(row), f"{where}, the rejected answer", locator)
-        return reader.settle(turns, []), other.settle([other.turn(turn) for turn in lost], [])
-    rejected = [reader.turn(turn) for turn in lost]
+        return reader.settle(turns, []), other.settle([other.turn(turn) for turn in raw_rejected], [])
+    rejected = [reader.turn(turn) for turn in raw_rejected]
     return reader.settle(turns, rejected), rejected
 
 

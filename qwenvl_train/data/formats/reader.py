@@ -9,7 +9,7 @@ from qwenvl_train.data.formats.columns import Column
 from qwenvl_train.data.formats.keys import MEDIA, misspelt, present, refuse_unknown
 from qwenvl_train.data.formats.objects import MARK, Objects, listing, picture
 from qwenvl_train.data.formats.parts import CONTENT, image, kind_of, opened, video
-from qwenvl_train.data.formats.turns import Said
+from qwenvl_train.data.formats.turns import RawTurn
 from qwenvl_train.data.media.locate import Locator, shown
 from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Text, Turn, Video
 from qwenvl_train.errors import UserError
@@ -36,16 +36,16 @@ class Reader:
         media column, it is plain text."""
         return self._conversation or any(key in self._row for key in MEDIA) or bool(misspelt(self._row, MEDIA))
 
-    def turn(self, said: Said) -> Turn:
-        if isinstance(said.content, str):
-            parts = list(self._words(said.content, said))
+    def turn(self, raw_turn: RawTurn) -> Turn:
+        if isinstance(raw_turn.content, str):
+            parts = list(self._words(raw_turn.content, raw_turn))
         else:
-            parts = [part for entry in said.content for part in self._part(entry, said)]
-        if said.calls:
-            parts.append(Text(("\n" if said.content else "") + "\n".join(said.calls)))
-        if said.role == "assistant" and any(isinstance(part, Image | Video) for part in parts):
-            raise UserError(f"{said.place}: an answer holds a picture or clip; the model writes words only.")
-        return Turn(said.role, tuple(parts), train=said.role == "assistant" and said.train is not False)
+            parts = [part for entry in raw_turn.content for part in self._part(entry, raw_turn)]
+        if raw_turn.calls:
+            parts.append(Text(("\n" if raw_turn.content else "") + "\n".join(raw_turn.calls)))
+        if raw_turn.role == "assistant" and any(isinstance(part, Image | Video) for part in parts):
+            raise UserError(f"{raw_turn.place}: an answer holds a picture or clip; the model writes words only.")
+        return Turn(raw_turn.role, tuple(parts), train=raw_turn.role == "assistant" and raw_turn.train is not False)
 
     def settle(self, turns: list[Turn], rejected: list[Turn]) -> list[Turn]:
         """Return the final turns. Call this when all turns are read; raise UserError when any medium or region is left
@@ -54,7 +54,7 @@ class Reader:
             raise UserError(f"{self._where}: the rejected turns hold a picture or clip; only the shared ones can.")
         columns = self._columns.values()
         own = any(isinstance(part, Image | Video) for turn in turns for part in turn.parts)
-        if not (self._conversation or own or any(column.marks or column.spelt for column in columns)):
+        if not (self._conversation or own or any(column.marks or column.mark_in_text for column in columns)):
             turns = self._in_front(turns)
         for column in columns:
             if not column.settled:
@@ -66,13 +66,13 @@ class Reader:
         )
         return turns
 
-    def _words(self, text: str, said: Said) -> Iterator[Part]:
+    def _words(self, text: str, raw_turn: RawTurn) -> Iterator[Part]:
         # In an answer, <image> and <video> are always plain text.
-        marked = said.role != "assistant" and _MEDIA_MARK.search(text) and self._marked
+        marked = raw_turn.role != "assistant" and _MEDIA_MARK.search(text) and self._marked
         # Pieces with odd numbers are the kinds of the marks; the other pieces are the text between the marks.
         for index, piece in enumerate(_MEDIA_MARK.split(text) if marked else [text]):
             if index % 2:
-                yield from self._from_column(piece, None, {}, said.place)
+                yield from self._from_column(piece, None, {}, raw_turn.place)
             else:
                 yield from self._grounded(piece)
 
@@ -83,35 +83,35 @@ class Reader:
             elif piece:
                 yield Text(piece)
 
-    def _part(self, entry: object, said: Said) -> Iterator[Part]:
+    def _part(self, entry: object, raw_turn: RawTurn) -> Iterator[Part]:
         if not isinstance(entry, dict):
-            raise UserError(f"{said.place} has the part {shown(entry)}; a part is an object with a 'type'.")
+            raise UserError(f"{raw_turn.place} has the part {shown(entry)}; a part is an object with a 'type'.")
         part = present(entry)
-        match kind_of(part, said.place):
+        match kind_of(part, raw_turn.place):
             case "text":
-                yield from self._typed_text(part, said)
+                yield from self._typed_text(part, raw_turn)
             case "objects":
-                refuse_unknown(part, ("type", "objects", "image"), said.place)
+                refuse_unknown(part, ("type", "objects", "image"), raw_turn.place)
                 if "image" not in part:
-                    self._unplaced = said.place
-                yield listing(part.get("objects"), picture(part.get("image", 0), said.place), said.place)
+                    self._unplaced = raw_turn.place
+                yield listing(part.get("objects"), picture(part.get("image", 0), raw_turn.place), raw_turn.place)
             case kind:
-                content, options = opened(kind, part, said.place)
+                content, options = opened(kind, part, raw_turn.place)
                 if content is None:
                     index = options.pop("index", None)
-                    index = None if index is None else picture(index, said.place)
-                    yield from self._from_column(kind, index, options, said.place)
+                    index = None if index is None else picture(index, raw_turn.place)
+                    yield from self._from_column(kind, index, options, raw_turn.place)
                 else:
-                    yield self._medium(kind, content, options, said.place)
+                    yield self._medium(kind, content, options, raw_turn.place)
 
-    def _typed_text(self, part: dict, said: Said) -> Iterator[Part]:
-        refuse_unknown(part, ("type", "text"), f"{said.place}: the text")
+    def _typed_text(self, part: dict, raw_turn: RawTurn) -> Iterator[Part]:
+        refuse_unknown(part, ("type", "text"), f"{raw_turn.place}: the text")
         text = part.get("text")
         if not isinstance(text, str):
-            raise UserError(f"{said.place} has a part of text, but its text is {shown(text)}.")
-        if said.role != "assistant":
+            raise UserError(f"{raw_turn.place} has a part of text, but its text is {shown(text)}.")
+        if raw_turn.role != "assistant":
             for column in self._columns.values():
-                column.spelt |= f"<{column.kind}>" in text
+                column.mark_in_text |= f"<{column.kind}>" in text
         yield from self._grounded(text)
 
     def _from_column(self, kind: str, index: int | None, options: dict, place: str) -> Iterator[Media]:
@@ -142,15 +142,15 @@ class Reader:
 
     def _mismatch(self, column: Column) -> str:
         kind, listed = column.kind, len(column.entries)
-        told = f"{self._where} has {column.marks} <{kind}> in its questions but {listed} {_PLURAL[kind]} beside them; "
-        told += f"each needs one <{kind}> where it belongs."
-        if column.spelt:
-            told += f' In a typed part <{kind}> is plain text; write {{"type": "{kind}"}} there.'
+        text = f"{self._where} has {column.marks} <{kind}> in its questions but {listed} {_PLURAL[kind]} beside them; "
+        text += f"each needs one <{kind}> where it belongs."
+        if column.mark_in_text:
+            text += f' In a typed part <{kind}> is plain text; write {{"type": "{kind}"}} there.'
         if not listed:
-            told += misspelt(self._row, MEDIA)
+            text += misspelt(self._row, MEDIA)
         elif kind == "video" and column.marks == 1:
-            told += " A clip given as frames is a list of them within the list of clips."
-        return told
+            text += " A clip given as frames is a list of them within the list of clips."
+        return text
 
     def _check_regions(self, parts: list[Part], rejected: list[Part]) -> None:
         pictures = sum(isinstance(part, Image) for part in parts)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from qwenvl_train.data.formats.keys import REJECTING, has_own_media, misspelt
-from qwenvl_train.data.formats.turns import Said, check_order, column_turns, listed_turns
+from qwenvl_train.data.formats.turns import RawTurn, check_order, column_turns, listed_turns
 from qwenvl_train.data.media.locate import shown
 from qwenvl_train.errors import UserError
 
@@ -18,7 +18,7 @@ _COLUMNS = {
 }
 
 
-def read_turns(row: dict, format: str, where: str) -> tuple[list[Said], list[Said]]:
+def read_turns(row: dict, format: str, where: str) -> tuple[list[RawTurn], list[RawTurn]]:
     """Return all turns, in an order that makes a conversation, and the rejected turns of a preference row.
 
     The rejected turns are the turns of the rejected answer. When that answer is about media of its own, they are the
@@ -45,7 +45,7 @@ def read_turns(row: dict, format: str, where: str) -> tuple[list[Said], list[Sai
     return turns, []
 
 
-def _asked(row: dict, key: str, where: str) -> list[Said]:
+def _asked(row: dict, key: str, where: str) -> list[RawTurn]:
     """Return the turns before the answer, or all turns when the answer has no column of its own."""
     match key:
         case "conversations" | "messages":
@@ -57,24 +57,24 @@ def _asked(row: dict, key: str, where: str) -> list[Said]:
                 for turn in column_turns(row, key, "user", where)
             ]
         case "query":
-            turns = [*_history(row, where), Said("user", _text(row, key, where), f"{where}, {key}")]
+            turns = [*_history(row, where), RawTurn("user", _text(row, key, where), f"{where}, {key}")]
         case "instruction":
             words = [text for text in (_text(row, key, where), _text(row, "input", where)) if text]
-            turns = [*_history(row, where), Said("user", "\n".join(words), f"{where}, {key}")]
+            turns = [*_history(row, where), RawTurn("user", "\n".join(words), f"{where}, {key}")]
     return _with_system(row, turns, where)
 
 
-def _with_system(row: dict, turns: list[Said], where: str) -> list[Said]:
+def _with_system(row: dict, turns: list[RawTurn], where: str) -> list[RawTurn]:
     # In files with a system column, a row without a system turn has it empty.
     if not row.get("system"):
         return turns
     if turns[0].role == "system":
         raise UserError(f"{turns[0].place} is a system turn, and the row has a column 'system' too; keep one of them.")
-    return [Said("system", _text(row, "system", where), f"{where}, system"), *turns]
+    return [RawTurn("system", _text(row, "system", where), f"{where}, system"), *turns]
 
 
-def _history(row: dict, where: str) -> list[Said]:
-    turns: list[Said] = []
+def _history(row: dict, where: str) -> list[RawTurn]:
+    turns: list[RawTurn] = []
     history = row.get("history", [])
     if not isinstance(history, list):
         raise UserError(f"{where}: 'history' is {shown(history)}; give a list of questions with their answers.")
@@ -82,7 +82,7 @@ def _history(row: dict, where: str) -> list[Said]:
         place = f"{where}, history {number}"
         if not isinstance(pair, list | tuple) or [type(text) for text in pair] != [str, str]:
             raise UserError(f"{place} is {shown(pair)}; give a question and its answer as a list of two texts.")
-        turns += [Said("user", pair[0], place), Said("assistant", pair[1], place)]
+        turns += [RawTurn("user", pair[0], place), RawTurn("assistant", pair[1], place)]
     return turns
 
 
@@ -93,7 +93,7 @@ def _text(row: dict, key: str, where: str) -> str:
     return value
 
 
-def _preference(row: dict, where: str) -> tuple[list[Said], list[Said]]:
+def _preference(row: dict, where: str) -> tuple[list[RawTurn], list[RawTurn]]:
     asked, chosen, rejected = _pair(row, where)
     check_order(asked + chosen)
     check_order(asked + rejected)
@@ -106,7 +106,7 @@ def _preference(row: dict, where: str) -> tuple[list[Said], list[Said]]:
     return asked + chosen, asked + rejected if has_own_media(row) else rejected
 
 
-def _pair(row: dict, where: str) -> tuple[list[Said], list[Said], list[Said]]:
+def _pair(row: dict, where: str) -> tuple[list[RawTurn], list[RawTurn], list[RawTurn]]:
     """Return the shared turns, the chosen turns and the rejected turns."""
     if not any(key in row for key in ("chosen", "rejected", "rejected_messages")):
         turns = read_turns({key: row[key] for key in row if key not in REJECTING}, _format_of(row, where), where)[0]
@@ -137,8 +137,8 @@ def _format_of(row: dict, where: str) -> str:
 
 
 def _parted(
-    row: dict, chosen: list[Said], rejected: list[Said], where: str
-) -> tuple[list[Said], list[Said], list[Said]]:
+    row: dict, chosen: list[RawTurn], rejected: list[RawTurn], where: str
+) -> tuple[list[RawTurn], list[RawTurn], list[RawTurn]]:
     """Split two whole conversations into the turns that they share at the beginning, the chosen turns and the rejected
     turns."""
     same = [one == other for one, other in zip(_words(chosen), _words(rejected), strict=False)]
@@ -155,5 +155,5 @@ def _parted(
     return _with_system(row, chosen[:shared], where), chosen[shared:], rejected[shared:]
 
 
-def _words(turns: list[Said]) -> list[tuple[object, ...]]:
+def _words(turns: list[RawTurn]) -> list[tuple[object, ...]]:
     return [turn.words for turn in turns]

@@ -33,7 +33,7 @@ _FOLLOWERS = {
 
 
 @dataclass(frozen=True)
-class Said:
+class RawTurn:
     role: str
     content: str | list
     place: str
@@ -49,26 +49,26 @@ class Said:
         return self.role, self.content, self.calls
 
 
-def listed_turns(row: dict, key: str, where: str) -> list[Said]:
+def listed_turns(row: dict, key: str, where: str) -> list[RawTurn]:
     """Return the turns of a column that is a list of turns, as `conversations` and `messages` are."""
     if not isinstance(row.get(key), list) or not row[key]:
         raise UserError(f"{where}: {key!r} is {shown(row.get(key))}; it must be a list of turns, and not empty.")
     return _turns(row[key], f"{where}, turn")
 
 
-def column_turns(row: dict, key: str, role: str, where: str) -> list[Said]:
+def column_turns(row: dict, key: str, role: str, where: str) -> list[RawTurn]:
     """Return the turns of a column that holds the text of a turn of `role`, or one turn, or a list of turns."""
     match row.get(key):
         case str(text):
-            return [Said(role, text, f"{where}, {key}")]
+            return [RawTurn(role, text, f"{where}, {key}")]
         case dict(turn):
-            return [_said(turn, f"{where}, {key}")]
+            return [_raw_turn(turn, f"{where}, {key}")]
         case list(turns) if turns:
             return _turns(turns, f"{where}, {key} turn")
     raise UserError(f"{where}: {key!r} is {shown(row.get(key))}; give text or a list of turns.")
 
 
-def check_order(turns: list[Said]) -> None:
+def check_order(turns: list[RawTurn]) -> None:
     previous = ""
     for turn in turns:
         if turn.role not in _FOLLOWERS[previous]:
@@ -81,28 +81,29 @@ def check_order(turns: list[Said]) -> None:
         )
 
 
-def _rule(turns: list[Said]) -> str:
+def _rule(turns: list[RawTurn]) -> str:
     roles = [turn.role for turn in turns]
-    told = ", ".join(roles if len(roles) <= 8 else [*roles[:8], "…"])
+    listed = ", ".join(roles if len(roles) <= 8 else [*roles[:8], "…"])
     return (
         "After an optional system turn, user and assistant take turns, tools answer an assistant, "
-        f"and the assistant is last; here the turns go {told}."
+        f"and the assistant is last; here the turns go {listed}."
     )
 
 
-def _turns(turns: list, place: str) -> list[Said]:
-    said: list[Said] = []
+def _turns(turns: list, place: str) -> list[RawTurn]:
+    raw_turns: list[RawTurn] = []
     for number, value in enumerate(turns, start=1):
-        turn = _said(value, f"{place} {number}")
+        turn = _raw_turn(value, f"{place} {number}")
         # A tool call in a turn of its own belongs to the answer before it.
-        if said and turn.calls and not turn.content and said[-1].role == "assistant" and said[-1].train == turn.train:
-            said[-1] = replace(said[-1], calls=said[-1].calls + turn.calls)
+        last = raw_turns[-1] if raw_turns else None
+        if last and turn.calls and not turn.content and last.role == "assistant" and last.train == turn.train:
+            raw_turns[-1] = replace(last, calls=last.calls + turn.calls)
         else:
-            said.append(turn)
-    return said
+            raw_turns.append(turn)
+    return raw_turns
 
 
-def _said(value: object, place: str) -> Said:
+def _raw_turn(value: object, place: str) -> RawTurn:
     if not isinstance(value, dict):
         raise UserError(f"{place} is {shown(value)}; a turn has a 'role' and 'content', or 'from' and 'value'.")
     turn = present(value)
@@ -120,7 +121,7 @@ def _said(value: object, place: str) -> Said:
         calls, content = read_calls(turn["tool_calls"], place), content or ""
     if not isinstance(content, str | list):
         raise UserError(f"{place}: {words} is {shown(content)}; give text or a list of parts.")
-    return Said(role, content, place, _trained(turn, role, place), calls)
+    return RawTurn(role, content, place, _trained(turn, role, place), calls)
 
 
 def _trained(turn: dict, role: str, place: str) -> bool | None:

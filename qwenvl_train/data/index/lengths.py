@@ -100,14 +100,14 @@ def measure_rows(
     """
     table = np.zeros((len(COLUMNS), len(rows)), dtype=np.int32)
     problems: list[Problem] = []
-    for place, index in enumerate(rows):
+    for column, index in enumerate(rows):
         try:
             sample = samples[index]
             measured = _measured(sample, renderer)
-            table[:, place] = measured
+            table[:, column] = measured
             _refuse_long(sample, measured, renderer.max_length)
         except UserError as error:
-            problems.append(problem_of(samples.place(index), error))
+            problems.append(problem_of(samples.origin(index), error))
             if problems[-1].kind not in tolerated:
                 break
     return table, problems
@@ -145,13 +145,13 @@ def _long_problem(samples: Samples, index: int, measured: Measured, max_length: 
     try:
         _refuse_long(samples[index], measured, max_length)
     except UserError as error:
-        return problem_of(samples.place(index), error)
-    raise AssertionError(f"{samples.place(index)} is not too long")
+        return problem_of(samples.origin(index), error)
+    raise AssertionError(f"{samples.origin(index)} is not too long")
 
 
-def problem_of(place: tuple[str, int], error: UserError) -> Problem:
-    """Return the Problem for an error in the raw row at `place`, which is its source and line."""
-    return Problem(*place, "too long" if isinstance(error, TooLong) else "broken", message_of(error))
+def problem_of(origin: tuple[str, int], error: UserError) -> Problem:
+    """Return the Problem for an error in the raw row of `origin`, which is its source and line."""
+    return Problem(*origin, "too long" if isinstance(error, TooLong) else "broken", message_of(error))
 
 
 def measure_sample(sample: Sample, renderer: Renderer) -> Measured:

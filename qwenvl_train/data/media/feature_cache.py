@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qwenvl_train.data.cache_files import holds, identity, place_in, read, write
+from qwenvl_train.data.cache_files import holds, identity, path_in, read, write
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
 from qwenvl_train.data.sample import Media
@@ -31,7 +31,7 @@ class Tower:
 
 
 @dataclass(frozen=True)
-class Place:
+class FeatureFile:
     """The file that holds the features of one medium, and the number of its patches."""
 
     path: Path
@@ -45,31 +45,31 @@ class FeatureCache:
     folder: Path
     tower: Tower
 
-    def place(self, media: Media, size: PictureSize | ClipSize) -> Place:
-        """Return the place of the features of a medium. Raise OSError when the file of the medium is missing."""
+    def file_of(self, media: Media, size: PictureSize | ClipSize) -> FeatureFile:
+        """Return the file for the features of a medium. Raise OSError when the file of the medium is missing."""
         frames = size.frames if isinstance(size, ClipSize) else ()
         sources = [identity(content) for content in media.contents]
         facts = (_RULE, self.tower.digest, sources, size.resized, size.grid, frames)
-        return Place(place_in(self.folder, facts), int(np.prod(size.grid)))
+        return FeatureFile(path_in(self.folder, facts), int(np.prod(size.grid)))
 
     def bytes_of(self, patches: int) -> int:
         return self.tower.levels * patches * self.tower.width * self.tower.dtype.itemsize
 
-    def holds(self, place: Place) -> bool:
-        return holds(place.path, self.bytes_of(place.patches))
+    def holds(self, file: FeatureFile) -> bool:
+        return holds(file.path, self.bytes_of(file.patches))
 
-    def read(self, place: Place) -> torch.Tensor | None:
+    def read(self, file: FeatureFile) -> torch.Tensor | None:
         """Return the features, [levels, patches, width], or None when they are not in the cache or not whole."""
-        kept = read(place.path, self.bytes_of(place.patches))
+        kept = read(file.path, self.bytes_of(file.patches))
         if kept is None:
             # A damaged file is removed, because the next start would otherwise treat it as whole.
-            place.path.unlink(missing_ok=True)
+            file.path.unlink(missing_ok=True)
             return None
-        return torch.from_numpy(kept).view(self.tower.dtype).view(self.tower.levels, place.patches, self.tower.width)
+        return torch.from_numpy(kept).view(self.tower.dtype).view(self.tower.levels, file.patches, self.tower.width)
 
-    def write(self, place: Place, features: torch.Tensor) -> None:
+    def write(self, file: FeatureFile, features: torch.Tensor) -> None:
         """Write the features, which have the shape that `read` returns."""
-        write(place.path, features.contiguous().view(torch.uint8).numpy().reshape(-1))
+        write(file.path, features.contiguous().view(torch.uint8).numpy().reshape(-1))
 
     def blank(self, patches: int) -> torch.Tensor:
         """Return the features, all zeros, of a picture that no token stands for."""

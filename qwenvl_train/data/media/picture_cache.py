@@ -9,7 +9,7 @@ import numpy as np
 import PIL
 import torch
 
-from qwenvl_train.data.cache_files import KEEP_FREE, identity, make_folder, place_in, read, write
+from qwenvl_train.data.cache_files import KEEP_FREE, identity, make_folder, path_in, read, write
 from qwenvl_train.data.sample import Content
 
 # Must be increased when the same picture yields other patches than before.
@@ -23,7 +23,7 @@ class PictureCache:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._told = False
+        self._warned = False
         make_folder(folder, "data.cache_pictures=false")
 
     def patches(
@@ -38,7 +38,7 @@ class PictureCache:
         except OSError:
             return make()  # which raises an error that says what is wrong with the file
         facts = (_RULE, PIL.__version__, torch.__version__, source, resized, patch, merge)
-        path = place_in(self._folder, facts)
+        path = path_in(self._folder, facts)
         kept = read(path, shape[0] * shape[1])
         if kept is not None:
             return kept.reshape(shape)
@@ -52,9 +52,9 @@ class PictureCache:
                 raise OSError(f"less than {KEEP_FREE // 2**30} GiB are free, and checkpoints need room too")
             write(path, patches)
         except OSError as error:
-            if not self._told:
+            if not self._warned:
                 warnings.warn(
                     f"The picture cache {self._folder} takes no more pictures: {error}. They are decoded each time.",
                     stacklevel=2,
                 )
-            self._told = True
+            self._warned = True

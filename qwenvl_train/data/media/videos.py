@@ -21,7 +21,7 @@ from qwenvl_train.data.media.video_settings import ClipSettings
 from qwenvl_train.data.sample import Content, Image, Sampling, Video
 from qwenvl_train.errors import UserError
 
-_UNTOLD_FPS = 2.0
+_LIST_FPS = 2.0
 """The rate that qwen-vl-utils assumes for a list of frames. It is used when the model is not given the time."""
 
 
@@ -46,7 +46,7 @@ class ClipSize:
 
 
 @dataclass(frozen=True)
-class _Taken:
+class _ChosenFrames:
     original: tuple[int, int]
     frames: tuple[int, ...]
     file_fps: float
@@ -85,23 +85,23 @@ def load_clip(video: Video, size: ClipSize, settings: ClipSettings, where: str) 
     first = next(frames)
     planes = np.empty((len(size.frames), *first.shape), dtype=np.uint8)
     planes[0] = first
-    for place, frame in enumerate(frames, start=1):
-        planes[place] = frame
+    for index, frame in enumerate(frames, start=1):
+        planes[index] = frame
     planes[len(numbers) :] = planes[len(numbers) - 1]
     return planes.reshape(-1, first.shape[1])
 
 
-def _take_from_file(content: Content, sampling: Sampling, settings: ClipSettings, name: str) -> _Taken:
+def _take_from_file(content: Content, sampling: Sampling, settings: ClipSettings, name: str) -> _ChosenFrames:
     facts = video_facts(content, name)
     if facts.frames < settings.frames_per_patch:
         raise UserError(f"{name} has {facts.frames} frame, a clip needs 2 or more; give it as a picture.")
     frames, sampled_fps = choose_frames(sampling, settings, facts.frames, facts.rate, name)
-    return _Taken(facts.size, frames, facts.rate, sampled_fps)
+    return _ChosenFrames(facts.size, frames, facts.rate, sampled_fps)
 
 
 def _take_list(
     contents: tuple[Content, ...], sampling: Sampling, settings: ClipSettings, name: str, where: str
-) -> _Taken:
+) -> _ChosenFrames:
     if len(contents) < settings.frames_per_patch:
         raise UserError(f"{name} has too few, a clip needs 2 or more; give one frame as a picture.")
     if sampling.fps is None and settings.timed:
@@ -116,8 +116,8 @@ def _take_list(
             )
     last = len(contents) - 1
     fill = -len(contents) % settings.frames_per_patch
-    rate = sampling.fps or _UNTOLD_FPS
-    return _Taken(sizes[0], (*range(len(contents)), *[last] * fill), rate, rate)
+    rate = sampling.fps or _LIST_FPS
+    return _ChosenFrames(sizes[0], (*range(len(contents)), *[last] * fill), rate, rate)
 
 
 def _load_frames(video: Video, size: ClipSize, numbers: list[int], where: str) -> Iterator[np.ndarray]:

@@ -51,8 +51,8 @@ def _neighbours(shares: np.ndarray, group: int) -> np.ndarray:
 
 
 def _dealt(costs: np.ndarray, world: int) -> np.ndarray:
-    """Return places in the flattened `costs` ([groups, world * batch_size]) that divide each group into `world` rows of
-    nearly equal sums. In every round, the row with the smallest sum so far gets the costliest unit."""
+    """Return indices into the flattened `costs` ([groups, world * batch_size]) that divide each group into `world` rows
+    of nearly equal sums. In every round, the row with the smallest sum so far gets the costliest unit."""
     groups, group = costs.shape
     rounds = np.argsort(-costs, axis=1, kind="stable").reshape(groups, -1, world)
     rows = np.empty((groups, world, group // world), dtype=np.int64)

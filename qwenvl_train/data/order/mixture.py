@@ -27,15 +27,15 @@ class Mixture:
     numbers of times that the samples of one source have been used differ by at most one.
     """
 
-    def __init__(self, groups: list[MixtureEntry], usable: np.ndarray, seed: int):
+    def __init__(self, entries: list[MixtureEntry], usable: np.ndarray, seed: int):
         self._sources = [
-            (group.start + np.flatnonzero(usable[group.start : group.stop])).astype(np.int32) for group in groups
+            (entry.start + np.flatnonzero(usable[entry.start : entry.stop])).astype(np.int32) for entry in entries
         ]
         self._seed = seed
-        self._weights = [_exact(group.weight) for group in groups if group.weight is not None]
+        self._weights = [_exact(entry.weight) for entry in entries if entry.weight is not None]
         self._rates = [
-            _exact(1.0 if group.repeats is None else group.repeats) * len(source)
-            for group, source in zip(groups, self._sources, strict=True)
+            _exact(1.0 if entry.repeats is None else entry.repeats) * len(source)
+            for entry, source in zip(entries, self._sources, strict=True)
         ]
 
     def before(self, epochs: int) -> int:
@@ -45,9 +45,8 @@ class Mixture:
         return sum(_rounded(rate, epochs) for rate in self._rates)
 
     def epoch(self, epoch: int) -> np.ndarray:
-        places = zip(self._sources, self.drawn(epoch), self.drawn(epoch + 1), strict=True)
-        parts = [self._part(number, *place) for number, place in enumerate(places)]
-        samples = np.concatenate(parts)
+        parts = zip(self._sources, self.drawn(epoch), self.drawn(epoch + 1), strict=True)
+        samples = np.concatenate([self._part(number, *part) for number, part in enumerate(parts)])
         return samples[np.random.default_rng((self._seed, epoch)).permutation(len(samples))]
 
     def total(self, column: np.ndarray, epochs: int) -> int:

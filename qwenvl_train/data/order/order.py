@@ -42,7 +42,7 @@ class Order(Protocol):
     def rows(self, epochs: float) -> int:
         """Return the number of rows that `epochs` epochs take."""
 
-    def of_each(self) -> list[int]:
+    def samples_per_entry(self) -> list[int]:
         """Return the number of samples of each entry of data.train in the first epoch."""
 
     def seen(self, rows: int) -> EpochCounts:
@@ -50,15 +50,15 @@ class Order(Protocol):
 
 
 def build_order(
-    lengths: Lengths, groups: list[MixtureEntry], usable: np.ndarray, config: RunConfig, world: int
+    lengths: Lengths, entries: list[MixtureEntry], usable: np.ndarray, config: RunConfig, world: int
 ) -> Order:
-    for number, (group, source) in enumerate(zip(groups, config.data.train, strict=True)):
-        if not usable[group.start : group.stop].any():
+    for number, (entry, source) in enumerate(zip(entries, config.data.train, strict=True)):
+        if not usable[entry.start : entry.stop].any():
             raise UserError(
-                f"data.train.{number} ({source.path}): none of its {group.stop - group.start} rows can be used; "
+                f"data.train.{number} ({source.path}): none of its {entry.stop - entry.start} rows can be used; "
                 "data.on_error=raise and data.too_long=error tell what is wrong with the first."
             )
-    mixture = Mixture(groups, usable, config.seed)
+    mixture = Mixture(entries, usable, config.seed)
     if not config.data.packing:
         return SampleOrder(lengths, mixture, config.seed, config.train.batch_size, world, config.data.bucketing)
     assert config.data.max_length is not None
@@ -84,8 +84,8 @@ class Plan:
     def reordered(self, units: np.ndarray) -> "Plan":
         sizes = np.diff(self.borders)[units]
         borders = np.concatenate([[0], np.cumsum(sizes)])
-        places = np.repeat(self.borders[units] - borders[:-1], sizes) + np.arange(len(self.samples))
-        return Plan(self.samples[places], borders)
+        indices = np.repeat(self.borders[units] - borders[:-1], sizes) + np.arange(len(self.samples))
+        return Plan(self.samples[indices], borders)
 
 
 class _EpochOrder(ABC):
@@ -116,7 +116,7 @@ class _EpochOrder(ABC):
             units += int(np.searchsorted(plan.borders, ceil(exact % 1 * len(plan.samples))))
         return -(-units // self._batch_size)
 
-    def of_each(self) -> list[int]:
+    def samples_per_entry(self) -> list[int]:
         return self._mixture.drawn(1)
 
     def seen(self, rows: int) -> EpochCounts:

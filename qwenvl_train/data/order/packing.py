@@ -56,9 +56,9 @@ def _best_fit(lengths: np.ndarray, order: np.ndarray, capacity: int) -> np.ndarr
     packs, count = [], 0
     rooms: list[int] = []  # of packs that are not full, sorted: the room, with the pack in the low bits
     for length in lengths[order].tolist():
-        place = bisect_left(rooms, length << 32)
-        if place < len(rooms):
-            room, pack = divmod(rooms.pop(place), 1 << 32)
+        index = bisect_left(rooms, length << 32)
+        if index < len(rooms):
+            room, pack = divmod(rooms.pop(index), 1 << 32)
         else:
             room, pack, count = capacity, count, count + 1
         packs.append(pack)

@@ -1,4 +1,4 @@
-"""Datasets of the media that have no stored features yet: their places, and their decoded planes. Workers read both."""
+"""Datasets of the media without stored features: their files in the cache, and their decoded planes. For workers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.index.lengths import Problem, problem_of
-from qwenvl_train.data.media.feature_cache import FeatureCache, Place
+from qwenvl_train.data.media.feature_cache import FeatureCache, FeatureFile
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.media.videos import ClipSize
 from qwenvl_train.data.render.renderer import Renderer
@@ -33,7 +33,7 @@ class MissingFeatures:
     patches: int
 
 
-class MissingPlaces(Dataset):
+class MissingFeatureFiles(Dataset):
     """The media without stored features, by chunks of `samples`, which are given as (index of the Rows, sample)."""
 
     def __init__(self, rows: Sequence[Rows], features: FeatureCache, samples: Sequence[tuple[int, int]]):
@@ -42,30 +42,30 @@ class MissingPlaces(Dataset):
     def __len__(self) -> int:
         return ceil(len(self._samples) / _CHUNK)
 
-    def __getitem__(self, chunk: int) -> tuple[list[tuple[int, int, int, Place]], int]:
+    def __getitem__(self, chunk: int) -> tuple[list[tuple[int, int, int, FeatureFile]], int]:
         """Return the chunk's missing media and its number of samples.
 
-        Each medium is given as (index of the Rows, sample, index in the sample, place in the cache).
+        Each medium is given as (index of the Rows, sample, index in the sample, file in the cache).
         """
         samples = self._samples[chunk * _CHUNK : (chunk + 1) * _CHUNK]
-        return [lacking for which, index in samples for lacking in self._of(which, index)], len(samples)
+        return [missing for number, index in samples for missing in self._of(number, index)], len(samples)
 
-    def _of(self, which: int, index: int) -> Iterator[tuple[int, int, int, Place]]:
-        rows = self._rows[which]
+    def _of(self, number: int, index: int) -> Iterator[tuple[int, int, int, FeatureFile]]:
+        rows = self._rows[number]
         try:
             sample = rows.samples[index]
             layout = rows.renderer.layout(sample)
-            places = [self._features.place(*seen) for seen in zip(sample.media, layout.media, strict=True)]
+            files = [self._features.file_of(*measured) for measured in zip(sample.media, layout.media, strict=True)]
         except (UserError, OSError):
             return  # changed since it was measured; training encounters the error and reports it
-        yield from ((which, index, at, place) for at, place in enumerate(places) if not self._features.holds(place))
+        yield from ((number, index, at, file) for at, file in enumerate(files) if not self._features.holds(file))
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded picture or clip, with the place where its features will be stored."""
+    """A decoded picture or clip, with the file where its features will be stored."""
 
-    place: Place
+    file: FeatureFile
     size: PictureSize | ClipSize
     planes: np.ndarray
     """The planes. An array, because each tensor on its way from a worker holds a file open, and there may be
@@ -91,19 +91,19 @@ class MissingMedia(Dataset):
             sample = rows.samples[asked.index]
             layout = rows.renderer.layout(sample)
         except UserError as error:
-            return [], problem_of(rows.samples.place(asked.index), error), len(asked.media)
+            return [], problem_of(rows.samples.origin(asked.index), error), len(asked.media)
         for at in asked.media:
             try:
                 decoded += self._decoded(rows.renderer, sample.media[at], layout.media[at], sample.where)
             except UserError as error:
                 # Decoding continues, because other samples may rely on the later media of this one.
-                problem = problem or problem_of(rows.samples.place(asked.index), error)
+                problem = problem or problem_of(rows.samples.origin(asked.index), error)
         return decoded, problem, len(asked.media)
 
     def _decoded(self, renderer: Renderer, media: Media, size: PictureSize | ClipSize, where: str) -> Iterator[Decoded]:
         try:
-            place = self._features.place(media, size)
+            file = self._features.file_of(media, size)
         except OSError:
             return  # deleted in the meantime; training encounters the error and reports it
-        if not self._features.holds(place):  # another run may have stored it by now
-            yield Decoded(place, size, renderer.planes(media, size, where))
+        if not self._features.holds(file):  # another run may have stored it by now
+            yield Decoded(file, size, renderer.planes(media, size, where))

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from qwenvl_train.batch import Batch
 from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.data.batches.loader import Rows
-from qwenvl_train.data.cache_files import identity, place_in
+from qwenvl_train.data.cache_files import identity, path_in
 from qwenvl_train.data.index.lengths import Problem, problem_of
 from qwenvl_train.data.precompute.references import CHUNK, samples_of
 from qwenvl_train.errors import UserError
@@ -37,7 +37,7 @@ class Chunks(Dataset):
         for index in range(samples.start, samples.stop):
             if self._rows.lengths.usable[index]:
                 digest.update(self._facts(index))
-        return place_in(self._folder, (_RULE, self._model, digest.hexdigest()))
+        return path_in(self._folder, (_RULE, self._model, digest.hexdigest()))
 
     def _facts(self, index: int) -> bytes:
         try:
@@ -74,7 +74,7 @@ def passes_of(chunk: int, rows: Rows, room: int) -> list[Pass]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PassInput:
     """The input of a pass: the samples that could be decoded, and the problems of the others."""
 
     chunk: int
@@ -84,7 +84,7 @@ class Asked:
     problems: tuple[Problem, ...]
 
 
-class Asking(Dataset):
+class PassInputs(Dataset):
     """The input of each pass."""
 
     def __init__(self, rows: Rows, passes: list[Pass]):
@@ -93,17 +93,17 @@ class Asking(Dataset):
     def __len__(self) -> int:
         return len(self._passes)
 
-    def __getitem__(self, number: int) -> Asked:
-        asked = self._passes[number]
+    def __getitem__(self, number: int) -> PassInput:
+        wanted = self._passes[number]
         rendered, samples, problems = [], [], []
-        for index in asked.samples:
+        for index in wanted.samples:
             try:
                 rendered.append(self._rows.rendered(index))
                 samples.append(index)
             except UserError as error:
-                problems.append(problem_of(self._rows.samples.place(index), error))
+                problems.append(problem_of(self._rows.samples.origin(index), error))
         batch = collate(rendered, self._rows.renderer) if rendered else None
-        return Asked(asked.chunk, batch, tuple(samples), tuple(problems))
+        return PassInput(wanted.chunk, batch, tuple(samples), tuple(problems))
 
 
 def joined(chunk: int, values: dict[int, torch.Tensor], counts: np.ndarray) -> np.ndarray:

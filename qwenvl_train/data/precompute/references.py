@@ -31,7 +31,7 @@ class References:
         return self.counts[samples_of(chunk, len(self.counts))]
 
     def read(self, index: int) -> np.ndarray:
-        chunk, place = divmod(index, CHUNK)
+        chunk, number = divmod(index, CHUNK)
         counts = self.of_chunk(chunk)
         values = _read(self.files[chunk], int(counts.sum()))
         if values is None:
@@ -40,14 +40,14 @@ class References:
                 f"{self.files[chunk]} is gone or damaged, and held log-probabilities of the reference model. Start "
                 "again: they are computed anew."
             )
-        start = int(counts[:place].sum())
-        own = values[start : start + int(counts[place])]
-        if np.isnan(own).any():
+        start = int(counts[:number].sum())
+        of_sample = values[start : start + int(counts[number])]
+        if np.isnan(of_sample).any():
             raise UserError(
                 f"{self.files[chunk]} has nothing for a pair that could not be decoded before. Where it can be now, "
                 "delete that file, and start again."
             )
-        return own
+        return of_sample
 
     def write(self, chunk: int, values: np.ndarray) -> None:
         """Store the values of a chunk, [learned tokens of the chunk]."""

@@ -35,11 +35,11 @@ def mrope_positions(length: int, spans: Sequence[Span], merge: int) -> np.ndarra
         positions[1:, token : span.start] = np.arange(position, position + text)
         position += text
         layers, rows, columns = span.grid[0], span.grid[1] // merge, span.grid[2] // merge
-        places = np.indices((layers, rows, columns)).reshape(3, -1)
+        offsets = np.indices((layers, rows, columns)).reshape(3, -1)
         # Computed in float32 and truncated, not rounded, because the models were trained on torch's result.
-        places[0] = (places[0].astype(np.float32) * np.float32(span.step)).astype(np.int64)
-        token = span.start + places.shape[1]
-        positions[1:, span.start : token] = places + position
-        position += int(places.max()) + 1
+        offsets[0] = (offsets[0].astype(np.float32) * np.float32(span.step)).astype(np.int64)
+        token = span.start + offsets.shape[1]
+        positions[1:, span.start : token] = offsets + position
+        position += int(offsets.max()) + 1
     positions[1:, token:] = np.arange(position, position + length - token)
     return positions

@@ -24,8 +24,8 @@ def to_pixels(numbers: Sequence[float], family: Family, original: Size, resized:
 def _scaled(values: Sequence[float], family: Family, original: Size, resized: Size) -> Iterator[tuple[float, float]]:
     """Yield each value of x, y, x, y with the units of the family per pixel of the original picture on its axis."""
     full = (1000, 1000) if family.coordinates == "relative" else resized
-    for place, value in enumerate(values):
-        axis = 1 - place % 2
+    for index, value in enumerate(values):
+        axis = 1 - index % 2
         yield value, full[axis] / original[axis]
 
 
@@ -56,7 +56,7 @@ def _numbers(region: Region, family: Family, sizes: Sequence[tuple[Size, Size]],
             f"{len(sizes)}."
         )
     original, resized = sizes[region.image]
-    if any(not 0 <= value <= original[1 - place % 2] for place, value in enumerate(region.coordinates)):
+    if any(not 0 <= value <= original[1 - index % 2] for index, value in enumerate(region.coordinates)):
         raise UserError(
             f"{where}: the region {_told(region)} leaves its picture, which is {original[1]}×{original[0]} pixels; "
             "regions are given in pixels of the original picture."

@@ -24,7 +24,7 @@ from qwenvl_train.data.render.downscale import largest_share, shrunk
 from qwenvl_train.data.render.layout import IGNORED, Layout, TurnStart, preference_pair
 from qwenvl_train.data.render.positions import Span, mrope_positions
 from qwenvl_train.data.render.regions import in_words
-from qwenvl_train.data.render.tokens import Words
+from qwenvl_train.data.render.tokens import TextEncoder
 from qwenvl_train.data.render.vision_index import VisionIndex
 from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Sample, Text, Turn, Video
 from qwenvl_train.errors import UserError
@@ -70,23 +70,23 @@ class Renderer:
         self._cache = PictureCache(pictures) if pictures and data.cache_pictures else None
         self.features: FeatureCache | None = None
         """Cache of vision tower outputs that are read instead of decoding media. None to decode."""
-        self._words = Words(processor.tokenizer)
+        self._text_encoder = TextEncoder(processor.tokenizer)
         ids = processor.tokenizer.convert_tokens_to_ids
         self._turn_start, self._turn_end = ids("<|im_start|>"), ids("<|im_end|>")
         self._vision_start, self._vision_end = ids("<|vision_start|>"), ids("<|vision_end|>")
         self.image_pad, self.video_pad = ids("<|image_pad|>"), ids("<|video_pad|>")
 
-    def reading(self, features: FeatureCache) -> "Renderer":
+    def with_features(self, features: FeatureCache) -> "Renderer":
         """Return a copy of this renderer that reads stored features instead of decoding media."""
-        reading = copy(self)
-        reading.features = features
-        return reading
+        changed = copy(self)
+        changed.features = features
+        return changed
 
     def fingerprint(self) -> str:
         """Return a string of all settings that a sample's lengths depend on."""
         limit = self.max_length if self._downscale else None
         facts = (self.family, self.pixels, self.clips, limit, self._vision_ids, self.preferences)
-        return f"{facts} {self._words.fingerprint()}"
+        return f"{facts} {self._text_encoder.fingerprint()}"
 
     def blank(self) -> Rendered:
         """Return a sample without learned tokens, used if every sample of a packed row turned out broken."""
@@ -105,7 +105,7 @@ class Renderer:
         The layout may be longer than max_length.
         """
         # Cached, because most text stays the same when a sample is laid out again with smaller media.
-        encode = cache(self._words.encode)
+        encode = cache(self._text_encoder.encode)
         sizes = [self._measured(media, sample.where) for media in sample.media]
         whole = self._laid_out(sample, sizes, encode)
         if not self._downscale or self.max_length is None or whole.length <= self.max_length or not sizes:
@@ -122,16 +122,16 @@ class Renderer:
 
     def render(self, sample: Sample) -> Rendered:
         layout = self.layout(sample)
-        seen = list(zip(sample.media, layout.media, strict=True))
-        if not seen:
+        measured = list(zip(sample.media, layout.media, strict=True))
+        if not measured:
             return Rendered(layout, None, None)
         if self.features is not None:
-            kept = [self._read(self.features, media, size, sample.where) for media, size in seen]
+            kept = [self._read(self.features, media, size, sample.where) for media, size in measured]
             return Rendered(layout, None, None, kept[0] if len(kept) == 1 else torch.cat(kept, dim=1))
         planes: list[np.ndarray] = []
         frame_pairs: list[np.ndarray] = []
         start = 0
-        for media, size in seen:
+        for media, size in measured:
             planes.append(self.planes(media, size, sample.where))
             frame_pairs.append(frame_pairs_of(size, start))
             start += len(planes[-1])
@@ -148,7 +148,7 @@ class Renderer:
 
     def _read(self, features: FeatureCache, media: Media, size: PictureSize | ClipSize, where: str) -> torch.Tensor:
         try:
-            kept = features.read(features.place(media, size))
+            kept = features.read(features.file_of(media, size))
         except OSError:
             kept = None
         if kept is None:
@@ -166,11 +166,11 @@ class Renderer:
     ) -> Layout:
         if not sample.rejected:
             return self._conversation(sample, sizes, encode, shrink)
-        chosen = len(sample.preferred.media)
+        chosen = len(sample.chosen_conversation.media)
         shared = sum(isinstance(part, Image | Video) for turn in sample.turns[: sample.shared] for part in turn.parts)
         return preference_pair(
-            self._conversation(sample.preferred, sizes[:chosen], encode, shrink),
-            self._conversation(sample.refused, sizes[:shared] + sizes[chosen:], encode, shrink),
+            self._conversation(sample.chosen_conversation, sizes[:chosen], encode, shrink),
+            self._conversation(sample.rejected_conversation, sizes[:shared] + sizes[chosen:], encode, shrink),
             sample.shared > 0,
             shared,
         )
@@ -178,7 +178,7 @@ class Renderer:
     def _conversation(self, sample: Sample, sizes: _Sizes, encode: Callable[[str], list[int]], shrink: float) -> Layout:
         of_pictures = [(size.original, size.resized) for size in sizes if isinstance(size, PictureSize)]
         waiting = iter(sizes)
-        row = _Row(encode)
+        tokens = _TokenBuilder(encode)
         spans: list[Span] = []
         turns: list[TurnStart] = []
         numbers = {Image: 0, Video: 0}
@@ -187,49 +187,49 @@ class Renderer:
             size = next(waiting)
             numbers[type(part)] += 1
             if self._vision_ids:
-                row.text(f"{'Picture' if isinstance(part, Image) else 'Video'} {numbers[type(part)]}: ")
+                tokens.text(f"{'Picture' if isinstance(part, Image) else 'Video'} {numbers[type(part)]}: ")
             pad = self.image_pad if isinstance(part, Image) else self.video_pad
             for words, grid, step in self._pieces(size):
-                row.text(words)
-                row.close(train)
-                row.put([self._vision_start])
-                spans.append(Span(len(row.ids), grid, step))
-                row.put([pad] * spans[-1].tokens(self.pixels.merge))
-                row.put([self._vision_end])
+                tokens.text(words)
+                tokens.close(train)
+                tokens.put([self._vision_start])
+                spans.append(Span(len(tokens.ids), grid, step))
+                tokens.put([pad] * spans[-1].tokens(self.pixels.merge))
+                tokens.put([self._vision_end])
 
         for turn, opens, closes in _with_neighbours(self._with_system(sample)):
-            turns.append(TurnStart(turn.role, len(row.ids)))
+            turns.append(TurnStart(turn.role, len(tokens.ids)))
             if opens:
-                row.put([self._turn_start])
-                row.text("user" if turn.role == "tool" else f"{turn.role}\n")
+                tokens.put([self._turn_start])
+                tokens.text("user" if turn.role == "tool" else f"{turn.role}\n")
             if turn.role == "assistant":
                 # At inference the model continues after exactly these tokens, so the answer is encoded separately.
-                row.close()
+                tokens.close()
             if turn.role == "tool":
-                row.text("\n<tool_response>\n")
+                tokens.text("\n<tool_response>\n")
             for part in turn.parts:
                 if isinstance(part, Image | Video):
                     _refuse_media(turn, sample.where)
                     put_media(part, turn.train)
                 else:
-                    row.text(
+                    tokens.text(
                         part.text if isinstance(part, Text) else in_words(part, self.family, of_pictures, sample.where)
                     )
             if turn.role == "tool":
-                row.text("\n</tool_response>")
+                tokens.text("\n</tool_response>")
             if closes:
-                row.close(turn.train)
-                row.put([self._turn_end], turn.train)
-                row.text("\n")
-                row.close()
+                tokens.close(turn.train)
+                tokens.put([self._turn_end], turn.train)
+                tokens.text("\n")
+                tokens.close()
         return Layout(
-            input_ids=np.array(row.ids),
-            labels=np.array(row.labels),
-            position_ids=mrope_positions(len(row.ids), spans, self.pixels.merge),
+            input_ids=np.array(tokens.ids),
+            labels=np.array(tokens.labels),
+            position_ids=mrope_positions(len(tokens.ids), spans, self.pixels.merge),
             media=tuple(sizes),
             turns=tuple(turns),
             shrink=shrink,
-            pieces=(Piece(len(row.ids)),),
+            pieces=(Piece(len(tokens.ids)),),
         )
 
     def _measured(self, media: Media, where: str) -> PictureSize | ClipSize:
@@ -272,7 +272,7 @@ class Renderer:
         return rest if given is None else (given, *rest)
 
 
-class _Row:
+class _TokenBuilder:
     """Tokens and labels of a sample under construction. Text between two control tokens is encoded in one call."""
 
     def __init__(self, encode: Callable[[str], list[int]]):

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 _CONTROL = re.compile(r"(<\|(?:im_start|im_end|endoftext|vision_start|vision_end|vision_pad|image_pad|video_pad)\|>)")
 
 
-class Words:
+class TextEncoder:
     """A tokenizer for the text of samples."""
 
     def __init__(self, tokenizer):

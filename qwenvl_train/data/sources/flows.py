@@ -19,7 +19,7 @@ from qwenvl_train.data.sources.table import hub_errors, load_hub, part_of_table
 from qwenvl_train.data.sources.text import TextRows
 from qwenvl_train.errors import UserError
 
-Place = dict[str, Any]
+Position = dict[str, Any]
 """The position at which reading continues. It can be stored as JSON."""
 
 _BUFFER = 2**20
@@ -32,7 +32,7 @@ class RawRow:
     line: int
     read: Callable[[], object]
     """Returns the content of the row. Raises UserError when the row cannot be read; the next row may be readable."""
-    after: Place
+    after: Position
     """The position of the next row."""
 
 
@@ -48,8 +48,8 @@ class Flow(Protocol):
     def size(self) -> int:
         """Return the size of the files in bytes, or 0 when they cannot change."""
 
-    def rows(self, place: Place | None) -> Iterator[RawRow]:
-        """Yield the raw rows from `place` to the end; None is the beginning. Raise UserError when no further row can be
+    def rows(self, start: Position | None) -> Iterator[RawRow]:
+        """Yield the raw rows from `start` to the end; None is the beginning. Raise UserError when no further row can be
         read."""
 
 
@@ -64,8 +64,8 @@ class Lines(_FileFlow):
 
     path: Path
 
-    def rows(self, place: Place | None) -> Iterator[RawRow]:
-        offset, line = (place["offset"], place["line"]) if place else (0, 0)
+    def rows(self, start: Position | None) -> Iterator[RawRow]:
+        offset, line = (start["offset"], start["line"]) if start else (0, 0)
         try:
             mark = stamp(self.path)
             with self.path.open("rb") as file:
@@ -82,8 +82,8 @@ class Lines(_FileFlow):
 class Parquet(_FileFlow):
     path: Path
 
-    def rows(self, place: Place | None) -> Iterator[RawRow]:
-        first = place["row"] if place else 0
+    def rows(self, start: Position | None) -> Iterator[RawRow]:
+        first = start["row"] if start else 0
         try:
             with pyarrow.parquet.ParquetFile(self.path, buffer_size=_BUFFER) as file:
                 features = Features.from_arrow_schema(file.schema_arrow)
@@ -119,9 +119,9 @@ class IndexedFlow:
     def size(self) -> int:
         return _size(self.path)
 
-    def rows(self, place: Place | None) -> Iterator[RawRow]:
+    def rows(self, start: Position | None) -> Iterator[RawRow]:
         source = self.open()
-        for index in range(place["row"] if place else 0, len(source)):
+        for index in range(start["row"] if start else 0, len(source)):
             yield RawRow(source.line(index), partial(source.row, index), {"row": index + 1})
 
 
@@ -144,10 +144,10 @@ class Hub:
     def size(self) -> int:
         return 0
 
-    def rows(self, place: Place | None) -> Iterator[RawRow]:
-        """Yield the raw rows from `place` on. A place holds the library's own state before a part of the table, the
+    def rows(self, start: Position | None) -> Iterator[RawRow]:
+        """Yield the raw rows from `start` on. A position holds the library's own state before a part of the table, the
         number of rows before that part, and the number of rows to skip in it."""
-        state, row, skip = (place["state"], place["row"], place["skip"]) if place else (None, 0, 0)
+        state, row, skip = (start["state"], start["row"], start["skip"]) if start else (None, 0, 0)
         with hub_errors(self.config):
             loaded, _ = load_hub(self.config, streaming=True)
             dataset = loaded.with_format("arrow")

@@ -103,14 +103,14 @@ def _borders(file: BinaryIO, start: int) -> np.ndarray | None:
         escaped = plain.endswith(b"\\")
         codes = np.frombuffer(plain, dtype=np.uint8)
         shapes = codes | _SHAPE
-        places = np.flatnonzero((codes == _QUOTE) | (codes == _COMMA) | (shapes == _OPEN) | (shapes == _CLOSE))
-        quotes = np.cumsum(codes[places] == _QUOTE) + in_text
+        positions = np.flatnonzero((codes == _QUOTE) | (codes == _COMMA) | (shapes == _OPEN) | (shapes == _CLOSE))
+        quotes = np.cumsum(codes[positions] == _QUOTE) + in_text
         in_text = int(quotes[-1]) % 2 if len(quotes) else in_text
-        places = places[quotes % 2 == 0]
-        shapes = shapes[places]
+        positions = positions[quotes % 2 == 0]
+        shapes = shapes[positions]
         depths = np.cumsum((shapes == _OPEN).astype(np.int64) - (shapes == _CLOSE)) + depth
         depth = int(depths[-1]) if len(depths) else depth
-        commas, ends = places[(codes[places] == _COMMA) & (depths == 1)], places[depths == 0]
+        commas, ends = positions[(codes[positions] == _COMMA) & (depths == 1)], positions[depths == 0]
         if len(ends):
             return np.concatenate([*borders, commas[commas < ends[0]] + offset, ends[:1] + offset])
         borders.append(commas + offset)
@@ -118,8 +118,8 @@ def _borders(file: BinaryIO, start: int) -> np.ndarray | None:
     return None
 
 
-def _ends_after(file: BinaryIO, place: int) -> bool:
-    file.seek(place + 1)
+def _ends_after(file: BinaryIO, position: int) -> bool:
+    file.seek(position + 1)
     while chunk := file.read(_CHUNK):
         if chunk.strip(_BLANK):
             return False

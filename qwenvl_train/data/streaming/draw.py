@@ -9,7 +9,7 @@ from qwenvl_train.data.formats import detect, to_sample
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import make_locator
-from qwenvl_train.data.sources.flows import Flow, Hub, Place, RawRow
+from qwenvl_train.data.sources.flows import Flow, Hub, Position, RawRow
 from qwenvl_train.data.sources.opening import open_flows
 from qwenvl_train.errors import UserError
 
@@ -27,11 +27,11 @@ class Entry:
         """Return the total size of the files in bytes. It changes when files have changed."""
         return sum(flow.size() for flow, _ in self.files)
 
-    def rows(self, file: int, place: Place | None) -> Generator[tuple[int, RawRow]]:
+    def rows(self, file: int, start: Position | None) -> Generator[tuple[int, RawRow]]:
         for number in range(file, len(self.files)):
-            for row in self.files[number][0].rows(place):
+            for row in self.files[number][0].rows(start):
                 yield number, row
-            place = None
+            start = None
 
 
 def open_entries(data: DataConfig, cache: Path, revisions: tuple[str | None, ...] | None = None) -> tuple[Entry, ...]:
@@ -66,7 +66,7 @@ class StreamCursor:
     """The index of the file that is being read."""
     format: str | None = None
     """The format of that file, or None until a raw row has determined it."""
-    place: Place | None = None
+    place: Position | None = None
     """The position in that file. None is its beginning."""
 
     @property
@@ -97,7 +97,7 @@ class Draw:
 
     def formats(self) -> list[list[str]]:
         """Return, for each entry, readable descriptions of the formats of the files that were read from."""
-        return [sorted(reader.told) for reader in self._readers]
+        return [sorted(reader.formats) for reader in self._readers]
 
     def next(self) -> "DrawnRow | None":
         """Return the next raw row, or None at the end of a pass."""
@@ -130,7 +130,7 @@ class DrawnRow:
     row: RawRow
 
     @property
-    def place(self) -> tuple[str, int]:
+    def origin(self) -> tuple[str, int]:
         """The name of the source and the line of the row."""
         return self.flow.name, self.row.line
 
@@ -138,7 +138,7 @@ class DrawnRow:
         """Return the sample that the raw row is converted to. Raise UserError when the row cannot be converted."""
         raw = self.row.read()
         format = self.reader.format(raw, f"{self.flow.name}:{self.row.line}")
-        return to_sample(raw, *self.place, self.locator, format)
+        return to_sample(raw, *self.origin, self.locator, format)
 
     def count(self) -> None:
         """Count the row as a sample of its entry. Call this when the row can be used."""
@@ -149,9 +149,9 @@ class _Reader:
     def __init__(self, entry: Entry, progress: StreamCursor):
         self._entry, self.progress = entry, progress
         self._rows = entry.rows(progress.file, progress.place)
-        self.told: set[str] = set() if progress.format is None else {progress.format}
+        self.formats: set[str] = set() if progress.format is None else {progress.format}
         if entry.config.format != "auto":
-            self.told = {f"{entry.config.format}: as its entry says"}
+            self.formats = {f"{entry.config.format}: as its entry says"}
 
     def due(self) -> float:
         """Return the priority of the entry: the next sample comes from the entry with the smallest value.
@@ -179,7 +179,7 @@ class _Reader:
         if self.progress.format is not None:
             return self.progress.format
         detected = detect(raw, where)
-        self.told.add(detected.reason)
+        self.formats.add(detected.reason)
         self.progress = replace(self.progress, format=detected.format)
         return detected.format
 

@@ -40,9 +40,9 @@ class Head:
             raise UserError(row.problem.reason)
         return row.sample
 
-    def place(self, index: int) -> tuple[str, int]:
+    def origin(self, index: int) -> tuple[str, int]:
         """Return the name of the source and the line of row `index`."""
-        return self.rows[index].place
+        return self.rows[index].origin
 
     def names(self) -> list[str]:
         return self.sources
@@ -51,7 +51,7 @@ class Head:
         """Return each source with the numbers of its rows."""
         found: dict[str, list[int]] = {name: [] for name in self.sources}
         for index, row in enumerate(self.rows):
-            found[row.place[0]].append(index)
+            found[row.origin[0]].append(index)
         return ((name, found[name]) for name in self.sources)
 
     def describe(self) -> list[str]:
@@ -82,7 +82,7 @@ def read_head(config: RunConfig, renderer: Renderer, cache: Path, tolerated: fro
     # When an entry has no usable row, the problem of each of its rows gives the reason, so this error adds nothing.
     with suppress(NothingUsable):
         for row in planner.rows(start):
-            each.setdefault(row.place, row)
+            each.setdefault(row.origin, row)
             if isinstance(row, Measured):
                 measured.append(row)
     columns = columns_of(measured)

@@ -24,7 +24,7 @@ _COLUMNS = 4
 
 
 @dataclass(frozen=True)
-class First:
+class FirstWindow:
     """The facts about the first window that are kept to be reported. The samples of the window are released as they
     are trained on."""
 
@@ -41,16 +41,16 @@ class Stream:
 
     def __init__(self, planner: Planner, start: State, row: int):
         self._planner, self._row = planner, row
-        self._group = planner.batch_size * planner.world
+        self._units_per_step = planner.batch_size * planner.world
         self._units: dict[int, tuple[Measured, ...]] = {}
         self._starts = [start]
         # `_seen` holds the counts after each micro-step whose end is known, from number `_first_seen` on.
-        self._first_seen = -(-start.unit // self._group)
+        self._first_seen = -(-start.unit // self._units_per_step)
         self._seen = array("q")
-        if start.unit % self._group == 0:
+        if start.unit % self._units_per_step == 0:
             self._seen.extend((start.samples, start.tokens, start.supervised, start.passes))
         window = planner.window(start)
-        self.first = First(window.tokens, window.problems)
+        self.first = FirstWindow(window.tokens, window.problems)
         self._described = planner.describe()
         # The files that are open now cannot be read further by the process that plans ahead.
         planner.close()
@@ -65,16 +65,16 @@ class Stream:
         has already yielded."""
         steps, rest = divmod(rows, self._planner.world)
         assert rest == 0
-        place = (steps - self._first_seen) * _COLUMNS
-        samples, tokens, supervised, passes = self._seen[place : place + _COLUMNS]
+        start = (steps - self._first_seen) * _COLUMNS
+        samples, tokens, supervised, passes = self._seen[start : start + _COLUMNS]
         return EpochCounts(samples, tokens, supervised, float(passes))
 
     def state(self, rows: int) -> State:
         """Return the beginning of the window in which the run continues after `rows` packed rows. It is the same on
         every process, however far ahead the process has planned."""
         unit = rows * self._planner.batch_size
-        place = bisect_left(self._starts, unit, key=lambda state: state.unit)
-        return self._starts[place if self._starts[place].unit == unit else place - 1]
+        index = bisect_left(self._starts, unit, key=lambda state: state.unit)
+        return self._starts[index if self._starts[index].unit == unit else index - 1]
 
     def loader(
         self, rows: int, workers: int, pin_memory: bool, report: Callable[[Sequence[Problem]], None]
@@ -82,11 +82,11 @@ class Stream:
         """Return a loader of this process's share of the run's `rows` packed rows. `report` is called with the problems
         of the raw rows that each window leaves out."""
         windows = iter(_windows(self._planner, self._starts[-1], workers > 0))
-        mine = _Mine(rows // self._planner.world, partial(self._rows, rows, windows, report))
+        share = _ProcessShare(rows // self._planner.world, partial(self._rows, rows, windows, report))
         # The loader has its own generator, so that the global one does not depend on whether a run was resumed.
         return DataLoader(
             _Rendering(self._planner.renderer),
-            sampler=mine,
+            sampler=share,
             collate_fn=only_row,
             num_workers=workers,
             worker_init_fn=ignore_terminal_signals,
@@ -99,7 +99,7 @@ class Stream:
     ) -> Iterator[tuple[Measured, ...]]:
         size, rank = self._planner.batch_size, self._planner.rank
         for row in range(self._row, stop, self._planner.world):
-            while self._starts[-1].unit < row * size + self._group:
+            while self._starts[-1].unit < row * size + self._units_per_step:
                 window = next(windows)
                 report(window.problems)
                 self._take(window)
@@ -118,7 +118,7 @@ def _windows(planner: Planner, state: State, ahead: bool) -> DataLoader:
     current one is trained on."""
     options: dict[str, Any] = {"num_workers": 1, "prefetch_factor": 1} if ahead else {}
     return DataLoader(
-        _Endless(planner, state),
+        _Windows(planner, state),
         batch_size=None,
         collate_fn=_as_it_is,
         worker_init_fn=ignore_terminal_signals,
@@ -127,7 +127,7 @@ def _windows(planner: Planner, state: State, ahead: bool) -> DataLoader:
     )
 
 
-class _Endless(IterableDataset):
+class _Windows(IterableDataset):
     def __init__(self, planner: Planner, state: State):
         self._planner, self._state = planner, state
 
@@ -139,7 +139,7 @@ class _Endless(IterableDataset):
             state = window.after
 
 
-class _Mine(Sampler):
+class _ProcessShare(Sampler):
     """The samples of each packed row of this process. The length is that of the whole run, although a resumed run
     yields only the remaining packed rows."""
 
@@ -158,7 +158,10 @@ class _Rendering(Dataset):
         self._renderer = renderer
 
     def __getitem__(self, row: tuple[Measured, ...]) -> dict[str, Row]:
-        parts = [(one.place, partial(render_as_measured, one.sample, one.tokens, self._renderer)) for one in row]
+        parts = [
+            (measured.origin, partial(render_as_measured, measured.sample, measured.tokens, self._renderer))
+            for measured in row
+        ]
         return {"row": make_row(parts, self._renderer)}
 
 

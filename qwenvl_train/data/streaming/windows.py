@@ -82,7 +82,7 @@ class Measured:
         return self.columns[0]
 
     @property
-    def place(self) -> tuple[str, int]:
+    def origin(self) -> tuple[str, int]:
         """The name of the source and the line of the row."""
         return self.sample.source, self.sample.line
 
@@ -96,7 +96,7 @@ class UnusableRow:
     """The sample of the row, or None when the row could not be converted to a sample."""
 
     @property
-    def place(self) -> tuple[str, int]:
+    def origin(self) -> tuple[str, int]:
         return self.problem.source, self.problem.line
 
 
@@ -144,7 +144,7 @@ class Planner:
         self._next = State(start.window + 1, start.unit + len(plan), seen[0], seen[1], seen[2], self._progress)
         units = {
             start.unit + unit: tuple(
-                measured[place] for place in plan.samples[plan.borders[unit] : plan.borders[unit + 1]]
+                measured[index] for index in plan.samples[plan.borders[unit] : plan.borders[unit + 1]]
             )
             for unit in range(len(plan))
             if (start.unit + unit) // self.batch_size % self.world == self.rank
@@ -170,7 +170,7 @@ class Planner:
                 sample = drawn.sample()
                 row = Measured(sample, measure_sample(sample, self.renderer))
             except UserError as error:
-                problem = problem_of(drawn.place, error)
+                problem = problem_of(drawn.origin, error)
                 if problem.kind not in self._tolerated:
                     raise
                 skipped += 1

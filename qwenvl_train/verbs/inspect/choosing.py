@@ -59,8 +59,8 @@ def _at_line(rows: Samples | Head, wanted: str) -> int:
         names = "no file" if not places else f"{len(places)} files"
         raise UserError(f"inspect.lines: {wanted} fits {names} of {_listed(rows)}; write it as the file's name:17.")
     name, indices = places[0]
-    row = bisect_left(indices, int(number), key=lambda index: rows.place(index)[1])
-    if row == len(indices) or rows.place(indices[row])[1] != int(number):
+    row = bisect_left(indices, int(number), key=lambda index: rows.origin(index)[1])
+    if row == len(indices) or rows.origin(indices[row])[1] != int(number):
         why = f" {_where(rows)}{_hint(rows)}" if _cut(rows) else f"; {name} has {len(indices)} rows"
         raise UserError(f"inspect.lines: there is no row at {wanted}{why}.")
     return indices[row]

@@ -37,7 +37,7 @@ class Inspector:
             id = sample.id
             rendered = self._renderer.render(sample)
         except UserError as error:
-            return Broken(id, *self._rows.place(index), message_of(error))
+            return Broken(id, *self._rows.origin(index), message_of(error))
         return self._inspected(sample, rendered.layout, self._problem(sample)), rendered
 
     def draw(self, item: Inspected, rendered: Rendered) -> DrawnSample:

@@ -52,7 +52,7 @@ def _defaults() -> RunConfig:
 def order_of(
     lengths: Lengths,
     *,
-    groups: list[MixtureEntry] | None = None,
+    entries: list[MixtureEntry] | None = None,
     usable: np.ndarray | None = None,
     world: int = 1,
     batch_size: int = 1,
@@ -61,10 +61,10 @@ def order_of(
     bucketing: bool = False,
     max_length: int | None = None,
 ) -> Order:
-    groups = [MixtureEntry(0, len(lengths.tokens), None, None)] if groups is None else groups
+    entries = [MixtureEntry(0, len(lengths.tokens), None, None)] if entries is None else entries
     default = _defaults()
     settings = {
-        "train": tuple(SourceConfig(path=f"{number}.jsonl") for number in range(len(groups))),
+        "train": tuple(SourceConfig(path=f"{number}.jsonl") for number in range(len(entries))),
         "packing": packing,
         "bucketing": bucketing,
         "max_length": max_length,
@@ -76,7 +76,7 @@ def order_of(
             "train": default.train.model_copy(update={"batch_size": batch_size}),
         }
     )
-    return build_order(lengths, groups, lengths.usable if usable is None else usable, config, world)
+    return build_order(lengths, entries, lengths.usable if usable is None else usable, config, world)
 
 
 def stream(order: Order, rows: int) -> np.ndarray:

@@ -25,14 +25,14 @@ class Case:
 
     lengths: Lengths
     usable: np.ndarray
-    groups: list[MixtureEntry]
+    entries: list[MixtureEntry]
     options: dict
 
     def order(self) -> Order:
-        return order_of(self.lengths, groups=self.groups, usable=self.usable, **self.options)
+        return order_of(self.lengths, entries=self.entries, usable=self.usable, **self.options)
 
     def mixture(self) -> Mixture:
-        return Mixture(self.groups, self.usable, self.options["seed"])
+        return Mixture(self.entries, self.usable, self.options["seed"])
 
 
 @st.composite
@@ -45,10 +45,10 @@ def cases(draw) -> Case:
     ends = np.cumsum(sizes).tolist()
     usable[np.array(ends) - 1] = True
     share = draw(st.sampled_from(["weight", "repeats", "neither"]))
-    groups = []
+    entries = []
     for size, end in zip(sizes, ends, strict=True):
         value = draw(st.sampled_from([0.1, 0.5, 1.0, 2.5]))
-        groups.append(
+        entries.append(
             MixtureEntry(end - size, end, value if share == "weight" else None, value if share == "repeats" else None)
         )
     kind = draw(st.sampled_from(["packing", "bucketing", "plain"]))
@@ -59,7 +59,7 @@ def cases(draw) -> Case:
         "bucketing": kind == "bucketing",
     }
     tokens = np.where(usable, rng.integers(1, longest + 1, samples), 0)
-    return Case(lengths_of(tokens, rng.integers(0, 99, samples)), usable, groups, options)
+    return Case(lengths_of(tokens, rng.integers(0, 99, samples)), usable, entries, options)
 
 
 @settings(deadline=None)
@@ -77,10 +77,10 @@ def test_every_epoch_holds_exactly_the_samples_of_the_mixture(case):
 @given(cases())
 def test_packs_are_never_too_long(case):
     options = case.options | {"batch_size": 1, "packing": True, "bucketing": False}
-    order = order_of(case.lengths, groups=case.groups, usable=case.usable, **options)
+    order = order_of(case.lengths, entries=case.entries, usable=case.usable, **options)
     assert all(case.lengths.tokens[order.row(row)].sum() <= options["max_length"] for row in range(order.rows(3)))
     many = case.options | {"packing": True, "bucketing": False}
-    order = order_of(case.lengths, groups=case.groups, usable=case.usable, **many)
+    order = order_of(case.lengths, entries=case.entries, usable=case.usable, **many)
     most = many["batch_size"] * many["max_length"]
     assert all(case.lengths.tokens[order.row(row)].sum() <= most for row in range(order.rows(3)))
 
@@ -161,9 +161,9 @@ def test_a_seed_means_the_same_order_in_every_version(kind, check):
     """A resumed run continues with the order of the version that started it."""
     rng = np.random.default_rng(0)
     lengths = lengths_of(rng.integers(1, 900, 2000), rng.integers(0, 3000, 2000))
-    groups = [MixtureEntry(0, 700, 1.0, None), MixtureEntry(700, 2000, 3.0, None)]
+    entries = [MixtureEntry(0, 700, 1.0, None), MixtureEntry(700, 2000, 3.0, None)]
     options = {} if kind == "plain" else {kind: True}
-    order = order_of(lengths, groups=groups, world=4, batch_size=2, seed=7, max_length=4096, **options)
+    order = order_of(lengths, entries=entries, world=4, batch_size=2, seed=7, max_length=4096, **options)
     assert zlib.crc32(stream(order, order.rows(2)).astype("<i8").tobytes()) == check
 
 
@@ -187,8 +187,8 @@ def test_an_order_that_was_used_travels_as_light_as_a_new_one():
 
 @pytest.mark.parametrize("bad", [0, 1, 2])
 def test_a_source_without_usable_rows_is_named(bad):
-    groups = [MixtureEntry(0, 3, None, None), MixtureEntry(3, 5, None, None), MixtureEntry(5, 9, None, None)]
+    entries = [MixtureEntry(0, 3, None, None), MixtureEntry(3, 5, None, None), MixtureEntry(5, 9, None, None)]
     usable = np.ones(9, bool)
-    usable[groups[bad].start : groups[bad].stop] = False
+    usable[entries[bad].start : entries[bad].stop] = False
     with pytest.raises(UserError, match=rf"data\.train\.{bad} \({bad}\.jsonl\): none of its {[3, 2, 4][bad]} rows"):
-        order_of(lengths_of(np.ones(9)), groups=groups, usable=usable)
+        order_of(lengths_of(np.ones(9)), entries=entries, usable=usable)

@@ -644,14 +644,14 @@ def test_all_sources_are_one_sequence(joined, tmp_path, mixed):
     assert len(samples) == 7
     assert answers(samples, [6, 0, 3, 2, 5, 1, 4]) == list("6032514")
     assert answers(samples, np.arange(7)) == list("0123456")
-    assert [(group.config.path, group.start, group.stop) for group in samples.groups] == [
+    assert [(group.config.path, group.start, group.stop) for group in samples.entries] == [
         (str(mixed[0]), 0, 3),
         (str(mixed[1]), 3, 5),
         (str(mixed[2]), 5, 7),
     ]
     expected = ["folder/1.jsonl:2", "folder/1.jsonl:4", "folder/2.json:1"]
     expected += ["list.json:1", "list.json:2", "table.parquet:1", "table.parquet:2"]
-    assert ["{}:{}".format(*samples.place(index)) for index in range(7)] == [f"{tmp_path}/{name}" for name in expected]
+    assert ["{}:{}".format(*samples.origin(index)) for index in range(7)] == [f"{tmp_path}/{name}" for name in expected]
     assert [f"{samples[index].source}:{samples[index].line}" for index in range(7)] == [
         f"{tmp_path}/{name}" for name in expected
     ]
@@ -662,7 +662,7 @@ def test_all_sources_are_one_sequence(joined, tmp_path, mixed):
 
 def test_one_entry_twice_is_two_groups(joined, mixed):
     samples = joined(mixed[1], mixed[1])
-    assert [(group.start, group.stop) for group in samples.groups] == [(0, 2), (2, 4)]
+    assert [(group.start, group.stop) for group in samples.entries] == [(0, 2), (2, 4)]
     assert answers(samples, range(4)) == list("3434")
     assert len(samples.describe()) == 2
 

@@ -53,20 +53,20 @@ def test_it_holds_what_the_first_window_does(case):
         patch.setattr(head_module, "open_entries", lambda data, cache: case.entries)
         head = read_head(case.config, Counting(case.config.data.max_length), Path("/"), ALL)
     usable = head.lengths().usable
-    places = [head.place(index) for index in range(len(head))]
-    assert len(set(places)) == len(places)
-    assert {places[index] for index in np.flatnonzero(~usable)} == {(one.source, one.line) for one in window.problems}
+    origins = [head.origin(index) for index in range(len(head))]
+    assert len(set(origins)) == len(origins)
+    assert {origins[index] for index in np.flatnonzero(~usable)} == {(one.source, one.line) for one in window.problems}
     drawn = [one for unit in window.units.values() for one in unit]
-    assert {places[index] for index in np.flatnonzero(usable)} == {one.place for one in drawn}
-    tokens = dict(zip(places, head.lengths().tokens.tolist(), strict=True))
-    assert all(tokens[one.place] == one.tokens for one in drawn)
+    assert {origins[index] for index in np.flatnonzero(usable)} == {one.origin for one in drawn}
+    tokens = dict(zip(origins, head.lengths().tokens.tolist(), strict=True))
+    assert all(tokens[one.origin] == one.tokens for one in drawn)
     assert head.units.tolist() == [sum(one.tokens for one in window.units[unit]) for unit in sorted(window.units)]
 
 
 def test_a_row_is_there_as_far_as_one_could_be_made_of_it(write, tmp_path):
     path = write("a.jsonl", raw("a", 3), None, raw("long", 50), {"text": "?"}, raw("b", 4))
     head = head_of(tmp_path, path, max_length=10)
-    assert [head.place(index) for index in range(5)] == [(str(path), line) for line in range(1, 6)]
+    assert [head.origin(index) for index in range(5)] == [(str(path), line) for line in range(1, 6)]
     assert [head[index].id for index in (0, 2, 4)] == ["a", "long", "b"]
     for index, reason in ((1, "a.jsonl:2 is not valid JSON"), (3, "a.jsonl:4")):
         with pytest.raises(UserError) as raised:
@@ -98,7 +98,7 @@ def test_whether_there_is_more_is_known(rows, shown, whole, write, tmp_path):
 def test_an_entry_of_no_use_ends_the_reading(write, tmp_path):
     bad, good = write("bad.jsonl", None), write("good.jsonl", *[raw(str(row), 1) for row in range(9)])
     head = head_of(tmp_path, bad, good)
-    assert [head.place(index) for index in range(len(head))] == [(str(bad), 1)]
+    assert [head.origin(index) for index in range(len(head))] == [(str(bad), 1)]
     assert head.describe() == [
         f"{bad}: streamed, format not known yet",
         f"{good}: streamed, format not known yet",
