@@ -28,13 +28,13 @@ class VisibleContext:
     """
 
     cu_seqlens: torch.Tensor
-    """[pieces + 1] int32: where the part of each piece starts in `places`, and the end of the last part."""
+    """[pieces + 1] int32: where the part of each piece starts in `positions`, and the end of the last part."""
     longest: int
     """Largest number of tokens that one piece attends to."""
-    places: torch.Tensor
-    """[K] int64: places in the packed row of the tokens that the first piece attends to, then the second piece, …"""
-    grouped: torch.Tensor
-    """[K] int64: the values of `places`, with the pieces in the order of `Segments.groups`."""
+    positions: torch.Tensor
+    """[K] int64: positions in the packed row of the tokens that the first piece attends to, then the second piece, …"""
+    grouped_positions: torch.Tensor
+    """[K] int64: the values of `positions`, with the pieces in the order of `Segments.groups`."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Segments:
     """(length, number of tokens attended to, number of pieces) of each group of equal pieces. Without a kernel that
     takes all pieces at once, each group is one call of attention."""
     order: torch.Tensor | None
-    """[T] int64: the places of the tokens, with the pieces in the order of `groups`. None if the packed row has that
+    """[T] int64: the positions of the tokens, with the pieces in the order of `groups`. None if the packed row has that
     order already."""
-    back: torch.Tensor | None
+    inverse_order: torch.Tensor | None
     """[T] int64: the inverse of `order`, which restores the order of the packed row."""
-    seen: VisibleContext | None = None
+    visible: VisibleContext | None = None
     """The tokens that each piece attends to. None if every piece attends to itself alone."""
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Segments":
@@ -114,16 +114,16 @@ class Batch(Parts):
     labels: torch.Tensor
     """[1, T] int64: the token id at learned tokens, -100 elsewhere. The first token of a sample is never learned."""
     learned: torch.Tensor
-    """[L] int64: places of the learned tokens, where `labels` is not -100."""
+    """[L] int64: positions of the learned tokens, where `labels` is not -100."""
     predictor_positions: torch.Tensor
-    """[L] int64: place of the hidden state that predicts each learned token. This is the token before it, or the end
+    """[L] int64: position of the hidden state that predicts each learned token. This is the token before it, or the end
     of the question that the two answers of a preference pair share."""
     position_ids: torch.Tensor
     """[4, 1, T] int64: index 0 counts from 0 in each sample; 1 to 3 are temporal, height and width (M-RoPE)."""
     samples: Segments
     """The pieces of all samples."""
-    places: torch.Tensor
-    """[P / merge^2] int64: places of the placeholder tokens. Each stands for one group of merged patches. Empty
+    placeholder_positions: torch.Tensor
+    """[P / merge^2] int64: positions of the placeholder tokens. Each stands for one group of merged patches. Empty
     without media."""
 
 

@@ -51,9 +51,9 @@ def packed_attention(
     one = kernel == "auto" and value.dtype != torch.float32 and not dropout and _has_kernel(value.device)
     if kernel not in _INSTALLED and not one:
         return _in_groups(query, key, value, cu_seq_lens_q, scaling, causal, dropout), None
-    seen = cu_seq_lens_q.seen
-    if seen is not None:
-        key, value = (x.index_select(2, seen.places) for x in (key, value))
+    visible = cu_seq_lens_q.visible
+    if visible is not None:
+        key, value = (x.index_select(2, visible.positions) for x in (key, value))
     if one:
         return _in_one_kernel(query, key, value, cu_seq_lens_q, scaling, causal), None
     return _in_users_kernel(query, key, value, cu_seq_lens_q, scaling, causal, dropout, kernel), None
@@ -101,13 +101,13 @@ def _in_one_kernel(
     In causal attention the last token of a piece attends to all tokens that the piece attends to.
     """
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    seen = pieces.seen or pieces
+    visible = pieces.visible or pieces
     window = (-1, 0) if causal else (-1, -1)
     grouped = {"enable_gqa": q.shape[1] != k.shape[1]} if _TELLS_GROUPED_HEADS else {}
     # On newer GPUs torch would prefer cuDNN, which makes a new plan for each number and length of pieces.
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         output = varlen_attn(
-            q, k, v, pieces.cu_seqlens, seen.cu_seqlens, pieces.longest, seen.longest,
+            q, k, v, pieces.cu_seqlens, visible.cu_seqlens, pieces.longest, visible.longest,
             scale=scale, window_size=window, **grouped,
         )  # fmt: skip
     assert isinstance(output, torch.Tensor)
@@ -120,12 +120,12 @@ def _in_users_kernel(
 ) -> torch.Tensor:  # fmt: skip
     """Compute attention with the flash-attn that the user has installed, called as transformers calls it."""
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-    seen = pieces.seen or pieces
+    visible = pieces.visible or pieces
     return _flash_attention_forward(
         q, k, v, None,
         query_length=q.shape[1], is_causal=causal, dropout=dropout, softmax_scale=scale, attn_implementation=kernel,
-        cu_seq_lens_q=pieces.cu_seqlens, cu_seq_lens_k=seen.cu_seqlens,
-        max_length_q=pieces.longest, max_length_k=seen.longest,
+        cu_seq_lens_q=pieces.cu_seqlens, cu_seq_lens_k=visible.cu_seqlens,
+        max_length_q=pieces.longest, max_length_k=visible.longest,
     )  # fmt: skip
 
 
@@ -134,11 +134,11 @@ def _in_groups(
     pieces: Segments, scale: float | None, causal: bool, dropout: float,
 ) -> torch.Tensor:  # fmt: skip
     """Compute attention without a kernel for pieces of any length: one call for each group of equal pieces."""
-    q = _arranged(query[0], 1, pieces.order, pieces.back)
-    if pieces.seen is None:
-        k, v = (_arranged(x[0], 1, pieces.order, pieces.back) for x in (key, value))
+    q = _arranged(query[0], 1, pieces.order, pieces.inverse_order)
+    if pieces.visible is None:
+        k, v = (_arranged(x[0], 1, pieces.order, pieces.inverse_order) for x in (key, value))
     else:
-        k, v = (x[0].index_select(1, pieces.seen.grouped) for x in (key, value))
+        k, v = (x[0].index_select(1, pieces.visible.grouped_positions) for x in (key, value))
     parts, start, seen_start = [], 0, 0
     for length, seen, count in pieces.groups:
         taken, visible = slice(start, start + length * count), slice(seen_start, seen_start + seen * count)
@@ -153,7 +153,7 @@ def _in_groups(
         )
         parts.append(part.transpose(1, 2).flatten(0, 1))
         start, seen_start = taken.stop, visible.stop
-    return _arranged(torch.cat(parts) if len(parts) > 1 else parts[0], 0, pieces.back, pieces.order)[None]
+    return _arranged(torch.cat(parts) if len(parts) > 1 else parts[0], 0, pieces.inverse_order, pieces.order)[None]
 
 
 def _after_context(length: int, seen: int, device: torch.device) -> torch.Tensor:

@@ -77,7 +77,7 @@ def _use_packed_backbone(backbone: PreTrainedModel, to_pixels: Pixels) -> None:
             seen = self.visual(pixels, grid_thw=row["grids"], return_dict=True, **row["vision"])
             last, levels = seen.pooler_output, list(getattr(seen, "deepstack_features", []))
         features = last.to(embeddings.dtype)
-        places, extra = row["places"], {}
+        places, extra = row["placeholder_positions"], {}
         if len(places):
             embeddings = embeddings.index_copy(1, places, features[None])
             if levels:

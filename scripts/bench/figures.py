@@ -55,7 +55,7 @@ def of_job(job: Job, rounds: int, peak_tflops: float | None) -> dict[str, Any]:
             "shortest": min(lengths),
             "median": round(statistics.median(lengths)),
             "longest": max(lengths),
-            "visual": short(sum(int(row.batch["places"].numel()) for row in job.rows) / sum(lengths)),
+            "visual": short(sum(int(row.batch["placeholder_positions"].numel()) for row in job.rows) / sum(lengths)),
             "supervised": short(sum(contents.supervised for contents in job.contents) / sum(lengths)),
         },
         "tflop_per_sample": short(job.flops(job.contents) / len(lengths) / 1e12),

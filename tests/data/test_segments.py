@@ -26,7 +26,7 @@ def test_groups_take_every_token_once(lengths):
         assert taken.tolist() == [piece for piece in pieces if len(piece) == length]
         start += length * count
     assert start == len(row)
-    assert torch.equal(arranged if told.back is None else arranged[told.back], row)
+    assert torch.equal(arranged if told.inverse_order is None else arranged[told.inverse_order], row)
 
 
 def test_a_row_that_is_in_order_is_not_rearranged():
@@ -36,10 +36,12 @@ def test_a_row_that_is_in_order_is_not_rearranged():
 
 def test_it_moves_as_a_whole():
     moved = segments_of([3, 1]).to(torch.device("meta"))
-    assert {moved.cu_seqlens.device.type, moved.order.device.type, moved.back.device.type} == {"meta"}
+    assert {moved.cu_seqlens.device.type, moved.order.device.type, moved.inverse_order.device.type} == {"meta"}
     assert moved.groups == ((1, 1, 1), (3, 3, 1))
     pairs = segments_of_samples([(Piece(2), Piece(1, 2))]).to(torch.device("meta"))
-    assert {x.device.type for x in (pairs.seen.places, pairs.seen.grouped, pairs.seen.cu_seqlens)} == {"meta"}
+    assert {
+        x.device.type for x in (pairs.visible.positions, pairs.visible.grouped_positions, pairs.visible.cu_seqlens)
+    } == {"meta"}
 
 
 PAIRS = [
@@ -58,15 +60,15 @@ def test_a_piece_sees_its_context_and_itself(samples):
         for length, context in sample:
             expected.append([*range(begin, begin + context), *range(start, start + length)])
             start += length
-    borders = told.seen.cu_seqlens.tolist()
-    assert [told.seen.places[a:b].tolist() for a, b in pairwise(borders)] == expected
-    assert told.seen.longest == max(map(len, expected))
+    borders = told.visible.cu_seqlens.tolist()
+    assert [told.visible.positions[a:b].tolist() for a, b in pairwise(borders)] == expected
+    assert told.visible.longest == max(map(len, expected))
     row, at, seen_at, found = torch.arange(start), 0, 0, []
     row = row if told.order is None else row[told.order]
     for length, sees, count in told.groups:
         for piece in range(count):
             own = row[at + piece * length : at + (piece + 1) * length].tolist()
-            seen = told.seen.grouped[seen_at + piece * sees : seen_at + (piece + 1) * sees].tolist()
+            seen = told.visible.grouped_positions[seen_at + piece * sees : seen_at + (piece + 1) * sees].tolist()
             assert seen[sees - length :] == own
             found.append(seen)
         at, seen_at = at + length * count, seen_at + sees * count

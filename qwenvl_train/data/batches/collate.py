@@ -26,7 +26,9 @@ def collate(rendered: list[Rendered], renderer: Renderer) -> Batch:
         predictor_positions=torch.from_numpy(predictor_positions),
         position_ids=torch.from_numpy(np.concatenate([layout.position_ids for layout in layouts], axis=1))[:, None],
         samples=segments_of_samples(layout.pieces for layout in layouts),
-        places=torch.from_numpy(np.flatnonzero((ids == renderer.image_pad) | (ids == renderer.video_pad))),
+        placeholder_positions=torch.from_numpy(
+            np.flatnonzero((ids == renderer.image_pad) | (ids == renderer.video_pad))
+        ),
     )
     if renderer.preferences:
         batch.update(_answers(rendered))

@@ -54,12 +54,12 @@ class Layout:
 
     @property
     def learned(self) -> np.ndarray:
-        """[learned tokens]: places of the learned tokens."""
+        """[learned tokens]: positions of the learned tokens."""
         return np.flatnonzero(self.labels != IGNORED)
 
     @property
     def predictor_positions(self) -> np.ndarray:
-        """[learned tokens]: place of the hidden state that predicts each learned token."""
+        """[learned tokens]: position of the hidden state that predicts each learned token."""
         before = np.arange(-1, self.length - 1)
         for piece, start in zip(self.pieces, self._starts, strict=True):
             if piece.context:
@@ -94,18 +94,18 @@ def preference_pair(chosen: Layout, rejected: Layout, shared: bool, shared_media
     assert np.array_equal(chosen.input_ids[:start], rejected.input_ids[:start])
     answers = (Piece(chosen.length - start, start), Piece(rejected.length - start, start))
     # The answers' turns begin with the last tokens of the shared question, so the last turn before `start` is theirs.
-    asked = max(0, sum(turn.token < start for turn in chosen.turns) - 1)
-    won = [replace(turn, role=f"{turn.role}, chosen") for turn in chosen.turns[asked:]]
-    lost = [
+    question_turns = max(0, sum(turn.token < start for turn in chosen.turns) - 1)
+    chosen_turns = [replace(turn, role=f"{turn.role}, chosen") for turn in chosen.turns[question_turns:]]
+    rejected_turns = [
         TurnStart(f"{turn.role}, rejected", max(turn.token, start) - start + chosen.length)
-        for turn in rejected.turns[asked:]
+        for turn in rejected.turns[question_turns:]
     ]
     return Layout(
         input_ids=np.concatenate([chosen.input_ids, rejected.input_ids[start:]]),
         labels=np.concatenate([chosen.labels, rejected.labels[start:]]),
         position_ids=np.concatenate([chosen.position_ids, rejected.position_ids[:, start:]], axis=1),
         media=chosen.media + rejected.media[shared_media:],
-        turns=(*chosen.turns[:asked], *won, *lost),
+        turns=(*chosen.turns[:question_turns], *chosen_turns, *rejected_turns),
         shrink=chosen.shrink,
         pieces=(Piece(start), *answers) if start else answers,
     )

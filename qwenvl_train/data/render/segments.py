@@ -25,32 +25,32 @@ def segments_of_samples(samples: Iterable[Sequence[Piece]]) -> Segments:
     """[pieces]: start of the sample that each piece belongs to."""
     alike = np.lexsort((sizes, sees))
     kinds, counts = np.unique(np.stack([sees, sizes], axis=1), axis=0, return_counts=True)
-    order = back = None
+    order = inverse_order = None
     if not np.array_equal(alike, np.arange(len(sizes))):
         order = _joined([np.arange(starts[piece], starts[piece] + sizes[piece]) for piece in alike])
-        back = torch.empty_like(order)
-        back[order] = torch.arange(len(order))
+        inverse_order = torch.empty_like(order)
+        inverse_order[order] = torch.arange(len(order))
     return Segments(
         cu_seqlens=_borders(sizes),
         longest=int(sizes.max()),
         groups=tuple((size, sees, count) for (sees, size), count in zip(kinds.tolist(), counts.tolist(), strict=True)),
         order=order,
-        back=back,
-        seen=_seen(pieces, starts, begins, alike) if pieces[:, 1].any() else None,
+        inverse_order=inverse_order,
+        visible=_visible(pieces, starts, begins, alike) if pieces[:, 1].any() else None,
     )
 
 
-def _seen(pieces: np.ndarray, starts: np.ndarray, begins: np.ndarray, alike: np.ndarray) -> VisibleContext:
+def _visible(pieces: np.ndarray, starts: np.ndarray, begins: np.ndarray, alike: np.ndarray) -> VisibleContext:
     sees = pieces.sum(axis=1)
-    places = [
+    positions = [
         np.concatenate([np.arange(begin, begin + context), np.arange(start, start + length)])
         for (length, context), start, begin in zip(pieces, starts, begins, strict=True)
     ]
     return VisibleContext(
         cu_seqlens=_borders(sees),
         longest=int(sees.max()),
-        places=_joined(places),
-        grouped=_joined([places[piece] for piece in alike]),
+        positions=_joined(positions),
+        grouped_positions=_joined([positions[piece] for piece in alike]),
     )
 
 
@@ -58,5 +58,5 @@ def _borders(sizes: np.ndarray) -> torch.Tensor:
     return torch.tensor([0, *np.cumsum(sizes)], dtype=torch.int32)
 
 
-def _joined(places: list[np.ndarray]) -> torch.Tensor:
-    return torch.from_numpy(np.concatenate(places))
+def _joined(positions: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(positions))
