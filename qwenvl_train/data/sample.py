@@ -152,7 +152,7 @@ def sample_name(source: str, line: int, id: str) -> str:
     return f"{source}:{line} (id {words if len(words) <= 80 else f'{words[:79]}…'})"
 
 
-def given(options: Limits | Sampling) -> dict[str, Any]:
+def given_options(options: Limits | Sampling) -> dict[str, Any]:
     """Return the options that the raw row sets, by name."""
     values = {field.name: getattr(options, field.name) for field in fields(options)}
     return {name: value for name, value in values.items() if value is not None}

@@ -119,7 +119,7 @@ def _fill(
                     references.write(chunk, joined(chunk, values, references.counts))
                 except OSError as error:
                     failure = f"{references.files[chunk].parent} takes no more files: {error.strerror or error}."
-            skipped.met(broken)
+            skipped.record(broken)
             new, faults = cpu_group.sum(
                 [len(mine[turn : turn + 1]), bool(failure) or (len(broken) if config.data.on_error == "raise" else 0)]
             )

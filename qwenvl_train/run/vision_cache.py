@@ -134,7 +134,7 @@ def _fill(
     with counting("vision features, pictures and clips", media, shown=context.is_main) as progress:
         for _ in range(ceil(len(missing) / cpu_group.processes / _ROUND)):
             done, broken, failure = _round(islice(decoded, _ROUND), writer)
-            skipped.met(broken)
+            skipped.record(broken)
             new, faults = cpu_group.sum(
                 [done, bool(failure) or (len(broken) if config.data.on_error == "raise" else 0)]
             )

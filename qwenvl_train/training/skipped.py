@@ -44,7 +44,7 @@ class Skipped:
         more than a missing file."""
         self._file.write_text("".join(map(_line, sorted(self._seen, key=_place))), encoding="utf-8")
 
-    def met(self, problems: Sequence[Problem]) -> None:
+    def record(self, problems: Sequence[Problem]) -> None:
         """Record problems that this process encountered. Each is recorded once, though every epoch encounters it."""
         self._unsaid += [problem for problem in dict.fromkeys(problems) if problem not in self._seen]
 

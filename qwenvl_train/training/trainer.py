@@ -111,7 +111,7 @@ class VisionTrainer(SFTTrainer):
             workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             # All processes leave out the same samples, so only the main process reports them.
-            report=self._skipped.met if self.accelerator.is_main_process else lambda problems: None,
+            report=self._skipped.record if self.accelerator.is_main_process else lambda problems: None,
         )
 
     def get_batch_samples(
@@ -125,7 +125,7 @@ class VisionTrainer(SFTTrainer):
         for row in rows:
             contents = row.pop("contents")
             counts = counts.plus(Counts.of(contents, self._flops.training(contents).total))
-            self._skipped.met(row.pop("problems"))
+            self._skipped.record(row.pop("problems"))
         *sums, unsaid = self._cpu_group.sum([*counts, self._skipped.unsaid])
         if unsaid:
             self._skipped.share(self._cpu_group, self.accelerator.is_main_process)
@@ -172,7 +172,7 @@ class VisionTrainer(SFTTrainer):
         sums = torch.zeros(self._objective.sums, dtype=torch.float64, device=self.args.device)
         for batch, contents, problems, counted in loader:
             if counted:
-                self._skipped.met(problems)
+                self._skipped.record(problems)
             known = counted and contents.lengths
             sums += int(bool(known)) * self._score(model, self._prepare_inputs(batch))
         sums = self.accelerator.reduce(sums)

@@ -37,10 +37,10 @@ def test_each_problem_is_listed_once_whoever_met_it(file):
     skipped = Skipped([TWO, ONE], most=4, fatal=False, file=file, resumed=False)
     skipped.write()
     assert lines(file) == [1, 2]
-    skipped.met([THREE, ONE, THREE])
+    skipped.record([THREE, ONE, THREE])
     assert skipped.unsaid == 1
     skipped.share(Elsewhere(THREE, FOUR), writes=True)
-    skipped.met([FOUR])
+    skipped.record([FOUR])
     assert skipped.unsaid == 0
     skipped.share(Elsewhere(THREE), writes=True)
     assert lines(file) == [1, 2, 3, 4]
@@ -50,7 +50,7 @@ def test_each_problem_is_listed_once_whoever_met_it(file):
 
 def test_one_process_writes(file):
     skipped = Skipped([], most=4, fatal=False, file=file, resumed=False)
-    skipped.met([ONE])
+    skipped.record([ONE])
     skipped.share(ALONE, writes=False)
     assert len(skipped) == 1
     assert not file.exists()
@@ -64,7 +64,7 @@ def test_an_empty_list_is_written(file):
 def test_a_resumed_run_keeps_what_it_had_found(file):
     first = Skipped([ONE], most=3, fatal=False, file=file, resumed=False)
     first.write()
-    first.met([THREE])
+    first.record([THREE])
     first.share(ALONE, writes=True)
     Skipped([ONE], most=3, fatal=False, file=file, resumed=True).write()
     assert lines(file) == [1, 3]
@@ -78,7 +78,7 @@ def test_half_a_line_of_a_killed_run_is_met_again(file):
     skipped = Skipped([ONE], most=3, fatal=False, file=file, resumed=True)
     skipped.write()
     assert lines(file) == [1, 3]
-    skipped.met([FOUR])
+    skipped.record([FOUR])
     skipped.share(ALONE, writes=True)
     assert lines(file) == [1, 3, 4]
 

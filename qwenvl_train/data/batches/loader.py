@@ -75,7 +75,7 @@ def make_row(parts: Iterable[tuple[tuple[str, int], Callable[[], Rendered]]], re
             problems.append(problem_of(origin, error))
     return Row(
         collate(rendered or [renderer.blank()], renderer),
-        contents_of([one.layout for one in rendered]),
+        contents_of([item.layout for item in rendered]),
         tuple(problems),
     )
 

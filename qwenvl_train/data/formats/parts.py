@@ -9,7 +9,7 @@ from typing import Any
 
 from qwenvl_train.data.formats.keys import present, refuse_unknown
 from qwenvl_train.data.media.locate import Locator, shown
-from qwenvl_train.data.sample import Image, Limits, Sampling, Video, given
+from qwenvl_train.data.sample import Image, Limits, Sampling, Video, given_options
 from qwenvl_train.errors import UserError
 
 # The keys that can hold the file, for each kind of part.
@@ -95,7 +95,7 @@ def _limits(options: dict, place: str) -> Limits:
         raise UserError(f"{place}: resized_height and resized_width are given together.")
     for key in ("min_pixels", "max_pixels"):
         _one_of((key, "resized_height"), options, place)
-    _in_order("min_pixels", "max_pixels", given(limits), place)
+    _in_order("min_pixels", "max_pixels", given_options(limits), place)
     return limits
 
 
@@ -103,7 +103,7 @@ def _sampling(options: dict, place: str) -> Sampling:
     sampling = Sampling(**{key: _number(options[key], key, place) for key in _SAMPLING if key in options})
     for key in ("fps", "min_frames", "max_frames"):
         _one_of((key, "nframes"), options, place)
-    _in_order("min_frames", "max_frames", given(sampling), place)
+    _in_order("min_frames", "max_frames", given_options(sampling), place)
     if sampling.video_end is not None and (sampling.video_start or 0) >= sampling.video_end:
         raise UserError(f"{place}: video_start is {sampling.video_start}, not before video_end, {sampling.video_end}.")
     return sampling

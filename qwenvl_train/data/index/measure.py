@@ -59,14 +59,14 @@ def lengths_of(samples: Samples, renderer: Renderer, options: MeasureOptions, pr
     made_by = [version(package) for package in _PACKAGES]
     facts = f"{_VERSION} {made_by} {samples.fingerprint()} {renderer.fingerprint()}"
     files = IndexFiles(options.cache / "lengths", hashlib.sha256(facts.encode()).hexdigest()[:32])
-    kept = files.load()
-    if kept is None:
+    cached = files.load()
+    if cached is None:
         lengths = _measure(samples, renderer, options, progress, files)
     else:
-        lengths = _remeasured(kept, samples, renderer, options.tolerated) if options.remeasure else kept
+        lengths = _remeasured(cached, samples, renderer, options.tolerated) if options.remeasure else cached
     # The stored lengths are valid for any data.max_length.
     usable = within_limits(lengths, samples, renderer.max_length, options.tolerated, options.max_problems)
-    if lengths is not kept:
+    if lengths is not cached:
         files.save(lengths)
     return usable
 
@@ -100,17 +100,17 @@ def _measure(
     return Lengths.of(table, problems)
 
 
-def _remeasured(kept: Lengths, samples: Samples, renderer: Renderer, tolerated: frozenset[str]) -> Lengths:
+def _remeasured(cached: Lengths, samples: Samples, renderer: Renderer, tolerated: frozenset[str]) -> Lengths:
     """Measure the unusable samples again. They may be usable by now, for example if a missing picture was added."""
-    if not kept.problems:
-        return kept
-    table = kept.table()
+    if not cached.problems:
+        return cached
+    table = cached.table()
     problems: list[Problem] = []
-    for index in np.flatnonzero(~kept.usable).tolist():
+    for index in np.flatnonzero(~cached.usable).tolist():
         part, found = measure_rows(samples, renderer, range(index, index + 1), tolerated)
         table[:, index] = part[:, 0]
         problems += [problem for problem in found if problem.kind == "broken"]
-    return kept if tuple(problems) == kept.problems else Lengths.of(table, problems)
+    return cached if tuple(problems) == cached.problems else Lengths.of(table, problems)
 
 
 def _results(

@@ -60,12 +60,12 @@ class FeatureCache:
 
     def read(self, file: FeatureFile) -> torch.Tensor | None:
         """Return the features, [levels, patches, width], or None when they are not in the cache or not whole."""
-        kept = read(file.path, self.bytes_of(file.patches))
-        if kept is None:
+        cached = read(file.path, self.bytes_of(file.patches))
+        if cached is None:
             # A damaged file is removed, because the next start would otherwise treat it as whole.
             file.path.unlink(missing_ok=True)
             return None
-        return torch.from_numpy(kept).view(self.tower.dtype).view(self.tower.levels, file.patches, self.tower.width)
+        return torch.from_numpy(cached).view(self.tower.dtype).view(self.tower.levels, file.patches, self.tower.width)
 
     def write(self, file: FeatureFile, features: torch.Tensor) -> None:
         """Write the features, which have the shape that `read` returns."""

@@ -39,12 +39,12 @@ class PictureCache:
             return make()  # which raises an error that says what is wrong with the file
         facts = (_RULE, PIL.__version__, torch.__version__, source, resized, patch, merge)
         path = path_in(self._folder, facts)
-        kept = read(path, shape[0] * shape[1])
-        if kept is not None:
-            return kept.reshape(shape)
-        made = make()
-        self._store(path, made)
-        return made
+        cached = read(path, shape[0] * shape[1])
+        if cached is not None:
+            return cached.reshape(shape)
+        patches = make()
+        self._store(path, patches)
+        return patches
 
     def _store(self, path: Path, patches: np.ndarray) -> None:
         try:

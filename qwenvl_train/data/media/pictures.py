@@ -154,9 +154,9 @@ def open_picture(content: Content, where: str) -> Iterator[Pillow.Image]:
 
 def _resized(original: tuple[int, int], limits: Limits, settings: PixelSettings, name: str) -> tuple[int, int]:
     factor = settings.patch * settings.merge
-    asked = asked_size(limits, factor)
-    if asked is not None:
-        (height, width), is_or_becomes = asked, "is to be"
+    requested = requested_size(limits, factor)
+    if requested is not None:
+        (height, width), is_or_becomes = requested, "is to be"
         low, high = factor**2, sys.maxsize
     else:
         (height, width), is_or_becomes = original, "is"
@@ -174,7 +174,7 @@ def _resized(original: tuple[int, int], limits: Limits, settings: PixelSettings,
         ) from None
 
 
-def asked_size(limits: Limits, factor: int) -> tuple[int, int] | None:
+def requested_size(limits: Limits, factor: int) -> tuple[int, int] | None:
     """Return the height and width that a row requests, rounded to whole tokens, or None. They are not brought within
     the model's limits."""
     if limits.resized_height is None or limits.resized_width is None:

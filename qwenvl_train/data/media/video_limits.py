@@ -3,7 +3,7 @@
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import smart_resize as resize_one_frame
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as resize_whole_clip
 
-from qwenvl_train.data.media.pictures import asked_size
+from qwenvl_train.data.media.pictures import requested_size
 from qwenvl_train.data.media.video_settings import ClipSettings
 from qwenvl_train.data.sample import Video
 from qwenvl_train.errors import UserError
@@ -15,8 +15,8 @@ def frame_size(
     video: Video, original: tuple[int, int], frames: int, settings: ClipSettings, name: str
 ) -> tuple[int, int]:
     """Return the height and width of the resized frames. Limits in the row take precedence over those of the model."""
-    asked = asked_size(video.limits, settings.patch * settings.merge)
-    return _within_limits(video, original, frames, settings, name) if asked is None else asked
+    requested = requested_size(video.limits, settings.patch * settings.merge)
+    return _within_limits(video, original, frames, settings, name) if requested is None else requested
 
 
 def _within_limits(

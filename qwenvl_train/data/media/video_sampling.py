@@ -6,7 +6,7 @@ import torch
 from qwen_vl_utils import vision_process
 
 from qwenvl_train.data.media.video_settings import ClipSettings
-from qwenvl_train.data.sample import Sampling, given
+from qwenvl_train.data.sample import Sampling, given_options
 from qwenvl_train.errors import UserError
 
 _ROUNDED_SECONDS = 1.0
@@ -21,7 +21,7 @@ def choose_frames(
 
     Options that the row does not set are those of the model.
     """
-    options = {key: value for key, value in given(sampling).items() if key != "total_pixels"}
+    options = {key: value for key, value in given_options(sampling).items() if key != "total_pixels"}
     if "nframes" not in options:
         of_model = {"fps": settings.fps, "min_frames": settings.min_frames, "max_frames": settings.max_frames}
         options = of_model | options

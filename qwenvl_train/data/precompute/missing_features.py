@@ -84,21 +84,21 @@ class MissingMedia(Dataset):
     def __getitem__(self, number: int) -> tuple[list[Decoded], Problem | None, int]:
         """Return the decoded media of a sample, the first problem if one could not be decoded, and the number of media
         that were asked for."""
-        asked = self._missing[number]
-        rows, problem = self._rows[asked.rows], None
+        missing = self._missing[number]
+        rows, problem = self._rows[missing.rows], None
         decoded: list[Decoded] = []
         try:
-            sample = rows.samples[asked.index]
+            sample = rows.samples[missing.index]
             layout = rows.renderer.layout(sample)
         except UserError as error:
-            return [], problem_of(rows.samples.origin(asked.index), error), len(asked.media)
-        for at in asked.media:
+            return [], problem_of(rows.samples.origin(missing.index), error), len(missing.media)
+        for at in missing.media:
             try:
                 decoded += self._decoded(rows.renderer, sample.media[at], layout.media[at], sample.where)
             except UserError as error:
                 # Decoding continues, because other samples may rely on the later media of this one.
-                problem = problem or problem_of(rows.samples.origin(asked.index), error)
-        return decoded, problem, len(asked.media)
+                problem = problem or problem_of(rows.samples.origin(missing.index), error)
+        return decoded, problem, len(missing.media)
 
     def _decoded(self, renderer: Renderer, media: Media, size: PictureSize | ClipSize, where: str) -> Iterator[Decoded]:
         try:

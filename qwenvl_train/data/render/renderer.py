@@ -126,8 +126,8 @@ class Renderer:
         if not measured:
             return Rendered(layout, None, None)
         if self.features is not None:
-            kept = [self._read(self.features, media, size, sample.where) for media, size in measured]
-            return Rendered(layout, None, None, kept[0] if len(kept) == 1 else torch.cat(kept, dim=1))
+            stored = [self._read(self.features, media, size, sample.where) for media, size in measured]
+            return Rendered(layout, None, None, stored[0] if len(stored) == 1 else torch.cat(stored, dim=1))
         planes: list[np.ndarray] = []
         frame_pairs: list[np.ndarray] = []
         start = 0
@@ -148,10 +148,10 @@ class Renderer:
 
     def _read(self, features: FeatureCache, media: Media, size: PictureSize | ClipSize, where: str) -> torch.Tensor:
         try:
-            kept = features.read(features.file_of(media, size))
+            stored = features.read(features.file_of(media, size))
         except OSError:
-            kept = None
-        if kept is None:
+            stored = None
+        if stored is None:
             self.planes(media, size, where)  # raises a UserError of its own if the medium is broken
             kind = "picture" if isinstance(media, Image) else "video"
             name = f"{where}: a clip" if isinstance(media.content, tuple) else name_of(media.content, kind, where)
@@ -159,7 +159,7 @@ class Renderer:
                 f"{name} has no features in {features.folder}, though they were computed before the training: it was "
                 "changed, or data.cache was. Start again; if this comes back, delete that folder."
             )
-        return kept
+        return stored
 
     def _laid_out(
         self, sample: Sample, sizes: _Sizes, encode: Callable[[str], list[int]], shrink: float = 1.0
@@ -262,14 +262,14 @@ class Renderer:
 
     def _with_system(self, sample: Sample) -> tuple[Turn, ...]:
         first = sample.turns[0]
-        given = first if first.role == "system" else None
-        if given is None and self.family.default_system is not None:
-            given = Turn("system", (Text(self.family.default_system),), train=False)
+        system = first if first.role == "system" else None
+        if system is None and self.family.default_system is not None:
+            system = Turn("system", (Text(self.family.default_system),), train=False)
         rest = sample.turns[1:] if first.role == "system" else sample.turns
         if sample.tools:
             words: tuple[Part, ...] = (Text(tools_in_words(sample.tools)),)
-            given = Turn("system", words if given is None else (*given.parts, Text("\n\n"), *words), train=False)
-        return rest if given is None else (given, *rest)
+            system = Turn("system", words if system is None else (*system.parts, Text("\n\n"), *words), train=False)
+        return rest if system is None else (system, *rest)
 
 
 class _TokenBuilder:

@@ -16,16 +16,16 @@ _LARGE = 64 * 2**20
 """The size in bytes from which positions are kept. A smaller file is read in less time than a person notices."""
 
 
-def kept_spans(path: Path, mark: str, cache: Path, find: Callable[[Path], np.ndarray]) -> np.ndarray:
+def cached_spans(path: Path, mark: str, cache: Path, find: Callable[[Path], np.ndarray]) -> np.ndarray:
     """Return what `find` returns: [3, rows], the start, size and number of each row. `mark` is the stamp of the file.
     For a large file, the result is kept in the cache, and memory-mapped when it is loaded from there."""
     if path.stat().st_size < _LARGE:
         return find(path)
     key = hashlib.sha256(f"{_VERSION} {path.suffix.lower()} {mark}".encode()).hexdigest()[:32]
     file = cache / "spans" / f"{key}.npy"
-    kept = _load(file)
-    if kept is not None:
-        return kept
+    cached = _load(file)
+    if cached is not None:
+        return cached
     spans = find(path)
     if stamp(path) == mark:
         # Without sync, pages lost in a crash would be read as zeros when the file is memory-mapped.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qwenvl_train.data.sources.source import LARGEST_ROW, InFile, stamp, too_large, unreadable
-from qwenvl_train.data.sources.span_files import kept_spans
+from qwenvl_train.data.sources.span_files import cached_spans
 from qwenvl_train.data.sources.spans import line_spans, list_spans
 from qwenvl_train.errors import UserError
 
@@ -65,7 +65,7 @@ def index_list(path: Path, cache: Path) -> TextRows:
 
 def _index(path: Path, cache: Path, find: Callable[[Path], np.ndarray]) -> TextRows:
     mark = stamp(path)
-    starts, sizes, lines = kept_spans(path, mark, cache, find)
+    starts, sizes, lines = cached_spans(path, mark, cache, find)
     return TextRows(path, starts, sizes, lines, mark)
 
 

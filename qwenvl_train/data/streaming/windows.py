@@ -161,8 +161,8 @@ class Planner:
             self.close()
             self._draw = Draw(self.entries, start.entries)
         least = _SAMPLES >> max(0, _SMALL - start.window)
-        samples = skipped = tokens = held = 0
-        while (samples < least or self._leaves_room(tokens)) and held < _BYTES:
+        samples = skipped = tokens = stored_bytes = 0
+        while (samples < least or self._leaves_room(tokens)) and stored_bytes < _BYTES:
             if skipped > self._data.max_skipped or (drawn := self._draw.next()) is None:
                 return
             sample = None
@@ -179,7 +179,7 @@ class Planner:
             drawn.count()
             samples += 1
             tokens += row.tokens
-            held += _held(sample)
+            stored_bytes += _stored_bytes(sample)
             yield row
 
     def plan(self, columns: dict[str, np.ndarray], start: State) -> Plan:
@@ -202,8 +202,9 @@ class Planner:
         reason."""
         assert self._draw is not None
         return [
-            f"{entry.config.path}: streamed{_files(len(entry.files))}, " + (", ".join(told) or "format not known yet")
-            for entry, told in zip(self.entries, self._draw.formats(), strict=True)
+            f"{entry.config.path}: streamed{_files(len(entry.files))}, "
+            + (", ".join(formats) or "format not known yet")
+            for entry, formats in zip(self.entries, self._draw.formats(), strict=True)
         ]
 
     def whole(self) -> bool:
@@ -243,7 +244,7 @@ def _files(count: int) -> str:
     return f" from {count:,} files" if count > 1 else ""
 
 
-def _held(sample: Sample) -> int:
+def _stored_bytes(sample: Sample) -> int:
     """Return the number of bytes of the media that are stored in the sample itself, not referred to by a path."""
     contents = [part for media in sample.media for part in _parts(media.content)]
     return sum(len(content) for content in contents if isinstance(content, bytes))

@@ -33,7 +33,7 @@ from qwenvl_train.data.sample import (
     Turn,
     Video,
 )
-from qwenvl_train.data.sample import given as stated
+from qwenvl_train.data.sample import given_options as stated
 from qwenvl_train.errors import UserError
 
 LOCATOR = Locator(Path("/media"), fenced=False, allow_remote=False, cache=Path("/cache"))

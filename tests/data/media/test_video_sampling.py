@@ -10,7 +10,7 @@ from qwen_vl_utils import vision_process
 
 from qwenvl_train.data.media.video_sampling import choose_frames
 from qwenvl_train.data.media.video_settings import ClipSettings
-from qwenvl_train.data.sample import Sampling, given
+from qwenvl_train.data.sample import Sampling, given_options
 from qwenvl_train.errors import UserError
 
 SETTINGS = ClipSettings(
@@ -76,7 +76,7 @@ CHOICES = [
 @pytest.mark.parametrize(("total", "rate"), LENGTHS)
 @pytest.mark.parametrize("sampling", CHOICES)
 def test_frames_are_the_published_ones(sampling, total, rate, published):
-    options = given(sampling)
+    options = given_options(sampling)
     defaults = {} if "nframes" in options else {"fps": 2.0, "min_frames": 4, "max_frames": 768}
     try:
         expected = published(defaults | options, total, rate)
