@@ -120,7 +120,7 @@ class PreferenceDataset(ConversationDataset):
 
     def __getitem__(self, index: int) -> tuple[Inputs, Inputs]:  # type: ignore[override]
         sample = self._sample(index)
-        return self._inputs(sample.preferred), self._inputs(sample.refused)
+        return self._inputs(sample.chosen_conversation), self._inputs(sample.rejected_conversation)
 
     def collate(self, items: Sequence[tuple[Inputs, Inputs]]) -> Inputs:  # type: ignore[override]
         chosen, rejected = zip(*items, strict=True)

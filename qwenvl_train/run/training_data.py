@@ -89,7 +89,7 @@ class Streamed:
         self.stream = first_then_others(self._state, lambda: self._open(stored, row))
 
     def dataset(self, rows: int) -> HfDataset:
-        """Return a placeholder. TRL's trainers require a dataset, but packed rows come from the stream's loader."""
+        """Return a placeholder, because packed rows come from the stream's loader."""
         return HfDataset.from_dict({"row": [0]})
 
     def about(self, held_out: Rows | None, steps: int, rows_per_step: int) -> str:

@@ -4,15 +4,17 @@ default on purpose."""
 from pathlib import Path
 
 import torch
-from trl import SFTConfig
+from transformers import TrainingArguments
 
 from qwenvl_train.config.schema import DeepSpeedConfig, RunConfig
 
 
-def training_arguments(config: RunConfig, staging: Path, steps: int, precision: str, resumed: bool) -> SFTConfig:
+def training_arguments(
+    config: RunConfig, staging: Path, steps: int, precision: str, resumed: bool
+) -> TrainingArguments:
     """Return the trainer's arguments. Checkpoints are written to the folder `staging` before they are complete."""
     train = config.train
-    arguments = SFTConfig(
+    arguments = TrainingArguments(
         output_dir=str(staging),
         seed=config.seed,
         max_steps=steps,
@@ -29,10 +31,6 @@ def training_arguments(config: RunConfig, staging: Path, steps: int, precision: 
         max_grad_norm=train.clip,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
-        gradient_checkpointing=False,  # model/checkpointing.py sets it per component
-        activation_offloading=train.offload_activations,
-        # The router loss is a mean per forward pass, so the gradient would depend on how a batch is split.
-        router_aux_loss_coef=0.0,
         logging_steps=min(train.log_steps, steps),
         logging_first_step=True,
         # The filter would wait for the device in every pass, and would hide NaN and infinite losses from the user.
@@ -48,8 +46,6 @@ def training_arguments(config: RunConfig, staging: Path, steps: int, precision: 
         dataloader_pin_memory=torch.cuda.is_available(),
         accelerator_config={"non_blocking": torch.cuda.is_available()},
         remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
         use_cpu=not torch.cuda.is_available(),  # otherwise accelerate forms no group of CPU processes
         deepspeed=deepspeed_settings(config.deepspeed),
         ddp_find_unused_parameters=False,  # every pass uses every trained weight, even without pictures

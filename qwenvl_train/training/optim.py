@@ -50,6 +50,14 @@ def keep_masters(model: torch.nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
+def round_trained(model: torch.nn.Module) -> None:
+    """Round trained parameters to bfloat16, in which QLoRA and TRL keep the weights that they train beside 4-bit ones.
+    Runs start from these values, whatever their precision."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+
+
 def _decays(name: str, parameter: torch.nn.Parameter) -> bool:
     """Return whether weight decay applies: to matrices, but not to norms and biases, which are vectors. ZeRO-3 keeps
     the true shape of a parameter in `ds_shape`."""

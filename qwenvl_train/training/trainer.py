@@ -1,5 +1,5 @@
-"""The trainer, a subclass of TRL's SFTTrainer: it reads packed rows, computes the loss of an objective, and writes
-complete checkpoints.
+"""The trainer, a subclass of the transformers Trainer: it reads packed rows, computes the loss of an objective, and
+writes complete checkpoints.
 
 The loss is a sum, divided by counts over the accumulation window and all processes, so that it does not depend on how a
 batch is split. This module also adds the loading of packed rows, the learning rates per component, the evaluation on
@@ -11,6 +11,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,8 +21,8 @@ import torch
 from accelerate.utils import AutocastKwargs, send_to_device
 from peft import PeftModel
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, TrainerCallback, TrainerControl
-from trl import SFTTrainer
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl
+from trl.models import get_act_offloading_ctx_manager
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.batches.loader import EvalRows, ignore_terminal_signals, only_row
@@ -34,7 +35,7 @@ from qwenvl_train.training.devices import peak_memory_gib
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.meter import Counts, Meter
 from qwenvl_train.training.objectives.objective import Objective
-from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups
+from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups, round_trained
 from qwenvl_train.training.skipped import Skipped
 
 
@@ -50,8 +51,8 @@ class Hooks:
     """Called on the main process with the path of each new checkpoint."""
 
 
-class VisionTrainer(SFTTrainer):
-    """The trainer for every objective. It inherits from TRL's SFTTrainer, but uses none of that class's losses."""
+class VisionTrainer(Trainer):
+    """The trainer for every objective."""
 
     # The loss is divided by counts over the whole accumulation window, so the transformers Trainer must not divide it
     # again by the number of micro-batches.
@@ -83,10 +84,14 @@ class VisionTrainer(SFTTrainer):
         self.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)  # as in model/autocast.py
         self.remove_callback(PrinterCallback)
         self.add_callback(_Clock(meter))
+        if getattr(self.model, "is_loaded_in_4bit", False):
+            round_trained(self.model)
         if not self.is_deepspeed_enabled:  # DeepSpeed keeps float32 copies of its own
-            keep_masters(self.model)  # only here, because TRL has cast the trained weights of a 4-bit model to bf16
-        if self.args.activation_offloading:  # it identifies weights by address, which keep_masters has changed
-            self.maybe_activation_offload_context.update_model_params(self.model)
+            keep_masters(self.model)
+        self._offloading: AbstractContextManager = nullcontext()
+        if config.train.offload_activations:
+            # Only now, because it identifies weights by their address, which the functions above change.
+            self._offloading = get_act_offloading_ctx_manager(self.model)
         self._run, self._family, self._meter, self._cpu_group, self._skipped = config, family, meter, cpu_group, skipped
         self._eval_rows, self._checkpoints, self._hooks, self._stream = eval_rows, checkpoints, hooks, stream
         self._flops, self._objective = flops, objective
@@ -133,6 +138,10 @@ class VisionTrainer(SFTTrainer):
         self._meter.took(self.state.global_step + 1, totals)
         divisors = [torch.full((), max(count, 1), device=device) for count in self._objective.divisors(totals)]
         return rows, torch.stack(divisors)
+
+    def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
+        with self._offloading:
+            return super().training_step(*arguments, **keywords)
 
     def compute_loss(
         self,
@@ -261,9 +270,6 @@ class VisionTrainer(SFTTrainer):
         else:
             stored = type(self.model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
             self.model.load_state_dict(stored.state_dict())
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Do nothing, because TRL would write a README with links of its own into the folder."""
 
 
 class _Clock(TrainerCallback):

@@ -28,7 +28,6 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_V
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import _disable_current_modes
 
 from tests.rehearsal.broken import BROKEN
 from tests.rehearsal.cases import FAMILIES, KINDS, Case, cases_by_pairs
@@ -74,14 +73,13 @@ def rehearse_broken() -> Iterator[dict[str, Any]]:
 @contextmanager
 def seams(watch: Watch) -> Iterator[None]:
     """Replace the places where the real command moves data to the device or reads data from it."""
-    from qwenvl_train.data.batches import loader
     from qwenvl_train.model import vision_features
     from qwenvl_train.run import reference_cache, training_run, vision_cache
     from qwenvl_train.training.trainer import VisionTrainer
 
     # Tensors in closures, such as an image's mean, become fake when they are combined with fake tensors.
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    make_row, values, build_copy = loader.make_row, reference_cache._values, reference_cache.build_copy
+    values, build_copy = reference_cache._values, reference_cache.build_copy
 
     class Trainer(VisionTrainer):
         def __init__(self, **arguments: Any):
@@ -110,11 +108,6 @@ def seams(watch: Watch) -> Iterator[None]:
                 states = super().__call__(*given)
             return _zeros(states)
 
-    def on_the_host(*arguments: Any):
-        """Make the row outside of the fake mode, since TRL reads one row without a data loader."""
-        with _disable_current_modes():
-            return make_row(*arguments)
-
     def on_the_device(*arguments: Any):
         model = build_copy(*arguments)
         with fake:
@@ -127,7 +120,6 @@ def seams(watch: Watch) -> Iterator[None]:
 
     with ExitStack() as replaced:
         for module, name, stand_in in (
-            (loader, "make_row", on_the_host),
             (training_run, "VisionTrainer", Trainer),
             (vision_cache, "VisionFeatureExtractor", VisionFeatureExtractor),
             (vision_features, "tower_digest", lambda *_: "rehearsed"),
