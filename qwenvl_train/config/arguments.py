@@ -4,12 +4,14 @@ and the values of keys."""
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from qwenvl_train.config.keys import Keys
+from qwenvl_train.config.layers import is_own_file
 from qwenvl_train.config.options import groups, nearest, recipe_files
 from qwenvl_train.errors import UserError
 
@@ -90,11 +92,15 @@ def _unreadable(argument: str) -> UserError:
 
 
 def _option(group: str, option: str, options: list[str]) -> str:
-    if option in options:
+    if option in options or is_own_file(option):
         return option
+    if group == "recipe" and (Path(option).expanduser() / "config.yaml").is_file():
+        raise UserError(f"recipe={option}: is a folder, did you mean +recipe={option.rstrip('/')}/config.yaml?")
     meant = nearest(option, options)
     hint = f", did you mean {group}={meant}?" if meant else "."
-    own = {"model": " (your own: model.path=…)", "data": " (your own: data.train=…)"}.get(group, "")
+    own = {"model": " (your own: model.path=…)", "data": " (your own: data.train=…)"}.get(
+        group, f" (your own: {group}=my.yaml)"
+    )
     raise UserError(f"{group}={option}: no such {group}{hint} There are: {', '.join(options)}{own}")
 
 

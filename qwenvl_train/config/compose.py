@@ -1,23 +1,28 @@
 """The composition of a configuration from the command line, a recipe and the groups. The result is checked, and
 contains no Hydra object."""
 
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qwenvl_train.config.arguments import read_arguments
 from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.keys import keys_of
-from qwenvl_train.config.options import recipe_files, verbs_with
+from qwenvl_train.config.layers import Layer, Layers, is_own_file, read_group_file
+from qwenvl_train.config.options import verbs_with
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.config.validate import validate, value_problems
 from qwenvl_train.config.verb import TRAIN, Verb
 from qwenvl_train.errors import UserError
+
+BASES = {"model": "custom", "data": "files", "deepspeed": "none", "optim": "adamw", "logging": "default"}
+"""The option of each group that a user's own file for the group builds on."""
 
 C = TypeVar("C", bound=RunConfig, covariant=True)
 
@@ -29,76 +34,95 @@ class Composed(Generic[C]):
     config: C
     recipe: str | None
     given: frozenset[str]
-    """The dotted keys of the values on the command line."""
+    """The dotted keys that the user has set, on the command line or in files."""
 
 
 def compose(overrides: list[str], verb: Verb = TRAIN) -> Composed:
     """Compose and check the configuration of a verb. The command line takes precedence over the recipe, the recipe over
     the groups, and the groups over configs/<verb>.yaml."""
-    arguments = read_arguments(overrides, keys_of(verb.config))
-    given = frozenset(arguments.values)
-    choices = _implied_groups(given) | arguments.choices
-    tree = _tree(choices, _replaced_length(arguments.values) | arguments.values, verb)
-    tree = _without_other_verbs(tree, given, verb)
+    keys = keys_of(verb.config)
+    arguments = read_arguments(overrides, keys)
+    recipe = arguments.choices.pop("recipe", None)
+    read = Layers(keys)
+    if recipe:
+        read.add_recipe(recipe)
+    set_by_user = arguments.values.keys() | {key for layer in read.layers if layer.file for key in layer.values}
+    choices = read.choices | _implied_groups(set_by_user) | read.own_choices | arguments.choices
+    in_files = [read_group_file(group, option, keys) for group, option in choices.items() if is_own_file(option)]
+    named = {group: BASES[group] if is_own_file(option) else option for group, option in choices.items()}
+    tree, given, files = _tree(named, [*in_files, *read.layers, Layer(arguments.values)], verb)
+    tree = _without_other_verbs(tree, arguments.values, verb)
+    given |= arguments.values.keys()
     if arguments.problems:
-        raise UserError("\n".join(arguments.problems + value_problems(tree, verb)))
-    return Composed(validate(tree, given, verb), choices.get("recipe"), given)
+        raise UserError("\n".join(arguments.problems + value_problems(tree, verb, files)))
+    return Composed(validate(tree, frozenset(given), verb, files), _label(recipe), frozenset(given))
 
 
-def _implied_groups(given: frozenset[str]) -> dict[str, str]:
-    """Return the options that keys on the command line imply. With data.train, the group data becomes files, so that
+def _implied_groups(keys: Set[str]) -> dict[str, str]:
+    """Return the options that keys imply which the user has set. With data.train, the group data becomes files, so that
     the user's own files are not evaluated on the embedded shapes. With model.path, the group model becomes custom,
     since the user's own checkpoint is not a tiny one."""
     implied = {"data.train": "data=files", "model.path": "model=custom"}
-    return dict(choice.split("=") for key, choice in implied.items() if key in given)
+    return dict(choice.split("=") for key, choice in implied.items() if key in keys)
 
 
-def _replaced_length(values: dict[str, object]) -> dict[str, object]:
-    """Return null for the length that is replaced: train.max_steps on the command line replaces the train.epochs of the
-    recipe, and train.epochs replaces train.max_steps."""
-    steps, epochs = values.get("train.max_steps"), values.get("train.epochs")
+def _with_replaced_length(values: dict[str, object]) -> dict[str, object]:
+    """Return the values of a layer, and null for the length that they replace: train.max_steps replaces the
+    train.epochs of earlier layers, and train.epochs replaces train.max_steps."""
     replaced: dict[str, object] = {}
-    if steps is not None:
+    if values.get("train.max_steps") is not None:
         replaced["train.epochs"] = None
-    if epochs is not None:
+    if values.get("train.epochs") is not None:
         replaced["train.max_steps"] = None
-    return replaced
+    return replaced | values
 
 
-def _tree(choices: dict[str, str], values: dict[str, object], verb: Verb) -> dict:
-    """Return the configuration as plain values with resolved interpolations. It leaves out keys without a value."""
+def _tree(choices: dict[str, str], layers: list[Layer], verb: Verb) -> tuple[dict, set[str], dict[str, Path]]:
+    """Return the configuration as plain values with resolved interpolations. It leaves out keys without a value.
+
+    Also return the keys to which the user's own files give another value, and the file of each value that comes from
+    one.
+    """
     OmegaConf.register_new_resolver("asset", _asset, replace=True)
-    _register_recipes()
     with initialize_config_dir(str(asset_dir("configs")), version_base="1.3"):
-        config = hydra_compose(verb.name, [_choice(group, option) for group, option in choices.items()])
+        config = hydra_compose(verb.name, [f"{group}={option}" for group, option in choices.items()])
+    given: set[str] = set()
+    files: dict[str, Path] = {}
     try:
-        for key, value in values.items():
-            OmegaConf.update(config, key, value, force_add=True)
+        for layer in layers:
+            for key, value in _with_replaced_length(layer.values).items():
+                if layer.file and not layer.is_run and value != _current(config, key):
+                    given.add(key)
+                files.pop(key, None)
+                if layer.file:
+                    files[key] = layer.file
+                OmegaConf.update(config, key, value, force_add=True)
         tree = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         where, reason = error.full_key or "a value", str(error).partition("\n")[0]
         raise UserError(f"{where}: {reason}") from None
-    return _without_missing(tree)
+    return _without_missing(tree), given, files
 
 
-def _without_other_verbs(tree: dict, given: frozenset[str], verb: Verb) -> dict:
+def _current(config: DictConfig, key: str) -> object:
+    value = OmegaConf.select(config, key, throw_on_missing=False, throw_on_resolution_failure=False)
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _label(recipe: str | None) -> str | None:
+    """Return the name of a recipe, after which a run without a name is called. For the configuration of a run, it is
+    the name of that run."""
+    if recipe is None or not is_own_file(recipe):
+        return recipe
+    path = Path(recipe).expanduser().absolute()
+    return path.parent.name if path.name == "config.yaml" else path.stem
+
+
+def _without_other_verbs(tree: dict, on_command_line: Iterable[str], verb: Verb) -> dict:
     """Return the tree without the settings of other verbs that a recipe holds. Those on the command line are kept, and
     the validation reports them."""
-    own = verb.config.model_fields.keys() | {key.partition(".")[0] for key in given}
+    own = verb.config.model_fields.keys() | {key.partition(".")[0] for key in on_command_line}
     return {key: value for key, value in tree.items() if key in own or not verbs_with(key)}
-
-
-def _choice(group: str, option: str) -> str:
-    return f"+recipe={option}" if group == "recipe" else f"{group}={option}"
-
-
-def _register_recipes() -> None:
-    """Register the recipes with Hydra, which does not find them itself, since recipes/ lies beside configs/. A recipe
-    may set any key."""
-    store = ConfigStore.instance()
-    for name, path in recipe_files().items():
-        folder, _, stem = f"recipe/{name}".rpartition("/")
-        store.store(group=folder, name=stem, package="_global_", node=OmegaConf.load(path))
 
 
 def _asset(path: str) -> str:

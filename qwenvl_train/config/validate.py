@@ -1,7 +1,10 @@
 """The validation of a configuration. It turns a tree of plain values into a RunConfig, or raises one error that names
 every problem."""
 
+import re
+from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -12,6 +15,9 @@ from qwenvl_train.config.options import verbs_with
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.config.verb import Verb
 from qwenvl_train.errors import UserError
+
+NO_FILES: Mapping[str, Path] = {}
+_LINE_KEY = re.compile(r"[\w.]+")
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -31,26 +37,34 @@ _ALLOWED = {
 }
 
 
-def validate(tree: dict, given: frozenset[str], verb: Verb) -> RunConfig:
+def validate(tree: dict, given: frozenset[str], verb: Verb, files: Mapping[str, Path] = NO_FILES) -> RunConfig:
     """Return the checked configuration. Raise UserError with all problems if there are any. `given` holds the keys that
-    the user wrote, and each must have an effect."""
+    the user has set, and each must have an effect. `files` maps keys to the file that sets them, for the messages."""
     try:
         config = verb.config.model_validate(tree)
-        problems = verb.broken_rules(config, given)
+        problems = _named(verb.broken_rules(config, given), files)
     except ValidationError as error:
-        problems = _all_lines(error, verb) + _broken_rules_of_part(_valid_part(verb.config, tree), given, verb)
+        part = _broken_rules_of_part(_valid_part(verb.config, tree), given, verb)
+        problems = _named(_all_lines(error, verb) + part, files)
     if problems:
         raise UserError("\n".join(problems))
     return config
 
 
-def value_problems(tree: dict, verb: Verb) -> list[str]:
+def value_problems(tree: dict, verb: Verb, files: Mapping[str, Path]) -> list[str]:
     """Return one line for each invalid value. The rules that involve several settings are not checked."""
     try:
         verb.config.model_validate(tree)
     except ValidationError as error:
-        return _all_lines(error, verb)
+        return _named(_all_lines(error, verb), files)
     return []
+
+
+def _named(lines: list[str], files: Mapping[str, Path]) -> list[str]:
+    """Return the lines, each with the file that sets the key at its beginning."""
+    keys = {line: _LINE_KEY.match(line) for line in lines}
+    found = {line: match and files.get(match[0]) for line, match in keys.items()}
+    return [f"{file}: {line}" if (file := found[line]) else line for line in lines]
 
 
 def _broken_rules_of_part(part: RunConfig, given: frozenset[str], verb: Verb) -> list[str]:

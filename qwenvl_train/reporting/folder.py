@@ -102,6 +102,7 @@ def environment(gpus: list[str], run: Row) -> Row:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "checkout": checkout(Path(qwenvl_train.__file__).parent),
+        "working_directory": str(Path.cwd()),
         "run": run,
         "hardware": {
             "cpu": _cpu_model(),

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from qwenvl_train.config.compose import compose
+from qwenvl_train.config.paths import with_absolute_paths, with_relative_paths
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.training.checkpoint import PROGRESS, is_checkpoint, saved, step_of
@@ -80,26 +81,34 @@ def _refuse_changes(config: RunConfig, facts: dict[str, Any], stored: Path) -> N
         return
     tree = yaml.safe_load((stored / "config.yaml").read_text(encoding="utf-8"))
     # Older versions also stored the sections of other verbs.
-    before = _flat({key: value for key, value in tree.items() if key in RunConfig.model_fields})
-    now = _flat(config.model_dump(mode="json"))
-    if unknown := now.keys() - before.keys():
-        # An older version did not have these settings, and behaved as their defaults do now.
-        shipped = _flat(compose(["tune_mm_llm=true"]).config.model_dump(mode="json"))
-        before |= {key: shipped.get(key) for key in unknown}
+    before = {key: value for key, value in tree.items() if key in RunConfig.model_fields}
+    now, run, there, here = config.model_dump(mode="json"), facts, Path.cwd(), Path.cwd()
     if (stored / "environment.json").is_file():
         environment = json.loads((stored / "environment.json").read_text(encoding="utf-8"))
-        before |= environment["run"]
-        now |= facts
-    changed = [
-        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not f"{key}.".startswith(tuple(f"{free}." for free in FREE))
-    ]
+        run, there = environment["run"], Path(environment.get("working_directory", here))
+    before, now = with_absolute_paths(before, there), with_absolute_paths(now, here)
+    # A file is the same if its path is, or if the folder that both runs are started in was moved as a whole.
+    moved = _changes(with_relative_paths(before, there) | {"": run}, with_relative_paths(now, here) | {"": facts})
+    changed = [line for key, line in _changes(before | {"": run}, now | {"": facts}).items() if key in moved]
     if changed:
         raise UserError(
             f"The run in {stored} cannot go on with other settings: {'; '.join(changed)}. "
             "Set them back, or choose another run_name."
         )
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
+    """Return a description of each key whose change would change the loss curve."""
+    before, now = _flat(before), _flat(now)
+    if unknown := now.keys() - before.keys():
+        # An older version did not have these settings, and behaved as their defaults do now.
+        shipped = _flat(compose(["tune_mm_llm=true"]).config.model_dump(mode="json"))
+        before |= {key: shipped[key] for key in unknown if key in shipped}
+    return {
+        key: f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not f"{key}.".startswith(tuple(f"{free}." for free in FREE))
+    }
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -108,5 +117,5 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {
         key: value
         for name, branch in tree.items()
-        for key, value in _flat(branch, f"{prefix}.{name}" if prefix else name).items()
+        for key, value in _flat(branch, ".".join(filter(None, (prefix, name)))).items()
     }

@@ -11,6 +11,7 @@ from peft import PeftModel
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin
 
+from qwenvl_train.config.paths import with_absolute_paths
 from qwenvl_train.config.schema import TWO_MODELS, RunConfig
 from qwenvl_train.data.batches.loader import EvalRows
 from qwenvl_train.errors import UserError, message_of
@@ -118,7 +119,7 @@ class Run:
 
     def _open_folder(self) -> None:
         info, folder = self.recorder.info, RunFolder(self.start.folder)
-        folder.write_config(info.config)
+        folder.write_config(with_absolute_paths(info.config, Path.cwd()))
         gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         folder.write_environment(gpus, self.start.facts)
         folder.write_components(info.components)

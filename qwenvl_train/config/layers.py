@@ -1,0 +1,160 @@
+"""Recipes and a user's own YAML files, as layers of values above the options of the groups.
+
+A layer is read from one file. The file's `defaults` name the recipes that it builds on, which become earlier layers,
+and the options of groups that it chooses.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from qwenvl_train.config.keys import Keys
+from qwenvl_train.config.options import groups, nearest, recipe_files
+from qwenvl_train.config.paths import anchored
+from qwenvl_train.errors import UserError
+
+
+@dataclass(frozen=True)
+class Layer:
+    values: dict[str, object]
+    """Maps each dotted key to its value."""
+    file: Path | None = None
+    """The user's own file that sets these values. None for a recipe of the package."""
+    is_run: bool = False
+    """Whether the file is the config.yaml of a run folder, which sets every key."""
+
+
+def is_own_file(option: str) -> bool:
+    """Return whether an option is the path of a file, and not a name."""
+    return option.endswith((".yaml", ".yml"))
+
+
+class Layers:
+    """The layers of a recipe, and the options of groups that it chooses."""
+
+    def __init__(self, keys: Keys):
+        self._keys = keys
+        self.layers: list[Layer] = []
+        """Later layers override earlier ones."""
+        self.choices: dict[str, str] = {}
+        """The options of groups that recipes of the package choose."""
+        self.own_choices: dict[str, str] = {}
+        """The options of groups that the user's own files choose."""
+
+    def add_recipe(self, option: str) -> None:
+        """Read a recipe, which is given by name or as a file."""
+        if is_own_file(option):
+            self._read(_existing(Path.cwd(), option, f"recipe={option}"), own=True)
+        else:
+            self._read(recipe_files()[option], own=False)
+
+    def _read(self, path: Path, own: bool, above: tuple[Path, ...] = ()) -> None:
+        if path in above:
+            chain = " → ".join(str(file) for file in (*above[above.index(path) :], path))
+            raise UserError(f"{path}: its defaults lead back to itself: {chain}.")
+        tree = _load(path)
+        defaults = tree.pop("defaults", None) or []
+        if not isinstance(defaults, list):
+            raise UserError(f"{path}: defaults must be a list, such as [sft_lora].")
+        is_run = own and path.name == "config.yaml" and (path.parent / "environment.json").is_file()
+        if is_run:
+            # The new run gets a folder of its own.
+            tree.pop("run_name", None)
+        file = path if own else None
+        # A run folder has absolute paths, or, from older versions, paths that start at the working directory.
+        layer = Layer(_values(tree, None if is_run else file, self._keys), file, is_run)
+        for entry in [*defaults, *([] if "_self_" in defaults else ["_self_"])]:
+            match entry:
+                case "_self_":
+                    self.layers.append(layer)
+                case str():
+                    self._read_base(entry, path, own, (*above, path))
+                case dict() if len(entry) == 1:
+                    ((group, option),) = entry.items()
+                    self._choose(str(group), str(option), path, own)
+                case _:
+                    raise _unreadable_default(path, entry)
+
+    def _read_base(self, entry: str, path: Path, own: bool, above: tuple[Path, ...]) -> None:
+        """Read the recipe that a file builds on."""
+        if own and is_own_file(entry):
+            self._read(_existing(path.parent, entry, f"{path}: defaults"), own, above)
+        elif entry in recipe_files():
+            self._read(recipe_files()[entry], False, above)
+        else:
+            raise UserError(f"{path}: defaults: there is no recipe {entry}{_meant(entry, recipe_files())}")
+
+    def _choose(self, group: str, option: str, path: Path, own: bool) -> None:
+        """Choose an option of a group, written `override /data: shapes` as in Hydra, or `data: shapes`."""
+        name = group.removeprefix("override").strip().removeprefix("/")
+        options = groups()
+        if name not in options:
+            raise _unreadable_default(path, {group: option})
+        if own and is_own_file(option):
+            option = str(_existing(path.parent, option, f"{path}: defaults"))
+        elif option not in options[name]:
+            raise UserError(f"{path}: defaults: there is no {name} {option}{_meant(option, options[name])}")
+        (self.own_choices if own else self.choices)[name] = option
+
+
+def read_group_file(group: str, option: str, keys: Keys) -> Layer:
+    """Return the values of a user's own file for a group, such as model=./mine.yaml."""
+    path = _existing(Path.cwd(), option, f"{group}={option}")
+    tree = _load(path)
+    if "defaults" in tree:
+        raise UserError(f"{path}: defaults are for recipes; a file for {group} holds the settings of {group} alone.")
+    inner = tree[group] if tree.keys() == {group} else tree
+    if not isinstance(inner, dict):
+        raise UserError(f"{path}: {group} must be a mapping of settings.")
+    return Layer(_values({group: inner}, path, keys), path)
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    meant = nearest(name, known)
+    return f", did you mean {meant}?" if meant else f"; there are: {', '.join(known)}."
+
+
+def _unreadable_default(path: Path, entry: object) -> UserError:
+    return UserError(
+        f"{path}: defaults: {entry} is neither a recipe nor an option of {', '.join(groups())}; "
+        "write the name or the file of a recipe, or data: files."
+    )
+
+
+def _values(tree: Mapping[str, object], path: Path | None, keys: Keys) -> dict[str, object]:
+    """Return the values of a file by dotted key. Paths that it gives relative to itself become absolute."""
+    values = dict(_set_leaves(tree, keys))
+    return values if path is None else anchored(values, path.parent)
+
+
+def _set_leaves(tree: Mapping[str, object], keys: Keys) -> Iterator[tuple[str, object]]:
+    for name, value in tree.items():
+        for key, inner in keys.leaves(str(name), value):
+            # A section of which every line is a comment sets nothing.
+            if inner not in (None, {}) or keys.section(key) is None:
+                yield key, inner
+
+
+def _existing(folder: Path, option: str, what: str) -> Path:
+    path = (folder / Path(option).expanduser()).resolve()
+    if path.is_file():
+        return path
+    raise UserError(f"{what}: there is no file {path}.")
+
+
+def _load(path: Path) -> dict[str, object]:
+    """Return the content of a YAML file as plain values. Interpolations are kept as they are written."""
+    try:
+        loaded = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as YAML: {reason}") from None
+    if not isinstance(loaded, DictConfig):
+        raise UserError(f"{path}: must hold settings, as key: value.")
+    tree = OmegaConf.to_container(loaded, resolve=False)
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
