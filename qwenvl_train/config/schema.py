@@ -170,7 +170,8 @@ class DataConfig(Section):
     max_skipped: NonNegativeInt
     """The largest number of skipped rows. If there are more, the run ends."""
     allow_remote: bool
-    """Whether to fetch media from http and https addresses. A copy is kept in data.cache."""
+    """Whether to fetch data files from s3, gs, hf and other addresses, and media from these, http and https. Copies are
+    kept in data.cache."""
     vision_ids: bool
     """Whether to write "Picture 1: ", "Video 1: " and so on before each picture and clip."""
     cache: str | None

@@ -31,7 +31,7 @@ class SampleRange:
 
 class Samples:
     def __init__(self, configs: tuple[SourceConfig, ...], key: str, allow_remote: bool, cache: Path):
-        opened = [open_sources(config, key, cache) for config in configs]
+        opened = [open_sources(config, key, cache, allow_remote) for config in configs]
         self.sources = [source for sources in opened for source in sources]
         self._configs = [config for config, sources in zip(configs, opened, strict=True) for _ in sources]
         self._locators = [
@@ -126,7 +126,7 @@ def _described(what: str, rows: int, detected: Detected | None) -> str:
     return f"{what} {counted}, {detected.reason if detected else 'in no known format at its beginning'}"
 
 
-def make_locator(folder: Path, config: SourceConfig, key: str, allow_remote: bool, cache: Path) -> Locator:
+def make_locator(folder: Path | str, config: SourceConfig, key: str, allow_remote: bool, cache: Path) -> Locator:
     """Return the Locator for the media of a source. `folder` is the folder of the source's files.
 
     Raise UserError when the entry's media_root is not a folder.

@@ -2,29 +2,22 @@
 
 import base64
 import binascii
-import hashlib
-import http.client
 import io
 import os
-import re
 import reprlib
 import struct
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from PIL import Image as Pillow
 
+from qwenvl_train.data.remote import PROTOCOLS, fetched, scheme_of
 from qwenvl_train.data.sample import Content
 from qwenvl_train.errors import UserError
-from qwenvl_train.files import replacing
 
 _REMOTE_BYTES = 2**30
-_REMOTE_SECONDS = 30
 _LONGEST_PATH = 4096
-_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
 # The modes that a PNG keeps bit for bit. Pictures in other modes are stored as TIFF.
 _PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}
 
@@ -41,8 +34,8 @@ def shown(value: object) -> str:
 class Locator:
     """Locates the media of one source."""
 
-    folder: Path
-    """The folder that relative paths start from."""
+    folder: Path | str
+    """The folder that relative paths start from, or its address where the source was fetched."""
     fenced: bool
     """Whether paths that lead out of the folder are refused."""
     allow_remote: bool
@@ -71,8 +64,7 @@ class Locator:
     def _named(self, reference: str, where: str) -> Content:
         if reference.startswith("data:"):
             return _inline(reference, where)
-        scheme = _SCHEME.match(reference)
-        match scheme and scheme[1].lower():
+        match scheme_of(reference):
             case None:
                 return self._path(reference, where)
             case "file":
@@ -80,7 +72,7 @@ class Locator:
                 return self._path(
                     unquote(path.removeprefix("localhost") if path.startswith("localhost/") else path), where
                 )
-            case "http" | "https":
+            case scheme if scheme in ("http", "https", *PROTOCOLS):
                 return self._fetched(reference, where)
         raise UserError(f"{where}: {shown(reference)} is not read; copy the file to a disk and give its path.")
 
@@ -92,7 +84,10 @@ class Locator:
                 f"{where}: {shown(reference)}, {len(reference)} characters long, is no path; "
                 "base64 starts with data:image/png;base64, or the like."
             )
-        path = os.path.join(self.folder, os.path.expanduser(reference))
+        named = os.path.expanduser(reference)
+        if isinstance(self.folder, str) and not os.path.isabs(named):
+            return self._fetched(f"{self.folder}/{reference}", where)
+        path = os.path.join(self.folder, named)
         if not self.fenced:
             return path
         # `..` is removed from the path, even when one of the folders is a link, so that the path that was checked is
@@ -107,10 +102,7 @@ class Locator:
             raise UserError(
                 f"{where}: {shown(address)} is not fetched; set data.allow_remote=true, or copy the file to a disk."
             )
-        path = self.cache / "remote" / hashlib.sha256(address.encode(errors="surrogatepass")).hexdigest()
-        if not path.is_file():
-            _fetch(address, path, where)
-        return str(path)
+        return str(fetched(address, self.cache, where, _REMOTE_BYTES))
 
 
 def _whole(content: bytes, where: str) -> bytes:
@@ -145,24 +137,3 @@ def _encoded(picture: Pillow.Image, where: str) -> bytes:
     except (OSError, ValueError, SyntaxError, struct.error) as error:
         raise UserError(f"{where}: the {picture.mode} picture in the row cannot be stored: {error}.") from None
     return buffer.getvalue()
-
-
-def _fetch(address: str, path: Path, where: str) -> None:
-    """Fetch an address to a path."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # As in a browser, spaces and non-ASCII letters are escaped, and existing escapes are kept.
-        escaped = quote(address, safe="%/:=&?~#+!$,;'@()*[]")
-        request = urllib.request.Request(escaped, headers={"User-Agent": "qwenvl-train"})
-        with urllib.request.urlopen(request, timeout=_REMOTE_SECONDS) as answer, replacing(path) as file:
-            promised = int(answer.headers.get("Content-Length", -1))
-            size = 0
-            while chunk := answer.read(2**20):
-                size += len(chunk)
-                if max(size, promised) > _REMOTE_BYTES:
-                    raise UserError(f"{where}: {address} is larger than {_REMOTE_BYTES} bytes; fetch it by hand.")
-                file.write(chunk)
-            if size == 0 or promised not in (-1, size):
-                raise UserError(f"{where}: {address} could not be fetched: it ended after {size} bytes.")
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise UserError(f"{where}: {address} could not be fetched: {error}.") from None

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from qwenvl_train.config.schema import DataConfig, SourceConfig
-from qwenvl_train.data.sources.files import PACKED, READ, files_below, files_matching, is_glob, no_file
+from qwenvl_train.data.remote import PROTOCOLS, files_at, scheme_of
+from qwenvl_train.data.sources.files import PACKED, READ, files_below, files_matching, is_glob, is_packed, no_file
 from qwenvl_train.data.sources.source import unreadable
 from qwenvl_train.errors import UserError
 
-_READ = "Read are .jsonl, .json and .parquet files, folders and globs of these, arrow dataset folders, and hub ids."
+_READ = (
+    "Read are .jsonl, .json and .parquet files, folders and globs of these, arrow dataset folders, and hub ids; with "
+    "data.allow_remote=true also s3://, gs://, hf:// and the like."
+)
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _FILE_ENDINGS = (*READ, *PACKED, ".csv", ".tsv", ".txt", ".arrow", ".tar")
 
@@ -32,12 +36,12 @@ def refuse_missing(data: DataConfig) -> None:
     for key, entries in (("data.train", data.train), ("data.eval", data.eval or ())):
         for entry in entries:
             with naming(entry, key):
-                found = find(entry)
+                found = find(entry, data.allow_remote)
                 for file in found if isinstance(found, list) else []:
                     ending(file)
 
 
-def find(config: SourceConfig) -> Literal["arrow folder", "hub id"] | list[Path]:
+def find(config: SourceConfig, allow_remote: bool) -> Literal["arrow folder", "hub id", "address"] | list[Path]:
     """Return the kind of source that the path of the entry stands for, or the data files that it stands for."""
     path = Path(os.path.expanduser(config.path))
     if not config.path.strip():
@@ -47,6 +51,11 @@ def find(config: SourceConfig) -> Literal["arrow folder", "hub id"] | list[Path]
         return "arrow folder"
     if os.path.lexists(path):
         return _settled(files_below(path) if path.is_dir() else [path], config)
+    if scheme_of(config.path) in PROTOCOLS:
+        _refuse_settings(config, "files", "split", "subset", "revision")
+        if not allow_remote:
+            raise UserError(f"{config.path} is not fetched; set data.allow_remote=true, or copy it to a disk.")
+        return "address"
     if "://" in config.path:
         raise UserError(f"{config.path} is an address; fetch it, and give the path of the file. {_READ}")
     if is_glob(config.path):
@@ -54,6 +63,17 @@ def find(config: SourceConfig) -> Literal["arrow folder", "hub id"] | list[Path]
     if _HUB_ID.fullmatch(config.path) and path.suffix.lower() not in _FILE_ENDINGS:
         return "hub id"
     raise UserError(f"there is no file or folder {path}; relative paths start at {Path.cwd()}. {_READ}")
+
+
+def find_at_address(config: SourceConfig) -> list[str]:
+    """Return the addresses of the data files that the path of the entry, an address, stands for."""
+    found = files_at(config.path, is_glob(config.path))
+    for name in found:
+        if is_packed(Path(name)):
+            raise UserError(f"{name} is compressed; unpack it, or take it out of the folder.")
+    if files := [name for name in found if name.lower().endswith(READ)]:
+        return files
+    raise UserError(f"there is no .jsonl, .json or .parquet file at {config.path}.")
 
 
 def _refuse_settings(config: SourceConfig, kind: str, *settings: str) -> None:

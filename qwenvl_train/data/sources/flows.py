@@ -42,8 +42,8 @@ class Flow(Protocol):
         """The name of the source in error messages."""
 
     @property
-    def folder(self) -> Path:
-        """The folder that relative media paths start from."""
+    def folder(self) -> Path | str:
+        """The folder that relative media paths start from, or its address."""
 
     def size(self) -> int:
         """Return the size of the files in bytes, or 0 when they cannot change."""
@@ -63,6 +63,7 @@ class Lines(_FileFlow):
     """A .jsonl file."""
 
     path: Path
+    address: str | None = None
 
     def rows(self, start: Position | None) -> Iterator[RawRow]:
         offset, line = (start["offset"], start["line"]) if start else (0, 0)
@@ -70,17 +71,18 @@ class Lines(_FileFlow):
             mark = stamp(self.path)
             with self.path.open("rb") as file:
                 for starts, sizes, lines in line_blocks(file, offset, line):
-                    block = TextRows(self.path, starts, sizes, lines, mark)
+                    block = TextRows(self.path, starts, sizes, lines, mark, self.address)
                     for index, after in enumerate((block.starts + block.sizes).tolist()):
                         line = block.line(index)
                         yield RawRow(line, partial(block.row, index), {"offset": after, "line": line})
         except OSError as error:
-            raise unreadable(self.path, error) from None
+            raise unreadable(self.name, error) from None
 
 
 @dataclass(frozen=True)
 class Parquet(_FileFlow):
     path: Path
+    address: str | None = None
 
     def rows(self, start: Position | None) -> Iterator[RawRow]:
         first = start["row"] if start else 0
@@ -99,9 +101,9 @@ class Parquet(_FileFlow):
                             yield RawRow(part.line(index), partial(part.row, index), {"row": row + index + 1})
                     row += len(table)
         except OSError as error:
-            raise unreadable(self.path, error) from None
+            raise unreadable(self.name, error) from None
         except (ValueError, pyarrow.ArrowException) as error:
-            raise UserError(f"{self.path} cannot be read as parquet: {error}.") from None
+            raise UserError(f"{self.name} cannot be read as parquet: {error}.") from None
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,12 @@ class IndexedFlow:
     name: str
     open: Callable[[], Source]
     path: Path
+    address: str | None = None
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Path | str:
+        if self.address:
+            return self.address.rpartition("/")[0]
         return self.path.absolute() if self.path.is_dir() else self.path.absolute().parent
 
     def size(self) -> int:

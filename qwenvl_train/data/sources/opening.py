@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from qwenvl_train.config.schema import SourceConfig
-from qwenvl_train.data.sources.finding import ending, find, naming
+from qwenvl_train.data.remote import fetched_data_file
+from qwenvl_train.data.sources.finding import ending, find, find_at_address, naming
 from qwenvl_train.data.sources.flows import Flow, Hub, IndexedFlow, Lines, Parquet
 from qwenvl_train.data.sources.source import Source
 from qwenvl_train.data.sources.table import at_commit, open_arrow_folder, open_hub, open_parquet
@@ -13,56 +14,60 @@ from qwenvl_train.data.sources.text import index_lines, index_list
 from qwenvl_train.errors import UserError
 
 
-def open_sources(config: SourceConfig, key: str, cache: Path) -> list[Source]:
+def open_sources(config: SourceConfig, key: str, cache: Path, allow_remote: bool = False) -> list[Source]:
     """Open the sources of an entry for access by row number. `key` is the setting that error messages name. The cache
     holds parquet files converted to arrow, and the positions of the rows of large text files."""
     with naming(config, key):
-        sources = _open(config, cache)
+        sources = _open(config, cache, allow_remote)
     for source in sources:
         if len(source) == 0:
             raise UserError(f"{key}: {source.name} has no rows.")
     return sources
 
 
-def open_flows(config: SourceConfig, key: str, cache: Path) -> list[Flow]:
+def open_flows(config: SourceConfig, key: str, cache: Path, allow_remote: bool = False) -> list[Flow]:
     """Open the sources of an entry for reading from front to back. A hub id is fixed to one commit."""
     with naming(config, key):
-        match find(config):
+        match find(config, allow_remote):
             case "arrow folder":
                 folder = Path(os.path.expanduser(config.path))
                 open_again = partial(open_arrow_folder, folder, config)
                 return [IndexedFlow(open_again().name, open_again, folder)]
             case "hub id":
                 return [Hub(at_commit(config))]
+            case "address":
+                return [_flow(fetched_data_file(name, cache), cache, name) for name in find_at_address(config)]
             case files:
                 return [_flow(file, cache) for file in files]
 
 
-def _open(config: SourceConfig, cache: Path) -> list[Source]:
-    match find(config):
+def _open(config: SourceConfig, cache: Path, allow_remote: bool) -> list[Source]:
+    match find(config, allow_remote):
         case "arrow folder":
             return [open_arrow_folder(Path(os.path.expanduser(config.path)), config)]
         case "hub id":
             return [open_hub(config)]
+        case "address":
+            return [_open_file(fetched_data_file(name, cache), cache, name) for name in find_at_address(config)]
         case files:
             return [_open_file(file, cache) for file in files]
 
 
-def _open_file(path: Path, cache: Path) -> Source:
+def _open_file(path: Path, cache: Path, address: str | None = None) -> Source:
     match ending(path):
         case ".jsonl":
-            return index_lines(path, cache)
+            return index_lines(path, cache, address)
         case ".json":
-            return index_list(path, cache)
+            return index_list(path, cache, address)
         case ".parquet":
-            return open_parquet(path, cache)
+            return open_parquet(path, cache, address)
 
 
-def _flow(path: Path, cache: Path) -> Flow:
+def _flow(path: Path, cache: Path, address: str | None = None) -> Flow:
     match ending(path):
         case ".jsonl":
-            return Lines(path)
+            return Lines(path, address)
         case ".json":
-            return IndexedFlow(str(path), partial(index_list, path, cache), path)
+            return IndexedFlow(address or str(path), partial(index_list, path, cache, address), path, address)
         case ".parquet":
-            return Parquet(path)
+            return Parquet(path, address)

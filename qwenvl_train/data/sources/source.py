@@ -14,8 +14,8 @@ class Source(Protocol):
         """The name of the source in error messages."""
 
     @property
-    def folder(self) -> Path:
-        """The folder that relative media paths start from."""
+    def folder(self) -> Path | str:
+        """The folder that relative media paths start from, or its address."""
 
     def __len__(self) -> int: ...
 
@@ -33,14 +33,16 @@ class InFile:
     """The name and folder of a source that is one file."""
 
     path: Path
+    address: str | None = None
+    """Where the file was fetched from, if it was."""
 
     @property
     def name(self) -> str:
-        return str(self.path)
+        return self.address or str(self.path)
 
     @property
-    def folder(self) -> Path:
-        return self.path.absolute().parent
+    def folder(self) -> Path | str:
+        return self.address.rpartition("/")[0] if self.address else self.path.absolute().parent
 
 
 def stamp(path: Path) -> str:

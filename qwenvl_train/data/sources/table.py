@@ -41,7 +41,7 @@ class TableRows:
     """
 
     name: str
-    folder: Path
+    folder: Path | str
     dataset: Dataset
     """The dataset in arrow format, in which each row is a table."""
     stamps: tuple[str, ...]
@@ -83,7 +83,7 @@ def _value(stored: Any, feature: Any) -> Any:
     return stored
 
 
-def part_of_table(table: pyarrow.Table, features: Features, name: str, folder: Path, before: int) -> TableRows:
+def part_of_table(table: pyarrow.Table, features: Features, name: str, folder: Path | str, before: int) -> TableRows:
     """Return the rows of `table`, a part of a larger table in which `before` rows come before it."""
     # Without this fingerprint, `datasets` would compute one from the content.
     cast = InMemoryTable(table_cast(table, features.arrow_schema))
@@ -91,20 +91,21 @@ def part_of_table(table: pyarrow.Table, features: Features, name: str, folder: P
     return TableRows(name, folder, dataset.with_format("arrow"), (), before)
 
 
-def open_parquet(path: Path, cache: Path) -> TableRows:
+def open_parquet(path: Path, cache: Path, address: str | None = None) -> TableRows:
     """Open a parquet file. It is copied to the cache once, as arrow; processes that open it at the same time wait for
     the copy."""
+    name, folder = address or str(path), address.rpartition("/")[0] if address else path.absolute().parent
     mark = stamp(path)
     try:
         with path.open("rb") as file:
             rows = pyarrow.parquet.read_metadata(file).num_rows
         if rows == 0:
-            raise UserError(f"{path} has no rows.")
+            raise UserError(f"{name} has no rows.")
         with _no_bars():
             dataset = Dataset.from_parquet(str(path), cache_dir=str(cache / "tables"))
     except (ValueError, DatasetsError, pyarrow.ArrowException) as error:
-        raise UserError(f"{path} cannot be read as parquet: {error.__cause__ or error}.") from None
-    return TableRows(str(path), path.absolute().parent, dataset.with_format("arrow"), (mark,))
+        raise UserError(f"{name} cannot be read as parquet: {error.__cause__ or error}.") from None
+    return TableRows(name, folder, dataset.with_format("arrow"), (mark,))
 
 
 def open_arrow_folder(folder: Path, config: SourceConfig) -> TableRows:

@@ -25,6 +25,7 @@ class TextRows(InFile):
     """[rows]: the line number of each row, or in a .json file its number in the list."""
     stamp: str
     """The stamp of the file when it was indexed."""
+    address: str | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -36,7 +37,7 @@ class TextRows(InFile):
         return self.stamp
 
     def row(self, index: int) -> object:
-        where, size = f"{self.path}:{self.line(index)}", int(self.sizes[index])
+        where, size = f"{self.name}:{self.line(index)}", int(self.sizes[index])
         if size > LARGEST_ROW:
             raise too_large(where, size)
         try:
@@ -46,27 +47,27 @@ class TextRows(InFile):
                 raw = file.read(size)
             return _parse(raw, where)
         except OSError as error:
-            raise unreadable(self.path, error) from None
+            raise unreadable(self.name, error) from None
         except UserError:
             if stamp(self.path) != self.stamp:
-                raise UserError(f"{self.path} was changed while it was in use; start again.") from None
+                raise UserError(f"{self.name} was changed while it was in use; start again.") from None
             raise
 
 
-def index_lines(path: Path, cache: Path) -> TextRows:
+def index_lines(path: Path, cache: Path, address: str | None = None) -> TextRows:
     """Index a .jsonl file. Lines that contain only white space are not rows."""
-    return _index(path, cache, line_spans)
+    return _index(path, cache, address, line_spans)
 
 
-def index_list(path: Path, cache: Path) -> TextRows:
+def index_list(path: Path, cache: Path, address: str | None = None) -> TextRows:
     """Index a .json file, which is one list of rows."""
-    return _index(path, cache, list_spans)
+    return _index(path, cache, address, list_spans)
 
 
-def _index(path: Path, cache: Path, find: Callable[[Path], np.ndarray]) -> TextRows:
+def _index(path: Path, cache: Path, address: str | None, find: Callable[[Path], np.ndarray]) -> TextRows:
     mark = stamp(path)
     starts, sizes, lines = cached_spans(path, mark, cache, find)
-    return TextRows(path, starts, sizes, lines, mark)
+    return TextRows(path, starts, sizes, lines, mark, address)
 
 
 def _parse(raw: bytes, where: str) -> Any:

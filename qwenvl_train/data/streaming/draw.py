@@ -40,7 +40,7 @@ def open_entries(data: DataConfig, cache: Path, revisions: tuple[str | None, ...
     for number, config in enumerate(data.train):
         if revisions is not None:
             config = config.model_copy(update={"revision": revisions[number]})
-        flows = open_flows(config, "data.train", cache)
+        flows = open_flows(config, "data.train", cache, data.allow_remote)
         settled = flows[0].config if isinstance(flows[0], Hub) else config
         locators = (make_locator(flow.folder, config, "data.train", data.allow_remote, cache) for flow in flows)
         files = tuple(zip(flows, locators, strict=True))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops, ImageOps
 
+from qwenvl_train.data import remote as fetching
 from qwenvl_train.data.media import locate as module
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.errors import UserError
@@ -75,7 +76,7 @@ REFUSED = {
     "base64 beyond ASCII": ("data:image/png;base64,é", "is not valid base64"),
     "empty base64": ("data:image/png;base64,", "the file's content is empty"),
     "base64 without its head": ("iVBORw0KGgo" * 1000, "11000 characters long, is no path; base64 starts with data:"),
-    "bucket": ("s3://bucket/a.png", "'s3://bucket/a.png' is not read; copy the file to a disk"),
+    "bucket": ("s3://bucket/a.png", "is not fetched; set data.allow_remote=true"),
     "address": ("https://example.com/a.png", "is not fetched; set data.allow_remote=true"),
 }
 
@@ -281,7 +282,7 @@ UNFETCHED = {
 def test_what_cannot_be_fetched_is_told_and_leaves_nothing(case, site, remote, monkeypatch):
     path, words = UNFETCHED[case]
     monkeypatch.setattr(module, "_REMOTE_BYTES", 4096)
-    monkeypatch.setattr(module, "_REMOTE_SECONDS", 0.3)
+    monkeypatch.setattr(fetching, "_SECONDS", 0.3)
     with pytest.raises(UserError, match=words) as raised:
         remote.locate(site + path, "here")
     assert str(raised.value).startswith(f"here: {site}{path} ")
