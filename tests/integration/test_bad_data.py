@@ -215,7 +215,7 @@ CASES = {
     "base64 of no picture": row(look("data:image/png;base64,SGVsbG8="), NOT_A_PICTURE),
     "data uri without base64": row(look("data:image/svg+xml,%3Csvg/%3E"), "is no base64"),
     "address": row(look("https://example.com/a.png"), "set data.allow_remote=true"),
-    "bucket": row(look("s3://bucket/a.png"), "is not read; copy the file to a disk"),
+    "bucket": row(look("s3://bucket/a.png"), "set data.allow_remote=true"),
     "file uri to nowhere": row(look("file:///gone/a.png"), "/gone/a.png does not exist"),
     "broken percent": row(look("file:///gone/%zz%2.png"), "%zz%2.png does not exist"),
     "a number as picture": row(look(7), "7 is no file"),
