@@ -1,8 +1,9 @@
-"""Generates answers to held-out samples, for the report."""
+"""Generates answers to held-out samples, by greedy decoding."""
 
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,67 @@ from qwenvl_train.model.build import base_model
 from qwenvl_train.model.pixels import Pixels
 
 
-def seen_by(rendered: Rendered, renderer: Renderer, processor, device: torch.device) -> dict[str, torch.Tensor]:
+@dataclass(frozen=True)
+class Answer:
+    prompt: str
+    expected: str
+    generated: str
+    rejected: str | None = None
+    """The rejected answer of a preference pair. None for other samples."""
+
+
+@dataclass(frozen=True)
+class AnswerGenerator:
+    model: PreTrainedModel | PeftModel
+    renderer: Renderer
+    processor: Any
+    synced: bool = False
+    """Whether weights are sharded, so that every process must continue until the last one has finished."""
+
+    @torch.no_grad()
+    def __call__(self, sample: Sample) -> Answer:
+        """Return the generated answer for the sample's last trained turn."""
+        lost = self.renderer.layout(sample.rejected_conversation) if sample.rejected else None
+        sample = sample.chosen_conversation
+        rendered = self.renderer.render(sample)
+        ids = rendered.layout.input_ids
+        start, end = _last_answer(rendered.layout.labels)
+        words = partial(self.processor.tokenizer.decode, skip_special_tokens=True)
+        answered = max(index for index, turn in enumerate(sample.turns) if turn.train)
+        question = sample.turns[answered - 1]
+        return Answer(
+            prompt="".join(part.text for part in question.parts if isinstance(part, Text)),
+            expected=words(ids[start:end]),
+            generated=words(self._generate(rendered, start, min(256, end - start + 32))),
+            rejected=None if lost is None else words(lost.input_ids[slice(*_last_answer(lost.labels))]),
+        )
+
+    def _generate(self, rendered: Rendered, start: int, limit: int) -> torch.Tensor:
+        """Return the tokens that the model generates after the first `start` tokens of a rendered sample."""
+        base = base_model(self.model)
+        ids = torch.from_numpy(rendered.layout.input_ids[:start])[None].to(base.device)
+        kinds = {base.config.image_token_id: 1, base.config.video_token_id: 2}
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "mm_token_type_ids": sum(kind * (ids == token) for token, kind in kinds.items()),
+            **media_inputs(rendered, self.renderer, self.processor, base.device),
+        }
+        # Published generation configs set a repetition penalty, with which decoding is not greedy.
+        greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
+        # During generation the cache grows token by token, which packed attention does not support.
+        packed = base.config._attn_implementation
+        set_attention(base, "sdpa")
+        try:
+            produced = self.model.generate(**inputs, max_new_tokens=limit, synced_gpus=self.synced, **greedy)
+        finally:
+            set_attention(base, packed)
+        return produced[0, start:]
+
+
+def media_inputs(
+    rendered: Rendered, renderer: Renderer, processor: Any, device: torch.device
+) -> dict[str, torch.Tensor]:
     """Return the pictures and clips of a sample as keyword arguments of `generate`."""
     if rendered.planes is None or rendered.frame_pairs is None:
         return {}
@@ -39,52 +100,6 @@ def seen_by(rendered: Rendered, renderer: Renderer, processor, device: torch.dev
         seconds = [renderer.clips.frames_per_patch / clip.sampled_fps for clip in rendered.layout.clips]
         inputs["second_per_grid_ts"] = torch.tensor(seconds, device=device)
     return inputs
-
-
-@dataclass(frozen=True)
-class Answer:
-    prompt: str
-    expected: str
-    generated: str
-    rejected: str | None = None
-    """The rejected answer of a preference pair. None for other samples."""
-
-
-@torch.no_grad()
-def answer(model: PreTrainedModel | PeftModel, sample: Sample, renderer: Renderer, processor, synced: bool) -> Answer:
-    """Return the generated answer for the sample's last trained turn, with greedy decoding. `synced` means that weights
-    are sharded, so that every process must continue until the last one has finished."""
-    below = base_model(model)
-    lost = renderer.layout(sample.rejected_conversation) if sample.rejected else None
-    sample = sample.chosen_conversation
-    rendered = renderer.render(sample)
-    ids, labels = rendered.layout.input_ids, rendered.layout.labels
-    start, end = _last_answer(labels)
-    device = below.device
-    inputs = {"input_ids": torch.from_numpy(ids[:start])[None].to(device)}
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    kinds = {below.config.image_token_id: 1, below.config.video_token_id: 2}
-    inputs["mm_token_type_ids"] = sum(kind * (inputs["input_ids"] == token) for token, kind in kinds.items())
-    inputs |= seen_by(rendered, renderer, processor, device)
-    # During generation the cache grows token by token, which packed attention does not support.
-    packed = below.config._attn_implementation
-    set_attention(below, "sdpa")
-    try:
-        budget = min(256, end - start + 32)
-        # Published generation configs set a repetition penalty, with which decoding is not greedy.
-        greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
-        produced = model.generate(**inputs, max_new_tokens=budget, synced_gpus=synced, **greedy)
-    finally:
-        set_attention(below, packed)
-    words = partial(processor.tokenizer.decode, skip_special_tokens=True)
-    answered = max(index for index, turn in enumerate(sample.turns) if turn.train)
-    asked = sample.turns[answered - 1]
-    return Answer(
-        prompt="".join(part.text for part in asked.parts if isinstance(part, Text)),
-        expected=words(ids[start:end]),
-        generated=words(produced[0, start:]),
-        rejected=None if lost is None else words(lost.input_ids[slice(*_last_answer(lost.labels))]),
-    )
 
 
 def _last_answer(labels: np.ndarray) -> tuple[int, int]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.render.renderer import Renderer
-from qwenvl_train.errors import UserError
-from qwenvl_train.evaluation.generation import answer
+from qwenvl_train.evaluation.generation import AnswerGenerator
+from qwenvl_train.evaluation.predictions import predictions
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.metrics import read_metrics
 from qwenvl_train.reporting.report import write_report
@@ -56,29 +56,13 @@ class Recorder:
             return
         assert self.eval_rows is not None
         before = {(row["source"], row["line"]): row["before"] for row in self.predictions}
-        chosen = self.eval_rows.lengths.usable.nonzero()[0][: self.info.config["logging"]["predictions"]]
+        generate = AnswerGenerator(trainer.model, self.renderer, self.processor, synced=sharded)
         self.predictions = []
-        for index in chosen:
-            sample = self.eval_rows.samples[int(index)]
-            try:
-                with trainer.accelerator.autocast():
-                    given = answer(trainer.model, sample, self.renderer, self.processor, synced=sharded)
-            except UserError:
-                continue  # the evaluation, which runs first, has recorded the problem
-            row = {
-                "id": sample.id,
-                "source": sample.source,
-                "line": sample.line,
-                "images": [
-                    image.content for image in sample.chosen_conversation.images if isinstance(image.content, str)
-                ],
-                "prompt": given.prompt,
-                "expected": given.expected,
-                **({} if given.rejected is None else {"rejected": given.rejected}),
-                "before": before.get((sample.source, sample.line)),
-                "after": None,
-            }
-            self.predictions.append(row | {"after" if step else "before": given.generated})
+        with trainer.accelerator.autocast():
+            for one in predictions(self.eval_rows, self.info.config["logging"]["predictions"], generate):
+                answers = {"before": before.get((one.sample.source, one.sample.line)), "after": None}
+                answers["after" if step else "before"] = one.answer.generated
+                self.predictions.append(one.as_dict() | answers)
         if self.writes:
             RunFolder(self.info.folder).write_predictions(self.predictions)
 

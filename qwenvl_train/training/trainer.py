@@ -28,6 +28,7 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.batches.loader import EvalRows, ignore_terminal_signals, only_row
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError
+from qwenvl_train.evaluation.loop import eval_loader, evaluate
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.training.checkpoint import PROGRESS, STREAM, publish
@@ -171,30 +172,18 @@ class VisionTrainer(Trainer):
         """Return the metrics over all held-out samples. They are exact for any batch size and number of processes."""
         assert self._eval_rows is not None
         started = time.perf_counter()
-        model = self.model_wrapped
-        model.eval()
-        workers = self.args.dataloader_num_workers
-        pinned = self.args.dataloader_pin_memory
-        loader = DataLoader(
-            self._eval_rows, None, num_workers=workers, pin_memory=pinned, worker_init_fn=ignore_terminal_signals
-        )
-        sums = torch.zeros(self._objective.sums, dtype=torch.float64, device=self.args.device)
-        for batch, contents, problems, counted in loader:
-            if counted:
-                self._skipped.record(problems)
-            known = counted and contents.lengths
-            sums += int(bool(known)) * self._score(model, self._prepare_inputs(batch))
-        sums = self.accelerator.reduce(sums)
+        loader = eval_loader(self._eval_rows, self.args.dataloader_num_workers)
+        result = evaluate(self.model_wrapped, loader, self._objective, self.args.device)
+        self._skipped.record(result.problems)
         self._skipped.share(self._cpu_group, self.accelerator.is_main_process)
-        if not sums[-1]:
-            raise UserError("data.eval: no sample of it could be decoded; skipped.jsonl says why.")
+        metrics = result.metrics()
         self._hooks.evaluated(self)
-        figures = self._objective.metrics(sums) | {"eval_seconds": time.perf_counter() - started}
-        self.log(figures)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
-        model.train()
+        metrics["eval_seconds"] = time.perf_counter() - started
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.model_wrapped.train()
         self._meter.pause(time.perf_counter() - started)
-        return figures
+        return metrics
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the batch on the device. The method of the transformers Trainer overlooks Segments, and under
@@ -212,10 +201,6 @@ class VisionTrainer(Trainer):
             figures |= self._rates(logs["learning_rate"])
             figures["memory_gib"] = max(self._cpu_group.everything([peak_memory_gib()]))
             self._hooks.logged(self._meter.row(self.state.global_step) | figures)
-
-    def _score(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        with self.compute_loss_context_manager():
-            return self._objective.score(model, batch)
 
     def _rates(self, first: float) -> dict[str, float]:
         """Return the current learning rates. All parameter groups follow one schedule, so their rates follow from

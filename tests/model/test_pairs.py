@@ -13,7 +13,7 @@ from qwenvl_train.data.formats import to_sample
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.render.layout import IGNORED
 from qwenvl_train.data.sample import Sample
-from qwenvl_train.evaluation.generation import seen_by
+from qwenvl_train.evaluation.generation import media_inputs
 from tests.loading import as_theirs_and_ours, renderer_of
 from tests.videos import write_video
 
@@ -61,7 +61,7 @@ def alone(model: torch.nn.Module, sample: Sample, renderer, processor) -> torch.
     ids, labels = (torch.from_numpy(x) for x in (rendered.layout.input_ids, rendered.layout.labels))
     kinds = 1 * (ids == renderer.image_pad) + 2 * (ids == renderer.video_pad)
     inputs = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None], "mm_token_type_ids": kinds[None]}
-    logits = model(**inputs, **seen_by(rendered, renderer, processor, torch.device("cpu"))).logits[0]
+    logits = model(**inputs, **media_inputs(rendered, renderer, processor, torch.device("cpu"))).logits[0]
     learned = (labels != IGNORED).nonzero()[:, 0]
     return torch.log_softmax(logits[learned - 1], -1)[torch.arange(len(learned)), labels[learned]]
 

@@ -23,8 +23,8 @@ WAITS = {
     },
     "evaluation": {
         "qwenvl_train/model/forward.py:Pixels.__call__": "a picture's mean and width, where evaluation comes first",
-        "qwenvl_train/training/trainer.py:VisionTrainer.evaluate": "whether anything was scored, once",
-        "qwenvl_train/training/objectives/sft.py:Answers.metrics": "the score, once",
+        "qwenvl_train/evaluation/loop.py:Evaluation.metrics": "whether anything was scored, once",
+        "qwenvl_train/evaluation/score.py:AnswerScore.metrics": "the score, once",
         "qwenvl_train/training/objectives/dpo.py:Preferences.metrics": "the score, once",
     },
     "vision cache": {

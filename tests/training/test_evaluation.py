@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from qwenvl_train.evaluation.generation import answer
+from qwenvl_train.evaluation.generation import AnswerGenerator
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.model.build import arrange
 from tests.conftest import conversation, sample_of
@@ -22,7 +22,7 @@ def test_a_question_with_pictures_is_answered_as_the_published_model_does(model_
     theirs, ours = (AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32).eval() for _ in range(2))
     config = run_config(**{"tune_mm_llm": True, "lora.llm": adapters})
     model = arrange(ours, config, FAMILIES[model_type], processor).eval()
-    given = answer(model, sample_of(asked), renderer, processor, synced=False)
+    given = AnswerGenerator(model, renderer, processor)(sample_of(asked))
     rendered = renderer.render(sample_of(asked))
     prompt = rendered.layout.input_ids[: (rendered.layout.labels != -100).argmax()]
     images = [Image.open(pictures[index]) for index in (1, 3)]

@@ -10,10 +10,11 @@ import torch
 from accelerate import Accelerator
 
 from qwenvl_train.config.schema import DpoConfig, PreferenceLoss
+from qwenvl_train.evaluation.score import count_tensor
 from qwenvl_train.model.forward import Scores
 from qwenvl_train.training.meter import Counts
 from qwenvl_train.training.objectives.losses import LOSSES, PreferencePairs, of_answers, own_likelihood
-from qwenvl_train.training.objectives.objective import Sums, number
+from qwenvl_train.training.objectives.objective import Sums
 from qwenvl_train.training.objectives.reference import Reference, Row
 
 _FIGURES = (
@@ -93,12 +94,12 @@ class Preferences:
                 "rewards/margins": dpo.beta * pairs.margin.sum(),
                 "logps/chosen": pairs.chosen.sum(),
                 "logps/rejected": pairs.rejected.sum(),
-                "pairs": number(len(pairs.chosen), right),
+                "pairs": count_tensor(len(pairs.chosen), right),
                 # Half the squared difference, because at tokens that the model did not choose itself, unbiased
                 # estimates of the KL divergence have no bounds.
                 "kl": (gain**2).sum() / 2,
                 "entropy": scores.entropy.sum(),
-                "tokens": number(len(gain), right),
+                "tokens": count_tensor(len(gain), right),
                 "right_tokens": right.sum(),
                 "right_answers": (right == pairs.chosen_tokens).sum(),
                 "chosen_tokens": pairs.chosen_tokens.sum(),

@@ -5,14 +5,12 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 
+from qwenvl_train.evaluation.score import Score
 from qwenvl_train.training.meter import Counts
 
 
-class Objective(Protocol):
-    """What a run learns from its packed rows: the loss, and the metrics to log."""
-
-    sums: int
-    """Number of values that `score` returns."""
+class Objective(Score, Protocol):
+    """What a run learns from its packed rows: the loss, the metrics to log, and the score on held-out samples."""
 
     def prepare(self, accelerator: Accelerator) -> None:
         """Prepare the objective. The trainer calls this once, when the accelerator is set up, before other methods."""
@@ -25,13 +23,6 @@ class Objective(Protocol):
 
     def take(self, accelerator: Accelerator) -> dict[str, float]:
         """Return the figures to log for all processes and for the passes since the previous call."""
-
-    def score(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        """Return sums over the held-out samples of one packed row, [sums]. The last is the number of samples. The
-        trainer adds up the sums of all packed rows."""
-
-    def metrics(self, sums: torch.Tensor) -> dict[str, float]:
-        """Return the evaluation metrics, including `eval_loss`, from the sums over all packed rows."""
 
 
 class Sums:
@@ -53,8 +44,3 @@ class Sums:
         totals = accelerator.reduce(self._sums).tolist()
         self._sums = None
         return dict(zip(self._names, totals, strict=True))
-
-
-def number(count: int, like: torch.Tensor) -> torch.Tensor:
-    """Return a count that the host knows as a tensor on the device of `like`."""
-    return torch.full((), count, device=like.device)
