@@ -19,6 +19,11 @@ from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.build import base_model
 from qwenvl_train.model.pixels import Pixels
 
+MAX_NEW_TOKENS = 256
+"""Number of tokens at which an answer is cut. It is the same for every sample, because a limit that follows from the
+expected answer would hide that a model goes on too long. A paragraph fits; a model that never ends its answers costs
+this many passes for each sample."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -51,11 +56,11 @@ class AnswerGenerator:
         return Answer(
             prompt="".join(part.text for part in question.parts if isinstance(part, Text)),
             expected=words(ids[start:end]),
-            generated=words(self._generate(rendered, start, min(256, end - start + 32))),
+            generated=words(self._generate(rendered, start)),
             rejected=None if lost is None else words(lost.input_ids[slice(*_last_answer(lost.labels))]),
         )
 
-    def _generate(self, rendered: Rendered, start: int, limit: int) -> torch.Tensor:
+    def _generate(self, rendered: Rendered, start: int) -> torch.Tensor:
         """Return the tokens that the model generates after the first `start` tokens of a rendered sample."""
         base = base_model(self.model)
         ids = torch.from_numpy(rendered.layout.input_ids[:start])[None].to(base.device)
@@ -72,7 +77,7 @@ class AnswerGenerator:
         packed = base.config._attn_implementation
         set_attention(base, "sdpa")
         try:
-            produced = self.model.generate(**inputs, max_new_tokens=limit, synced_gpus=self.synced, **greedy)
+            produced = self.model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, synced_gpus=self.synced, **greedy)
         finally:
             set_attention(base, packed)
         return produced[0, start:]
