@@ -16,6 +16,7 @@ from qwenvl_train.data.render.layout import IGNORED
 from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.sample import Sample, Text
 from qwenvl_train.model.attention import set_attention
+from qwenvl_train.model.autocast import keep_casts
 from qwenvl_train.model.build import base_model
 from qwenvl_train.model.pixels import Pixels
 
@@ -77,7 +78,10 @@ class AnswerGenerator:
         packed = base.config._attn_implementation
         set_attention(base, "sdpa")
         try:
-            produced = self.model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, synced_gpus=self.synced, **greedy)
+            with keep_casts(base):
+                produced = self.model.generate(
+                    **inputs, max_new_tokens=MAX_NEW_TOKENS, synced_gpus=self.synced, **greedy
+                )
         finally:
             set_attention(base, packed)
         return produced[0, start:]

@@ -4,7 +4,8 @@ Trained weights are in float32, and autocast casts the weights and the input of 
 from autocast's defaults:
 
 - Autocast keeps no cache of the cast weights. Each weight is used once in a pass, so the cache would save no cast, and
-  it would hold 16-bit copies of all trained weights until the end of the forward pass.
+  it would hold 16-bit copies of all trained weights until the end of the forward pass. Generation, which makes a pass
+  for each token, keeps them (`keep_casts`).
 - The norms of a block return their output in autocast's dtype, since only linear layers read it. Otherwise each of
   these layers (query, key, value; gate, up) would cast the output for itself, and keep its own copy for the backward
   pass. The loss stays the same. The gradients of these layers' inputs are added up in 16 bits, as they are when the
@@ -14,6 +15,8 @@ from autocast's defaults:
 """
 
 import types
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -48,6 +51,30 @@ def use_autocast_once(model: PreTrainedModel, family: Family) -> None:
             experts.forward = types.MethodType(_experts_forward, experts)
 
 
+@contextmanager
+def keep_casts(model: PreTrainedModel) -> Iterator[None]:
+    """Cast each weight of `model`, the base model, at most once within this context, if autocast is active.
+
+    This is for passes without gradients. The 16-bit copies of trained weights stay in memory until the context ends.
+    """
+    before = torch.is_autocast_cache_enabled()
+
+    def use_cache(*_: Any) -> None:
+        torch.set_autocast_cache_enabled(True)
+
+    with ExitStack() as stack:
+        # A hook inside the pass, because accelerate's wrapper of `forward` disables the cache at each call.
+        stack.callback(model.base_model.register_forward_pre_hook(use_cache).remove)
+        for module in model.modules():
+            if getattr(vars(module).get("forward"), "__func__", None) is _experts_forward:
+                stack.enter_context(_cast_weights(module, _active_type(model.device.type)))
+        try:
+            yield
+        finally:
+            torch.set_autocast_cache_enabled(before)
+            torch.clear_autocast_cache()
+
+
 def _active_type(device_type: str) -> torch.dtype | None:
     return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
 
@@ -58,15 +85,24 @@ def _cast_output(module: torch.nn.Module, arguments: Any, output: torch.Tensor) 
 
 
 def _experts_forward(self: torch.nn.Module, states: torch.Tensor, *arguments: Any) -> torch.Tensor:
-    forward = type(self).forward
     dtype = _active_type(states.device.type)
-    if dtype is None:
-        return forward(self, states, *arguments)
+    with _cast_weights(self, dtype):
+        return type(self).forward(self, states if dtype is None else states.to(dtype), *arguments)
+
+
+@contextmanager
+def _cast_weights(experts: torch.nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
+    """Let `experts` find their weights in `dtype`, unless it is None or an outer context has already done so."""
+    weights = {} if dtype is None else dict(experts.named_parameters(recurse=False))
     # Attribute access finds the cast weight before the parameter of that name. The gradient reaches the parameter.
-    cast = {name: weight.to(dtype) for name, weight in self.named_parameters(recurse=False) if weight.dtype != dtype}
-    vars(self).update(cast)
+    cast = {
+        name: weight.to(dtype)
+        for name, weight in weights.items()
+        if weight.dtype != dtype and name not in vars(experts)
+    }
+    vars(experts).update(cast)
     try:
-        return forward(self, states.to(dtype), *arguments)
+        yield
     finally:
         for name in cast:
-            del vars(self)[name]
+            del vars(experts)[name]

@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_model
-from qwenvl_train.model.attention import use_packed_attention
-from qwenvl_train.model.autocast import autocast, use_autocast_once
+from qwenvl_train.model.attention import set_attention, use_packed_attention
+from qwenvl_train.model.autocast import autocast, keep_casts, use_autocast_once
+from qwenvl_train.model.build import base_model
 from qwenvl_train.model.components import COMPONENTS, select_trained
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.training.optim import keep_masters
@@ -33,6 +35,7 @@ class Casts(TorchDispatchMode):
             source, dtypes = arguments[0], {arguments[0].dtype, result.dtype}
             if len(dtypes) == 2 and all(dtype.is_floating_point for dtype in dtypes):
                 self.count.update(casts=1, elements=source.numel())
+                self.count.update(weights=isinstance(source, torch.nn.Parameter))
         return result
 
 
@@ -151,3 +154,27 @@ def test_without_autocast_nothing_changes(experts):
     got, wanted = outputs_and_gradients(experts, torch.float32), outputs_and_gradients(plain, torch.float32)
     assert all(torch.equal(got[name], wanted[name]) for name in wanted)
     assert {name for name, _ in experts.named_parameters()} == {name for name, _ in plain.named_parameters()}
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_generation_casts_each_weight_once(model_type, lora, batches):
+    """As in a run, the pass itself opens autocast once more, since accelerate wraps it."""
+    model = trained_model(model_type, lora, batches(model_type)[0], once=True).eval()
+    set_attention(base_model(model), "sdpa")
+    model.forward = autocast("cpu", torch.bfloat16)(model.forward)
+    prompt = torch.arange(20, 40)[None]
+
+    def generate(tokens: int, kept: bool) -> tuple[list[int], int]:
+        with Casts() as counted, torch.no_grad(), autocast("cpu", torch.bfloat16):
+            with keep_casts(base_model(model)) if kept else nullcontext():
+                new = model.generate(input_ids=prompt, min_new_tokens=tokens, max_new_tokens=tokens, do_sample=False)
+            assert not torch.is_autocast_cache_enabled()
+        return new[0, 20:].tolist(), counted.count["weights"]
+
+    (few, casts_of_few), (many, casts_of_many) = generate(2, kept=True), generate(12, kept=True)
+    cast_again, casts_without = generate(12, kept=False)
+    assert len(many) == 12
+    assert many == cast_again
+    assert many[:2] == few
+    assert casts_of_many == casts_of_few > 0
+    assert casts_without == 12 * casts_of_many
