@@ -46,7 +46,7 @@ from qwenvl_train.training.objectives.objective import Objective
 from qwenvl_train.training.objectives.reference import none, of_copy, stored, without_adapters
 from qwenvl_train.training.objectives.sft import Answers
 from qwenvl_train.training.skipped import Skipped, UnusableRows
-from qwenvl_train.training.trainer import Hooks, VisionTrainer
+from qwenvl_train.training.trainer import Hooks, TrainerData, TrainerRecords, TrainerSetup, VisionTrainer
 
 
 @dataclass
@@ -176,23 +176,20 @@ def prepare(opened: OpenedRun) -> Run:
     devices = Devices(context.processes, peak_tflops(context.precision))
     meter = Meter(data.train.counts, data.rows_per_step, room, devices, before)
     trainer = VisionTrainer(
-        model=model,
-        args=arguments,
-        config=config,
-        family=context.family,
-        objective=_objective(context, model),
-        processing_class=context.processor,
-        train_dataset=data.train.dataset(data.steps * data.rows_per_step),
-        stream=data.train.stream,
-        eval_rows=_eval_rows(context, data),
-        meter=meter,
-        flops=_flops(config, base_model(model)),
-        cpu_group=context.cpu_group,
-        skipped=skipped,
-        checkpoints=start.folder / "checkpoints",
-        hooks=Hooks(recorder.logged, recorder.evaluated, recorder.saved),
-        callbacks=[stop],
+        model,
+        arguments,
+        TrainerSetup(config, context.family, context.processor, _objective(context, model), context.cpu_group),
+        TrainerData(
+            data.train.dataset(data.steps * data.rows_per_step), data.train.stream, _eval_rows(context, data), skipped
+        ),
+        TrainerRecords(
+            meter,
+            _flops(config, base_model(model)),
+            start.folder / "checkpoints",
+            Hooks(recorder.logged, recorder.evaluated, recorder.saved),
+        ),
     )
+    trainer.add_callback(stop)
     # The transformers Trainer has made an empty folder, and a run that is never trained leaves nothing.
     with suppress(OSError):
         _staging(start).rmdir()

@@ -20,8 +20,15 @@ from typing import Any
 import torch
 from accelerate.utils import AutocastKwargs, send_to_device
 from peft import PeftModel
-from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl
+from torch.utils.data import DataLoader, Dataset
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainingArguments,
+)
 from trl.models import get_act_offloading_ctx_manager
 
 from qwenvl_train.config.schema import RunConfig
@@ -52,6 +59,38 @@ class Hooks:
     """Called on the main process with the path of each new checkpoint."""
 
 
+@dataclass(frozen=True)
+class TrainerSetup:
+    """What the trainer needs to know of a run."""
+
+    config: RunConfig
+    family: Family
+    processor: Any
+    objective: Objective
+    cpu_group: CpuGroup
+
+
+@dataclass(frozen=True)
+class TrainerData:
+    """What the trainer reads."""
+
+    train: Dataset
+    stream: Stream | None
+    """The stream that packed rows come from. `train` is then a placeholder."""
+    held_out: EvalRows | None
+    skipped: Skipped
+
+
+@dataclass(frozen=True)
+class TrainerRecords:
+    """What the trainer counts and writes."""
+
+    meter: Meter
+    flops: FlopCount
+    checkpoints: Path
+    hooks: Hooks
+
+
 class VisionTrainer(Trainer):
     """The trainer for every objective."""
 
@@ -63,45 +102,45 @@ class VisionTrainer(Trainer):
 
     def __init__(
         self,
-        *,
-        config: RunConfig,
-        family: Family,
-        objective: Objective,
-        eval_rows: EvalRows | None,
-        meter: Meter,
-        flops: FlopCount,
-        cpu_group: CpuGroup,
-        skipped: Skipped,
-        checkpoints: Path,
-        hooks: Hooks,
-        stream: Stream | None,
-        **trainer: Any,
+        model: PreTrainedModel | PeftModel,
+        arguments: TrainingArguments,
+        setup: TrainerSetup,
+        data: TrainerData,
+        records: TrainerRecords,
     ):
-        # The transformers Trainer requires an eval_dataset for evaluation, but `evaluate` below reads eval_rows.
-        stand_in = trainer["train_dataset"] if eval_rows else None
-        super().__init__(data_collator=only_row, eval_dataset=stand_in, **trainer)
+        super().__init__(
+            model,
+            arguments,
+            only_row,
+            train_dataset=data.train,
+            # The transformers Trainer requires an eval_dataset for evaluation, but `evaluate` below reads held_out.
+            eval_dataset=data.train if data.held_out else None,
+            processing_class=setup.processor,
+        )
         # Gradients are views of the buckets that DDP reduces, instead of copies beside them.
         self.accelerator.ddp_handler.gradient_as_bucket_view = True
         self.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)  # as in model/autocast.py
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Clock(meter))
+        self.add_callback(_Clock(records.meter))
         if getattr(self.model, "is_loaded_in_4bit", False):
             round_trained(self.model)
         if not self.is_deepspeed_enabled:  # DeepSpeed keeps float32 copies of its own
             keep_masters(self.model)
         self._offloading: AbstractContextManager = nullcontext()
-        if config.train.offload_activations:
+        if setup.config.train.offload_activations:
             # Only now, because it identifies weights by their address, which the functions above change.
             self._offloading = get_act_offloading_ctx_manager(self.model)
-        self._run, self._family, self._meter, self._cpu_group, self._skipped = config, family, meter, cpu_group, skipped
-        self._eval_rows, self._checkpoints, self._hooks, self._stream = eval_rows, checkpoints, hooks, stream
-        self._flops, self._objective = flops, objective
-        objective.prepare(self.accelerator)
+        self._config, self._family = setup.config, setup.family
+        self._objective, self._cpu_group = setup.objective, setup.cpu_group
+        self._stream, self._held_out, self._skipped = data.stream, data.held_out, data.skipped
+        self._meter, self._flops = records.meter, records.flops
+        self._checkpoints, self._hooks = records.checkpoints, records.hooks
+        self._objective.prepare(self.accelerator)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            groups = parameter_groups(model or self.model, self._family, self._run)
-            self.optimizer = build_optimizer(groups, self._run.optim)
+            groups = parameter_groups(model or self.model, self._family, self._config)
+            self.optimizer = build_optimizer(groups, self._config.optim)
         return self.optimizer
 
     def get_train_dataloader(self) -> DataLoader:
@@ -170,9 +209,9 @@ class VisionTrainer(Trainer):
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Return the metrics over all held-out samples. They are exact for any batch size and number of processes."""
-        assert self._eval_rows is not None
+        assert self._held_out is not None
         started = time.perf_counter()
-        loader = eval_loader(self._eval_rows, self.args.dataloader_num_workers)
+        loader = eval_loader(self._held_out, self.args.dataloader_num_workers)
         result = evaluate(self.model_wrapped, loader, self._objective, self.args.device)
         self._skipped.record(result.problems)
         self._skipped.share(self._cpu_group, self.accelerator.is_main_process)
@@ -211,7 +250,7 @@ class VisionTrainer(Trainer):
         peaks = {group["component"]: group["initial_lr"] for group in groups}
         if len(set(peaks.values())) == 1:
             return {"lr": first}
-        return {"lr": self._run.train.lr * share} | {f"lr_{name}": peak * share for name, peak in peaks.items()}
+        return {"lr": self._config.train.lr * share} | {f"lr_{name}": peak * share for name, peak in peaks.items()}
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save a checkpoint. The transformers Trainer writes it to the staging folder, and the main process renames it
@@ -225,7 +264,7 @@ class VisionTrainer(Trainer):
             (written / PROGRESS).write_text(json.dumps(self._meter.progress(step).as_dict()), encoding="utf-8")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            self._hooks.saved(publish(written, self._checkpoints, step, self._run.train.keep))
+            self._hooks.saved(publish(written, self._checkpoints, step, self._config.train.keep))
         self.accelerator.wait_for_everyone()
         self._meter.pause(time.perf_counter() - started)
 

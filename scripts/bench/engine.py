@@ -17,7 +17,7 @@ from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.meter import Devices, Meter, RunProgress
 from qwenvl_train.training.objectives.objective import Objective
 from qwenvl_train.training.skipped import Skipped
-from qwenvl_train.training.trainer import Hooks, VisionTrainer
+from qwenvl_train.training.trainer import Hooks, TrainerData, TrainerRecords, TrainerSetup, VisionTrainer
 
 # Loaders read one micro-batch ahead. With one more than is trained on, as many are read as steps are timed.
 AHEAD = 1
@@ -100,22 +100,15 @@ def run_ours(
     arguments = training_arguments(job.config, folder, job.steps, job.precision, resumed=False)
     arguments.save_strategy = SaveStrategy.NO
     told: list[dict[str, float]] = []
+    meter = Meter(job.train.counts, job.config.train.accumulation, None, Devices(1, None), RunProgress())
+    skipped = Skipped([], 0, True, folder / "skipped.jsonl", resumed=False)
+    hooks = Hooks(logged=told.append, evaluated=lambda trainer: None, saved=lambda path: None)
     trainer = VisionTrainer(
-        model=model,
-        args=arguments,
-        config=job.config,
-        family=job.family,
-        objective=objective,
-        processing_class=job.processor,
-        train_dataset=dataset,
-        stream=None,
-        eval_rows=None,
-        meter=Meter(job.train.counts, job.config.train.accumulation, None, Devices(1, None), RunProgress()),
-        flops=job.count,
-        cpu_group=CpuGroup(1),
-        skipped=Skipped([], 0, True, folder / "skipped.jsonl", resumed=False),
-        checkpoints=folder,
-        hooks=Hooks(logged=told.append, evaluated=lambda trainer: None, saved=lambda path: None),
+        model,
+        arguments,
+        TrainerSetup(job.config, job.family, job.processor, objective, CpuGroup(1)),
+        TrainerData(dataset, stream=None, held_out=None, skipped=skipped),
+        TrainerRecords(meter, job.count, folder, hooks),
     )
     run = measured(trainer, job)
     return Measured(run.seconds, run.waited, told[0])

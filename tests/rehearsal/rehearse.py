@@ -82,10 +82,10 @@ def seams(watch: Watch) -> Iterator[None]:
     values, build_copy = reference_cache._values, reference_cache.build_copy
 
     class Trainer(VisionTrainer):
-        def __init__(self, **arguments: Any):
-            arguments["args"].eval_on_start = False  # evaluating after the run is enough
+        def __init__(self, model: Any, arguments: Any, *parts: Any):
+            arguments.eval_on_start = False  # evaluating after the run is enough
             with fake:
-                super().__init__(**arguments)
+                super().__init__(model, arguments, *parts)
 
         def train(self, *arguments: Any, **keywords: Any):
             with fake, watch:
