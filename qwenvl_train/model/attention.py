@@ -5,6 +5,7 @@ The pieces of a packed row lie end to end, and Segments say where each piece beg
 
 import inspect
 from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,13 @@ _INSTALLED = {
 _TELLS_GROUPED_HEADS = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
+class _Options(NamedTuple):
+    scale: float | None
+    causal: bool
+    dropout: float
+
+
+# transformers prescribes this signature, except for `kernel`.
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -46,17 +54,17 @@ def packed_attention(
 
     `query` is [1, heads, T, d], `key` and `value` are [1, kv_heads, T, d], and the output is [1, T, heads, d].
     """
-    causal = module.is_causal if is_causal is None else is_causal
+    options = _Options(scaling, module.is_causal if is_causal is None else is_causal, dropout)
     query, key = query.to(value.dtype), key.to(value.dtype)
     one = kernel == "auto" and value.dtype != torch.float32 and not dropout and _has_kernel(value.device)
     if kernel not in _INSTALLED and not one:
-        return _in_groups(query, key, value, cu_seq_lens_q, scaling, causal, dropout), None
+        return _in_groups(query, key, value, cu_seq_lens_q, options), None
     visible = cu_seq_lens_q.visible
     if visible is not None:
         key, value = (x.index_select(2, visible.positions) for x in (key, value))
     if one:
-        return _in_one_kernel(query, key, value, cu_seq_lens_q, scaling, causal), None
-    return _in_users_kernel(query, key, value, cu_seq_lens_q, scaling, causal, dropout, kernel), None
+        return _in_one_kernel(query, key, value, cu_seq_lens_q, options), None
+    return _in_users_kernel(query, key, value, cu_seq_lens_q, options, kernel), None
 
 
 def use_packed_attention(model: PreTrainedModel, kernel: Kernel = "auto") -> None:
@@ -94,7 +102,7 @@ def _has_kernel(device: torch.device) -> bool:
 
 
 def _in_one_kernel(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pieces: Segments, scale: float | None, causal: bool
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pieces: Segments, options: _Options
 ) -> torch.Tensor:
     """Compute attention with torch's own flash kernel for pieces of any length.
 
@@ -102,37 +110,35 @@ def _in_one_kernel(
     """
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     visible = pieces.visible or pieces
-    window = (-1, 0) if causal else (-1, -1)
+    window = (-1, 0) if options.causal else (-1, -1)
     grouped = {"enable_gqa": q.shape[1] != k.shape[1]} if _TELLS_GROUPED_HEADS else {}
     # On newer GPUs torch would prefer cuDNN, which makes a new plan for each number and length of pieces.
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         output = varlen_attn(
             q, k, v, pieces.cu_seqlens, visible.cu_seqlens, pieces.longest, visible.longest,
-            scale=scale, window_size=window, **grouped,
+            scale=options.scale, window_size=window, **grouped,
         )  # fmt: skip
     assert isinstance(output, torch.Tensor)
     return output[None]
 
 
 def _in_users_kernel(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-    pieces: Segments, scale: float | None, causal: bool, dropout: float, kernel: Kernel,
-) -> torch.Tensor:  # fmt: skip
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pieces: Segments, options: _Options, kernel: Kernel
+) -> torch.Tensor:
     """Compute attention with the flash-attn that the user has installed, called as transformers calls it."""
     q, k, v = (x.transpose(1, 2) for x in (query, key, value))
     visible = pieces.visible or pieces
     return _flash_attention_forward(
         q, k, v, None,
-        query_length=q.shape[1], is_causal=causal, dropout=dropout, softmax_scale=scale, attn_implementation=kernel,
-        cu_seq_lens_q=pieces.cu_seqlens, cu_seq_lens_k=visible.cu_seqlens,
+        query_length=q.shape[1], is_causal=options.causal, dropout=options.dropout, softmax_scale=options.scale,
+        attn_implementation=kernel, cu_seq_lens_q=pieces.cu_seqlens, cu_seq_lens_k=visible.cu_seqlens,
         max_length_q=pieces.longest, max_length_k=visible.longest,
     )  # fmt: skip
 
 
 def _in_groups(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-    pieces: Segments, scale: float | None, causal: bool, dropout: float,
-) -> torch.Tensor:  # fmt: skip
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pieces: Segments, options: _Options
+) -> torch.Tensor:
     """Compute attention without a kernel for pieces of any length: one call for each group of equal pieces."""
     q = _arranged(query[0], 1, pieces.order, pieces.inverse_order)
     if pieces.visible is None:
@@ -146,9 +152,9 @@ def _in_groups(
             q[:, taken].unflatten(1, (count, length)).transpose(0, 1),
             *(x[:, visible].unflatten(1, (count, seen)).transpose(0, 1) for x in (k, v)),
             attn_mask=_after_context(length, seen, q.device) if seen > length else None,
-            dropout_p=dropout,
-            is_causal=causal and seen == length,
-            scale=scale,
+            dropout_p=options.dropout,
+            is_causal=options.causal and seen == length,
+            scale=options.scale,
             enable_gqa=q.shape[0] != k.shape[0],
         )
         parts.append(part.transpose(1, 2).flatten(0, 1))

@@ -38,11 +38,21 @@ class Histogram:
     """The place of a vertical line that marks a limit, or None."""
 
 
+@dataclass(frozen=True)
+class _Axis:
+    """The horizontal axis of a histogram."""
+
+    edges: list[float]
+    """The edges of the bars."""
+    ticks: list[tuple[float, str]]
+    logarithmic: bool = False
+
+
 def histogram_of_lengths(title: str, lengths: np.ndarray, unit: str, limit: int | None) -> Histogram:
     """Return the histogram of lengths, which are whole numbers above 0. `unit` names the things that are counted."""
     low, high = int(lengths.min()), max(int(lengths.max()), limit or 0)
 
-    def told(start: float, stop: float, number: int) -> str:
+    def describe(start: float, stop: float, number: int) -> str:
         first, last = math.ceil(start), math.ceil(stop) - 1
         tokens = count(first) if first == last else f"{count(first)} to {count(last)}"
         return f"{many(number, unit)} of {tokens} tokens"
@@ -53,7 +63,7 @@ def histogram_of_lengths(title: str, lengths: np.ndarray, unit: str, limit: int 
         while len(marks) > 8:
             marks = marks[::-2][::-1]
         ticks = [(mark, count(mark)) for mark in marks]
-        return _histogram(title, "logarithmic scale", lengths, edges, ticks, told, limit, logarithmic=True)
+        return _histogram(title, lengths, _Axis(edges, ticks, logarithmic=True), describe, limit)
     if high - low < MOST_BARS:
         # Each length has its own bar, and its figure stands below the middle of the bar.
         edges = [edge - 0.5 for edge in range(low, high + 2)]
@@ -61,34 +71,29 @@ def histogram_of_lengths(title: str, lengths: np.ndarray, unit: str, limit: int 
     else:
         edges = linear_ticks(low, high + 1, most=MOST_BARS)
         marks = [mark for mark in linear_ticks(edges[0], edges[-1]) if edges[0] <= mark <= edges[-1]]
-    return _histogram(title, "", lengths, edges, [(mark, count(mark)) for mark in marks], told, limit)
+    return _histogram(title, lengths, _Axis(edges, [(mark, count(mark)) for mark in marks]), describe, limit)
 
 
 def histogram_of_shares(title: str, shares: np.ndarray, unit: str) -> Histogram:
     """Return the histogram of shares, which are at most 1. `unit` names the things that are counted."""
 
-    def told(start: float, stop: float, number: int) -> str:
+    def describe(start: float, stop: float, number: int) -> str:
         return f"{many(number, unit)} filled to {100 * start:.3g} to {100 * stop:.3g} %"
 
     edges = linear_ticks(min(float(shares.min()), 0.98), 1.0, most=MOST_BARS)
     marks = [mark for mark in linear_ticks(edges[0], 1.0) if edges[0] - 1e-9 <= mark <= 1 + 1e-9]
     ticks = [(mark, tick_text("accuracy", mark, 1)) for mark in marks]
     # A share of 1 belongs in the last bar, even if rounding put the edge of that bar below 1.
-    return _histogram(title, "", np.minimum(shares, edges[-1]), edges, ticks, told, limit=None)
+    return _histogram(title, np.minimum(shares, edges[-1]), _Axis(edges, ticks), describe, limit=None)
 
 
 def _histogram(
-    title: str,
-    note: str,
-    values: np.ndarray,
-    edges: list[float],
-    ticks: list[tuple[float, str]],
-    told: Callable[[float, float, int], str],
-    limit: int | None,
-    logarithmic: bool = False,
+    title: str, values: np.ndarray, axis: _Axis, describe: Callable[[float, float, int], str], limit: int | None
 ) -> Histogram:
+    """`describe` returns the text of a bar from its edges and its count."""
+    edges = axis.edges
     counts = np.histogram(values, edges)[0]
-    x_of = scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT, math.log10 if logarithmic else float)
+    x_of = scale(edges[0], edges[-1], LEFT, WIDTH - RIGHT, math.log10 if axis.logarithmic else float)
     heights = [mark for mark in linear_ticks(0, int(counts.max())) if mark.is_integer()]
     y_of = scale(0, heights[-1], HEIGHT - BOTTOM, TOP)
     bars = []
@@ -97,12 +102,12 @@ def _histogram(
             top = min(y_of(number), HEIGHT - BOTTOM - _LEAST)
             width = max(x_of(stop) - x_of(start) - _GAP, _GAP)
             height = round(HEIGHT - BOTTOM - top, 1)
-            bars.append(Bar(x_of(start), top, round(width, 1), height, told(start, stop, int(number))))
+            bars.append(Bar(x_of(start), top, round(width, 1), height, describe(start, stop, int(number))))
     return Histogram(
         title=title,
-        note=note,
+        note="logarithmic scale" if axis.logarithmic else "",
         bars=bars,
-        x_ticks=[Tick(x_of(value), text) for value, text in ticks],
+        x_ticks=[Tick(x_of(value), text) for value, text in axis.ticks],
         y_ticks=[Tick(y_of(height), count(height)) for height in heights],
         limit=None if limit is None else Tick(x_of(limit), count(limit)),
     )

@@ -120,7 +120,7 @@ def planned_gib(job: Job, contents: Contents) -> float:
     load = Load(sum(contents.lengths), sum(t * h * w for t, h, w in contents.grids), contents.supervised)
     traced = traced_pass(job.architecture, job.family, job.config, job.precision, load)
     sizes = sized(job.architecture, job.family, job.config)
-    return memory(sizes, traced, job.architecture, job.config, job.precision, 1, load).counted / GIB
+    return memory(sizes, traced, job.architecture, job.config, job.precision, 1).counted / GIB
 
 
 class Comparison:

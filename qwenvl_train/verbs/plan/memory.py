@@ -46,6 +46,14 @@ class Load:
 
 
 @dataclass(frozen=True)
+class TracedPass:
+    """A forward and a backward pass on one device: its size and the memory of each kind of block in it."""
+
+    load: Load
+    traced: Traced
+
+
+@dataclass(frozen=True)
 class Memory:
     """The memory that a run takes on each device, in bytes."""
 
@@ -231,9 +239,10 @@ class Moment:
 
 
 def moments(
-    traced: Traced, blocks: Recomputed, architecture: PreTrainedConfig, config: RunConfig, precision: str, load: Load
+    passed: TracedPass, blocks: Recomputed, architecture: PreTrainedConfig, config: RunConfig, precision: str
 ) -> tuple[Moment, ...]:
     """Return the moments at which memory may reach its peak, in the order in which they come in a step."""
+    load, traced = passed.load, passed.traced
     text, half = architecture.text_config, DTYPES[precision].itemsize
     stream = traced.decoder.entry
     tower = traced.patches.kept + _kept(traced.vision, blocks.vision) + traced.merger.kept
@@ -284,7 +293,7 @@ def _work(block: Block, again: tuple[bool, ...]) -> int:
 
 def traced_pass(
     architecture: PreTrainedConfig, family: Family, config: RunConfig, precision: str, load: Load
-) -> Traced:
+) -> TracedPass:
     """Trace a pass of the size `load`.
 
     The patches are rounded up to whole groups of merged patches. A packed row without media carries a blank picture,
@@ -292,20 +301,19 @@ def traced_pass(
     """
     merged = architecture.vision_config.spatial_merge_size**2
     patches = max(1, ceil(load.patches / merged)) * merged
-    return trace(architecture, family, config, precision, load.tokens, patches)
+    return TracedPass(load, trace(architecture, family, config, precision, load.tokens, patches))
 
 
 def memory(
     sizes: Sized,
-    traced: Traced,
+    passed: TracedPass,
     architecture: PreTrainedConfig,
     config: RunConfig,
     precision: str,
     devices: int,
-    load: Load,
 ) -> Memory:
-    """Return the memory of a run on each device. `traced` must come from a pass of the size `load` under `config`."""
-    passing = moments(traced, recomputed(config, architecture), architecture, config, precision, load)
+    """Return the memory of a run on each device. `passed` must have been traced under `config`."""
+    passing = moments(passed, recomputed(config, architecture), architecture, config, precision)
     loss = next(moment for moment in passing if moment.name == "loss, backward").work
     if config.deepspeed.stage:
         # DeepSpeed converts its shares of the gradients to float32 for the step.

@@ -21,8 +21,17 @@ from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.reporting.stdout import print_json
 from qwenvl_train.run.rows import make_renderer
-from qwenvl_train.verbs.plan.activations import Traced
-from qwenvl_train.verbs.plan.memory import GIB, Load, Memory, Sized, memory, sized, stored_features, traced_pass
+from qwenvl_train.verbs.plan.memory import (
+    GIB,
+    Load,
+    Memory,
+    Sized,
+    TracedPass,
+    memory,
+    sized,
+    stored_features,
+    traced_pass,
+)
 from qwenvl_train.verbs.plan.remedies import remedies
 from qwenvl_train.verbs.plan.settings import PlanConfig
 from qwenvl_train.verbs.plan.subject import Subject, precision_of
@@ -86,7 +95,7 @@ class _Planner:
         self._config, self._architecture, self._family = config, architecture, family
         self._load, self._least = load, least
         self._sized: dict[str, Sized] = {}
-        self._traced: dict[str, Traced] = {}
+        self._traced: dict[str, TracedPass] = {}
 
     def sized(self, config: PlanConfig) -> Sized:
         key = repr((_modes(config), config.model.quantize))
@@ -102,7 +111,7 @@ class _Planner:
         if key not in self._traced:
             self._traced[key] = traced_pass(self._architecture, self._family, config, precision, load)
         devices = config.plan.devices
-        return memory(sizes, self._traced[key], self._architecture, config, precision, devices, load)
+        return memory(sizes, self._traced[key], self._architecture, config, precision, devices)
 
     def load_of(self, config: PlanConfig) -> Load:
         """Return the load of the largest pass under `config`.

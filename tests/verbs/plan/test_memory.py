@@ -82,7 +82,7 @@ class Run:
         sizes = architecture(self.config.model)
         traced = traced_pass(sizes, self.family, self.config, self.precision, self.load)
         again = recomputed(self.config, sizes)
-        return moments(traced, again, sizes, self.config, self.precision, self.load)
+        return moments(traced, again, sizes, self.config, self.precision)
 
 
 def storages(tensors) -> int:
@@ -233,7 +233,7 @@ def test_kept_activations_grow_with_the_pass_and_never_with_its_square(run):
     for length in (1000, 2000, 3000):
         load = Load(length, 4 * length, length)
         traced = traced_pass(sizes, trained.family, trained.config, "bf16", load)
-        kept.append(end_of(moments(traced, again, sizes, trained.config, "bf16", load)).kept)
+        kept.append(end_of(moments(traced, again, sizes, trained.config, "bf16")).kept)
     assert kept[2] - kept[1] == kept[1] - kept[0] > 0
 
 
@@ -266,7 +266,7 @@ def test_the_peak_on_a_gpu(mode, how, checkpoints, pictures, tmp_path):
     config, sizes = trained.config, architecture(trained.config.model)
     traced = traced_pass(sizes, trained.family, config, "bf16", trained.load)
     of_model = sized(sizes, trained.family, config)
-    assert memory(of_model, traced, sizes, config, "bf16", 1, trained.load).counted == pytest.approx(measured, rel=0.1)
+    assert memory(of_model, traced, sizes, config, "bf16", 1).counted == pytest.approx(measured, rel=0.1)
 
 
 def _on_gpu(value):
