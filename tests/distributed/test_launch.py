@@ -1,13 +1,16 @@
 """Two processes, by the launchers that README names, share one process's trajectory: same samples, same loss.
 
-The rows mix text and pictures so that one process often has pictures where the other has none.
+The rows mix text and pictures so that one process often has pictures where the other has none. The runs of a launcher
+share one launch, and so the same two processes, because starting them takes longer than most of the runs.
 """
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,84 +18,167 @@ from transformers import AutoModelForImageTextToText
 
 from tests.conftest import conversation
 from tests.run import read_lines, rows, summary, train
+from tests.streams import write_stream
 
 pytestmark = pytest.mark.distributed
 
+ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 LAUNCHERS = {
     "deepspeed": ("deepspeed", "--num_accelerators", "2", "--no_local_rank", "--module"),
     "torchrun": ("torchrun", "--nproc_per_node", "2", "-m"),
 }
+WHERE = ("run_name=run", "logging.wandb.mode=disabled")
+SHORT = (
+    "data.packing=false", "data.workers=0", "train.accumulation=2", "train.log_steps=1", "train.warmup=0",
+    "train.eval_batch_size=3", "logging.predictions=1",
+)  # fmt: skip
+MIXED = (*SHORT, "data.train={mixed}", "data.eval={mixed}", "train.max_steps=4")
+RESUMED = (*MIXED, "train.save_steps=2", "train.lr=1e-3", "train.lr_mlp=1e-3")
+STORED = ("train.cache_vision=true", "data.cache={cache}")
+PAIRS = (*SHORT, "data.train={pairs}", "data.eval={pairs}", "train.max_steps=3", "train.lr=1e-4")
+STREAMED = (
+    "data.streaming=true", "data.train={stream}", "data.on_error=skip", "data.packing=false", "train.max_steps=6",
+    "train.save_steps=3", "train.log_steps=1", "train.warmup=0", "train.accumulation=2",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    launcher: str
+    recipe: str
+    stage: str
+    model_type: str
+    settings: tuple[str, ...]
+    on_two: tuple[str, ...] = ()
+    """What is set on two processes only."""
+
+
 CASES = {
-    "zero2 full": ("deepspeed", "sft_full", "zero2", "qwen3_vl"),
-    "zero3 full": ("deepspeed", "sft_full", "zero3", "qwen2_5_vl"),
-    "zero3 lora": ("deepspeed", "sft_lora", "zero3", "qwen2_5_vl"),
-    "ddp lora": ("torchrun", "sft_lora", "none", "qwen3_vl_moe"),
-}
+    "zero2 full": Case("deepspeed", "sft_full", "zero2", "qwen3_vl", RESUMED),
+    "zero3 full": Case("deepspeed", "sft_full", "zero3", "qwen2_5_vl", RESUMED),
+    "zero3 lora": Case("deepspeed", "sft_lora", "zero3", "qwen2_5_vl", RESUMED),
+    "zero3 lora with features": Case("deepspeed", "sft_lora", "zero3", "qwen2_5_vl", MIXED, STORED),
+    "zero3 dpo with a sharded copy": Case(
+        "deepspeed", "dpo_full", "zero3", "qwen2_5_vl", PAIRS, ("dpo.reference=model",)
+    ),
+    "zero2 dpo without its adapters": Case(
+        "deepspeed", "dpo_lora", "zero2", "qwen3_vl", PAIRS, ("dpo.reference=adapter",)
+    ),
+    "ddp lora": Case("torchrun", "sft_lora", "none", "qwen3_vl_moe", RESUMED),
+    "ddp lora with features": Case("torchrun", "sft_lora", "none", "qwen2_5_vl", MIXED, STORED),
+    "ddp mpo with stored values": Case(
+        "torchrun", "mpo_lora", "none", "qwen3_vl_moe", PAIRS, ("dpo.reference=cached",)
+    ),
+    "ddp stream": Case("torchrun", "sft_lora", "none", "qwen2_5_vl", STREAMED, ("data.workers=1",)),
+}  # fmt: skip
+STEPS = {RESUMED: 4, STREAMED: 6}
+"""Of the runs that go on from their middle."""
 
 
-@pytest.fixture
-def mixed(pictures, write_rows):
+@pytest.fixture(scope="module")
+def files(pictures, tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("data")
     answers = ["Red.", "A red circle " * 12, "No", "The ring is left of the square. " * 3] * 4
-    return write_rows(
-        [
-            conversation(
-                ("user", [pictures[index % 4], f"What is it? {index}"] if index % 4 > 1 else [f"Who? {index}"]),
-                ("assistant", [answer]),
-                id=str(index),
-            )
-            for index, answer in enumerate(answers)
-        ]
-    )
+    mixed = [
+        conversation(
+            ("user", [pictures[index % 4], f"What is it? {index}"] if index % 4 > 1 else [f"Who? {index}"]),
+            ("assistant", [answer]),
+            id=str(index),
+        )
+        for index, answer in enumerate(answers)
+    ]
+    answers = ["Red.", "A red circle " * 6, "No", "It is the ring. " * 3] * 4
+    asked = [
+        {"prompt": f"<image>What? {index}", "images": [str(pictures[index % 4])]} if index % 4 > 1 else {"prompt": "?"}
+        for index in range(16)
+    ]
+    pairs = [
+        asked[index] | {"chosen": answer, "rejected": answers[-index - 1] + "?", "id": str(index)}
+        for index, answer in enumerate(answers)
+    ]
+    for name, lines in {"mixed": mixed, "pairs": pairs}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    stream = write_stream(folder / "stream", pictures)
+    with (stream / "a.jsonl").open("a") as file:
+        file.write("{\n")
+    return {"mixed": folder / "mixed.jsonl", "pairs": folder / "pairs.jsonl", "stream": stream}
 
 
-def launch(launcher: str, output: Path, *settings: str, fails: bool = False) -> str:
+def launch(launcher: str, module: str, *arguments: str, fails: bool = False) -> str:
     """What it said on stderr."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     program, *options = LAUNCHERS[launcher]
-    where = (f"output_dir={output}", "run_name=run", "logging.wandb.mode=disabled")
     done = subprocess.run(
-        [str(BIN / program), f"--master_port={port}", *options, "qwenvl_train", *settings, *where],
+        [str(BIN / program), f"--master_port={port}", *options, module, *arguments],
+        cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
     )
     assert (done.returncode != 0) == fails, done.stdout[-5000:] + done.stderr[-5000:]
     return done.stderr
 
 
+@pytest.fixture(scope="module")
+def settings(files, checkpoints, tmp_path_factory) -> dict[str, tuple[list[str], list[str]]]:
+    """Of each case, for one process and for two."""
+    made = {}
+    for name, case in CASES.items():
+        words = files | {"cache": tmp_path_factory.mktemp("cache")}
+        common = (f"+recipe={case.recipe}", f"model.path={checkpoints[case.model_type]}", *case.settings)
+        one = (*common, "train.batch_size=4")
+        two = (*common, "train.batch_size=2", f"deepspeed={case.stage}", *case.on_two, *WHERE)
+        made[name] = tuple([word.format(**words) for word in each] for each in (one, two))
+    return made
+
+
+@pytest.fixture(scope="module")
+def launched(request, settings, tmp_path_factory) -> Path:
+    """A folder with the runs of all cases of a launcher, each in a folder of the case's name, `run` in it, and with
+    `run` in `resumed` there, which goes on from the middle of the other."""
+    folder = tmp_path_factory.mktemp(request.param)
+    commands = []
+    for name in (name for name, case in CASES.items() if case.launcher == request.param):
+        commands.append([*settings[name][1], f"output_dir={folder / name}"])
+        if steps := STEPS.get(CASES[name].settings):
+            middle = folder / name / "run" / "checkpoints" / f"step-{steps // 2}"
+            commands.append([*settings[name][1], f"output_dir={folder / name / 'resumed'}", f"train.resume={middle}"])
+    file = folder / "commands.json"
+    file.write_text(json.dumps(commands), encoding="utf-8")
+    launch(request.param, "tests.distributed.several", str(file))
+    return folder
+
+
+def cases(settings: tuple[str, ...] = (), names: tuple[str, ...] = ()):
+    """Those with these settings or names, each with the launch that holds it."""
+    chosen = [(case.launcher, name) for name, case in CASES.items() if case.settings == settings or name in names]
+    # Without a scope, pytest would launch again for each of them.
+    return pytest.mark.parametrize(
+        ("launched", "name"), chosen, ids=[name for _, name in chosen], indirect=["launched"], scope="module"
+    )
+
+
+@pytest.fixture
+def one(name, settings, tmp_path) -> Path:
+    return train(tmp_path, *settings[name][0])
+
+
+@pytest.fixture
+def two(name, launched) -> Path:
+    return launched / name / "run"
+
+
+@pytest.fixture
+def resumed(name, launched) -> Path:
+    return launched / name / "resumed" / "run"
+
+
 def figures(folder: Path) -> list[tuple]:
     return [(row["step"], row["samples"], row["tokens"], row["loss"], row["grad_norm"]) for row in rows(folder)]
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_two_processes_equal_one(case, mixed, checkpoints, tmp_path):
-    launcher, recipe, stage, model_type = CASES[case]
-    common = (
-        f"+recipe={recipe}", f"model.path={checkpoints[model_type]}", f"data.train={mixed}", f"data.eval={mixed}",
-        "data.packing=false", "data.workers=0", "train.accumulation=2", "train.max_steps=4", "train.save_steps=2",
-        "train.log_steps=1",
-        "train.lr=1e-3", "train.lr_mlp=1e-3", "train.warmup=0", "train.eval_batch_size=3", "logging.predictions=1",
-    )  # fmt: skip
-    one = train(tmp_path / "one", *common, "train.batch_size=4")
-    two = tmp_path / "two" / "run"
-    settings = (*common, "train.batch_size=2", f"deepspeed={stage}")
-    launch(launcher, tmp_path / "two", *settings)
-    assert_same_curve(figures(two), figures(one))
-    for mine, theirs in zip(rows(two, "eval_loss"), rows(one, "eval_loss"), strict=True):
-        assert mine["eval_samples"] == theirs["eval_samples"] == 16
-        assert mine["eval_loss"] == pytest.approx(theirs["eval_loss"], rel=1e-5)  # measured 3.3e-8
-    assert summary(two)["status"] == "done"
-    AutoModelForImageTextToText.from_pretrained(two / "checkpoints" / "step-4")
-
-    # Killed after step 2, it goes on to the same end.
-    shutil.rmtree(two / "checkpoints" / "step-4")
-    before = figures(two)
-    launch(launcher, tmp_path / "two", *settings)
-    assert_same_curve(figures(two), before)
 
 
 def assert_same_curve(mine: list[tuple], theirs: list[tuple]) -> None:
@@ -103,59 +189,54 @@ def assert_same_curve(mine: list[tuple], theirs: list[tuple]) -> None:
         assert norm == pytest.approx(other_norm, rel=1e-4)
 
 
-@pytest.mark.parametrize(("launcher", "stage"), [("torchrun", "none"), ("deepspeed", "zero3")])
-def test_two_processes_store_features_together(launcher, stage, mixed, checkpoints, tmp_path):
-    common = (
-        "+recipe=sft_lora", f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={mixed}", f"data.eval={mixed}",
-        "data.packing=false", "data.workers=0", "train.accumulation=2", "train.max_steps=4", "train.log_steps=1",
-        "train.warmup=0", "train.eval_batch_size=3", "logging.predictions=1",
-    )  # fmt: skip
-    one = train(tmp_path / "one", *common, "train.batch_size=4")
-    stored = ("train.cache_vision=true", f"data.cache={tmp_path / 'cache'}")
-    launch(launcher, tmp_path / "two", *common, "train.batch_size=2", f"deepspeed={stage}", *stored)
-    assert_same_curve(figures(tmp_path / "two" / "run"), figures(one))
+@cases(RESUMED)
+def test_two_processes_equal_one(one, two, resumed):
+    assert len(figures(two)) == 4
+    assert_same_curve(figures(two), figures(one))
+    for mine, theirs in zip(rows(two, "eval_loss"), rows(one, "eval_loss"), strict=True):
+        assert mine["eval_samples"] == theirs["eval_samples"] == 16
+        assert mine["eval_loss"] == pytest.approx(theirs["eval_loss"], rel=1e-5)  # measured 3.3e-8
+    assert summary(two)["status"] == summary(resumed)["status"] == "done"
+    AutoModelForImageTextToText.from_pretrained(two / "checkpoints" / "step-4")
+    assert_same_curve(figures(resumed), figures(two)[2:])
+
+
+@cases(names=("zero3 full",))
+def test_a_killed_run_goes_on_to_the_same_end(settings, name, two, tmp_path):
+    """In new processes, by the command of README."""
+    shutil.copytree(two, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-4")
+    launch("deepspeed", "qwenvl_train", *settings[name][1], f"output_dir={tmp_path}")
+    assert_same_curve(figures(tmp_path / "run"), figures(two))
+
+
+@cases(MIXED)
+def test_two_processes_store_features_together(one, two, settings, name):
+    assert_same_curve(figures(two), figures(one))
     # Each of the two pictures that eight samples ask about.
-    assert len([path for path in (tmp_path / "cache" / "vision").rglob("*") if path.is_file()]) == 2
+    (cache,) = (word.removeprefix("data.cache=") for word in settings[name][1] if word.startswith("data.cache="))
+    assert len([path for path in (Path(cache) / "vision").rglob("*") if path.is_file()]) == 2
 
 
-PREFERRING = {
-    "zero3, a sharded copy": ("deepspeed", "dpo_full", "zero3", "qwen2_5_vl", "model"),
-    "zero2, without its adapters": ("deepspeed", "dpo_lora", "zero2", "qwen3_vl", "adapter"),
-    "ddp, stored": ("torchrun", "mpo_lora", "none", "qwen3_vl_moe", "cached"),
-}
-
-
-@pytest.mark.parametrize("case", PREFERRING)
-def test_two_processes_prefer_as_one(case, pictures, write_rows, checkpoints, tmp_path):
-    launcher, recipe, stage, model_type, reference = PREFERRING[case]
-    answers = ["Red.", "A red circle " * 6, "No", "It is the ring. " * 3] * 4
-    asked = [
-        {"prompt": f"<image>What? {index}", "images": [str(pictures[index % 4])]} if index % 4 > 1 else {"prompt": "?"}
-        for index in range(16)
-    ]
-    pairs = [
-        asked[index] | {"chosen": answer, "rejected": answers[-index - 1] + "?", "id": str(index)}
-        for index, answer in enumerate(answers)
-    ]
-    file = write_rows(pairs)
-    common = (
-        f"+recipe={recipe}", f"model.path={checkpoints[model_type]}", f"data.train={file}", f"data.eval={file}",
-        "data.packing=false", "data.workers=0", "train.accumulation=2", "train.max_steps=3", "train.log_steps=1",
-        "train.lr=1e-4", "train.warmup=0", "train.eval_batch_size=3", "logging.predictions=1",
-    )  # fmt: skip
-    one = train(tmp_path / "one", *common, "train.batch_size=4")
-    launch(
-        launcher, tmp_path / "two", *common, "train.batch_size=2", f"deepspeed={stage}", f"dpo.reference={reference}"
-    )
-    two = tmp_path / "two" / "run"
+@cases(PAIRS)
+def test_two_processes_prefer_as_one(one, two):
     assert_same_curve(figures(two), figures(one))
     for kind in ("loss", "eval_loss"):
         prefix = "eval_" * (kind == "eval_loss")
         for mine, theirs in zip(rows(two, kind), rows(one, kind), strict=True):
-            for name in ("rewards/chosen", "rewards/rejected", "logps/chosen"):
-                key = prefix + name
+            for key in ("rewards/chosen", "rewards/rejected", "logps/chosen"):
                 # Measured worst case: 1.0e-6, of log-probabilities summed over up to 80 tokens
-                assert mine[key] == pytest.approx(theirs[key], rel=1e-5, abs=1e-5), key
+                assert mine[prefix + key] == pytest.approx(theirs[prefix + key], rel=1e-5, abs=1e-5), prefix + key
+
+
+@cases(STREAMED)
+def test_two_processes_stream_as_one(one, two, resumed):
+    assert_same_curve(figures(two), figures(one))
+    assert [row["line"] for row in read_lines(two / "skipped.jsonl")] == [14]
+    keys = ("step", "loss", "grad_norm", "tokens", "samples", "supervised_tokens", "epoch")
+    curve, after = ([[row[key] for key in keys] for row in rows(run)] for run in (two, resumed))
+    assert len(after) == 3
+    assert after == curve[3:]
 
 
 def test_what_one_process_meets_ends_both(pictures, write_rows, checkpoints, tmp_path):
@@ -165,9 +246,9 @@ def test_what_one_process_meets_ends_both(pictures, write_rows, checkpoints, tmp
     asked = [cut, *pictures[:3]] * 2
     path = write_rows([conversation(("user", [it, "What?"]), ("assistant", ["Red."])) for it in asked])
     told = launch(
-        "torchrun", tmp_path, "+recipe=sft_lora", f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={path}",
-        "data.packing=false", "data.workers=0", "train.max_steps=4", "data.on_error=skip",
-        "data.max_skipped=1", fails=True,
+        "torchrun", "qwenvl_train", "+recipe=sft_lora", f"model.path={checkpoints['qwen2_5_vl']}",
+        f"data.train={path}", "data.packing=false", "data.workers=0", "train.max_steps=4", "data.on_error=skip",
+        "data.max_skipped=1", *WHERE, f"output_dir={tmp_path}", fails=True,
     )  # fmt: skip
     reason = "2 rows cannot be used, data.max_skipped allows 1; one of them: "
     assert told.count(f"qwenvl-train: {reason}") == 1

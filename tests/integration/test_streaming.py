@@ -4,8 +4,6 @@ import json
 import shutil
 from types import SimpleNamespace
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 import torch
 
@@ -15,8 +13,8 @@ from qwenvl_train.data.streaming.windows import State
 from qwenvl_train.errors import UserError
 from qwenvl_train.training.trainer import VisionTrainer
 from tests.conftest import conversation
-from tests.distributed.test_launch import assert_same_curve, figures, launch
 from tests.run import rows, summary, train
+from tests.streams import write_stream
 
 SETTINGS = (
     "+recipe=sft_lora", "data.streaming=true", "train.max_steps=6", "train.save_steps=3",
@@ -38,24 +36,7 @@ def small_windows(monkeypatch):
 
 @pytest.fixture
 def uneven(pictures, tmp_path):
-    """A folder of two files; the pictures of one are in its rows."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    samples = [
-        conversation(
-            ("user", [pictures[index % 4], "What? " * (index % 5 + 1)] if index % 3 else ["Who? " * (index + 1)]),
-            ("assistant", ["Red. " * (index % 7 + 1)]),
-            id=str(index),
-        )
-        for index in range(13)
-    ]
-    (folder / "a.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
-    inside = [
-        {"query": "<image>What?", "response": "Red. " * (index + 1), "images": [{"bytes": path.read_bytes()}]}
-        for index, path in enumerate(pictures)
-    ]
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(inside), folder / "b.parquet")
-    return folder
+    return write_stream(tmp_path / "data", pictures)
 
 
 @pytest.mark.parametrize(
@@ -173,26 +154,3 @@ def test_processes_that_read_different_rows_do_not_save(tmp_path):
     with pytest.raises(UserError, match="have read different rows"):
         VisionTrainer._save_stream(trainer, tmp_path / "stream.json")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.distributed
-def test_two_processes_read_as_one(uneven, checkpoints, tmp_path, monkeypatch):
-    monkeypatch.undo()  # which the launched processes know nothing of
-    with (uneven / "a.jsonl").open("a") as file:
-        file.write("{\n")
-    data = (
-        f"model.path={checkpoints['qwen2_5_vl']}",
-        f"data.train={uneven}",
-        "data.on_error=skip",
-        "data.packing=false",
-    )
-    one = train(tmp_path / "one", *SETTINGS, *data, "train.batch_size=4")
-    two = tmp_path / "two" / "run"
-    settings = (*SETTINGS, *data, "train.batch_size=2", "data.workers=1")
-    launch("torchrun", tmp_path / "two", *settings)
-    assert_same_curve(figures(two), figures(one))
-    assert [json.loads(line)["line"] for line in (two / "skipped.jsonl").read_text().splitlines()] == [14]
-    before = curve(two)
-    shutil.rmtree(two / "checkpoints" / "step-6")
-    launch("torchrun", tmp_path / "two", *settings)
-    assert curve(two) == before
