@@ -1,5 +1,6 @@
 """Tiny checkpoints of every family and small data files, built once per session; nothing is downloaded."""
 
+import gc
 import json
 import os
 from functools import partial
@@ -22,6 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs CUDA"))
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the garbage collector from the libraries, which collecting has imported. The trainer of transformers calls
+    it for each run, and it takes half of the time of a short one to look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=FAMILIES)

@@ -1,5 +1,7 @@
 """A run's configuration for tests that do not go through the command line."""
 
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 from qwenvl_train.config.compose import compose
@@ -8,8 +10,7 @@ from qwenvl_train.config.schema import RunConfig
 
 def run_config(**settings: Any) -> RunConfig:
     """The shipped defaults with dotted keys replaced, cross-field rules not applied."""
-    tree = compose(["tune_mm_mlp=true"]).config.model_dump(mode="json")
-    tree["tune_mm_mlp"] = False
+    tree = deepcopy(_defaults())
     for key, value in settings.items():
         *path, last = key.split(".")
         branch = tree
@@ -17,3 +18,8 @@ def run_config(**settings: Any) -> RunConfig:
             branch = branch[name]
         branch[last] = value
     return RunConfig.model_validate(tree)
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    return compose(["tune_mm_mlp=true"]).config.model_dump(mode="json") | {"tune_mm_mlp": False}
