@@ -121,9 +121,9 @@ def suggest_liger(config: RunConfig) -> str | None:
 
 
 def about_liger(model: PreTrainedModel | PeftModel, family: Family) -> str:
-    from qwenvl_train.model.liger import told
+    from qwenvl_train.model.liger import summary
 
-    return told(base_model(model), family)
+    return summary(base_model(model), family)
 
 
 def base_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

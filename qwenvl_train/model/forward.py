@@ -74,8 +74,8 @@ def _use_packed_backbone(backbone: PreTrainedModel, to_pixels: Pixels) -> None:
             last, *levels = merged(self.visual, row["features"])
         else:
             pixels = to_pixels(row["planes"], row.get("frame_pairs")).to(self.visual.dtype)
-            seen = self.visual(pixels, grid_thw=row["grids"], return_dict=True, **row["vision"])
-            last, levels = seen.pooler_output, list(getattr(seen, "deepstack_features", []))
+            outputs = self.visual(pixels, grid_thw=row["grids"], return_dict=True, **row["vision"])
+            last, levels = outputs.pooler_output, list(getattr(outputs, "deepstack_features", []))
         features = last.to(embeddings.dtype)
         places, extra = row["placeholder_positions"], {}
         if len(places):

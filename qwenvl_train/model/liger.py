@@ -33,13 +33,13 @@ def use_liger(model: PreTrainedModel) -> None:
             setattr(module, name, types.MethodType(function, module))
 
 
-def told(model: PreTrainedModel, family: Family) -> str:
+def summary(model: PreTrainedModel, family: Family) -> str:
     """Return one line that reports which modules of the base model run on Liger's kernels and which do not."""
     vision, language = model.get_submodule(family.vision_path), model.get_submodule(family.language_path)
-    return f"Liger's kernels: vision {_told(vision)}; llm {_told(language)}"
+    return f"Liger's kernels: vision {_counts(vision)}; llm {_counts(language)}"
 
 
-def _told(part: torch.nn.Module) -> str:
+def _counts(part: torch.nn.Module) -> str:
     """Return the counts for one part of the model, without the copies that PEFT keeps of modules trained in full."""
     modules = [module for name, module in part.named_modules() if "original_module" not in name.split(".")]
     there = Counter(kind for module in modules if (kind := _kind(module)))

@@ -30,12 +30,12 @@ def mergers_of(visual: torch.nn.Module) -> list[torch.nn.Module]:
 
 
 def merged(visual: torch.nn.Module, states: torch.Tensor) -> list[torch.Tensor]:
-    """Return the outputs of all mergers. `states` are in the form that `look` returns."""
+    """Return the outputs of all mergers. `states` are in the form that `tower_states` returns."""
     return [merger(level) for merger, level in zip(mergers_of(visual), states, strict=True)]
 
 
 @torch.no_grad()
-def look(
+def tower_states(
     visual: torch.nn.Module,
     pixels: torch.Tensor,
     grids: torch.Tensor,

@@ -13,7 +13,7 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.autocast import autocast, autocast_to
 from qwenvl_train.model.pixels import Pixels
-from qwenvl_train.model.tower import look, tower_digest
+from qwenvl_train.model.tower import tower_digest, tower_states
 
 
 def with_shared_features(model: PreTrainedModel, family: Family, image_processor: Any) -> Callable[[dict], dict]:
@@ -22,16 +22,16 @@ def with_shared_features(model: PreTrainedModel, family: Family, image_processor
     Several passes over the row can then share the features.
     """
     visual, to_pixels = model.get_submodule(family.vision_path), Pixels(image_processor)
-    seen = ("planes", "frame_pairs", "grids", "vision")
+    media = ("planes", "frame_pairs", "grids", "vision")
 
-    def look_once(row: dict) -> dict:
+    def share_features(row: dict) -> dict:
         if "features" in row:
             return row
         pixels = to_pixels(row["planes"], row.get("frame_pairs")).to(visual.dtype)
-        features = look(visual, pixels, row["grids"], row["vision"])
-        return {name: part for name, part in row.items() if name not in seen} | {"features": features}
+        features = tower_states(visual, pixels, row["grids"], row["vision"])
+        return {name: part for name, part in row.items() if name not in media} | {"features": features}
 
-    return look_once
+    return share_features
 
 
 class VisionFeatureExtractor:
@@ -66,4 +66,4 @@ class VisionFeatureExtractor:
         given, grids, index = send_to_device((given, grids, index), self._device)
         pixels = self._to_pixels(*given).to(self._visual.dtype)
         with autocast(self._device.type, self._half):
-            return look(self._visual, pixels, grids, index).cpu()
+            return tower_states(self._visual, pixels, grids, index).cpu()

@@ -234,7 +234,7 @@ def _flops(config: RunConfig, model: PreTrainedModel) -> FlopCount:
 
 def _objective(context: RunContext, model: PreTrainedModel | PeftModel) -> Objective:
     config, family, processor = context.config, context.family, context.processor
-    look = (
+    shared_features = (
         None if config.tuned("vision") else with_shared_features(base_model(model), family, processor.image_processor)
     )
     match config.reference:
@@ -242,10 +242,10 @@ def _objective(context: RunContext, model: PreTrainedModel | PeftModel) -> Objec
             return Answers()
         case "adapter":
             assert isinstance(model, PeftModel)
-            return Preferences(config.dpo, lambda _: without_adapters(model), look)
+            return Preferences(config.dpo, lambda _: without_adapters(model), shared_features)
         case "model":
             copy = build_copy(config, family, processor, context.precision)
-            return Preferences(config.dpo, lambda accelerator: of_copy(copy, accelerator), look)
+            return Preferences(config.dpo, lambda accelerator: of_copy(copy, accelerator), shared_features)
         case "cached":
             return Preferences(config.dpo, lambda _: stored)
         case "none":

@@ -171,8 +171,8 @@ class VisionTrainer(Trainer):
             contents = row.pop("contents")
             counts = counts.plus(Counts.of(contents, self._flops.training(contents).total))
             self._skipped.record(row.pop("problems"))
-        *sums, unsaid = self._cpu_group.sum([*counts, self._skipped.unsaid])
-        if unsaid:
+        *sums, unshared = self._cpu_group.sum([*counts, self._skipped.unshared])
+        if unshared:
             self._skipped.share(self._cpu_group, self.accelerator.is_main_process)
         totals = Counts(*sums)
         self._meter.took(self.state.global_step + 1, totals)

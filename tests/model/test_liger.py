@@ -67,7 +67,7 @@ def test_rounding_in_16_bits_is_no_worse(model_type, case, interpreted):
 
 @needs_liger
 def test_no_other_model_is_touched(model_type):
-    from qwenvl_train.model.liger import told, use_liger
+    from qwenvl_train.model.liger import summary, use_liger
 
     family = FAMILIES[model_type]
     fused, other = build_model(model_type), build_model(model_type)
@@ -76,22 +76,22 @@ def test_no_other_model_is_touched(model_type):
     assert fused.state_dict().keys() == other.state_dict().keys()
     assert all(kind.forward is forward for kind, forward in forwards.items())
     assert not any(name in vars(module) for module in other.modules() for name in ("forward", "_apply_gate"))
-    assert " 0 of " in told(other, family)
-    assert " 0 of " not in told(fused, family)
+    assert " 0 of " in summary(other, family)
+    assert " 0 of " not in summary(fused, family)
     states = torch.zeros(1, 1, other.config.text_config.hidden_size)
     assert other.model.language_model.norm(states).shape == states.shape
 
 
 @needs_liger
 def test_what_does_not_run_on_them_is_told():
-    from qwenvl_train.model.liger import told, use_liger
+    from qwenvl_train.model.liger import summary, use_liger
 
     family = FAMILIES["qwen3_vl_moe"]
     model = build_model("qwen3_vl_moe")
     model.config.text_config._experts_implementation = "eager"  # eager experts have their own gates
     use_liger(model)
     del vars(model.model.language_model.norm)["forward"]
-    assert told(model, family).endswith("llm 12 of 13 RMSNorms, 0 of 3 SwiGLUs, 3 rotary embeddings")
+    assert summary(model, family).endswith("llm 12 of 13 RMSNorms, 0 of 3 SwiGLUs, 3 rotary embeddings")
 
 
 @pytest.mark.parametrize("cuda", [False, True])

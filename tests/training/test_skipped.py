@@ -38,10 +38,10 @@ def test_each_problem_is_listed_once_whoever_met_it(file):
     skipped.write()
     assert lines(file) == [1, 2]
     skipped.record([THREE, ONE, THREE])
-    assert skipped.unsaid == 1
+    assert skipped.unshared == 1
     skipped.share(Elsewhere(THREE, FOUR), writes=True)
     skipped.record([FOUR])
-    assert skipped.unsaid == 0
+    assert skipped.unshared == 0
     skipped.share(Elsewhere(THREE), writes=True)
     assert lines(file) == [1, 2, 3, 4]
     assert json.loads(file.read_text().splitlines()[2]) == THREE.as_dict()

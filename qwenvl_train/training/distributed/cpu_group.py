@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-Told = TypeVar("Told")
+Item = TypeVar("Item")
 
 
 class CpuGroup:
@@ -29,10 +29,10 @@ class CpuGroup:
     def any(self, mine: bool) -> bool:
         return self.sum([int(mine)])[0] > 0
 
-    def everything(self, mine: Sequence[Told]) -> list[Told]:
+    def everything(self, mine: Sequence[Item]) -> list[Item]:
         """Return the items of all processes, in the order of processes."""
         if self._group is None:
             return list(mine)
-        told: list[list[Told]] = [[] for _ in range(self.processes)]
-        dist.all_gather_object(told, list(mine), group=self._group)
-        return [item for items in told for item in items]
+        gathered: list[list[Item]] = [[] for _ in range(self.processes)]
+        dist.all_gather_object(gathered, list(mine), group=self._group)
+        return [item for items in gathered for item in items]

@@ -18,12 +18,12 @@ def naming_dead_workers() -> Iterator[None]:
         dead = _DEAD.search(str(error))
         if dead is None:
             raise
-        told = UserError(_told(dead["signal"]))
-        told.on_every_process = False
-        raise told from error
+        failure = UserError(_advice(dead["signal"]))
+        failure.on_every_process = False
+        raise failure from error
 
 
-def _told(signal: str | None) -> str:
+def _advice(signal: str | None) -> str:
     match signal:
         case None | "Killed":
             return (

@@ -28,12 +28,16 @@ class Preferences:
     """Objective of preference tuning: the weighted sum of the losses named in dpo.loss."""
 
     def __init__(
-        self, dpo: DpoConfig, reference: Callable[[Accelerator], Reference], look: Callable[[Row], Row] | None = None
+        self,
+        dpo: DpoConfig,
+        reference: Callable[[Accelerator], Reference],
+        shared_features: Callable[[Row], Row] | None = None,
     ):
-        """`look` adds the outputs of a frozen vision tower to a batch, so that the tower runs once for both models."""
-        self._dpo, self._make_reference, self._look = dpo, reference, look
+        """`shared_features` adds the outputs of a frozen vision tower to a batch, so that the tower runs once for both
+        models."""
+        self._dpo, self._make_reference, self._shared_features = dpo, reference, shared_features
         self._terms = dict(zip(dpo.loss, dpo.weights or [1.0] * len(dpo.loss), strict=True))
-        self._seen = Sums()
+        self._training_sums = Sums()
         self._names = [*(f"loss_{term}" for term in self._terms), *_FIGURES]
         self.sums = len(self._names)
 
@@ -46,31 +50,31 @@ class Preferences:
     def loss(self, model: torch.nn.Module, batch: Row, divisors: torch.Tensor) -> torch.Tensor:
         scores, reference = self._scored(model, batch)
         sums = self._sums(scores, reference, batch)
-        self._seen.add(sums)
+        self._training_sums.add(sums)
         terms = [weight * sums[f"loss_{term}"] / divisors[int(term == "sft")] for term, weight in self._terms.items()]
         return torch.stack(terms).sum()
 
     def take(self, accelerator: Accelerator) -> dict[str, float]:
-        return self._told(self._seen.take(accelerator))
+        return self._means(self._training_sums.take(accelerator))
 
     def score(self, model: torch.nn.Module, batch: Row) -> torch.Tensor:
         sums = self._sums(*self._scored(model, batch), batch)
         return torch.stack([sums[name].double() for name in self._names])
 
     def metrics(self, sums: torch.Tensor) -> dict[str, float]:
-        seen = dict(zip(self._names, sums.tolist(), strict=True))
-        told = self._told(seen)
+        totals = dict(zip(self._names, sums.tolist(), strict=True))
+        means = self._means(totals)
         return {
-            "eval_loss": sum(weight * self._mean(seen, term) for term, weight in self._terms.items()),
-            "eval_token_accuracy": told.pop("mean_token_accuracy"),
-            "eval_exact_match": seen["right_answers"] / seen["pairs"],
-            "eval_samples": int(seen["pairs"]),
-        } | {f"eval_{name}": value for name, value in told.items()}
+            "eval_loss": sum(weight * self._mean_loss(totals, term) for term, weight in self._terms.items()),
+            "eval_token_accuracy": means.pop("mean_token_accuracy"),
+            "eval_exact_match": totals["right_answers"] / totals["pairs"],
+            "eval_samples": int(totals["pairs"]),
+        } | {f"eval_{name}": value for name, value in means.items()}
 
     def _scored(self, model: torch.nn.Module, batch: Row) -> tuple[Scores, torch.Tensor]:
-        if self._look is not None:
+        if self._shared_features is not None:
             with self._accelerator.autocast():
-                batch = self._look(batch)
+                batch = self._shared_features(batch)
         reference = self._reference(batch)
         return model(**batch, spread=self._dpo.wpo), reference
 
@@ -105,16 +109,16 @@ class Preferences:
                 "chosen_tokens": pairs.chosen_tokens.sum(),
             }
 
-    def _told(self, seen: dict[str, float]) -> dict[str, float]:
+    def _means(self, totals: dict[str, float]) -> dict[str, float]:
         """Return the means, under the names that TRL's trainer uses. If the loss has several terms, include each."""
-        pairs, tokens, chosen = (max(seen[name], 1) for name in ("pairs", "tokens", "chosen_tokens"))
-        told = {name: seen[name] / pairs for name in seen if name.startswith(("rewards/", "logps/"))}
-        told |= {"entropy": seen["entropy"] / tokens, "mean_token_accuracy": seen["right_tokens"] / chosen}
+        pairs, tokens, chosen = (max(totals[name], 1) for name in ("pairs", "tokens", "chosen_tokens"))
+        means = {name: totals[name] / pairs for name in totals if name.startswith(("rewards/", "logps/"))}
+        means |= {"entropy": totals["entropy"] / tokens, "mean_token_accuracy": totals["right_tokens"] / chosen}
         if self._dpo.reference != "none":
-            told["kl"] = seen["kl"] / tokens
+            means["kl"] = totals["kl"] / tokens
         if len(self._terms) > 1:
-            told |= {f"loss_{term}": self._mean(seen, term) for term in self._terms}
-        return told
+            means |= {f"loss_{term}": self._mean_loss(totals, term) for term in self._terms}
+        return means
 
-    def _mean(self, seen: dict[str, float], term: PreferenceLoss) -> float:
-        return seen[f"loss_{term}"] / max(seen["chosen_tokens" if term == "sft" else "pairs"], 1)
+    def _mean_loss(self, totals: dict[str, float], term: PreferenceLoss) -> float:
+        return totals[f"loss_{term}"] / max(totals["chosen_tokens" if term == "sft" else "pairs"], 1)

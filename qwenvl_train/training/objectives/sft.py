@@ -14,7 +14,7 @@ class Answers(AnswerScore):
     """Objective of supervised fine-tuning: the mean negative log-likelihood of all learned tokens of a step."""
 
     def __init__(self) -> None:
-        self._step_sums = Sums()
+        self._training_sums = Sums()
 
     def prepare(self, accelerator: Accelerator) -> None:
         """Do nothing, because this objective does not need the accelerator."""
@@ -25,10 +25,10 @@ class Answers(AnswerScore):
     def loss(self, model: torch.nn.Module, batch: dict[str, Any], divisors: torch.Tensor) -> torch.Tensor:
         scores = model(**batch)
         tokens = count_tensor(len(scores.log_probs), scores.log_probs)
-        self._step_sums.add({"right": scores.is_top1.sum(), "entropy": scores.entropy.sum(), "tokens": tokens})
+        self._training_sums.add({"right": scores.is_top1.sum(), "entropy": scores.entropy.sum(), "tokens": tokens})
         return -scores.log_probs.sum() / divisors[0]
 
     def take(self, accelerator: Accelerator) -> dict[str, float]:
-        sums = self._step_sums.take(accelerator)
+        sums = self._training_sums.take(accelerator)
         tokens = max(sums["tokens"], 1)
         return {"mean_token_accuracy": sums["right"] / tokens, "entropy": sums["entropy"] / tokens}

@@ -98,14 +98,14 @@ def trace(
 
         pixels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
         cut = torch.Size((patches, pixels))
-        seen, said = (patches, width), (1, tokens, architecture.text_config.hidden_size)
+        in_tower_shape, in_decoder_shape = (patches, width), (1, tokens, architecture.text_config.hidden_size)
         flows = mode_of("vision", config) != "frozen"
         return Traced(
             patches=_run(visual.patch_embed, cut, DTYPES[precision], False, halved),
-            vision=_run(in_tower, torch.Size(seen), entering, flows, halved),
-            merger=_run(in_mergers, torch.Size(seen), entering, flows, halved),
-            decoder=_run(in_decoder, torch.Size(said), stream, True, halved),
-            norm=_run(language.norm, torch.Size(said), stream, True, halved),
+            vision=_run(in_tower, torch.Size(in_tower_shape), entering, flows, halved),
+            merger=_run(in_mergers, torch.Size(in_tower_shape), entering, flows, halved),
+            decoder=_run(in_decoder, torch.Size(in_decoder_shape), stream, True, halved),
+            norm=_run(language.norm, torch.Size(in_decoder_shape), stream, True, halved),
         )
 
 
@@ -159,11 +159,11 @@ class Ledger(TorchDispatchMode):
             made = func(*args, **(kwargs or {}))
         for tensor in torch.utils._pytree.tree_leaves(made):
             if _is_tensor(tensor) and id(tensor.untyped_storage()) not in given:
-                self._see(tensor.untyped_storage())
+                self._add(tensor.untyped_storage())
         self.most = max(self.most, self.alive)
         return made
 
-    def _see(self, storage: torch.UntypedStorage) -> None:
+    def _add(self, storage: torch.UntypedStorage) -> None:
         key, size = id(storage), storage.nbytes()
         if key in self._known:
             return
