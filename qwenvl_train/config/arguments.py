@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from qwenvl_train.config.keys import Keys
 from qwenvl_train.config.layers import is_own_file
 from qwenvl_train.config.options import groups, nearest, recipe_files
+from qwenvl_train.config.other_names import suggestion
 from qwenvl_train.errors import UserError
 
 # Matches plain text that Hydra's grammar refuses without quotes, such as ~/my.jsonl and names that are not ASCII.
@@ -60,7 +61,9 @@ def _values(override: Override, keys: Keys) -> list[tuple[str, object]]:
 
 def _parse(argument: str) -> Override:
     if argument.startswith("-"):
-        raise UserError(f"{argument}: there is no such flag; settings are written key=value")
+        meant = suggestion(argument.lstrip("-").partition("=")[0])
+        hint = f"; did you mean {meant}?" if meant else ""
+        raise UserError(f"{argument}: there is no such flag; settings are written key=value{hint}")
     if argument.startswith("~"):
         raise UserError(f"{argument}: a setting cannot be removed; key=null switches it off")
     if "=" not in argument:

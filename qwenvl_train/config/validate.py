@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from qwenvl_train.config.keys import keys_of, section_of
 from qwenvl_train.config.options import verbs_with
+from qwenvl_train.config.other_names import suggestion
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.config.verb import Verb
 from qwenvl_train.errors import UserError
@@ -104,7 +105,7 @@ def _unknown(key: str, value: object, verb: Verb) -> str:
     section = key.partition(".")[0]
     if section not in verb.config.model_fields and (others := verbs_with(section)):
         return f"{key} has no effect on {verb.name}; it is a setting of qwenvl-train {' and '.join(others)}"
-    meant = keys_of(verb.config).nearest(key)
+    meant = suggestion(key.rpartition(".")[2]) or keys_of(verb.config).nearest(key)
     hint = f"; did you mean {meant}?" if meant else "; configs/train.yaml and the groups beside it list them all"
     return f"{key}={_text(value)}: there is no such setting{hint}"
 
