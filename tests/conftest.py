@@ -32,6 +32,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Libraries that look for leaks at exit would find what is kept from the collector."""
+    gc.unfreeze()
+
+
 @pytest.fixture(params=FAMILIES)
 def model_type(request) -> str:
     return request.param

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.run import summary
+from tests.commands import summary
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")

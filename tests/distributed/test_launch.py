@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForImageTextToText
 
+from tests.commands import read_lines, rows, summary, train
 from tests.conftest import conversation
-from tests.run import read_lines, rows, summary, train
 from tests.streams import write_stream
 
 pytestmark = pytest.mark.distributed

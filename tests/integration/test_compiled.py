@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from tests.commands import rows, train
 from tests.conftest import conversation
-from tests.run import rows, train
 
 pytestmark = pytest.mark.usefixtures("compiler")
 

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from tests.commands import rows, summary
 from tests.conftest import conversation
-from tests.run import rows, summary
 
 
 @pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 0)])

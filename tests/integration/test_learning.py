@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from qwenvl_train.config.assets import asset_dir
-from tests.run import rows, summary, train
+from tests.commands import rows, summary, train
 
 SHAPES = asset_dir("data") / "shapes"
 

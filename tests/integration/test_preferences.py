@@ -18,9 +18,9 @@ from qwenvl_train.model.build import build_copy, build_model
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.run import reference_cache, training_run
 from qwenvl_train.training.objectives.sft import Answers
+from tests.commands import read_lines, rows, summary, train
 from tests.conftest import conversation, sample_of
 from tests.loading import renderer_of
-from tests.run import read_lines, rows, summary, train
 
 SHAPES = asset_dir("data") / "shapes"
 LORA = ("tune_mm_mlp=true", "tune_mm_llm=true", "lora.llm=true", "train.lr=1e-3")

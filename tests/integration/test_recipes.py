@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from qwenvl_train.config.options import recipe_files
-from tests.run import rows, summary, train
+from tests.commands import rows, summary, train
 
 # bf16 is what runs on GPUs: weights of two types under autocast, also in evaluation and generation.
 BF16 = [(recipe, "bf16") for recipe in ("sft_full", "sft_lora", "sft_qlora")]

@@ -9,8 +9,8 @@ import yaml
 from qwenvl_train.cli import main
 from qwenvl_train.training.meter import Meter
 from qwenvl_train.training.trainer import VisionTrainer
+from tests.commands import rows, summary, train
 from tests.conftest import conversation
-from tests.run import rows, summary, train
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from qwenvl_train.cli import main
+from tests.commands import rows, summary, train
 from tests.conftest import conversation
-from tests.run import rows, summary, train
 
 SETTINGS = ("+recipe=sft_lora", "train.log_steps=1", "train.warmup=0", "data.workers=0", "train.accumulation=2")
 

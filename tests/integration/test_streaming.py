@@ -12,8 +12,8 @@ from qwenvl_train.data.streaming import windows
 from qwenvl_train.data.streaming.windows import State
 from qwenvl_train.errors import UserError
 from qwenvl_train.training.trainer import VisionTrainer
+from tests.commands import rows, summary, train
 from tests.conftest import conversation
-from tests.run import rows, summary, train
 from tests.streams import write_stream
 
 SETTINGS = (

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.commands import rows, train
 from tests.conftest import conversation
-from tests.run import rows, train
 
 
 @pytest.fixture

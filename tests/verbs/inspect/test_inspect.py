@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
-from qwenvl_train.cli import main
 from qwenvl_train.config.compose import compose
 from qwenvl_train.data.index import measure
 from qwenvl_train.data.media.pictures import PictureSize, load_pixels
@@ -70,18 +69,6 @@ def rows(pictures, clip) -> list[dict]:
         frames,
         turns,
     ]
-
-
-@pytest.fixture
-def inspect(tmp_path, capfd):
-    """The verb's stdout and stderr; it must succeed."""
-
-    def run(*words: str, code: int = 0) -> tuple[str, str]:
-        capfd.readouterr()
-        assert main(["inspect", *words, f"output_dir={tmp_path / 'runs'}"]) == code
-        return capfd.readouterr()
-
-    return run
 
 
 def samples_and_renderer(words: list[str]):

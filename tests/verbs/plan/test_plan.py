@@ -20,26 +20,14 @@ from qwenvl_train.verbs.plan import workload
 from qwenvl_train.verbs.plan.memory import Load
 from qwenvl_train.verbs.plan.remedies import remedies
 from qwenvl_train.verbs.plan.settings import PLAN
+from tests.commands import train
 from tests.conftest import conversation
 from tests.model.test_shapes import PUBLISHED
-from tests.run import train
 
 LORA = "+recipe=sft_lora"
 PAIRS = asset_dir("data") / "shapes" / "train_pairs.jsonl"
 CHECK = 4
 """Bytes of a stored file that are no feature."""
-
-
-@pytest.fixture
-def plan(tmp_path, capfd):
-    """The verb's stdout and stderr; it must succeed, unless another code is told."""
-
-    def run(*words: str, code: int = 0) -> tuple[str, str]:
-        capfd.readouterr()
-        assert main(["plan", *words, f"output_dir={tmp_path / 'runs'}"]) == code
-        return capfd.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ from qwenvl_train.run.context import RunContext
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.optim import keep_masters
 from qwenvl_train.training.skipped import Skipped
+from tests.commands import read_lines, rows, train
 from tests.conftest import conversation
 from tests.loading import assert_same, family_of, renderer_of
-from tests.run import read_lines, rows, train
 from tests.settings import run_config
 from tests.videos import write_video
 
