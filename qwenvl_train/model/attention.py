@@ -78,11 +78,11 @@ def use_packed_attention(model: PreTrainedModel, kernel: Kernel = "auto") -> Non
 def refuse_kernel(kernel: Kernel, precision: str) -> None:
     if kernel not in _INSTALLED:
         return
-    way_out = "take train.attention=auto"
+    way_out = "use train.attention=auto"
     if not torch.cuda.is_available():
         raise UserError(f"train.attention={kernel} needs a GPU; {way_out}.")
     if precision == "fp32":
-        raise UserError(f"train.attention={kernel} knows 16 bits only, and train.precision is fp32; {way_out}.")
+        raise UserError(f"train.attention={kernel} supports only 16 bits, but train.precision is fp32; {way_out}.")
     if not _INSTALLED[kernel]():
         raise UserError(f"train.attention={kernel} needs flash-attn of that version; install it, or {way_out}.")
 

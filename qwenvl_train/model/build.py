@@ -77,29 +77,29 @@ def _use_our_passes(model: PreTrainedModel, config: RunConfig, family: Family, p
 def refuse_what_experts_cannot(config: RunConfig, family: Family) -> None:
     if family.expert_weights and config.model.quantize == "nf4":
         raise UserError(
-            f"model.quantize=nf4 reaches linear layers, and the experts of {family.name} are none: "
-            "hardly any memory would be saved. Take model.quantize=none."
+            f"model.quantize=nf4 quantizes linear layers, but the experts of {family.name} are not linear layers: "
+            "it would save hardly any memory. Set model.quantize=none."
         )
     if family.expert_weights and mode_of("llm", config) == "lora" and config.lora.dropout:
         raise UserError("lora.dropout must be 0 for mixture-of-experts models: adapters on experts have no dropout.")
     if family.expert_weights and config.train.compile:
         # Adapters make each layer's experts a class of their own, and each would be compiled by itself.
-        raise UserError(f"train.compile=true cannot compile the experts of {family.name}. Take train.compile=false.")
+        raise UserError(f"train.compile=true cannot compile the experts of {family.name}. Set train.compile=false.")
     if family.expert_weights and config.deepspeed.stage == 3:
         # On its ZeRO-3 path transformers 5.23 leaves out the transposition of published expert weights.
         raise UserError(
-            f"deepspeed=zero3 cannot load {family.name}: transformers does not translate its expert weights there. "
-            "Take deepspeed=zero2."
+            f"deepspeed=zero3 cannot load {family.name}: transformers does not convert its expert weights there. "
+            "Use deepspeed=zero2."
         )
 
 
 def refuse_what_needs_a_gpu(config: RunConfig) -> None:
     if config.train.offload_activations and not torch.cuda.is_available():
         raise UserError(
-            "train.offload_activations=true moves what a GPU would have to keep, and there is none; take false."
+            "train.offload_activations=true moves activations off a GPU, but there is no GPU; set it to false."
         )
     if config.train.liger and not torch.cuda.is_available():
-        raise UserError("train.liger=true: Liger's kernels run on a GPU, and there is none; take false.")
+        raise UserError("train.liger=true: Liger's kernels need a GPU, but there is no GPU; set it to false.")
 
 
 def about_fp16(config: RunConfig, precision: str) -> str | None:
@@ -107,8 +107,8 @@ def about_fp16(config: RunConfig, precision: str) -> str | None:
     if precision != "fp16" or (config.deepspeed.stage == 0 and mode_of("llm", config) == "full"):
         return None
     return (
-        "fp16: activations of Qwen2-VL and Qwen2.5-VL can exceed its range. If the loss becomes nan, or stays where it "
-        "is, take train.precision=fp32 (twice the memory) or a GPU that has bf16."
+        "fp16: activations of Qwen2-VL and Qwen2.5-VL can exceed its range. If the loss becomes nan or stops "
+        "changing, use train.precision=fp32 (twice the memory) or a GPU that supports bf16."
     )
 
 
@@ -117,7 +117,7 @@ def suggest_liger(config: RunConfig) -> str | None:
     usable = torch.cuda.is_available() and sys.platform == "linux" and find_spec("liger_kernel") is not None
     if not usable or config.train.liger or config.train.compile:
         return None
-    return "Liger is installed: train.liger=true fuses norms, gates and rotary embeddings, for speed and less memory"
+    return "Liger is installed: train.liger=true fuses norms, gates and rotary embeddings to save time and memory"
 
 
 def about_liger(model: PreTrainedModel | PeftModel, family: Family) -> str:

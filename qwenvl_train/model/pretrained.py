@@ -26,8 +26,8 @@ def load_family(config: ModelConfig) -> Family:
     family = family_of(checkpoint.model_type, f"model.path {config.path}")
     if config.family is not None and config.family != family.model_type:
         raise UserError(
-            f"model.path {config.path} holds a {family.model_type}, but model.family asks for {config.family}; "
-            "choose the model= entry of that family, or model=custom."
+            f"model.path {config.path} contains a {family.model_type} model, but model.family is {config.family}; "
+            "use a model= option of its family, or model=custom."
         )
     return with_own_numbers(family, checkpoint.vision_config)
 
@@ -56,8 +56,8 @@ def from_pretrained(config: ModelConfig, auto_class, **options):
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         if local.exists():
-            raise UserError(f"model.path {where} does not load: {reason}") from error
+            raise UserError(f"model.path {where} cannot be loaded: {reason}") from error
         raise UserError(
-            f"model.path {where} is no local folder and could not be fetched from the model hub: {reason} "
+            f"model.path {where} is not a local folder and could not be downloaded from the model hub: {reason} "
             "Check the name and the network, or download the model and give its folder."
         ) from error

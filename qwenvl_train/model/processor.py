@@ -28,8 +28,8 @@ def _set_video_limits(video_processor, config: ModelConfig, family: Family) -> N
     """
     if video_processor.cap_pixels_per_frame:
         raise UserError(
-            f"The video processor of model.path {config.path} has cap_pixels_per_frame on, which is not supported: "
-            "set it to false there, and give model.video.max_pixels and model.video.total_pixels instead."
+            f"The video processor of model.path {config.path} has cap_pixels_per_frame=true, which is not supported: "
+            "set it to false there, and set model.video.max_pixels and model.video.total_pixels instead."
         )
     # Later versions of transformers will cap by default. Without this setting they would use other picture sizes than
     # those of the training.
@@ -51,13 +51,13 @@ def _set_video_limits(video_processor, config: ModelConfig, family: Family) -> N
             if size["shortest_edge"] > total:
                 raise UserError(
                     f"model.video.total_pixels ({total}) is below {size['shortest_edge']}, "
-                    "the least that this checkpoint makes of a clip; raise it."
+                    "the least that this checkpoint allows for a video; raise it."
                 )
     _check_order("model.video.min_pixels", low, "model.video.max_pixels", high)
     if low and total and 2 * low > total:
         raise UserError(
-            f"model.video.total_pixels ({total}) does not hold two frames of model.video.min_pixels ({low}), "
-            "and a clip has two or more."
+            f"model.video.total_pixels ({total}) is too small for two frames of model.video.min_pixels ({low}), "
+            "and a video has at least two."
         )
     video_processor.size = type(video_processor.size)(**size)
 
@@ -65,5 +65,5 @@ def _set_video_limits(video_processor, config: ModelConfig, family: Family) -> N
 def _check_order(low_key: str, low: int | None, high_key: str, high: int | None) -> None:
     if low and high and low > high:
         raise UserError(
-            f"{low_key} ({low}) is above {high_key} ({high}); a null takes the checkpoint's own, so set both."
+            f"{low_key} ({low}) is above {high_key} ({high}); null takes the checkpoint's value, so set both."
         )

@@ -23,8 +23,8 @@ def architecture(model: ModelConfig) -> PreTrainedConfig:
         return checkpoint
     if model.shape is None or model.family is None:
         raise UserError(
-            f"The sizes of model.path {model.path} are not known: it is no local folder with a config.json, and "
-            "model.shape is null. Choose a model= entry, or download the checkpoint and give its folder."
+            f"The sizes of model.path {model.path} are not known: it is not a local folder with a config.json, and "
+            "model.shape is null. Choose a model= option, or download the checkpoint and give its folder."
         )
     return config_of(family_of(model.family, "model.family").model_type, model.shape)
 
@@ -42,7 +42,7 @@ def _first_generation(shape: VisionShape) -> dict[str, Any]:
     Qwen2-VL calls the width of the vision tower embed_dim, and the width of the language model hidden_size.
     """
     ratio, rest = divmod(shape.intermediate_size, shape.hidden_size)
-    assert rest == 0, "Qwen2-VL knows only whole ratios"
+    assert rest == 0, "Qwen2-VL supports only whole ratios"
     renamed = {"embed_dim": shape.hidden_size, "hidden_size": shape.out_hidden_size, "mlp_ratio": ratio}
     return shape.model_dump(exclude_none=True, exclude={"intermediate_size", "out_hidden_size"}) | renamed
 

@@ -100,9 +100,9 @@ GROUPS = (
     ),
     (
         "Tokens per second",
-        (Curve("tokens_per_second", "all"), Curve("supervised_tokens_per_second", "learned")),
+        (Curve("tokens_per_second", "all"), Curve("supervised_tokens_per_second", "supervised")),
     ),
-    ("Share of what the devices can do (MFU)", (Curve("mfu", "MFU"),)),
+    ("Model FLOPs utilization (MFU)", (Curve("mfu", "MFU"),)),
     ("Share of the time spent waiting for data", (Curve("data_wait", "waiting"),)),
     ("Gradient norm", (Curve("grad_norm", "before clipping"),)),
 )

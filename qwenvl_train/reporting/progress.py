@@ -100,7 +100,7 @@ def step_figures(row: Row) -> list[str]:
     if is_number(row.get("mfu")):
         figures.append(f"MFU {percent(row['mfu'])}")
     if is_number(row.get("data_wait")) and row["data_wait"] >= WAITING:
-        figures.append(f"waits for data {percent(row['data_wait'])}")
+        figures.append(f"waiting for data {percent(row['data_wait'])}")
     return figures
 
 

@@ -79,7 +79,7 @@ def tiles(rows: list[Row], summary: Row, components: list[Row]) -> list[Tile]:
             shown.append(Tile("Tokens per second", count(last["tokens"] / last["seconds"])))
     if components:
         trained, size = (sum(row[key] for row in components) for key in ("trained", "parameters"))
-        shown.append(Tile("Trained weights", percent(trained / size)))
+        shown.append(Tile("Trained parameters", percent(trained / size)))
     return [tile for tile in shown if tile]
 
 

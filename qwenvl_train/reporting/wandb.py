@@ -62,9 +62,9 @@ class WandbRun:
                     self._say(f"W&B: {opened.url}")
                     return opened
             case _:
-                reason = "offline was asked for" if self._asked() == "offline" else f"no login for {_host()}"
+                reason = "offline mode is set" if self._asked() == "offline" else f"not logged in to {_host()}"
         opened = self._init(run, run_id, "offline")
-        self._say(f"W&B is offline: {reason}. Send the run later with: wandb sync {_local(opened)}")
+        self._say(f"W&B is offline: {reason}. Upload the run later with: wandb sync {_local(opened)}")
         return opened
 
     def _mode(self) -> str:
@@ -73,8 +73,8 @@ class WandbRun:
                 return "online" if has_login() else "offline"
             case "online" if not has_login():
                 raise UserError(
-                    f"logging.wandb.mode is online, but there is no login for {_host()}. "
-                    "Run `wandb login`, or take logging.wandb.mode=offline."
+                    f"logging.wandb.mode is online, but you are not logged in to {_host()}. "
+                    "Run `wandb login`, or set logging.wandb.mode=offline."
                 )
             case asked:
                 return asked
@@ -128,7 +128,7 @@ class WandbRun:
             self._run.finish(exit_code=0 if summary["status"] == "done" else 1)
         except TimeoutError:
             later = f"wandb sync {_local(self._run)}"
-            self._say(f"W&B did not take all of the run within {UPLOAD_SECONDS} s. Send the rest with: {later}")
+            self._say(f"W&B did not receive the whole run within {UPLOAD_SECONDS} s. Upload the rest with: {later}")
         else:
             wandb.teardown()  # unlike finish, this waits until the last rows are on disk
 

@@ -23,7 +23,7 @@ def count(value: float) -> str:
 
 def many(number: int, noun: str, several: str | None = None) -> str:
     """Return the number with its noun, such as 1 sample or 2 samples."""
-    return f"{count(number)} {noun if number == 1 else several or f'{noun}s'}"
+    return f"{count(number)} {noun if number == 1 else several or noun + ('es' if noun.endswith('ch') else 's')}"
 
 
 def percent(share: float) -> str:

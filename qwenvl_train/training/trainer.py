@@ -275,8 +275,8 @@ class VisionTrainer(Trainer):
         digest = torch.tensor([zlib.crc32(stored.encode())], device=self.args.device)
         if (self.accelerator.gather(digest) != digest).any():
             raise UserError(
-                "The processes have read different rows from data.train, so that some were trained on twice and some "
-                "never; a file or an address could not be read everywhere. Go on from the last checkpoint."
+                "The processes have read different rows from data.train, so some rows were used twice and some never; "
+                "a file or URL could not be read on every process. Resume from the last checkpoint."
             )
         if self.accelerator.is_main_process:
             file.write_text(stored, encoding="utf-8")

@@ -509,7 +509,7 @@ def test_a_worker_that_is_killed_is_told(dying, checkpoints, tmp_path, monkeypat
     settings += ["data.workers=1", "train.max_steps=1", "tune_mm_mlp=true"]
     assert main([*settings, f"output_dir={tmp_path}", "run_name=run", "logging.wandb.mode=disabled"]) == 2
     told = capsys.readouterr().err
-    assert "qwenvl-train: A process that prepares data was killed, most often for lack of memory" in told
+    assert "qwenvl-train: A data worker was killed, usually because memory ran out" in told
     assert "Traceback" not in told
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed"
@@ -518,8 +518,8 @@ def test_a_worker_that_is_killed_is_told(dying, checkpoints, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "lack of memory; lower data.workers"),
-        ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", "lack of memory; lower data.workers"),
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "because memory ran out; lower data.workers"),
+        ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", "because memory ran out; lower data.workers"),
         ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that", "shared memory ran out"),
         ("DataLoader worker (pid 7) is killed by signal: Segmentation fault. ", r"crashed \(Segmentation fault\)"),
     ],

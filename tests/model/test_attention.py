@@ -105,7 +105,7 @@ def test_the_kernel_gives_the_same_with_a_context(samples):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_kernel_that_cannot_run_is_refused():
     refuse_kernel("auto", "fp32")
-    with pytest.raises(UserError, match=r"train\.attention=flash_attention_3 needs a GPU; take train\.attention=auto"):
+    with pytest.raises(UserError, match=r"train\.attention=flash_attention_3 needs a GPU; use train\.attention=auto"):
         refuse_kernel("flash_attention_3", "bf16")
 
 

@@ -99,5 +99,5 @@ def test_rows_of_any_size_run_through_the_same_code(model_type, lora, checkpoint
 def test_experts_are_refused():
     config = run_config(**{"train.compile": True})
     refuse_what_experts_cannot(config, FAMILIES["qwen3_vl"])
-    with pytest.raises(UserError, match=r"Take train\.compile=false"):
+    with pytest.raises(UserError, match=r"Set train\.compile=false"):
         refuse_what_experts_cannot(config, FAMILIES["qwen3_vl_moe"])

@@ -42,7 +42,7 @@ MISTAKES = {
     "clip of two": (
         "qwen2_vl",
         {"total_pixels": 6000},
-        r"total_pixels \(6000\) does not hold two frames",
+        r"total_pixels \(6000\) is too small for two frames",
     ),
 }
 
@@ -59,5 +59,5 @@ def test_another_rule_in_the_checkpoint_is_refused(tmp_path, checkpoints):
     processor.video_processor.cap_pixels_per_frame = True
     processor.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_bytes((checkpoints["qwen3_vl"] / "config.json").read_bytes())
-    with pytest.raises(UserError, match="cap_pixels_per_frame on, which is not supported: set it to false"):
+    with pytest.raises(UserError, match="cap_pixels_per_frame=true, which is not supported: set it to false"):
         loaded(tmp_path)

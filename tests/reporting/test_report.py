@@ -70,7 +70,7 @@ def test_key_figures(page):
         "Tokens 614,400",
         "Training time 3m 42s",
         "Tokens per second 2,768",
-        "Trained weights 1.0 %",
+        "Trained parameters 1.0 %",
     ):
         assert text in page.text
 
@@ -182,7 +182,7 @@ def test_a_picture_that_is_gone_is_said_in_its_place(run, tmp_path):
     (tmp_path / "7.35.png").write_bytes(b"not a picture")
     page = page_of(run)
     assert len(page.all("img")) == 1
-    assert page.text.count("picture cannot be read") == 2
+    assert page.text.count("image cannot be read") == 2
 
 
 def test_an_answer_that_was_not_asked_for_has_no_mark(run):

@@ -82,7 +82,7 @@ def test_without_login_auto_writes_a_whole_run_into_the_run_folder(run, said):
     assert folder.name.startswith("offline-run-")
     assert len(said) == 1
     assert said[0].endswith(f"wandb sync {folder}")
-    assert "no login for api." in said[0]
+    assert "not logged in to api." in said[0]
 
     found, begun = records(folder), run_of(folder)
     assert (begun.project, begun.display_name, begun.run_group) == ("receipts", "receipts", "g")
@@ -151,7 +151,7 @@ def test_online_without_login_is_the_users_fault_and_no_prompt(run, said, monkey
     leader, terminal = pty.openpty()  # wandb prompts only on a terminal
     with os.fdopen(terminal, "r") as keyboard:
         monkeypatch.setattr("sys.stdin", keyboard)
-        with pytest.raises(UserError, match=r"there is no login for .*wandb login"):
+        with pytest.raises(UserError, match=r"you are not logged in to .*wandb login"):
             WandbRun(config("online"), said.append).start(run)
     os.close(leader)
 
@@ -159,7 +159,7 @@ def test_online_without_login_is_the_users_fault_and_no_prompt(run, said, monkey
 def test_offline_stays_offline_with_a_login(run, said, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert logged(run, said, "offline").name.startswith("offline-run-")
-    assert "offline was asked for" in said[0]
+    assert "offline mode is set" in said[0]
 
 
 def test_auto_follows_wandbs_own_switch(run, said, monkeypatch):
@@ -208,7 +208,7 @@ def test_an_upload_that_takes_too_long_is_said_and_left(run, said, monkeypatch):
 
     monkeypatch.setattr(reporter._run, "finish", slow)
     reporter.finish(SUMMARY)
-    assert said[-1].startswith("W&B did not take all of the run within 60 s. Send the rest with: wandb sync ")
+    assert said[-1].startswith("W&B did not receive the whole run within 60 s. Upload the rest with: wandb sync ")
 
 
 def test_a_resumed_online_run_continues_its_own_and_says_where_it_is(run, said, monkeypatch):

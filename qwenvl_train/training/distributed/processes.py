@@ -65,7 +65,7 @@ def agree(state: PartialState, value: str) -> str:
         if (now := store.add(_BEATS, 0)) != beats:
             beats, heard = now, waited
         elif waited - heard > _SILENCE:
-            raise RuntimeError("the first process has died; what it said last tells why")
+            raise RuntimeError("the first process has died; see its last output for the reason")
     found = store.get(key).decode()
     store.add(f"{key}/read", 1)
     return found

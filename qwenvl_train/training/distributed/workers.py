@@ -27,15 +27,15 @@ def _advice(signal: str | None) -> str:
     match signal:
         case None | "Killed":
             return (
-                "A process that prepares data was killed, most often for lack of memory; lower data.workers, and look "
-                "for a very large picture or clip."
+                "A data worker was killed, usually because memory ran out; lower data.workers, and look for a very "
+                "large image or video."
             )
         case "Bus error":
             return (
-                "A process that prepares data was killed, as shared memory ran out; give the container more of it "
-                "(--shm-size), or lower data.workers."
+                "A data worker was killed because shared memory ran out; give the container more of it (--shm-size), "
+                "or lower data.workers."
             )
     return (
-        f"A process that prepares data crashed ({signal}), most often on a damaged picture or clip; "
-        "with data.workers=0 the command itself crashes there, and python -X faulthandler tells where."
+        f"A data worker crashed ({signal}), usually on a damaged image or video; "
+        "to see where, run the command with data.workers=0 and python -X faulthandler."
     )
