@@ -42,11 +42,11 @@ Examples
   qwenvl-train +recipe=sft_full model.path=/models/mine data.train='[a.jsonl,b.jsonl]' train.max_steps=500
   torchrun --nproc_per_node=8 -m qwenvl_train +recipe=sft_full deepspeed=zero2
 
-Every key with its default and its meaning: {configs}/train.yaml; those of
-other verbs alone: {own} beside it
+Every key and its default: {configs}/train.yaml.
+Keys of the other verbs: {own} in the same folder.
 
-Exit codes: 0 done, 2 the input is at fault, 1 a fault of qwenvl-train,
-130 or 143 interrupted (a run that was training has saved a checkpoint first)
+Exit codes: 0 success, 1 an error in qwenvl-train, 2 an error in the input,
+130 or 143 interrupted (training saves a checkpoint first)
 """
 
 
@@ -92,14 +92,14 @@ def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
     word, rest = arguments[0], arguments[1:]
     if word in VERBS:
         return word, rest
-    raise UserError(f"{word}: no such verb{_meant_by(word)}; there are: {', '.join([*VERBS, 'help'])}")
+    raise UserError(f"{word}: there is no such verb{_meant_by(word)} Verbs: {', '.join([*VERBS, 'help'])}")
 
 
 def _meant_by(word: str) -> str:
     if word in recipe_files():
-        return f", but a recipe: +recipe={word}"
+        return f"; did you mean +recipe={word}?"
     verb = nearest(word, VERBS)
-    return f", did you mean {verb}?" if verb else ""
+    return f"; did you mean {verb}?" if verb else "."
 
 
 def _prepare_environment() -> None:

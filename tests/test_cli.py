@@ -55,10 +55,10 @@ def test_arguments_come_from_the_command_line(trained, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trainn"], "trainn: no such verb, did you mean train?; there are: train, inspect, plan, help"),
-        (["sft_lora"], "but a recipe: +recipe=sft_lora"),
+        (["trainn"], "trainn: there is no such verb; did you mean train? Verbs: train, inspect, plan, help"),
+        (["sft_lora"], "did you mean +recipe=sft_lora?"),
         (["--foo"], "--foo: there is no such flag"),
-        ([], "nothing is tuned; pick a recipe"),
+        ([], "no component is trained; choose a recipe"),
         ([LORA, "train.lrr=1", "seed=x"], "2 problems\n  seed=x: must be a whole number\n  train.lrr=1: there is"),
     ],
 )

@@ -63,16 +63,16 @@ def _parse(argument: str) -> Override:
     if argument.startswith("-"):
         meant = suggestion(argument.lstrip("-").partition("=")[0])
         hint = f"; did you mean {meant}?" if meant else ""
-        raise UserError(f"{argument}: there is no such flag; settings are written key=value{hint}")
+        raise UserError(f"{argument}: there is no such flag; write settings as key=value{hint}")
     if argument.startswith("~"):
-        raise UserError(f"{argument}: a setting cannot be removed; key=null switches it off")
+        raise UserError(f"{argument}: a setting cannot be removed; set it to null instead")
     if "=" not in argument:
         meant = f"; did you mean data.train={argument}?" if os.path.exists(os.path.expanduser(argument)) else ""
-        raise UserError(f"{argument}: settings are written key=value{meant}")
+        raise UserError(f"{argument}: write settings as key=value{meant}")
     override = _parse_with_hydra(argument)
     key = override.key_or_group
     if override.is_sweep_override():
-        raise UserError(f"{argument}: {key} takes one value; a list is written '{key}=[first,second]'")
+        raise UserError(f"{argument}: {key} takes one value; write a list as '{key}=[first,second]'")
     if not key or "/" in key or override.package is not None:
         raise _unreadable(argument)
     return override
@@ -91,22 +91,22 @@ def _parse_with_hydra(argument: str) -> Override:
 
 def _unreadable(argument: str) -> UserError:
     key = argument.partition("=")[0].lstrip("+") or "key"
-    return UserError(f"{argument}: cannot be read; quote a value that has brackets, commas or =: '{key}=\"…\"'")
+    return UserError(f"{argument}: cannot be parsed; quote a value with brackets, commas or =: '{key}=\"…\"'")
 
 
 def _option(group: str, option: str, options: list[str]) -> str:
     if option in options or is_own_file(option):
         return option
     if group == "recipe" and (Path(option).expanduser() / "config.yaml").is_file():
-        raise UserError(f"recipe={option}: is a folder, did you mean +recipe={option.rstrip('/')}/config.yaml?")
+        raise UserError(f"recipe={option}: is a folder; did you mean +recipe={option.rstrip('/')}/config.yaml?")
     meant = nearest(option, options)
-    hint = f", did you mean {group}={meant}?" if meant else "."
+    hint = f"; did you mean {group}={meant}?" if meant else "."
     own = {"model": " (your own: model.path=…)", "data": " (your own: data.train=…)"}.get(
         group, f" (your own: {group}=my.yaml)"
     )
-    raise UserError(f"{group}={option}: no such {group}{hint} There are: {', '.join(options)}{own}")
+    raise UserError(f"{group}={option}: there is no such option{hint} Options: {', '.join(options)}{own}")
 
 
 def _put(known: dict, key: str, value: object) -> None:
     if known.setdefault(key, value) not in (value,):  # unlike ==, `in` is also true for the same nan object
-        raise UserError(f"{key} is given twice, as {known[key]} and as {value}; it takes one")
+        raise UserError(f"{key} is given twice, as {known[key]} and as {value}; give it once")

@@ -106,7 +106,7 @@ def _unknown(key: str, value: object, verb: Verb) -> str:
     if section not in verb.config.model_fields and (others := verbs_with(section)):
         return f"{key} has no effect on {verb.name}; it is a setting of qwenvl-train {' and '.join(others)}"
     meant = suggestion(key.rpartition(".")[2]) or keys_of(verb.config).nearest(key)
-    hint = f"; did you mean {meant}?" if meant else "; configs/train.yaml and the groups beside it list them all"
+    hint = f"; did you mean {meant}?" if meant else "; configs/train.yaml and the groups next to it list all settings"
     return f"{key}={_text(value)}: there is no such setting{hint}"
 
 

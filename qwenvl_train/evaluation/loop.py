@@ -25,7 +25,7 @@ class Evaluation:
     def metrics(self) -> dict[str, float]:
         """Return the metrics over all held-out samples, and raise UserError if none of them could be decoded."""
         if not self.sums[-1]:
-            raise UserError("data.eval: no sample of it could be decoded; skipped.jsonl says why.")
+            raise UserError("data.eval: no sample could be decoded; skipped.jsonl lists the reasons.")
         return self.score.metrics(self.sums)
 
 

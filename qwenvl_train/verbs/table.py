@@ -17,13 +17,13 @@ class VerbEntry(NamedTuple):
 
 
 VERBS = {
-    "train": VerbEntry("fine-tune a model (this verb may be left out)", "qwenvl_train.config.verb:TRAIN"),
+    "train": VerbEntry("fine-tune a model (the default verb)", "qwenvl_train.config.verb:TRAIN"),
     "inspect": VerbEntry(
-        "show what the model will be trained on: tokens, labels, pictures, clips, boxes, lengths",
+        "show what a run trains on: tokens, labels, images, videos, boxes, lengths",
         "qwenvl_train.verbs.inspect.settings:INSPECT",
     ),
     "plan": VerbEntry(
-        "tell what a run will take, before it: steps, memory of each device, arithmetic, time; needs no weights",
+        "predict the steps, the memory of each device and the time of a run; needs no weights",
         "qwenvl_train.verbs.plan.settings:PLAN",
     ),
 }

@@ -28,7 +28,7 @@ def test_a_suggestion_is_a_setting(name):
     [
         ("learning_rate=1e-4", "did you mean train.lr?"),
         ("train.learning_rate=1e-4", "did you mean train.lr?"),
-        ("--learning-rate=1e-4", "settings are written key=value; did you mean train.lr?"),
+        ("--learning-rate=1e-4", "write settings as key=value; did you mean train.lr?"),
         ("freeze_vit=true", "did you mean tune_mm_vision, which means the opposite?"),
         ("save_total_limit=2", "did you mean train.keep?"),
         ("lora_r=8", "did you mean lora.rank?"),

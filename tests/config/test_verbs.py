@@ -47,8 +47,8 @@ def test_what_inspect_reads_is_no_setting_of_training(words, line):
     ("words", "line"),
     [
         ([OWN, "inspect.source=eval"], "inspect.source=eval needs data.eval"),
-        (["inspect.ids=[a]", "inspect.samples=3"], "inspect.samples has no effect beside inspect.ids"),
-        (["inspect.lines=3", "inspect.random=true"], "inspect.random has no effect beside inspect.lines"),
+        (["inspect.ids=[a]", "inspect.samples=3"], "inspect.samples has no effect together with inspect.ids"),
+        (["inspect.lines=3", "inspect.random=true"], "inspect.random has no effect together with inspect.lines"),
         (["inspect.samples=null", "inspect.random=true"], "inspect.random has no effect while inspect.samples=null"),
         (["inspect.samples=0", "inspect.random=true"], "inspect.random has no effect while inspect.samples=0"),
         (["inspect.samples=0", "inspect.summary=false"], "inspect.samples=0 leaves nothing to show"),
@@ -97,14 +97,14 @@ def test_what_a_plan_reads_is_no_setting_of_the_others(verb):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "nothing is tuned; pick a recipe"),
+        ([], "no component is trained; choose a recipe"),
         ([LORA, "output=html"], "output=html: must be 'text' or 'json'"),
         ([LORA, "inspect.samples=3"], "inspect.samples has no effect on plan"),
         ([LORA, "plan.device=h1000"], "plan.device=h1000: must be 'b200'"),
         ([LORA, "plan.devices=0"], "plan.devices=0: must be"),
         ([LORA, "plan.mfu=1.5"], "plan.mfu=1.5: must be"),
         ([LORA, "plan.visual=1"], "plan.visual=1: must be"),
-        ([LORA, "plan.device=l4", "plan.device_gib=40", "plan.tflops=100"], "plan.device has no effect beside"),
+        ([LORA, "plan.device=l4", "plan.device_gib=40", "plan.tflops=100"], "plan.device has no effect together"),
         ([LORA, "model.quantize=nf4", "deepspeed=zero3"], "cannot shard 4-bit weights"),
     ],
 )

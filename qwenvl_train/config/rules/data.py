@@ -27,7 +27,7 @@ def revision_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
 
 def packing_has_a_length(config: RunConfig, given: frozenset[str]) -> Lines:
     if config.data.packing and config.data.max_length is None:
-        yield "data.packing=true needs data.max_length, the length to which rows are filled"
+        yield "data.packing=true needs data.max_length, the length of packed rows"
     if config.data.packing and config.data.bucketing:
         yield "data.bucketing=true has no effect while data.packing=true; set data.packing=false"
 
@@ -45,12 +45,12 @@ def skipping_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
 def mixtures_are_whole(config: RunConfig, given: frozenset[str]) -> Lines:
     weighted = [source.weight is not None for source in config.data.train]
     if any(weighted) and not all(weighted):
-        yield "data.train: a weight is given for some entries only; give it for all or for none"
+        yield "data.train: only some entries have a weight; give one to all or to none"
     if any(weighted) and len(weighted) == 1:
         yield "data.train: weight has no effect on a single entry"
     for source in config.data.train:
         if source.weight is not None and source.repeats is not None:
-            yield f"data.train: {source.path} has both weight and repeats; give one of the two"
+            yield f"data.train: {source.path} has both weight and repeats; set one of the two"
     for source in config.data.eval or ():
         if source.weight is not None or source.repeats is not None:
             yield f"data.eval: weight and repeats have no effect on {source.path}; each held-out row is scored once"

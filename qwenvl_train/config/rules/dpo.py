@@ -8,7 +8,7 @@ def preference_settings_are_used(config: RunConfig, given: frozenset[str]) -> Li
     keys = sorted(key for key in given if key.startswith("dpo."))
     if config.method != "dpo":
         for key in keys:
-            yield f"{key} has no effect while method={config.method}; take a recipe for DPO, +recipe=dpo_lora say"
+            yield f"{key} has no effect while method={config.method}; use a DPO recipe, such as +recipe=dpo_lora"
         return
     if "dpo.discopop_tau" in given and "discopop" not in config.dpo.loss:
         yield "dpo.discopop_tau has no effect without dpo.loss=discopop"
@@ -25,11 +25,11 @@ def preference_losses_are_whole(config: RunConfig, given: frozenset[str]) -> Lin
     if dpo.weights is not None and len(dpo.weights) != len(dpo.loss):
         yield f"dpo.weights gives {len(dpo.weights)} weights for {len(dpo.loss)} losses; give one for each, or null"
     if set(dpo.loss) == {"sft"}:
-        yield "dpo.loss=sft alone compares nothing; take a recipe for supervised fine-tuning, +recipe=sft_lora say"
+        yield "dpo.loss=sft alone does not compare answers; use an SFT recipe, such as +recipe=sft_lora"
     if "exo_pair" in dpo.loss and not dpo.label_smoothing:
-        yield "dpo.loss=exo_pair needs dpo.label_smoothing above 0, 0.001 say"
+        yield "dpo.loss=exo_pair needs dpo.label_smoothing above 0, such as 0.001"
     if dpo.wpo and "sft" in dpo.loss:
-        yield "dpo.wpo=true weighs pairs, and dpo.loss=sft counts tokens; leave one of them out"
+        yield "dpo.wpo=true weights pairs, but dpo.loss=sft is a mean over tokens; remove one of them"
 
 
 def reference_can_be_had(config: RunConfig, given: frozenset[str]) -> Lines:
@@ -37,16 +37,16 @@ def reference_can_be_had(config: RunConfig, given: frozenset[str]) -> Lines:
         return
     adapted = any(config.tuned(component) and config.adapted(component) for component in COMPONENTS)
     if config.dpo.reference == "adapter" and not adapted:
-        yield "dpo.reference=adapter needs a component with adapters (lora.llm=true, …); take model or cached"
+        yield "dpo.reference=adapter needs a component with adapters (lora.llm=true, …); use model or cached"
     if config.dpo.reference == "cached" and config.deepspeed.stage == 3:
         yield (
-            "dpo.reference=cached computes before weights are sharded, and deepspeed=zero3 shards them as they are "
-            "read; take dpo.reference=adapter or model, or deepspeed=zero2"
+            "dpo.reference=cached runs the model before its weights are sharded, but deepspeed=zero3 shards them "
+            "while loading; use dpo.reference=adapter or model, or deepspeed=zero2"
         )
     if config.dpo.reference == "cached" and config.data.streaming:
         yield (
-            "dpo.reference=cached goes through all rows before the run, and data.streaming=true reads them in it; "
-            "take dpo.reference=adapter or model"
+            "dpo.reference=cached needs all rows before training, but data.streaming=true reads them during "
+            "training; use dpo.reference=adapter or model"
         )
 
 

@@ -24,7 +24,7 @@ def liger_is_installed(config: RunConfig, given: frozenset[str]) -> Lines:
 def resumed_checkpoint_exists(config: RunConfig, given: frozenset[str]) -> Lines:
     resume = config.train.resume
     if resume not in ("auto", "never") and not Path(resume).is_dir():
-        yield f"train.resume={resume}: must be auto, never, or a checkpoint folder that exists"
+        yield f"train.resume={resume}: must be auto, never or an existing checkpoint folder"
 
 
 def is_installed(module: str) -> bool:

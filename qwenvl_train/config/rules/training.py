@@ -12,7 +12,8 @@ _OF_DEEPSPEED = tuple(
 def something_is_tuned(config: RunConfig, given: frozenset[str]) -> Lines:
     if not any(config.tuned(component) for component in COMPONENTS):
         yield (
-            f"nothing is tuned; pick a recipe, +recipe=sft_lora say (there are: {', '.join(recipe_files())}), "
+            "no component is trained; choose a recipe, such as +recipe=sft_lora "
+            f"(recipes: {', '.join(recipe_files())}), "
             "or set tune_mm_vision, tune_mm_mlp or tune_mm_llm to true"
         )
 
@@ -51,18 +52,18 @@ def quantized_models_have_adapters(config: RunConfig, given: frozenset[str]) -> 
     """Require adapters for 4-bit weights, since transformers does not train a model with 4-bit weights without them."""
     adapted = any(config.tuned(component) and config.adapted(component) for component in COMPONENTS)
     if config.model.quantize == "nf4" and not config.tuned("llm") and not adapted:
-        yield "model.quantize=nf4 needs a component with adapters; set lora.mlp=true, say, or model.quantize=none"
+        yield "model.quantize=nf4 needs a component with adapters; set lora.mlp=true or model.quantize=none"
 
 
 def quantized_weights_are_not_sharded(config: RunConfig, given: frozenset[str]) -> Lines:
     if config.model.quantize == "nf4" and config.deepspeed.stage == 3:
-        yield "model.quantize=nf4: deepspeed=zero3 cannot shard 4-bit weights; take deepspeed=zero2"
+        yield "model.quantize=nf4: deepspeed=zero3 cannot shard 4-bit weights; use deepspeed=zero2"
 
 
 def run_name_is_one_folder(config: RunConfig, given: frozenset[str]) -> Lines:
     name = config.run_name
     if name is not None and (name in ("", ".", "..") or "/" in name):
-        yield f"run_name={name}: must be the name of one folder; where it lies is output_dir"
+        yield f"run_name={name}: must be the name of one folder; output_dir sets where the folder is"
 
 
 def learning_rates_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
@@ -97,26 +98,26 @@ def stored_features_stay_right(config: RunConfig, given: frozenset[str]) -> Line
         return
     if config.tuned("vision"):
         yield (
-            "train.cache_vision=true stores what a frozen vision tower gives, and a trained one gives something else "
+            "train.cache_vision=true stores the outputs of a frozen vision tower, but those of a trained one change "
             "at each step; set tune_mm_vision=false, or train.cache_vision=false"
         )
     if config.data.streaming:
         yield (
-            "train.cache_vision=true stores features before the training, and what data.streaming=true brings is not "
-            "known by then; set one of the two to false"
+            "train.cache_vision=true stores features before training, but with data.streaming=true the media are not "
+            "known in advance; set one of the two to false"
         )
 
 
 def compiled_weights_are_whole(config: RunConfig, given: frozenset[str]) -> Lines:
     if config.train.compile and config.deepspeed.stage == 3:
-        yield "train.compile=true: deepspeed=zero3 fetches weights in between what would be one; take deepspeed=zero2"
+        yield "train.compile=true cannot compile the weight transfers of deepspeed=zero3; use deepspeed=zero2"
     if config.train.compile and config.model.quantize == "nf4":
-        yield "train.compile=true does not compile 4-bit weights; take train.compile=false or model.quantize=none"
+        yield "train.compile=true does not support 4-bit weights; set train.compile=false or model.quantize=none"
 
 
 def blocks_are_fused_once(config: RunConfig, given: frozenset[str]) -> Lines:
     if config.train.liger and config.train.compile:
-        yield "train.liger=true: train.compile=true fuses the same, and does not see into Liger's kernels; take one"
+        yield "train.liger=true and train.compile=true fuse the same operations, each in its own way; set one of them"
 
 
 def evaluation_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
@@ -148,10 +149,10 @@ def streams_are_endless(config: RunConfig, given: frozenset[str]) -> Lines:
     if not config.data.streaming:
         return
     if config.train.max_steps is None:
-        yield "data.streaming=true needs train.max_steps: how many rows an epoch has is not known"
+        yield "data.streaming=true needs train.max_steps, because the rows in an epoch are not known"
     for source in config.data.train:
         if source.repeats is not None:
-            yield f"data.train: repeats has no effect on {source.path} while data.streaming=true; weight has one"
+            yield f"data.train: repeats has no effect on {source.path} while data.streaming=true; use weight"
 
 
 TRAINING_RULES: tuple[Rule, ...] = (
