@@ -170,7 +170,7 @@ def _opened(
             "those of model.video."
         )
     if composed.config.data.too_long == "skip":
-        raise UserError("data.too_long=skip has no effect on a dataset, which has every row; take error or downscale.")
+        raise UserError("data.too_long=skip has no effect on a dataset, which keeps every row; use error or downscale.")
     entries = data if isinstance(data, Sequence) and not isinstance(data, str) else [data]
     tree = composed.config.model_dump()
     tree["data"]["train"] = [str(entry) if isinstance(entry, Path) else entry for entry in entries]

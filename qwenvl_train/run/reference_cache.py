@@ -66,7 +66,7 @@ def _missing(key: str, references: References, context: RunContext) -> list[int]
     if context.is_main:
         pairs = sum(int((references.of_chunk(chunk) > 0).sum()) for chunk in missing)
         print(
-            f"{key}, log-probabilities of the reference: "
+            f"{key}: log-probabilities of the reference: "
             + (f"{many(pairs, 'pair')} to compute" if pairs else "all stored")
         )
     return missing
@@ -83,7 +83,7 @@ def _places(rows: Rows, context: RunContext) -> References:
     chunks = Chunks(rows, folder, repr(facts))
     mine = range(context.rank, len(chunks), context.cpu_group.processes)
     found = []
-    with counting("looking for reference log-probabilities", len(mine), shown=context.is_main) as progress:
+    with counting("checking stored reference log-probabilities", len(mine), shown=context.is_main) as progress:
         for chunk, file in zip(mine, _loader(chunks, config.data.workers, mine), strict=True):
             found.append((chunk, file))
             progress(len(found))
@@ -105,9 +105,7 @@ def _fill(
     passes = [one for chunk in mine for one in passes_of(chunk, rows, room)]
     asked = iter(_loader(PassInputs(rows, passes), config.data.workers))
     of_chunk, half, done = Counter(one.chunk for one in passes), autocast_to(config, context.precision), 0
-    with counting(
-        "log-probabilities of the reference, files of pairs", len(missing), shown=context.is_main
-    ) as progress:
+    with counting("log-probabilities of the reference, files", len(missing), shown=context.is_main) as progress:
         for turn in range(ceil(len(missing) / cpu_group.processes)):
             broken, failure = [], ""
             for chunk in mine[turn : turn + 1]:
@@ -118,7 +116,7 @@ def _fill(
                 try:
                     references.write(chunk, joined(chunk, values, references.counts))
                 except OSError as error:
-                    failure = f"{references.files[chunk].parent} takes no more files: {error.strerror or error}."
+                    failure = f"{references.files[chunk].parent} cannot be written: {error.strerror or error}."
             skipped.record(broken)
             new, faults = cpu_group.sum(
                 [len(mine[turn : turn + 1]), bool(failure) or (len(broken) if config.data.on_error == "raise" else 0)]

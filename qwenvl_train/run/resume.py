@@ -48,18 +48,18 @@ def checkpoint_to_resume(config: RunConfig, folder: Path, facts: dict[str, Any])
             found = None
             if checkpoints:
                 raise UserError(
-                    f"{folder} already holds checkpoints, and train.resume=never would overwrite them; "
-                    "choose another run_name, or train.resume=auto to go on."
+                    f"{folder} already contains checkpoints, which train.resume=never would overwrite; "
+                    "choose another run_name, or set train.resume=auto to continue from them."
                 )
         case path:
             found = Path(path).resolve()
             if not is_checkpoint(found) or not (found / "trainer_state.json").is_file():
-                raise UserError(f"train.resume: {found} is no checkpoint of this project, which are called step-…")
+                raise UserError(f"train.resume: {found} is not a checkpoint of qwenvl-train; choose a folder step-…")
             later = [old.name for old in checkpoints if step_of(old) > step_of(found)]
             if later:
                 raise UserError(
-                    f"train.resume: {folder} also holds the later {', '.join(later)}, which this run would mix with "
-                    "its own; choose another run_name for it."
+                    f"train.resume: {folder} also contains later checkpoints ({', '.join(later)}), which this run "
+                    "would mix with its own; choose another run_name."
                 )
     if found is not None:
         _refuse_changes(config, facts, found.parent.parent)
@@ -71,8 +71,8 @@ def progress_at(checkpoint: Path) -> RunProgress:
         return RunProgress.of(json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(
-            f"train.resume: {checkpoint} has no {PROGRESS}: it is damaged, or from an older version, with which the "
-            "run can go on."
+            f"train.resume: {checkpoint} has no {PROGRESS}: it is damaged, or an older version wrote it. Resume "
+            "with that version."
         ) from None
 
 
@@ -92,8 +92,8 @@ def _refuse_changes(config: RunConfig, facts: dict[str, Any], stored: Path) -> N
     changed = [line for key, line in _changes(before | {"": run}, now | {"": facts}).items() if key in moved]
     if changed:
         raise UserError(
-            f"The run in {stored} cannot go on with other settings: {'; '.join(changed)}. "
-            "Set them back, or choose another run_name."
+            f"The run in {stored} cannot resume with changed settings: {'; '.join(changed)}. "
+            "Change them back, or choose another run_name."
         )
 
 

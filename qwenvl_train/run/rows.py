@@ -26,7 +26,7 @@ from qwenvl_train.training.distributed.processes import agree
 Made = TypeVar("Made")
 
 _FEW_STEPS = 10
-_MORE_OF_THEM = "(There may be more: qwenvl-train inspect tells of all, data.on_error=skip leaves them out.)"
+_MORE_OF_THEM = "(There may be more: qwenvl-train inspect lists all, data.on_error=skip leaves them out.)"
 
 
 def cache_folder(config: RunConfig) -> Path:
@@ -58,14 +58,14 @@ def open_rows(
             except BrokenRow as error:
                 raise UserError(f"{error} {_MORE_OF_THEM}") from None
         if not lengths.usable.any():
-            raise UserError(f"{key} has no row that can be used; the first: {lengths.problems[0].reason}")
+            raise UserError(f"{key} has no usable row; the first problem: {lengths.problems[0].reason}")
         return Rows(samples, lengths, renderer)
 
     rows = first_then_others(state, build)
     if agree(state, rows.lengths.digest()) != rows.lengths.digest():
         raise UserError(
-            f"{key}: the processes measured other lengths than the first one; data.cache ({cache}) must be a folder "
-            "that all of them share, and so must the data."
+            f"{key}: the processes measured different lengths; all of them must read the same data and share the "
+            f"folder data.cache ({cache})."
         )
     return rows
 
@@ -91,9 +91,9 @@ def steps_of(config: RunConfig, order: Order, rows_per_step: int) -> int:
     train = config.train
     steps = train.max_steps or ceil(order.rows(train.epochs or 0) / rows_per_step)
     if steps == 0:
-        raise UserError(f"train.epochs={train.epochs:g} of so few samples is not a single one; raise it.")
+        raise UserError(f"train.epochs={train.epochs:g} gives no step with so few samples; raise it.")
     if 1 <= train.warmup >= steps:
-        raise UserError(f"train.warmup={train.warmup:.0f} steps are not below the {steps} steps of this run.")
+        raise UserError(f"train.warmup={train.warmup:.0f} must be below the {steps} steps of this run.")
     return steps
 
 
@@ -121,10 +121,10 @@ def about_data(
     lines = [*train.samples.describe()]
     lines.append(
         f"{usable:,} samples, {tokens:,} tokens (longest sample {longest:,}), "
-        f"{int(train.lengths.media.sum()):,} pictures and clips{_evaluated(held_out)}"
+        f"{int(train.lengths.media.sum()):,} images and videos{_evaluated(held_out)}"
     )
     if shrunk := int(train.lengths.shrunk.sum()):
-        lines.append(f"{shrunk:,} samples had their media made smaller to fit into data.max_length")
+        lines.append(f"{shrunk:,} samples have downscaled media to fit into data.max_length")
     if train.lengths.problems:
         lines.append(f"{len(train.lengths.problems):,} rows cannot be used: skipped.jsonl lists them")
     lines += mixture_in_words(config, order)
@@ -132,11 +132,11 @@ def about_data(
     if config.data.packing and config.data.max_length:
         packs = rows_per_step * config.train.batch_size
         full = percent(taken.tokens / (steps * packs * config.data.max_length))
-        of_each += f" in {many(packs, 'pack')} of {config.data.max_length:,} tokens, {full} full"
+        of_each += f" in {many(packs, 'packed row')} of {config.data.max_length:,} tokens, {full} filled"
     lines.append(f"{many(steps, 'step')} of {of_each}; {taken.epoch:.2f} epochs")
     if steps < _FEW_STEPS and config.data.packing:
         lines.append(
-            "So few steps teach little. For more of them, lower data.max_length or train.accumulation, "
+            "So few steps change the model little. For more steps, lower data.max_length or train.accumulation, "
             "raise train.epochs, or set data.packing=false."
         )
     return "\n".join(lines)
@@ -148,23 +148,23 @@ def mixture_in_words(config: RunConfig, order: Order) -> list[str]:
     if not any(entry.weight or entry.repeats for entry in config.data.train):
         return []
     taken = zip(config.data.train, order.samples_per_entry(), strict=True)
-    return ["an epoch takes " + ", ".join(f"{many(count, 'sample')} of {entry.path}" for entry, count in taken)]
+    return ["an epoch has " + ", ".join(f"{many(count, 'sample')} of {entry.path}" for entry, count in taken)]
 
 
 def about_stream(config: RunConfig, stream: Stream, held_out: Rows | None, steps: int, rows_per_step: int) -> str:
     first = stream.first
     lines = [*stream.describe()]
     lines.append(
-        f"how many samples there are is not known; the first {len(first.tokens):,} have {int(first.tokens.sum()):,} "
+        f"the number of samples is not known; the first {len(first.tokens):,} have {int(first.tokens.sum()):,} "
         f"tokens (longest sample {int(first.tokens.max(initial=0)):,}){_evaluated(held_out)}"
     )
     if first.problems:
         lines.append(f"{len(first.problems):,} of the first rows cannot be used: skipped.jsonl lists them")
     units = rows_per_step * config.train.batch_size
-    what = f"packs of up to {config.data.max_length:,} tokens" if config.data.packing else "samples"
+    what = f"packed rows of up to {config.data.max_length:,} tokens" if config.data.packing else "samples"
     lines.append(f"{steps:,} steps of {units:,} {what}")
     return "\n".join(lines)
 
 
 def _evaluated(held_out: Rows | None) -> str:
-    return f"; {int(held_out.lengths.usable.sum()):,} samples held out" if held_out else ""
+    return f"; {int(held_out.lengths.usable.sum()):,} held-out samples" if held_out else ""

@@ -115,4 +115,6 @@ def _stored(checkpoint: Path) -> State:
     try:
         return State.of(json.loads((checkpoint / STREAM).read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise UserError(f"train.resume: {checkpoint} has no {STREAM}; it is not from a run on streamed data.") from None
+        raise UserError(
+            f"train.resume: {checkpoint} has no {STREAM}; its run did not have data.streaming=true."
+        ) from None

@@ -112,7 +112,7 @@ class Run:
             shutil.rmtree(_staging(self.start), ignore_errors=True)
             print(f"checkpoint  {self.recorder.checkpoint}\nreport      {report}")
             if cut_short:
-                print(f"to go on: the same command with run_name={self.start.folder.name}")
+                print(f"to resume: the same command with run_name={self.start.folder.name}")
         state.wait_for_everyone()  # a launcher ends the others when one process exits early
         stop.restore()
         return stop.received if cut_short else None

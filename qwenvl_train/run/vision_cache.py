@@ -75,7 +75,7 @@ def _missing(rows: Sequence[Rows], features: FeatureCache, context: RunContext) 
         for index in np.flatnonzero((some.lengths.media > 0) & some.lengths.usable).tolist()
     ][context.rank :: context.processes]
     found: dict[str, tuple[int, int, int, int]] = {}
-    with counting("checking for stored vision features, samples", len(samples), shown=context.is_main) as progress:
+    with counting("checking samples for stored vision features", len(samples), shown=context.is_main) as progress:
         done = 0
         for lacking, checked in _loader(MissingFeatureFiles(rows, features, samples), context.config.data.workers):
             for which, index, at, file in lacking:
@@ -102,17 +102,17 @@ def _announce(missing: list[MissingFeatures], features: FeatureCache, context: R
     if media and free < needed + KEEP_FREE:
         refusal = (
             f"train.cache_vision=true needs {needed / GIB:.1f} GiB in {features.folder} for "
-            f"{many(media, 'picture or clip', 'pictures and clips')}, where {free / GIB:.1f} GiB are free and "
-            f"{KEEP_FREE // GIB} are left to checkpoints; set data.cache to a folder on a larger disk, lower "
+            f"{many(media, 'image or video', 'images and videos')}, but {free / GIB:.1f} GiB are free, of which "
+            f"{KEEP_FREE // GIB} are kept for checkpoints; set data.cache to a folder on a larger disk, lower "
             "model.max_pixels, or set train.cache_vision=false."
         )
     if refusals := [reason for reason in context.cpu_group.everything([refusal]) if reason]:
         raise UserError(refusals[0])
     if context.is_main and media:
         size = f"{needed / GIB:.1f} GiB" if needed >= GIB else f"{needed / 2**20:.1f} MiB"
-        print(f"vision features: {many(media, 'picture or clip', 'pictures and clips')} to compute, {size} of disk")
+        print(f"vision features: {many(media, 'image or video', 'images and videos')} to compute, {size} on disk")
     elif context.is_main:
-        print("vision features: all are stored")
+        print("vision features: all stored")
 
 
 def _fill(
@@ -131,7 +131,7 @@ def _fill(
     writer = _Writer(features, extractor, rows[0].renderer)
     decoded = iter(_loader(MissingMedia(rows, features, mine), config.data.workers))
     stored, last = 0, time.monotonic()
-    with counting("vision features, pictures and clips", media, shown=context.is_main) as progress:
+    with counting("vision features, images and videos", media, shown=context.is_main) as progress:
         for _ in range(ceil(len(missing) / cpu_group.processes / _ROUND)):
             done, broken, failure = _round(islice(decoded, _ROUND), writer)
             skipped.record(broken)
@@ -143,7 +143,7 @@ def _fill(
             if faults:
                 raise UnusableRows(*_first(cpu_group, [failure, *(problem.reason for problem in broken)]))
             if context.is_main and time.monotonic() - last > _TOLD_SECONDS and not console_on(sys.stderr).is_terminal:
-                print(f"vision features: {count(stored)} of {many(media, 'picture or clip', 'pictures and clips')}")
+                print(f"vision features: {count(stored)} of {many(media, 'image or video', 'images and videos')}")
                 last = time.monotonic()
 
 
@@ -160,7 +160,7 @@ def _round(
             done += asked
         writer.finish()
     except OSError as error:
-        return done, broken, f"{writer.features.folder} takes no more vision features: {error.strerror or error}."
+        return done, broken, f"{writer.features.folder} cannot be written: {error.strerror or error}."
     return done, broken, ""
 
 

@@ -23,10 +23,10 @@ def run(composed: Composed[RunConfig]) -> None:
     opened = open_run(composed, family, precision, state)
     start, steps = opened.start, opened.data.steps
     if state.is_main_process and start.checkpoint:
-        print(f"{start.folder.name} goes on from {start.checkpoint}, step {start.step} of {steps}")
+        print(f"{start.folder.name} resumes from {start.checkpoint}, step {start.step} of {steps}")
     if opened.is_finished:
         if state.is_main_process:
-            print("nothing is left to do: this run is finished")
+            print("this run is already finished")
         return
     interrupted_by = prepare(opened).train()
     if interrupted_by is not None:

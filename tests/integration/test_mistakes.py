@@ -32,16 +32,16 @@ CASES = {
     "no such model": ("good", ["model.path=./nowhere"], "nowhere does not exist"),
     "model folder without config": ("good", ["model.path={tmp}"], "has no config.json"),
     "another architecture": ("good", ["model.path={tmp}/bert"], "'bert', which is not supported"),
-    "wrong family": ("good", ["model.family=qwen3_vl"], "holds a qwen2_5_vl, but model.family asks for qwen3_vl"),
-    "hub id without network": ("good", ["model.path=Qwen/Qwen2.5-VL-3B-Instruct"], "could not be fetched"),
+    "wrong family": ("good", ["model.family=qwen3_vl"], "contains a qwen2_5_vl model, but model.family is qwen3_vl"),
+    "hub id without network": ("good", ["model.path=Qwen/Qwen2.5-VL-3B-Instruct"], "could not be downloaded"),
     "limits crossed": ("good", ["model.min_pixels=999999"], "is above model.max_pixels"),
     "no such file": ("good", ["data.train=gone.jsonl"], "there is no file or folder gone.jsonl"),
     "too long": ("good", ["data.max_length=10"], "rows.jsonl:1 (id a) is"),
     "zero bytes": ("zero", [], "is empty, a file of 0 bytes"),
     "too thin": ("thin", [], "is 2×900 pixels"),
     "fp16 without a GPU": ("good", ["train.precision=fp16"], "needs a GPU"),
-    "warm-up longer than the run": ("good", ["train.warmup=50"], "not below the"),
-    "no checkpoint": ("good", ["train.resume={tmp}"], "is no checkpoint"),
+    "warm-up longer than the run": ("good", ["train.warmup=50"], "train.warmup=50 must be below the"),
+    "no checkpoint": ("good", ["train.resume={tmp}"], "is not a checkpoint"),
 }
 
 

@@ -227,12 +227,12 @@ def test_stored_log_probs_give_the_same_curve(settings, tmp_path, capsys):
     computed = train(tmp_path, *common)
     capsys.readouterr()
     stored = train(tmp_path, *common, "dpo.reference=cached", name="stored")
-    assert said(capsys.readouterr().out) == "data.train, log-probabilities of the reference: 8 pairs to compute"
+    assert said(capsys.readouterr().out) == "data.train: log-probabilities of the reference: 8 pairs to compute"
     # Measured worst case over families: 2.4e-7 of a reward of 0.05
     assert_one_curve(stored, computed, rel=1e-5, at_most=5e-6)
     # The next run, here of everything in full, finds them: they follow from the published weights and the pairs alone.
     full = train(tmp_path, *settings, *FULL, f"data.cache={tmp_path / 'cache'}", "dpo.reference=cached", name="full")
-    assert said(capsys.readouterr().out) == "data.train, log-probabilities of the reference: all stored"
+    assert said(capsys.readouterr().out) == "data.train: log-probabilities of the reference: all stored"
     copied = train(tmp_path, *settings, *FULL, "dpo.reference=model", name="copied")
     assert_one_curve(full, copied, rel=1e-5, at_most=5e-6)
 
@@ -258,7 +258,7 @@ def test_only_what_is_missing_is_computed(many, checkpoints, tmp_path, capsys):
 
     def told(*settings: str, name: str, model: Path = checkpoints["qwen2_5_vl"]) -> str:
         train(tmp_path, *common, f"model.path={model}", *settings, name=name)
-        return said(capsys.readouterr().out).removeprefix("data.train, log-probabilities of the reference: ")
+        return said(capsys.readouterr().out).removeprefix("data.train: log-probabilities of the reference: ")
 
     assert told(name="first") == "130 pairs to compute"
     assert told(name="second") == "all stored"

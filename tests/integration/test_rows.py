@@ -113,7 +113,7 @@ def test_mixtures_take_their_shares(uneven, checkpoints, tmp_path, capsys):
         "train.epochs=1",
     )
     folder = train(tmp_path, *settings, f"data.train=[{{path: {few}, repeats: 3}}, {{path: {many}, repeats: 0.5}}]")
-    assert f"an epoch takes 12 samples of {few}, 13 samples of {many}\n" in capsys.readouterr().out
+    assert f"an epoch has 12 samples of {few}, 13 samples of {many}\n" in capsys.readouterr().out
     # 3 × 4 and 0.5 × 26 samples are 25, in steps of 14
     assert rows(folder)[-1]["samples"] == 28
     assert rows(folder)[-1]["epoch"] == pytest.approx(28 / 25)

@@ -162,7 +162,7 @@ def test_a_batch_carries_no_pixels(setup):
 def test_each_medium_is_stored_once_and_found_by_the_next_run(setup, blind, capsys):
     first = setup()
     features = first.store()
-    assert "vision features: 4 pictures and clips to compute" in capsys.readouterr().out
+    assert "vision features: 4 images and videos to compute" in capsys.readouterr().out
     files = stored(first.folder)
     assert len(files) == 4
     wanted = first.rows.with_features(features)(MEDIA).batch
@@ -171,7 +171,7 @@ def test_each_medium_is_stored_once_and_found_by_the_next_run(setup, blind, caps
     visual = base_model(second.model).get_submodule(second.family.vision_path)
     visual.register_forward_hook(lambda _, __, seen: looked.append(len(seen.last_hidden_state)))
     found = second.store()
-    assert "vision features: all are stored" in capsys.readouterr().out
+    assert "vision features: all stored" in capsys.readouterr().out
     assert looked == [4]  # the blank picture that tells the width
     blind(second)
     assert_same(second.rows.with_features(found)(MEDIA).batch, wanted)
@@ -192,7 +192,7 @@ def test_what_was_changed_is_looked_at_again(what, setup, checkpoints, tmp_path,
     wanted, _ = one.learn(one.rows, MEDIA)
     features = one.store()
     count = 1 if what == "picture" else 4
-    assert f"vision features: {count} picture" in capsys.readouterr().out
+    assert f"vision features: {count} image" in capsys.readouterr().out
     scores, _ = one.learn(one.rows.with_features(features), MEDIA)
     assert far(scores.log_probs, wanted.log_probs) < (2e-2 if what == "precision" else 2e-6)
 
@@ -206,7 +206,7 @@ def test_trained_parts_do_not_matter(setup, capsys):
                 parameter += 1
     capsys.readouterr()
     one.store()
-    assert "all are stored" in capsys.readouterr().out
+    assert "all stored" in capsys.readouterr().out
 
 
 def test_a_killed_start_goes_on(setup, monkeypatch, capsys):
@@ -227,7 +227,7 @@ def test_a_killed_start_goes_on(setup, monkeypatch, capsys):
     assert stored(one.folder) == {place.path for place in done}
     capsys.readouterr()
     one.store()
-    assert "vision features: 2 pictures and clips to compute" in capsys.readouterr().out
+    assert "vision features: 2 images and videos to compute" in capsys.readouterr().out
     assert len(stored(one.folder)) == 4
 
 
@@ -250,7 +250,7 @@ def test_a_small_disk_is_refused(setup, monkeypatch):
     usage = shutil.disk_usage(one.folder)._replace(free=11 * 2**30)
     monkeypatch.setattr(vision_cache.shutil, "disk_usage", lambda folder: usage)
     monkeypatch.setattr(vision_cache, "KEEP_FREE", 11 * 2**30)
-    with pytest.raises(UserError, match=r"needs 0\.0 GiB in .* for 4 pictures and clips, where 11\.0 GiB are free"):
+    with pytest.raises(UserError, match=r"needs 0\.0 GiB in .* for 4 images and videos, but 11\.0 GiB are free"):
         one.store()
     assert not stored(one.folder)
 
@@ -262,7 +262,7 @@ def test_a_full_disk_ends_the_start(setup, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(FeatureCache, "write", full)
-    with pytest.raises(UserError, match="takes no more vision features: No space left on device"):
+    with pytest.raises(UserError, match="cannot be written: No space left on device"):
         one.store()
 
 

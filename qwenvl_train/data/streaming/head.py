@@ -60,7 +60,7 @@ class Head:
     @property
     def extent(self) -> str:
         if self.whole:
-            return "the whole source"
+            return "all rows"
         rows = "row" if len(self) == 1 else f"{len(self):,} rows"
         return f"the first {rows}; the rest is not read"
 

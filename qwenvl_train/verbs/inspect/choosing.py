@@ -30,7 +30,7 @@ def _with_ids(rows: Samples | Head, ids: tuple[str, ...]) -> list[int]:
     found: dict[str, int] = {}
     missing, unread = set(ids), 0
     searched = range(len(rows)) if ids else range(0)
-    for index in counted(searched, "looking for inspect.ids", len(searched)):
+    for index in counted(searched, "searching for inspect.ids", len(searched)):
         try:
             id = rows[index].id
         except UserError:
@@ -43,7 +43,7 @@ def _with_ids(rows: Samples | Head, ids: tuple[str, ...]) -> list[int]:
             break
     if missing:
         names = ", ".join(id for id in ids if id in missing)
-        told = f"; {unread} rows could not be read, and inspect.lines shows those" if unread else ""
+        told = f"; {unread} rows could not be read (inspect.lines shows them)" if unread else ""
         raise UserError(f"inspect.ids: no row {_where(rows)} has the id {names}{told}{_hint(rows)}.")
     return [found[id] for id in ids]
 
@@ -53,11 +53,13 @@ def _at_line(rows: Samples | Head, wanted: str) -> int:
     needed to identify the file."""
     file, _, number = wanted.rpartition(":")
     if not number.isdecimal():
-        raise UserError(f"inspect.lines: {wanted} is neither a line, as 17, nor a line of a file, as my.jsonl:17.")
+        raise UserError(f"inspect.lines: {wanted} is not a line; write 17 or my.jsonl:17.")
     places = [place for place in _files(rows) if not file or place[0] == file or place[0].endswith(f"/{file}")]
     if len(places) != 1:
         names = "no file" if not places else f"{len(places)} files"
-        raise UserError(f"inspect.lines: {wanted} fits {names} of {_listed(rows)}; write it as the file's name:17.")
+        raise UserError(
+            f"inspect.lines: {wanted} matches {names} of {_listed(rows)}; write file and line, such as my.jsonl:17."
+        )
     name, indices = places[0]
     row = bisect_left(indices, int(number), key=lambda index: rows.origin(index)[1])
     if row == len(indices) or rows.origin(indices[row])[1] != int(number):
@@ -85,7 +87,7 @@ def _where(rows: Samples | Head) -> str:
 
 
 def _hint(rows: Samples | Head) -> str:
-    return "; the rest of a stream is not read, data.streaming=false finds every row" if _cut(rows) else ""
+    return "; the rest of the stream is not read; data.streaming=false searches all rows" if _cut(rows) else ""
 
 
 def _listed(rows: Samples | Head) -> str:

@@ -65,13 +65,13 @@ class Mark:
 
     @property
     def description(self) -> str:
-        """A description such as: box cat: [40, 30, 200, 150] in pixels of the original, written [28, 21, 140, 105]"""
+        """A description such as: box cat: [40, 30, 200, 150] in pixels of the original, written as [28, 21, 140, 99]"""
         kind = "box" if len(self.written) == 4 else "point"
         name = f"{kind} {visible(self.label)}" if self.label else kind
         if self.given is None:
-            outside = "" if self.inside else ", which is outside the picture"
-            return f"{name}: {_numbers(self.written)} as the row has it{outside}"
-        return f"{name}: {_numbers(self.given)} in pixels of the original, written {_numbers(self.written)}"
+            outside = "" if self.inside else ", outside the image"
+            return f"{name}: {_numbers(self.written)} as written in the row{outside}"
+        return f"{name}: {_numbers(self.given)} in pixels of the original, written as {_numbers(self.written)}"
 
 
 @dataclass(frozen=True)
@@ -147,21 +147,21 @@ class Inspected:
 
     @property
     def names(self) -> list[str]:
-        """The names of the media of the sample, such as picture 1, video 1, picture 2."""
+        """The names of the media of the sample, such as image 1, video 1, image 2."""
         counted = {Picture: 0, Clip: 0}
         names = []
         for medium in self.media:
             counted[type(medium)] += 1
-            names.append(f"{'picture' if isinstance(medium, Picture) else 'video'} {counted[type(medium)]}")
+            names.append(f"{'image' if isinstance(medium, Picture) else 'video'} {counted[type(medium)]}")
         return names
 
     def name_of(self, span: TokenSpan) -> str:
         """Return the name of the picture or clip of a span. If the frame pairs of a clip stand apart in the text, the
-        name includes the number of the pair, such as video 1, pair 2."""
+        name includes the number of the pair, such as video 1, frame pair 2."""
         assert span.medium is not None
         starts = [other.start for other in self.spans if other.medium == span.medium]
         name = self.names[span.medium]
-        return name if len(starts) == 1 else f"{name}, pair {starts.index(span.start) + 1}"
+        return name if len(starts) == 1 else f"{name}, frame pair {starts.index(span.start) + 1}"
 
     @property
     def pictures(self) -> list[tuple[int, Picture]]:
@@ -205,7 +205,7 @@ class Overview:
     fills: np.ndarray | None
     """The share of the room that samples fill, for each packed row of an epoch. If the rows of an epoch are not known,
     there is one share for each pack. It is None without packing."""
-    extent: str = "the whole source"
+    extent: str = "all rows"
     """The part of the source that these figures describe, in words."""
     mixture: Sequence[str] = ()
     """What an epoch takes from each entry, in words."""
@@ -213,7 +213,7 @@ class Overview:
     @property
     def filled(self) -> str:
         """The unit that each value of `fills` describes."""
-        return "pack" if self.rows_per_epoch is None else "row"
+        return "packed row" if self.rows_per_epoch is None else "micro-batch"
 
     @property
     def tokens(self) -> int:
@@ -232,7 +232,7 @@ def file_name(medium: Medium) -> str:
         case str(path):
             return Path(path).name
         case frames:
-            return f"{len(frames)} pictures"
+            return f"{len(frames)} images"
 
 
 def sides(size: Size) -> str:

@@ -45,11 +45,11 @@ function hide() {
 function tellToken(event, part) {
   const sample = sampleOf(part), {token, tokens, id} = sample.places.get(part);
   if (id === null) {
-    show(event, part.textContent, `tokens ${token} to ${token + tokens - 1}, not counted by the loss\n${positions(sample, token, token + tokens - 1)}`);
+    show(event, part.textContent, `tokens ${token} to ${token + tokens - 1}, not supervised\n${positions(sample, token, token + tokens - 1)}`);
     return;
   }
   const text = part.textContent.replaceAll("⏎\n", "\n");
-  const label = part.tagName === "B" ? `label ${id}, counted by the loss` : "label −100, not counted";
+  const label = part.tagName === "B" ? `label ${id}, supervised` : "label −100, not supervised";
   show(event, JSON.stringify(text), `token ${token} · id ${id}\n${label}\n${positions(sample, token)}`);
 }
 

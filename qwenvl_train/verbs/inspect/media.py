@@ -59,7 +59,7 @@ def figure_of(
         "layers": [
             {
                 "start": starts[layer],
-                "time": f"pair {layer + 1}: {medium.timestamps[layer]:.2f} s" if isinstance(medium, Clip) else "",
+                "time": f"frame pair {layer + 1}: {medium.timestamps[layer]:.2f} s" if isinstance(medium, Clip) else "",
                 "frames": [_frame(medium, frames, index) for index in indices],
             }
             for layer, indices in _shown_layers(medium, len(frames))

@@ -27,13 +27,13 @@ def overview_of(config: InspectConfig, rows: Samples | Head, renderer: Renderer)
     if isinstance(rows, Head):
         return _overview(config, rows.lengths(), rows.extent, None, _fills_of_packs(config, rows.units))
     options = MeasureOptions(cache_folder(config), config.data.workers, EVERY_KIND)
-    with counting("measuring the whole source", len(rows)) as progress:
+    with counting("measuring all rows", len(rows)) as progress:
         lengths = lengths_of(rows, renderer, options, progress)
     order = _order(config, Rows(rows, lengths, renderer))
     per_epoch = order.rows(1) if order else None
     fills = _fills_of_rows(config, order, per_epoch, lengths) if order and per_epoch else None
     mixture = mixture_in_words(config, order) if order else []
-    return replace(_overview(config, lengths, "the whole source", per_epoch, fills), mixture=mixture)
+    return replace(_overview(config, lengths, "all rows", per_epoch, fills), mixture=mixture)
 
 
 def _overview(
@@ -69,10 +69,10 @@ def consequence(config: InspectConfig, problems: tuple[Problem, ...]) -> str:
     ending = [problem for problem in problems if problem.kind not in tolerated]
     if ending:
         key = "data.on_error" if ending[0].kind == "broken" else "data.too_long"
-        return f"a run ends at the first of them, unless {key}=skip leaves them out"
+        return f"a run ends at the first of them ({key}=skip leaves them out)"
     if len(problems) > config.data.max_skipped:
-        return f"a run ends, since data.max_skipped={config.data.max_skipped} allows fewer to be left out"
-    return "a run leaves them out, and lists them in skipped.jsonl"
+        return f"a run ends, because they are more than data.max_skipped={config.data.max_skipped}"
+    return "a run leaves them out and lists them in skipped.jsonl"
 
 
 def _order(config: InspectConfig, rows: Rows) -> Order | None:
@@ -89,7 +89,7 @@ def _order(config: InspectConfig, rows: Rows) -> Order | None:
 
 def _row(config: InspectConfig) -> str:
     if config.data.packing:
-        return f"{many(config.train.batch_size, 'pack')} of up to {config.data.max_length} tokens"
+        return f"{many(config.train.batch_size, 'packed row')} of up to {config.data.max_length} tokens"
     return many(config.train.batch_size, "sample")
 
 

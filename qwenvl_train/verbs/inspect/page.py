@@ -71,14 +71,14 @@ def tiles(overview: Overview) -> list[Tile]:
         shown += [
             Tile("Tokens", count(overview.tokens)),
             Tile("Supervised", percent(overview.supervised / overview.tokens)),
-            Tile("Pictures and clips", count(overview.media)),
+            Tile("Images and videos", count(overview.media)),
             Tile("Median length", count(overview.percentile(50))),
             Tile("Longest", count(overview.percentile(100))),
         ]
     if overview.rows_per_epoch is not None:
-        shown.append(Tile("Rows in an epoch", count(overview.rows_per_epoch)))
+        shown.append(Tile("Micro-batches in an epoch", count(overview.rows_per_epoch)))
     if overview.fills is not None:
-        shown.append(Tile(f"{overview.filled.title()}s filled", percent(float(overview.fills.mean()))))
+        shown.append(Tile("Packed rows filled", percent(float(overview.fills.mean()))))
     return shown
 
 
@@ -87,7 +87,7 @@ def histograms(overview: Overview) -> list[Histogram]:
     if len(overview.lengths):
         found.append(histogram_of_lengths("Tokens in a sample", overview.lengths, "sample", overview.max_length))
     if overview.fills is not None:
-        title = "How full packed rows are" if overview.filled == "row" else "How full packs are"
+        title = f"Filled share of a {overview.filled}"
         found.append(histogram_of_shares(title, overview.fills, overview.filled))
     return found
 

@@ -48,7 +48,7 @@ def chosen_samples_exist(config: InspectConfig, given: frozenset[str]) -> Lines:
     chosen = [f"inspect.{name}" for name in ("ids", "lines") if getattr(config.inspect, name)]
     if chosen:
         for key in among(given, "inspect.samples", "inspect.random"):
-            yield f"{key} has no effect beside {' and '.join(chosen)}"
+            yield f"{key} has no effect together with {' and '.join(chosen)}"
     elif config.inspect.samples == 0 and (config.output == "json" or not config.inspect.summary):
         yield "inspect.samples=0 leaves nothing to show"
     elif config.inspect.samples in (0, None):
@@ -62,7 +62,7 @@ def output_settings_are_used(config: InspectConfig, given: frozenset[str]) -> Li
             yield f"{key} has no effect without output=html"
     if config.output == "json":
         for key in among(given, "inspect.summary"):
-            yield f"{key} has no effect with output=json, which tells of samples only"
+            yield f"{key} has no effect with output=json, which prints only samples"
 
 
 INSPECT = Verb(

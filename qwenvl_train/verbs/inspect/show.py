@@ -90,7 +90,7 @@ class _UnusableRows:
         if self._unusable:
             rows = f"{count(self._unusable)} of these {many(self._shown, 'row')} cannot be trained on"
             if self._fatal:
-                raise UserError(f"{rows}; a run ends at the first of them, unless data.on_error=skip leaves them out.")
+                raise UserError(f"{rows}; a run ends at the first of them (data.on_error=skip leaves them out).")
             print(rows, file=sys.stderr)
 
 

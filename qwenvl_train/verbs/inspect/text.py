@@ -36,7 +36,7 @@ class InspectionText:
             self._say(line)
         self._say("")
         legend = Text("underlined green", TRAINED) if self._styled else Text(f"{OPEN}…{CLOSE}")
-        self._say(legend + Text(" is what the loss counts", "not bold not underline default"))
+        self._say(legend + Text(" marks supervised tokens", "not bold not underline default"))
 
     def sample(self, number: int, total: int, item: Inspected | Broken) -> None:
         name = f"{item.source}:{item.line}" + (f"  id {item.id}" if item.id is not None else "")
@@ -47,7 +47,7 @@ class InspectionText:
             return
         self._say(_counts(item))
         for mark in item.marks:
-            where = f"picture {mark.picture + 1}, " if len(item.pictures) > 1 else ""
+            where = f"image {mark.picture + 1}, " if len(item.pictures) > 1 else ""
             self._say(where + mark.description)
         described: set[int] = set()
         for turn in item.turns:
@@ -99,7 +99,7 @@ class InspectionText:
 
 
 def medium_in_words(item: Inspected, span: TokenSpan, first: bool) -> str:
-    """Return a description such as: [picture 1: cat.jpg 640×480 → 616×476, 374 tokens]"""
+    """Return a description such as: [image 1: cat.jpg 640×480 → 616×476, 374 tokens]"""
     assert span.medium is not None
     medium, name = item.media[span.medium], item.name_of(span)
     tokens = many(span.stop - span.start, "token")
@@ -118,38 +118,38 @@ def clip_in_words(clip: Clip) -> str:
 def overview_lines(overview: Overview) -> list[str]:
     """Return the lines that describe the source."""
     usable = len(overview.lengths)
-    headers = ", as far as the headers of their media tell" if overview.media else ""
+    headers = ", judged by the headers of their media" if overview.media else ""
     lines = [f"{many(overview.rows, 'row')}, {count(usable)} of them can be trained on{headers}"]
     if usable:
         share = percent(overview.supervised / overview.tokens)
-        percentiles = {"shortest": 0, "half": 50, "90 %": 90, "99 %": 99, "longest": 100}
+        percentiles = {"shortest": 0, "median": 50, "90th percentile": 90, "99th percentile": 99, "longest": 100}
         lengths = ", ".join(f"{name} {count(overview.percentile(part))}" for name, part in percentiles.items())
         lines += [
             f"{count(overview.tokens)} tokens, {count(overview.supervised)} of them supervised ({share}); "
-            f"{count(overview.media)} pictures and clips",
-            f"tokens in a sample, up to: {lengths}",
+            f"{count(overview.media)} images and videos",
+            f"tokens per sample: {lengths}",
         ]
     if overview.max_length is not None:
         lines.append(f"data.max_length={overview.max_length}: {limit_in_words(overview)}")
     lines += overview.mixture
     if overview.rows_per_epoch is not None:
         filled = "" if overview.fills is None else f", {percent(float(overview.fills.mean()))} filled"
-        lines.append(f"an epoch: {many(overview.rows_per_epoch, 'pass', 'passes')} of {overview.row}{filled}")
+        lines.append(f"an epoch has {many(overview.rows_per_epoch, 'micro-batch')} of {overview.row}{filled}")
     elif overview.fills is not None:
-        packs = f"{many(len(overview.fills), 'pack')} of up to {overview.max_length} tokens"
-        lines.append(f"filled into {packs}, {percent(float(overview.fills.mean()))} full")
+        packs = f"{many(len(overview.fills), 'packed row')} of up to {overview.max_length} tokens"
+        lines.append(f"packed into {packs}, {percent(float(overview.fills.mean()))} filled")
     if overview.problems:
         lines.append(f"{many(len(overview.problems), 'row')} cannot be trained on; {overview.consequence}")
     return lines
 
 
 def limit_in_words(overview: Overview) -> str:
-    shrunk = [f"{many(overview.shrunk, 'sample')} made smaller"] if overview.shrunk else []
+    shrunk = [f"{many(overview.shrunk, 'sample')} downscaled"] if overview.shrunk else []
     over = [f"{many(overview.too_long, 'row')} too long"] if overview.too_long else []
-    return " and ".join(shrunk + over) or ("every sample fits" if len(overview.lengths) else "no row to measure")
+    return " and ".join(shrunk + over) or ("every sample fits" if len(overview.lengths) else "no usable row")
 
 
 def _counts(item: Inspected) -> str:
     share = percent(item.supervised / item.length)
     line = f"{many(item.length, 'token')}, {count(item.supervised)} supervised ({share}), {count(item.visual)} visual"
-    return line + (f"; made smaller: {percent(item.shrink)} of the pixels stay" if item.shrink < 1 else "")
+    return line + (f"; downscaled to {percent(item.shrink)} of the pixels" if item.shrink < 1 else "")

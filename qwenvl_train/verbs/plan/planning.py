@@ -154,8 +154,8 @@ def _renderer(config: PlanConfig) -> tuple[Renderer | None, str | None]:
         if _is_local(config.model) or not isinstance(error.__cause__, OSError):
             raise
         return None, (
-            f"The tokenizer of {config.model.path} is neither on this machine nor to be fetched now, so the tokens of "
-            "rows are not counted: steps per epoch are not known, and packs are taken as full."
+            f"The tokenizer of {config.model.path} is neither on this machine nor available from the hub, so tokens "
+            "are not counted: the steps per epoch are not known, and packed rows are assumed to be full."
         )
 
 

@@ -35,7 +35,7 @@ class PlanConfig(RunConfig):
 def planned_device_is_described_once(config: PlanConfig, given: frozenset[str]) -> Lines:
     own = config.plan.device_gib is not None and config.plan.tflops is not None
     if "plan.device" in given and own:
-        yield "plan.device has no effect beside plan.device_gib and plan.tflops"
+        yield "plan.device has no effect together with plan.device_gib and plan.tflops"
 
 
 PLAN = Verb(

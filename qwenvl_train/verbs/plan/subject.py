@@ -57,7 +57,7 @@ def subject_of(config: PlanConfig) -> Subject:
     sizes = architecture(config.model)
     precision, plan = precision_of(config), config.plan
     if precision == "fp32" and plan.tflops is None:
-        raise UserError("train.precision=fp32: what is known of devices holds for 16 bits; give plan.tflops as well.")
+        raise UserError("train.precision=fp32: the built-in peaks of devices are those of 16 bits; set plan.tflops.")
     known = DEVICES[plan.device]
     own = plan.device_gib is not None and plan.tflops is not None
     return Subject(

@@ -42,39 +42,39 @@ def _data(plan: PlanDict) -> Iterator[str]:
     if data["source"] == "assumed":
         yield data["lacking"]
         yield (
-            f"assumed: {percent(data['visual_share'])} of the tokens are visual (plan.visual), in pictures of the "
-            "largest size, and all others are learned"
+            f"assumed: {percent(data['visual_share'])} of the tokens are visual (plan.visual), in images of the "
+            "largest size, and all others are supervised"
         )
         return
     if data["source"] == "head":
-        yield "these rows stand for the rest of the stream"
+        yield "assumed: the rest of the stream is like these rows"
     left_out = data["rows"] - data["samples"]
     yield (
         f"{many(data['samples'], 'sample')}, {count(data['tokens'])} tokens (longest sample {count(data['longest'])}), "
-        f"{count(data['media'])} pictures and clips"
+        f"{count(data['media'])} images and videos"
     )
     visual, learned = data["visual"] / data["tokens"], data["supervised"] / data["tokens"]
-    yield f"{percent(visual)} of the tokens are visual, {percent(1 - visual)} text; {percent(learned)} are learned"
+    yield f"{percent(visual)} of the tokens are visual, {percent(1 - visual)} text; {percent(learned)} are supervised"
     if plan["stored_features"] is not None:
         yield (
-            f"train.cache_vision stores at most {_gib(plan['stored_features'])} of vision features for them, before "
-            "the first step; the tower is left out of all figures below but its weights"
+            f"train.cache_vision stores at most {_gib(plan['stored_features'])} of vision features for them before "
+            "the first step; the figures below count only the weights of the vision tower"
         )
     if left_out:
-        yield f"{many(left_out, 'row')} cannot be used and would be left out; qwenvl-train inspect … tells why"
+        yield f"{many(left_out, 'row')} cannot be used and would be left out; qwenvl-train inspect … lists the reasons"
 
 
 def _steps(plan: PlanDict) -> Iterator[str]:
     size, room = plan["row"]["batch_size"], plan["row"]["max_length"]
-    row = many(size, "sample") if room is None else f"{many(size, 'pack')} of up to {count(room)} tokens"
+    row = many(size, "sample") if room is None else f"{many(size, 'packed row')} of up to {count(room)} tokens"
     passes = plan["rows_per_step"]
-    yield f"a step: {count(passes)} {'pass' if passes == 1 else 'passes'} of {row}"
+    yield f"a step has {many(passes, 'micro-batch')} of {row}"
     if plan["pack_fill"] is not None:
-        yield f"packs are {percent(plan['pack_fill'])} full"
+        yield f"packed rows are {percent(plan['pack_fill'])} filled"
     if plan["rows_per_epoch"] is not None:
-        yield f"an epoch: {count(plan['rows_per_epoch'])} of them"
+        yield f"an epoch has {many(plan['rows_per_epoch'], 'micro-batch')}"
     if plan["steps"] is None:
-        yield "how many steps an epoch has is not known; train.max_steps=… says how many to train"
+        yield "the number of steps is not known; set it with train.max_steps"
     elif plan["samples_per_step"] is None:
         yield many(plan["steps"], "step")
     else:
@@ -84,25 +84,25 @@ def _steps(plan: PlanDict) -> Iterator[str]:
 
 def _pass(plan: PlanDict) -> str:
     most = plan["largest_pass"]
-    return f"a pass of {count(most['tokens'])} tokens, {count(most['visual'])} of them visual"
+    return f"a micro-batch of {count(most['tokens'])} tokens, {count(most['visual'])} of them visual"
 
 
 def _memory(plan: PlanDict) -> Iterator[str]:
     memory = plan["memory"]
     stage, devices = plan["deepspeed"], plan["device"]["count"]
-    shared = f", 1/{devices} of it here" if stage and devices > 1 else ""
-    copies = ", with float32 copies of what is trained" if stage else ""
+    shared = f", 1/{devices} on each device" if stage and devices > 1 else ""
+    copies = ", with float32 copies of the trained weights" if stage else ""
     checkpointing, loss = plan["checkpointing"], _gib(memory["loss"])
     rows = [
-        ("weights", memory["weights"], f"1/{devices} of them here" if stage == 3 and devices > 1 else ""),
+        ("weights", memory["weights"], f"1/{devices} on each device" if stage == 3 and devices > 1 else ""),
         ("reference", memory["reference"], "a frozen copy of the weights, dpo.reference=model"),
         ("gradients", memory["gradients"], shared.removeprefix(", ")),
         ("optimizer state", memory["optimizer"], f"{plan['optimizer']}{copies}{shared}"),
-        ("exchange", memory["exchange"], "what devices send each other"),
-        ("activations", memory["activations"], f"kept for the backward pass, train.checkpointing={checkpointing}"),
-        ("on top of them", memory["work"], f"at the worst moment: {memory['moment']} (the loss takes {loss})"),
-        ("CUDA and gaps", memory["reserve"], "allowed for"),
-        ("all", memory["total"], f"of {plan['device']['gib']:g} GiB"),
+        ("communication", memory["exchange"], "buffers for gradients and weights"),
+        ("activations", memory["activations"], f"stored for the backward pass, train.checkpointing={checkpointing}"),
+        ("temporary", memory["work"], f"at the peak: {memory['moment']} (the loss takes {loss})"),
+        ("CUDA", memory["reserve"], "with fragmentation; an estimate"),
+        ("total", memory["total"], f"of {plan['device']['gib']:g} GiB"),
     ]  # fmt: skip
     shown = [row for row in rows if row[1]]
     wide = max(len(name) for name, *_ in shown)
@@ -124,13 +124,13 @@ def _time(plan: PlanDict) -> Iterator[str]:
     if plan["flops_per_epoch"] is not None:
         yield f"{_operations(plan['flops_per_epoch'])} in an epoch"
     yield (
-        f"assumed: {percent(device['mfu'])} (plan.mfu) of {device['tflops']:g} TFLOPS on each device is used, "
-        "and data comes in time"
+        f"assumed: each device reaches {percent(device['mfu'])} (plan.mfu) of {device['tflops']:g} TFLOPS "
+        "and does not wait for data"
     )
-    parts = [f"a step {_seconds(plan['seconds_per_step'])}"]
+    parts = [f"a step takes {_seconds(plan['seconds_per_step'])}"]
     parts += [f"an epoch {_seconds(plan['seconds_per_epoch'])}"] if plan["seconds_per_epoch"] is not None else []
     parts += [f"the run {_seconds(plan['seconds'])}"] if plan["seconds"] is not None else []
-    yield "; ".join(parts)
+    yield ", ".join(parts)
 
 
 def _seconds(seconds: float) -> str:
@@ -149,10 +149,10 @@ def _operations(flops: float) -> str:
 def _verdict(plan: PlanDict) -> Iterator[str]:
     memory = plan["memory"]
     if plan["fits"]:
-        yield f"fits on {_devices(plan)}: {_gib(memory['total'])} of each"
+        yield f"fits on {_devices(plan)}: it takes {_gib(memory['total'])} of each"
         return
     yield f"does not fit on {_devices(plan)}: it takes {_gib(memory['total'])} of each"
     for number, remedy in enumerate(plan["remedies"]):
-        yield f"{'it would' if number == 0 else 'or'} with: {remedy['words']} ({_gib(remedy['total'])})"
+        yield f"{'it fits' if number == 0 else 'or'} with: {remedy['words']} ({_gib(remedy['total'])})"
     if not plan["remedies"]:
-        yield "no change that is known here makes it fit"
+        yield "plan found no change that makes it fit"

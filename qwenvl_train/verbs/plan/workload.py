@@ -101,7 +101,7 @@ def streamed(config: PlanConfig, renderer: Renderer, count: FlopCount) -> Worklo
     lengths = head.lengths()
     usable = np.flatnonzero(lengths.usable)
     if len(usable) == 0:
-        raise UserError(f"data.train has no row that can be used; the first: {lengths.problems[0].reason}")
+        raise UserError(f"data.train has no usable row; the first problem: {lengths.problems[0].reason}")
     rows_per_step, room = config.train.accumulation * config.plan.devices, _room(config)
     dataset = _dataset(lengths, renderer)
     tokens = float(head.units.mean()) * config.train.batch_size
@@ -131,7 +131,7 @@ def assumed(config: PlanConfig, architecture: PreTrainedConfig, count: FlopCount
     """
     room = (config.data.max_length or 0) * config.train.batch_size
     if not room:
-        raise UserError("Without the checkpoint's tokenizer a plan needs data.max_length: it stands for a sample.")
+        raise UserError("Without the checkpoint's tokenizer, plan needs data.max_length as the length of a sample.")
     samples = Samples(config.data.train, "data.train", config.data.allow_remote, cache_folder(config))
     vision = architecture.vision_config
     visual = round(config.plan.visual * room)

@@ -91,7 +91,7 @@ def test_a_row_is_there_as_far_as_one_could_be_made_of_it(write, tmp_path):
 def test_whether_there_is_more_is_known(rows, shown, whole, write, tmp_path):
     head = head_of(tmp_path, write("a.jsonl", *rows), max_skipped=3)
     assert (len(head), head.whole) == (shown, whole)
-    assert head.extent == ("the whole source" if whole else f"the first {shown} rows; the rest is not read")
+    assert head.extent == ("all rows" if whole else f"the first {shown} rows; the rest is not read")
     assert (head.extent in head.describe()) == (not whole)
 
 

@@ -75,10 +75,10 @@ def overview(**changes) -> Overview:
         "max_length": 1000,
         "problems": ["rows.jsonl:7 (id x): the picture gone.jpg does not exist.", "second <b>", "third"],
         "too_long": 1,
-        "consequence": "a run leaves them out, and lists them in skipped.jsonl",
+        "consequence": "a run leaves them out and lists them in skipped.jsonl",
         "ends_run": False,
         "rows_per_epoch": 13,
-        "row": "4 packs of up to 1000 tokens",
+        "row": "4 packed rows of up to 1000 tokens",
         "fills": np.array([0.97, 0.99, 0.995]),
     }
     return Overview(**{**facts, **changes})

@@ -164,7 +164,7 @@ def test_text_names_each_picture_where_it_went(checkpoints, rows, write_rows, in
     assert f"{path}: 9 rows, messages: rows have 'messages' with 'role' and 'content'\n" in out
     assert f"--- 2 of 9  {path}:2  id three\n" in out
     assert re.search(
-        r"user\n    <\|vision_start\|>\[picture 1: 0\.png 84×84 → \d+×\d+, \d+ tokens\]<\|vision_end\|>", out
+        r"user\n    <\|vision_start\|>\[image 1: 0\.png 84×84 → \d+×\d+, \d+ tokens\]<\|vision_end\|>", out
     )
     assert re.search(
         r"\[video 1: clip\.mp4 160×120 → \d+×\d+, \d+ frames from 0\.0 to 4\.9 s, 2 per second, \d+ tokens\]", out
@@ -173,7 +173,7 @@ def test_text_names_each_picture_where_it_went(checkpoints, rows, write_rows, in
     assert "Not this.<|im_end|>\n" in out
     assert "    Say <|image_pad|><|im_end|>\n" in out
     assert "in the row 84×84" in out
-    assert "--- the whole source\n9 rows, 9 of them can be trained on" in out
+    assert "--- all rows\n9 rows, 9 of them can be trained on" in out
     assert err == ""
 
 
@@ -212,9 +212,9 @@ def test_the_first_rows_are_shown_unless_others_are_chosen(few, checkpoints, ins
         (["inspect.ids=[row 3,nobody]"], "inspect.ids: no row of {few} has the id nobody."),
         (["inspect.lines=41"], "inspect.lines: there is no row at 41; {few} has 40 rows."),
         (["inspect.lines=0"], "there is no row at 0"),
-        (["inspect.lines=other.jsonl:3"], "inspect.lines: other.jsonl:3 fits no file of {few}"),
-        (["inspect.lines=last"], "inspect.lines: last is neither a line, as 17, nor a line of a file"),
-        (["inspect.lines=3", "data.train=[{few},{few}]"], "inspect.lines: 3 fits 2 files"),
+        (["inspect.lines=other.jsonl:3"], "inspect.lines: other.jsonl:3 matches no file of {few}"),
+        (["inspect.lines=last"], "inspect.lines: last is not a line; write 17 or my.jsonl:17."),
+        (["inspect.lines=3", "data.train=[{few},{few}]"], "inspect.lines: 3 matches 2 files"),
     ],
 )
 def test_a_row_that_is_not_there_is_said(words, told, few, checkpoints, inspect):
@@ -271,16 +271,16 @@ def test_broken_rows_are_shown_and_the_others_too(on_error, bad, checkpoints, in
     assert text.count("\ncannot be trained on: ") == 5
     assert f"{'4 rows' if on_error == 'raise' else '5 of these 6 rows'} cannot be trained on" in err
     # What is wrong behind a picture's header comes out when it is decoded.
-    assert "6 rows, 2 of them can be trained on, as far as the headers" in text
+    assert "6 rows, 2 of them can be trained on, judged by the headers" in text
     assert "4 rows cannot be trained on; " in text
-    assert ("unless data.on_error=skip" in text) == (on_error == "raise")
+    assert ("(data.on_error=skip leaves them out)" in text) == (on_error == "raise")
     assert "data.max_length=120: 1 row too long" in text
 
 
 def test_the_summary_tells_what_a_run_would_see(few, checkpoints, inspect):
     common = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={few}", "inspect.samples=0"]
     out, _ = inspect(*common, "data.packing=true", "data.max_length=128", "data.too_long=skip", "train.batch_size=1")
-    found = re.search(r"an epoch: (\d+) passes of 1 pack of up to 128 tokens, ([\d.]+) % filled", out)
+    found = re.search(r"an epoch has (\d+) micro-batches of 1 packed row of up to 128 tokens, ([\d.]+) % filled", out)
     tokens = int(re.search(r"([\d,]+) tokens, ", out)[1].replace(",", ""))
     assert tokens / (int(found[1]) * 128) == pytest.approx(float(found[2]) / 100, abs=0.03)
     assert "data.max_length=128: every sample fits" in out
@@ -288,7 +288,7 @@ def test_the_summary_tells_what_a_run_would_see(few, checkpoints, inspect):
     assert (
         re.search(r"data.max_length=80: (\d+) rows too long\n", short)[1] == re.search(r"(\d+) rows cannot", short)[1]
     )
-    assert "a run leaves them out, and lists them in skipped.jsonl" in short
+    assert "a run leaves them out and lists them in skipped.jsonl" in short
     held_out, _ = inspect(*common, f"data.eval={few}", "inspect.source=eval")
     assert "an epoch" not in held_out
     assert "40 rows, 40 of them can be trained on\n" in held_out
@@ -317,7 +317,7 @@ def test_media_made_smaller_are_shown_as_small_as_they_are(checkpoints, rows, wr
     words_alone, still = (row["length"] - sum(p["tokens"] for p in row["images"]) for row in (whole, small))
     assert words_alone == still
     text, _ = inspect(*words, *limit, "inspect.summary=false")
-    assert "made smaller: " in text
+    assert "downscaled to " in text
 
 
 def test_neither_weights_nor_a_run_nor_a_process_group(few, checkpoints, inspect, monkeypatch, tmp_path):
@@ -377,7 +377,7 @@ def test_a_stream_that_is_read_as_a_whole_shows_the_same(model_type, checkpoints
         both = [*words, f"data.train={path}", *settings]
         indexed, streamed = inspect(*both, "output=json"), inspect(*both, "output=json", "data.streaming=true")
         assert streamed == indexed
-        told = [re.sub("an epoch: .*\n", "", inspect(*both, *more)[0]) for more in ([], ["data.streaming=true"])]
+        told = [re.sub("an epoch has .*\n", "", inspect(*both, *more)[0]) for more in ([], ["data.streaming=true"])]
         named = f"{path}: {{}}, messages: rows have 'messages' with 'role' and 'content'\n"
         assert told[1] == told[0].replace(
             named.format(f"{len(path.read_text().splitlines())} rows"), named.format("streamed")
@@ -427,12 +427,12 @@ def test_how_full_the_first_packs_of_a_stream_are(few, checkpoints, inspect, sho
     packing = ["data.max_length=256", "data.too_long=skip"]
     out, _ = inspect(*common, *packing, "inspect.samples=null")
     tokens = int(re.search(r"([\d,]+) tokens, [\d,]+ of them", out)[1].replace(",", ""))
-    packs, share = re.search(r"filled into (\d+) packs? of up to 256 tokens, ([\d.]+) % full\n", out).groups()
+    packs, share = re.search(r"packed into (\d+) packed rows? of up to 256 tokens, ([\d.]+) % filled\n", out).groups()
     assert float(share) == pytest.approx(100 * tokens / (int(packs) * 256), abs=0.06)
     page = tmp_path / "page.html"
     inspect(*common, *packing, "output=html", f"inspect.file={page}")
     shown = Page(page.read_text(encoding="utf-8")).texts
-    assert {"Packs filled", f"{share} %", "How full packs are"} <= set(shown)
+    assert {"Packed rows filled", f"{share} %", "Filled share of a packed row"} <= set(shown)
 
 
 @pytest.mark.parametrize(
@@ -440,14 +440,17 @@ def test_how_full_the_first_packs_of_a_stream_are(few, checkpoints, inspect, sho
     [
         (
             ["inspect.ids=[row 3,row 7]"],
-            "inspect.ids: no row among the first 6 rows of {few} has the id row 7; the rest of a",
+            "inspect.ids: no row among the first 6 rows of {few} has the id row 7; the rest of the",
         ),
         (
             ["inspect.lines=7"],
-            "inspect.lines: there is no row at 7 among the first 6 rows of {few}; the rest of a stream is",
+            "inspect.lines: there is no row at 7 among the first 6 rows of {few}; the rest of the stream is",
         ),
-        (["inspect.lines=3", "data.train=[{few},{few}]"], "inspect.lines: 3 fits 2 files of {few}, {few}; write it"),
-        (["inspect.lines=other.jsonl:3"], "inspect.lines: other.jsonl:3 fits no file of {few}"),
+        (
+            ["inspect.lines=3", "data.train=[{few},{few}]"],
+            "inspect.lines: 3 matches 2 files of {few}, {few}; write file and",
+        ),
+        (["inspect.lines=other.jsonl:3"], "inspect.lines: other.jsonl:3 matches no file of {few}"),
     ],
 )
 def test_a_row_that_does_not_come_first_is_said(words, told, few, checkpoints, inspect, short_window):
@@ -457,7 +460,7 @@ def test_a_row_that_does_not_come_first_is_said(words, told, few, checkpoints, i
         f"model.path={checkpoints['qwen2_vl']}", *sources, *words, "data.streaming=true", "data.packing=false", code=2
     )
     assert told.format(few=few) in err
-    assert ("data.streaming=false finds every row" in err) == ("among" in told)
+    assert ("data.streaming=false searches all rows" in err) == ("among" in told)
     assert out.count("\n") <= 1, "but for the heading"
 
 
@@ -466,10 +469,10 @@ def test_a_stream_without_a_row_to_train_on_is_shown(bad, checkpoints, inspect, 
     broken.write_text("{\n[]\n")
     words = [f"model.path={checkpoints['qwen2_vl']}", f"data.train={broken}", "data.streaming=true"]
     out, err = inspect(*words, "data.max_length=120", code=2)
-    assert "2 rows cannot be trained on; a run ends at the first of them, unless data.on_error=skip" in err
+    assert "2 rows cannot be trained on; a run ends at the first of them (data.on_error=skip" in err
     assert out.split("\n", 1)[1].startswith(f"{broken}: streamed, format not known yet\n")
     assert f"--- 1 of 2  {broken}:1\ncannot be trained on: {broken}:1 is not valid JSON" in out
-    assert "--- the whole source\n2 rows, 0 of them can be trained on\n" in out
+    assert "--- all rows\n2 rows, 0 of them can be trained on\n" in out
     assert "2 rows cannot be trained on; a run ends at the first of them" in out
     broken.write_text("\n")
     assert f"({broken}) has no rows" in inspect(*words, code=2)[1]

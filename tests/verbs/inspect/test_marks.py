@@ -53,7 +53,7 @@ def test_words_are_read_in_the_convention_of_the_family():
     assert mark.drawn == pytest.approx((322, 238, 644, 476))
     (other,) = marks_of(sample(text), (SIZE,), FAMILIES["qwen2_5_vl"])
     assert not other.inside
-    assert other.description == "box a: [500, 500, 1000, 1000] as the row has it, which is outside the picture"
+    assert other.description == "box a: [500, 500, 1000, 1000] as written in the row, outside the image"
 
 
 def test_words_say_of_no_picture_where_there_are_two():

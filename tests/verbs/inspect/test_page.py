@@ -65,7 +65,7 @@ def test_the_grid_has_a_line_between_all_tokens(page):
 def test_windows_are_cut_at_the_border(page):
     first = next(path["d"] for path in page.all("path") if path["class"] == "windows")
     assert first == "M0,0H56V56H0ZM56,0H84V56H56Z"
-    assert "windows of 2×2 tokens, blocks 1, 3 at the whole picture" in page.text
+    assert "windows of 2×2 tokens; blocks 1, 3 attend to the whole image" in page.text
 
 
 @pytest.mark.parametrize("grid", [(1, 4, 6), (1, 16, 16), (1, 18, 34), (1, 2, 2), (3, 10, 24)])
@@ -98,13 +98,13 @@ def test_without_windows_there_is_no_word_of_them(tmp_path):
 def test_boxes_are_drawn_where_the_written_numbers_lie(page):
     (box,) = [path for path in page.all("path") if path["class"].startswith("mark")]
     assert box["d"] == "M8.00,6.00H42.00V28.00H8.00Z"
-    assert f"box cat: [9, 6, 45, 30] in pixels of the original, written {list(MARK.written)}" in page.text
+    assert f"box cat: [9, 6, 45, 30] in pixels of the original, written as {list(MARK.written)}" in page.text
 
 
 def test_media_say_their_sizes_and_times(page):
-    assert "picture 1 cat.png 90×60 → 84×56, 2×3 = 6 tokens, 2 windows" in page.text
-    assert "video 1 4 pictures 30×30 → 28×28, 2×1×1 = 2 tokens, 1 window 4 frames from 0.0 to 1.5 s" in page.text
-    assert "0.00 s 0.50 s pair 1: 0.25 s 1.00 s 1.50 s pair 2: 1.25 s" in page.text
+    assert "image 1 cat.png 90×60 → 84×56, 2×3 = 6 tokens, 2 windows" in page.text
+    assert "video 1 4 images 30×30 → 28×28, 2×1×1 = 2 tokens, 1 window 4 frames from 0.0 to 1.5 s" in page.text
+    assert "0.00 s 0.50 s frame pair 1: 0.25 s 1.00 s 1.50 s frame pair 2: 1.25 s" in page.text
     assert [figure.get("title") for figure in page.all("figcaption")][-2:] == [PICTURE.path, None]
 
 
@@ -135,7 +135,7 @@ def test_the_strip_shows_what_cannot_be_seen(tmp_path, page):
     assert '<i>user</i><i>⏎\n</i><i class="c">&lt;|vision_start|&gt;</i><button type="button"' in source
     assert '<b>A</b><b> cat</b><b>·</b><b>é.</b><b class="c">&lt;|im_end|&gt;</b><i>⏎\n</i>' in source
     assert "<b>␛[31m&lt;b&gt;not&lt;/b&gt;</b>" in source
-    assert ">video 1, pair 2 · 1 token</button>" in source
+    assert ">video 1, frame pair 2 · 1 token</button>" in source
 
 
 @pytest.mark.parametrize("row", [[0, 1, 2, 3], [5], [4, 4, 4, 5, 5], [0, 2, 3, 9, 9], [3, 4, 3, 4], [0, 0, 1, 2, 2, 2]])
@@ -178,13 +178,13 @@ def test_only_some_frame_pairs_of_a_long_clip_are_shown_and_the_page_says_so(tmp
 
 def test_figures_of_the_whole_source(page):
     for text in (
-        "Samples 100", "Tokens 50,500", "Supervised 10.0 %", "Median length 500", "Longest 1,000", "Rows filled 98.5 %",
-        "Rows in an epoch 13", "rows.jsonl: 3 rows, messages",
-        "data.max_length, 2 samples made smaller and 1 row too long",
-        "3 rows cannot be trained on; a run leaves them out, and lists them in skipped.jsonl rows.jsonl:7 (id x)",
+        "Samples 100", "Tokens 50,500", "Supervised 10.0 %", "Median length 500", "Longest 1,000",
+        "Packed rows filled 98.5 %", "Micro-batches in an epoch 13", "rows.jsonl: 3 rows, messages",
+        "data.max_length, 2 samples downscaled and 1 row too long",
+        "3 rows cannot be trained on; a run leaves them out and lists them in skipped.jsonl rows.jsonl:7 (id x)",
     ):  # fmt: skip
         assert text in page.text
-    assert [svg["aria-label"] for svg in page.all("svg")][:2] == ["Tokens in a sample", "How full packed rows are"]
+    assert [svg["aria-label"] for svg in page.all("svg")][:2] == ["Tokens in a sample", "Filled share of a micro-batch"]
     assert sum(int(bar["data-tip"].split(" ")[0]) for bar in page.all("rect") if "data-tip" in bar) == 100 + 3
 
 
@@ -192,7 +192,7 @@ def test_without_a_summary_only_samples_are_shown(tmp_path):
     page = page_of(tmp_path, [(sample(problem="too long", shrink=0.5), drawn())])
     assert not page.all("dl")
     assert "Cannot be trained on: too long" in page.text
-    assert "made smaller: 50.0 % of the pixels" in page.text
+    assert "downscaled to 50.0 % of the pixels" in page.text
 
 
 def test_a_broken_row_has_its_place(tmp_path):

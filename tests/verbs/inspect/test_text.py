@@ -23,12 +23,12 @@ def test_a_sample_in_a_log_file():
 
 --- 2 of 5  rows.jsonl:3  id a<1>
 32 tokens, 8 supervised (25.0 %), 8 visual
-box cat: [9, 6, 45, 30] in pixels of the original, written [8, 6, 42, 28]
+box cat: [9, 6, 45, 30] in pixels of the original, written as [8, 6, 42, 28]
 user  19 tokens
     <|im_start|>user
-    <|vision_start|>[picture 1: cat.png 90×60 → 84×56, 6 tokens]<|vision_end|>Cat or
-     dog?[video 1, pair 1: 4 pictures 30×30 → 28×28, 4 frames from 0.0 to 1.5 s, 2 per second, 1 token]\
-<1.2 seconds>[video 1, pair 2: 1 token]<|im_end|>
+    <|vision_start|>[image 1: cat.png 90×60 → 84×56, 6 tokens]<|vision_end|>Cat or
+     dog?[video 1, frame pair 1: 4 images 30×30 → 28×28, 4 frames from 0.0 to 1.5 s, 2 per second, 1 token]\
+<1.2 seconds>[video 1, frame pair 2: 1 token]<|im_end|>
 assistant  9 tokens
     <|im_start|>assistant
     ⟦A caté.<|im_end|>⟧
@@ -49,7 +49,7 @@ def test_on_a_terminal_what_the_loss_counts_is_underlined_and_green_and_nothing_
 def test_what_keeps_a_row_from_training_is_said_above_it():
     text = said(lambda text: text.sample(1, 1, sample(problem="it is 32 tokens long", shrink=0.25)))
     assert "\ncannot be trained on: it is 32 tokens long\n32 tokens" in text
-    assert "8 visual; made smaller: 25.0 % of the pixels stay\n" in text
+    assert "8 visual; downscaled to 25.0 % of the pixels\n" in text
 
 
 def test_a_broken_row_is_its_error():
@@ -63,13 +63,13 @@ def test_the_whole_source():
         text
         == """\
 
---- the whole source
-103 rows, 100 of them can be trained on, as far as the headers of their media tell
-50,500 tokens, 5,050 of them supervised (10.0 %); 12 pictures and clips
-tokens in a sample, up to: shortest 10, half 500, 90 % 900, 99 % 990, longest 1,000
-data.max_length=1000: 2 samples made smaller and 1 row too long
-an epoch: 13 passes of 4 packs of up to 1000 tokens, 98.5 % filled
-3 rows cannot be trained on; a run leaves them out, and lists them in skipped.jsonl
+--- all rows
+103 rows, 100 of them can be trained on, judged by the headers of their media
+50,500 tokens, 5,050 of them supervised (10.0 %); 12 images and videos
+tokens per sample: shortest 10, median 500, 90th percentile 900, 99th percentile 990, longest 1,000
+data.max_length=1000: 2 samples downscaled and 1 row too long
+an epoch has 13 micro-batches of 4 packed rows of up to 1000 tokens, 98.5 % filled
+3 rows cannot be trained on; a run leaves them out and lists them in skipped.jsonl
   rows.jsonl:7 (id x): the picture gone.jpg does not exist.
   second <b>
   third
@@ -83,7 +83,7 @@ an epoch: 13 passes of 4 packs of up to 1000 tokens, 98.5 % filled
         ({"max_length": None}, "an epoch", "max_length"),
         ({"shrunk": 0, "too_long": 0}, "data.max_length=1000: every sample fits", "smaller"),
         ({"rows_per_epoch": None, "fills": None}, "supervised", "an epoch"),
-        ({"fills": None}, "an epoch: 13 passes of 4 packs of up to 1000 tokens\n", "filled"),
+        ({"fills": None}, "an epoch has 13 micro-batches of 4 packed rows of up to 1000 tokens\n", "filled"),
         ({"problems": [f"no {n}" for n in range(13)]}, "  no 9\n  and 3 rows more\n", "no 10"),
         ({"problems": ["a:1 (id b): no", "a:2: no"]}, "\n  2 rows, the first: a:1 (id b): no\n", "a:2"),
         ({"problems": []}, "longest", "cannot be trained on"),

@@ -64,7 +64,7 @@ def test_rows_and_steps_are_those_that_training_prints(words, own_rows, told, tm
     folder = train(tmp_path / "train", *words, "train.precision=fp32", "data.workers=0")
     out, _ = capfd.readouterr()
     samples, tokens, longest, media = re.search(
-        r"([\d,]+) samples, ([\d,]+) tokens \(longest sample ([\d,]+)\), ([\d,]+) pictures and clips", out
+        r"([\d,]+) samples, ([\d,]+) tokens \(longest sample ([\d,]+)\), ([\d,]+) images and videos", out
     ).groups()
     data = found["data"]
     assert [data["samples"], data["tokens"], data["longest"], data["media"]] == [
@@ -152,9 +152,9 @@ def test_a_published_model_is_planned_without_it(name, own_rows, told):
 def test_what_is_assumed_is_said_and_can_be_changed(own_rows, plan):
     out, _ = plan(LORA, "model=qwen2_5_vl_7b", f"data.train={own_rows}", "plan.visual=0.25", "train.max_steps=9")
     assert "31 rows" in out
-    assert "tokens of rows are not counted" in out
+    assert "so tokens are not counted" in out
     assert "25.0 % of the tokens are visual (plan.visual)" in out
-    assert "a pass of 8,192 tokens, 2,048 of them visual" in out
+    assert "a micro-batch of 8,192 tokens, 2,048 of them visual" in out
     assert "9 steps" in out
     assert "the run " in out
     assert "fits on 1 × h100 with 79 GiB" in out
@@ -184,7 +184,7 @@ def test_what_cannot_be_planned_is_told(words, problem, plan):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["train.precision=fp32"], "give plan.tflops as well"),
+        (["train.precision=fp32"], "set plan.tflops"),
         (["model=qwen3_vl_30b_a3b", "train.compile=true"], "train.compile=true cannot compile"),
         (["model=qwen3_vl_30b_a3b", "lora.dropout=0.1"], "lora.dropout must be 0"),
     ],
@@ -339,7 +339,7 @@ def test_a_reader_may_leave(output, plan, monkeypatch):
 
 def test_help_lists_the_verb(capsys):
     assert main(["--help"]) == 0
-    assert re.search(r"^  plan +tell what a run will take", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^  plan +predict the steps", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_copy_to_compare_with_takes_its_weights(told):
