@@ -154,7 +154,7 @@ def test_a_path_that_is_no_file_is_an_error(write, tmp_path):
     with pytest.raises(UserError, match=r"recipe=nowhere.yaml: there is no file .*/elsewhere/nowhere.yaml"):
         compose(["+recipe=nowhere.yaml"])
     write("first/config.yaml", "{}")
-    with pytest.raises(UserError, match=r"is a folder, did you mean \+recipe=../mine/first/config.yaml"):
+    with pytest.raises(UserError, match=r"is a folder; did you mean \+recipe=../mine/first/config.yaml"):
         compose(["+recipe=../mine/first/"])
 
 
