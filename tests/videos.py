@@ -57,6 +57,9 @@ def write_video(
                 frame.pts, frame.time_base = times[number], time_base
             file.mux(stream.encode(frame.reformat(format=pixels)))
         file.mux(stream.encode())
+    if hasattr(os, "sched_setscheduler"):
+        # As root, the AV1 encoder gives this thread a real-time priority, which would slow down all other processes.
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     if turned:
         cosine, sine = {90: (0, 1 << 16), 180: (-1 << 16, 0), 270: (0, -1 << 16)}[turned]
         write_matrix(path, (cosine, sine, 0, -sine, cosine, 0, 0, 0, 1 << 30))
