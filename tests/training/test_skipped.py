@@ -1,6 +1,7 @@
 """The list of samples that are not trained on."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -72,6 +73,19 @@ def test_a_resumed_run_keeps_what_it_had_found(file):
     assert lines(file) == [1]
 
 
+def test_a_problem_that_another_version_words_differently_is_listed_once(file):
+    first = Skipped([ONE], most=2, fatal=False, file=file, resumed=False)
+    first.write()
+    first.record([THREE])
+    first.share(ALONE, writes=True)
+    one, three = (replace(problem, reason="in other words") for problem in (ONE, THREE))
+    resumed = Skipped([one], most=2, fatal=False, file=file, resumed=True)
+    resumed.record([three])
+    resumed.write()
+    assert resumed.unshared == 0
+    assert lines(file) == [1, 3]
+
+
 def test_half_a_line_of_a_killed_run_is_met_again(file):
     whole = json.dumps(THREE.as_dict())
     file.write_text(f"{whole}\n{json.dumps(FOUR.as_dict())[:30]}")
@@ -84,7 +98,7 @@ def test_half_a_line_of_a_killed_run_is_met_again(file):
 
 
 def test_too_many_end_the_run(file):
-    with pytest.raises(UserError, match=r"2 rows cannot be used, data\.max_skipped allows 1; one of them: a\.jsonl:2"):
+    with pytest.raises(UserError, match=r"2 rows cannot be used, but data\.max_skipped is 1; one of them: a\.jsonl:2"):
         Skipped([ONE, TWO], most=1, fatal=False, file=file, resumed=False)
     skipped = Skipped([ONE], most=1, fatal=False, file=file, resumed=False)
     skipped.write()
