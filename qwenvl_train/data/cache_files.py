@@ -28,8 +28,8 @@ def make_folder(folder: Path, instead: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"The cache {folder} cannot be made: {error.strerror}. Set data.cache to a folder that can be written, "
-            f"or {instead}."
+            f"The cache {folder} cannot be created: {error.strerror}. Set data.cache to a writable folder, or set "
+            f"{instead}."
         ) from None
 
 
@@ -41,7 +41,7 @@ def replacing_index(path: Path, sync: bool = False) -> Iterator[BinaryIO]:
         with replacing(path, sync) as file:
             yield file
     except OSError as error:
-        raise UserError(f"data.cache: {path.parent} cannot be written: {error}. Name another folder.") from None
+        raise UserError(f"data.cache: {path.parent} cannot be written: {error}. Choose another folder.") from None
 
 
 def identity(content: Content) -> str:

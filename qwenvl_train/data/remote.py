@@ -70,7 +70,7 @@ def _system(address: str) -> "tuple[AbstractFileSystem, str]":
 
     if "::" in address:
         # fsspec reads such an address as one within another, which may be a file of this machine.
-        raise ValueError("an address with '::' is not read")
+        raise ValueError("an address with '::' is not supported")
     return fsspec.url_to_fs(address)
 
 
@@ -94,7 +94,7 @@ def _fetch(address: str, path: Path, where: str, largest: int | None) -> None:
             while chunk := source.read(_CHUNK):
                 size += len(chunk)
                 if largest is not None and max(size, promised or 0) > largest:
-                    raise UserError(f"{where}: {address} is larger than {largest} bytes; fetch it by hand.")
+                    raise UserError(f"{where}: {address} is larger than {largest} bytes; download it yourself.")
                 file.write(chunk)
             if size == 0 or promised not in (None, size):
                 raise UserError(f"{where}: {address} could not be fetched: it ended after {size} bytes.")

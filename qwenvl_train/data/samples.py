@@ -102,7 +102,7 @@ class Samples:
         """
         if number not in self._formats:
             config = self._configs[number]
-            forced = None if config.format == "auto" else Detected(config.format, f"{config.format}: as its entry says")
+            forced = None if config.format == "auto" else Detected(config.format, f"{config.format}: set in its entry")
             self._formats[number] = forced or _first_format(self.sources[number])
         return self._formats[number]
 
@@ -123,7 +123,7 @@ def _where(source: Source, row: int) -> str:
 
 def _described(what: str, rows: int, detected: Detected | None) -> str:
     counted = f"{rows:,} {'row' if rows == 1 else 'rows'}"
-    return f"{what} {counted}, {detected.reason if detected else 'in no known format at its beginning'}"
+    return f"{what} {counted}, {detected.reason if detected else 'no known format in its first rows'}"
 
 
 def make_locator(folder: Path | str, config: SourceConfig, key: str, allow_remote: bool, cache: Path) -> Locator:

@@ -96,7 +96,7 @@ def test_a_process_that_dies_is_told(rows, processor, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_WORTH_PROCESSES", 1)
     renderer = make_renderer(processor)
     monkeypatch.setattr(Renderer, "layout", lambda self, sample: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(UserError, match="A process that measures rows was killed"):
+    with pytest.raises(UserError, match="A worker that measures rows was killed"):
         measured(rows, renderer, tmp_path, processes=2)
 
 
@@ -260,7 +260,9 @@ def test_a_long_sample_is_refused_skipped_or_shrunk(pictures, write_rows, proces
             conversation(("user", ["Hi"]), ("assistant", ["Ho."]), id="short"),
         ]
     )
-    with pytest.raises(UserError, match=r"rows\.jsonl:1 \(id pictures\) is \d+ tokens long, data\.max_length is 50"):
+    with pytest.raises(
+        UserError, match=r"rows\.jsonl:1 \(id pictures\) is \d+ tokens long, but data\.max_length is 50"
+    ):
         measured(path, make_renderer(processor, max_length=50), tmp_path, tolerated=frozenset({"broken"}))
     skipped, _ = measured(path, make_renderer(processor, max_length=50, too_long="skip"), tmp_path)
     assert skipped.usable.tolist() == [False, False, True]
@@ -364,9 +366,9 @@ def test_measuring_ends_once_too_many_rows_cannot_be_used(rows, processor, tmp_p
     rows.write_text("\n".join(lines))
     samples, renderer, done = samples_of(rows, tmp_path), make_renderer(processor), []
     options = MeasureOptions(tmp_path, processes, ALL)
-    with pytest.raises(UserError, match=r"3 rows cannot be used, data\.max_skipped allows 2; one of them: .*:15"):
+    with pytest.raises(UserError, match=r"3 rows cannot be used, but data\.max_skipped is 2; one of them: .*:15"):
         lengths_of(samples, renderer, replace(options, max_problems=2), done.append)
     assert done == [6, 12]
     assert len(lengths_of(samples, renderer, replace(options, max_problems=4), done.append).problems) == 4
-    with pytest.raises(UserError, match=r"4 rows cannot be used, data\.max_skipped allows 3"):
+    with pytest.raises(UserError, match=r"4 rows cannot be used, but data\.max_skipped is 3"):
         lengths_of(samples, renderer, replace(options, max_problems=3), done.append)

@@ -70,9 +70,9 @@ def test_there_and_back_is_half_a_unit_off_at_most(family, height, width, rows, 
 @pytest.mark.parametrize(
     ("region", "words"),
     [
-        (Region((0, 0, 641, 10), "cat", 0), "leaves its picture, which is 640×480 pixels"),
-        (Region((-1, 0), "", 0), "leaves its picture"),
-        (Region((0, 0, 10, 10), "cat", 2), "is in picture 2, counted from 0, but the row has 2"),
+        (Region((0, 0, 641, 10), "cat", 0), "is not inside its image of 640×480 pixels"),
+        (Region((-1, 0), "", 0), "is not inside its image"),
+        (Region((0, 0, 10, 10), "cat", 2), "is in image 2, counted from 0, but the row has 2 images"),
     ],
 )
 def test_regions_outside_are_refused(region, words):

@@ -105,7 +105,7 @@ def test_a_data_file_is_fetched_again_only_when_it_was_changed(bucket, tmp_path)
         ("s3://lake/gone.jsonl", "data.train: there is no .jsonl, .json or .parquet file at s3://lake/gone.jsonl"),
         ("s3://packed", r"s3://packed/rows\.jsonl\.gz is compressed; unpack it"),
         ("s3://lake/z", "there is no .jsonl, .json or .parquet file at s3://lake/z"),
-        ("s3://lake/x/rows.jsonl::file:///etc/passwd", "an address with '::' is not read"),
+        ("s3://lake/x/rows.jsonl::file:///etc/passwd", "an address with '::' is not supported"),
         ("gs://lake/rows.jsonl", "data.train: gs://lake/rows.jsonl could not be listed: Please install gcsfs"),
         ("memory://lake/rows.jsonl", "is an address"),
     ],
@@ -145,11 +145,11 @@ def test_a_medium_is_fetched_once(bucket, locator):
     [
         ("s3://lake/gone.png", "could not be fetched: there is no such file"),
         ("s3://lake/empty.png", "it ended after 0 bytes"),
-        ("s3://lake/large.png", "is larger than 4096 bytes; fetch it by hand"),
-        ("s3://lake/x::file:///etc/passwd", "an address with '::' is not read"),
+        ("s3://lake/large.png", "is larger than 4096 bytes; download it yourself"),
+        ("s3://lake/x::file:///etc/passwd", "an address with '::' is not supported"),
         ("gs://lake/a.png", "install gcsfs"),
-        ("local:///etc/passwd", "is not read; copy the file to a disk"),
-        ("zip://a::file:///etc/passwd", "is not read; copy the file to a disk"),
+        ("local:///etc/passwd", "is not supported; copy the file to a disk"),
+        ("zip://a::file:///etc/passwd", "is not supported; copy the file to a disk"),
     ],
 )
 def test_a_medium_that_cannot_be_fetched_is_named_and_leaves_nothing(bucket, locator, monkeypatch, address, reason):

@@ -99,14 +99,14 @@ def test_the_answer_starts_where_generation_would(model_type, renderers):
 def test_another_chat_template_is_refused(checkpoints):
     processor = AutoProcessor.from_pretrained(checkpoints["qwen2_5_vl"])
     processor.chat_template = processor.chat_template.replace("helpful", "grumpy")
-    with pytest.raises(UserError, match=r"chat template of model\.path .* does not write"):
+    with pytest.raises(UserError, match=r"chat template of model\.path .* does not format"):
         rows.make_renderer(run_config(), processor, FAMILIES["qwen2_5_vl"])
 
 
 def test_media_belong_to_those_who_ask(renderers, pictures):
     row = conversation(("system", ["Hi"]), ("user", ["Hi"]), ("assistant", ["Ho"]))
     row["messages"][0]["content"].insert(0, {"type": "image", "image": str(pictures[0])})
-    with pytest.raises(UserError, match="a picture or video stands in the system turn"):
+    with pytest.raises(UserError, match="the system turn contains an image or video"):
         renderers["qwen2_5_vl"][0].layout(sample_of(row))
 
 

@@ -250,7 +250,7 @@ def test_what_one_process_meets_ends_both(pictures, write_rows, checkpoints, tmp
         f"data.train={path}", "data.packing=false", "data.workers=0", "train.max_steps=4", "data.on_error=skip",
         "data.max_skipped=1", *WHERE, f"output_dir={tmp_path}", fails=True,
     )  # fmt: skip
-    reason = "2 rows cannot be used, data.max_skipped allows 1; one of them: "
+    reason = "2 rows cannot be used, but data.max_skipped is 1; one of them: "
     assert told.count(f"qwenvl-train: {reason}") == 1
     folder = tmp_path / "run"
     assert summary(folder)["status"] == "failed"

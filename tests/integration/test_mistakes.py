@@ -37,7 +37,7 @@ CASES = {
     "limits crossed": ("good", ["model.min_pixels=999999"], "is above model.max_pixels"),
     "no such file": ("good", ["data.train=gone.jsonl"], "there is no file or folder gone.jsonl"),
     "too long": ("good", ["data.max_length=10"], "rows.jsonl:1 (id a) is"),
-    "zero bytes": ("zero", [], "is empty, a file of 0 bytes"),
+    "zero bytes": ("zero", [], "is an empty file"),
     "too thin": ("thin", [], "is 2×900 pixels"),
     "fp16 without a GPU": ("good", ["train.precision=fp16"], "needs a GPU"),
     "warm-up longer than the run": ("good", ["train.warmup=50"], "train.warmup=50 must be below the"),
@@ -71,8 +71,8 @@ def test_a_picture_that_does_not_decode_is_named_also_by_a_worker(
     place = [f"output_dir={tmp_path}", "run_name=r", "logging.wandb.mode=disabled"]
     assert main([TUNE, *settings, *place, "train.max_steps=1"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith(f"qwenvl-train: {path}:1 (id h): the picture")
-    assert "does not decode" in told
+    assert told.startswith(f"qwenvl-train: {path}:1 (id h): the image")
+    assert "cannot be decoded" in told
     assert "Traceback" not in told
 
 

@@ -130,7 +130,7 @@ def test_rows_with_one_answer_are_refused(model_type, checkpoints, tmp_path, wri
 
     file = write_rows([{"prompt": "Who?", "completion": "I."}])
     assert main(["+recipe=dpo_lora", f"model.path={checkpoints[model_type]}", f"data.train={file}"]) == 2
-    assert "rows.jsonl:1 (id rows-1) has one answer, and DPO compares two" in capsys.readouterr().err
+    assert "rows.jsonl:1 (id rows-1) has one answer, but DPO compares two" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("reference", ["adapter", "model"])

@@ -86,7 +86,7 @@ def test_rows_that_cannot_be_used_are_left_out_and_listed(uneven, pictures, chec
     # The one whose pixels are cut is counted as held out until it is decoded.
     assert rows(folder, "eval_loss")[0]["eval_samples"] == 5
     assert main([*settings, f"output_dir={tmp_path}", "logging=local", "data.on_error=skip", "data.max_skipped=1"]) == 2
-    assert "2 rows cannot be used, data.max_skipped allows 1" in capsys.readouterr().err
+    assert "2 rows cannot be used, but data.max_skipped is 1" in capsys.readouterr().err
 
 
 def test_a_row_of_nothing_but_broken_samples_teaches_nothing(uneven, pictures, checkpoints, tmp_path):

@@ -85,7 +85,7 @@ def test_bad_rows_are_left_out_and_listed_as_they_come(uneven, pictures, checkpo
     assert f"{bad}:2 is not valid JSON" in capsys.readouterr().err
     assert not (tmp_path / "refused").exists()
     assert main([*settings, *where, "data.on_error=skip", "data.max_skipped=1"]) == 2
-    assert "2 rows cannot be used, data.max_skipped allows 1" in capsys.readouterr().err
+    assert "2 rows cannot be used, but data.max_skipped is 1" in capsys.readouterr().err
     folder = train(tmp_path, *settings, "data.on_error=skip", "data.workers=1", f"data.eval={uneven}")
     listed = [json.loads(line) for line in (folder / "skipped.jsonl").read_text().splitlines()]
     assert sorted((row["line"], row["kind"]) for row in listed) == [(2, "broken"), (8, "broken"), (11, "broken")]
@@ -111,7 +111,10 @@ def test_weights_decide_the_shares(uneven, checkpoints, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["data.train=org/name"], "data.train: org/name is no file or folder here, and as a dataset of the hub"),
+        (
+            ["data.train=org/name"],
+            "data.train: org/name is not a local file or folder, and cannot be loaded as a hub dataset",
+        ),
         (["data.train=gone.jsonl"], "data.train: there is no file or folder"),
         (["data.train={empty}"], "(…) has no rows"),
     ],

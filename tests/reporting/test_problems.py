@@ -1,7 +1,7 @@
 from qwenvl_train.reporting.problems import told_once
 
-GONE = "a b/rows.jsonl:{} (id x (2)-{}): the picture gone.jpg does not exist."
-LONG = "rows.jsonl:{} is 900 tokens long, data.max_length is 512."
+GONE = "a b/rows.jsonl:{} (id x (2)-{}): the image gone.jpg does not exist."
+LONG = "rows.jsonl:{} is 900 tokens long, but data.max_length is 512."
 
 
 def test_a_reason_that_many_rows_share_is_told_once():

@@ -241,7 +241,7 @@ def test_a_damaged_file_is_not_trained_on(setup):
     row = one.rows.with_features(features)([0])
     assert row.contents.lengths == ()
     assert "mine.png has no features in" in row.problems[0].reason
-    assert "Start again" in row.problems[0].reason
+    assert "Start the run again" in row.problems[0].reason
     assert one.rows.with_features(one.store())([0]).contents.lengths
 
 
@@ -303,8 +303,8 @@ def test_a_broken_picture_ends_the_run_before_it(data, pictures, checkpoints, tm
     given = (f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={path}", f"output_dir={tmp_path / 'runs'}")
     assert main([*SHORT, *given, "train.cache_vision=true", "data.workers=0", "logging.wandb.mode=disabled"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith(f"qwenvl-train: {path}:5 (id cut): the picture")
-    assert "does not decode" in told
+    assert told.startswith(f"qwenvl-train: {path}:5 (id cut): the image")
+    assert "cannot be decoded" in told
     assert [folder.name for folder in (tmp_path / "runs").iterdir()] == [".cache"]
 
 
@@ -318,4 +318,4 @@ def test_a_broken_picture_is_left_out_once(data, pictures, checkpoints, tmp_path
     run = train(tmp_path, *SHORT, *given, "train.cache_vision=true", "data.max_skipped=1")
     (left_out,) = read_lines(run / "skipped.jsonl")
     assert left_out["line"] == 5
-    assert "does not decode" in left_out["reason"]
+    assert "cannot be decoded" in left_out["reason"]

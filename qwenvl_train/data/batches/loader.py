@@ -94,7 +94,7 @@ def render_as_measured(sample: Sample, tokens: int, renderer: Renderer) -> Rende
     if rendered.layout.length != tokens:
         raise UserError(
             f"{sample.where} had {tokens} tokens when it was measured and has {rendered.layout.length} now: its "
-            "media were changed. Start again; if this comes back, delete the folder of data.cache."
+            "media have changed. Start the run again; if this happens again, delete the folder data.cache."
         )
     return rendered
 

@@ -14,7 +14,7 @@ class Column:
         self.kind = kind
         self.entries = list(value) if isinstance(value, list | tuple) else [value]
         if any(entry is None for entry in self.entries):
-            raise UserError(f"{where}: {keys[0]!r} has an empty entry; leave it out, or name the file.")
+            raise UserError(f"{where}: {keys[0]!r} has an empty entry; remove it, or give the path of the file.")
         self.marks = 0
         self.mark_in_text = False
         """Whether the text of a typed part contains the mark. There it is plain text and stands for no medium."""

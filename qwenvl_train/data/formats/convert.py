@@ -13,9 +13,9 @@ from qwenvl_train.data.sample import Sample, Text, Turn, sample_name
 from qwenvl_train.errors import UserError
 
 _REFUSED = {
-    "add_vision_id": "set data.vision_ids=true, which holds for all rows, and leave it out.",
-    "audio": "these models hear nothing; leave the row out.",
-    "audios": "these models hear nothing; leave the row out.",
+    "add_vision_id": "set data.vision_ids=true, which applies to all rows, and remove this key.",
+    "audio": "these models do not support audio; remove the row.",
+    "audios": "these models do not support audio; remove the row.",
 }
 
 
@@ -34,7 +34,7 @@ def to_sample(row: object, source: str, line: int, locator: Locator, format: str
     for turn, raw_turn in zip(turns + rejected, raw_turns + raw_rejected, strict=True):
         _check_words(turn, raw_turn.place)
     if not any(turn.train for turn in turns):
-        raise UserError(f"{where} has no turn to learn from: none of its answers is trained.")
+        raise UserError(f"{where} has no supervised turn: none of its answers is trained.")
     shared = 0 if has_own_media(columns) or not rejected else [turn.train for turn in turns].index(True)
     if rejected == turns[shared:]:
         raise UserError(f"{where}: the chosen and the rejected answer are the same, so there is nothing to prefer.")
@@ -57,4 +57,4 @@ def _read(
 def _check_words(turn: Turn, place: str) -> None:
     # A tool may return an empty answer.
     if turn.role != "tool" and not any(not isinstance(part, Text) or part.text.strip() for part in turn.parts):
-        raise UserError(f"{place}: the {turn.role}'s turn is empty; write what is said there, or leave the row out.")
+        raise UserError(f"{place}: the {turn.role} turn is empty; add its text, or remove the row.")

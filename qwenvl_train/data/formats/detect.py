@@ -54,8 +54,8 @@ def as_row(row: object, where: str) -> dict:
         case dict():
             return row
         case list():
-            raise UserError(f"{where} is a list; write each row on its own.")
-    raise UserError(f"{where} is {shown(row)}; a row is an object.")
+            raise UserError(f"{where} is a list; a row must be an object.")
+    raise UserError(f"{where} is {shown(row)}; a row must be an object.")
 
 
 def _turn_keys(value: object) -> str:

@@ -49,7 +49,7 @@ def refuse_unknown(given: Iterable[str], known: Collection[str], place: str) -> 
             meant = nearest(str(key), known)
             raise UserError(
                 f"{place} has the unknown key {key!r}; "
-                + (f"did you mean {meant!r}?" if meant else f"known are {', '.join(sorted(known))}.")
+                + (f"did you mean {meant!r}?" if meant else f"known keys: {', '.join(sorted(known))}.")
             )
 
 
@@ -57,5 +57,5 @@ def misspelt(row: dict, meant: Collection[str]) -> str:
     """Return a sentence about the first unknown column whose name is close to one of `meant`, or an empty string."""
     for key in row:
         if key not in COLUMNS and (near := nearest(str(key), meant)):
-            return f" Is the column {key!r} meant as {near!r}?"
+            return f" Is the column {key!r} a misspelling of {near!r}?"
     return ""

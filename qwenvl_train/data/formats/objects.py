@@ -22,15 +22,17 @@ class Objects:
         refuse_unknown(columns, ("ref", "bbox", "image_id", "bbox_type"), place)
         if columns.get("bbox_type", "real") != "real":
             kind = shown(columns["bbox_type"])
-            raise UserError(f"{place}: bbox_type is {kind}; give boxes in pixels of the original picture.")
+            raise UserError(f"{place}: bbox_type is {kind}; give boxes in pixels of the original image.")
         self.names, boxes, images = (
             _list(columns.get(key, []), f"{place}, {key}") for key in ("ref", "bbox", "image_id")
         )
         if "image_id" in columns and len(images) != len(boxes):
-            raise UserError(f"{place} has {len(boxes)} boxes, but {len(images)} image_id; every box needs one.")
+            raise UserError(
+                f"{place} has {len(boxes)} boxes, but {len(images)} values of image_id; every box needs one."
+            )
         for name in self.names:
             if not isinstance(name, str):
-                raise UserError(f"{place}: the name {shown(name)} is no text.")
+                raise UserError(f"{place}: the name {shown(name)} is not text.")
         self.boxes = [coordinates(box, f"{place}, box {number}") for number, box in enumerate(boxes, start=1)]
         self.images = [picture(image, place) for image in images]
         self.read = {"bbox": 0, "ref-object": 0, "objects": 0}
@@ -56,11 +58,11 @@ class Objects:
         if marks["objects"]:
             if marks["bbox"] or marks["ref-object"]:
                 raise UserError(
-                    f"{self.where}: <objects> lists every box; it cannot stand beside <bbox> or <ref-object>."
+                    f"{self.where}: <objects> lists every box; it cannot be combined with <bbox> or <ref-object>."
                 )
             if not boxes or names != boxes:
                 raise UserError(
-                    f"{self.where}: <objects> needs boxes with a name each, but there are {boxes} bbox and {names} ref."
+                    f"{self.where}: <objects> needs one name for each box, but there are {boxes} bbox and {names} ref."
                 )
         elif marks["bbox"] != boxes:
             raise UserError(
@@ -84,7 +86,7 @@ def listing(value: object, image: int, place: str) -> Listing:
     `{"point_2d": […], "label": …}`."""
     entries = _list(value, f"{place}, objects")
     if not entries:
-        raise UserError(f"{place} lists no objects; write the answer in words.")
+        raise UserError(f"{place} lists no objects; write the answer as text.")
     return Listing(tuple(_listed(entry, image, f"{place}, object {n}") for n, entry in enumerate(entries, start=1)))
 
 
@@ -94,7 +96,7 @@ def _listed(entry: object, image: int, place: str) -> Region:
         case str(label), {"bbox_2d": [_, _, _, _] as numbers} | {"point_2d": [_, _] as numbers} if len(fields) == 1:
             return Region(coordinates(numbers, place), label, image)
     raise UserError(
-        f'{place} is {shown(entry)}; expected is {{"bbox_2d": [x1, y1, x2, y2], "label": …}} '
+        f'{place} is {shown(entry)}; expected {{"bbox_2d": [x1, y1, x2, y2], "label": …}} '
         'or {"point_2d": [x, y], "label": …}.'
     )
 
@@ -107,15 +109,15 @@ def coordinates(value: object, place: str) -> tuple[float, ...]:
         raise UserError(f"{place} is {shown(value)}; a box is [x1, y1, x2, y2] and a point [x, y].")
     for number in numbers:
         if not isinstance(number, int | float) or isinstance(number, bool) or not abs(number) < 2**31:
-            raise UserError(f"{place} is {shown(value)}; {shown(number)} is no coordinate.")
+            raise UserError(f"{place} is {shown(value)}; {shown(number)} is not a coordinate.")
     if len(numbers) == 4 and (numbers[0] > numbers[2] or numbers[1] > numbers[3]):
-        raise UserError(f"{place} is {shown(value)}; a box goes from its left top to its right bottom corner.")
+        raise UserError(f"{place} is {shown(value)}; a box goes from its top left to its bottom right corner.")
     return tuple(float(number) for number in numbers)
 
 
 def picture(value: object, place: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UserError(f"{place}: {shown(value)} is no number of a picture; they are counted from 0.")
+        raise UserError(f"{place}: {shown(value)} is not the index of an image, counted from 0.")
     return value
 
 

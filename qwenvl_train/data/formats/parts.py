@@ -40,7 +40,7 @@ def kind_of(part: dict, place: str) -> str:
     else:
         kind = next((_KINDS[key] for key in ("objects", *_KINDS) if key in part), None)
     if kind is None:
-        raise UserError(f"{place} has the part {shown(part)}; a part is one of {', '.join(_KINDS)}.")
+        raise UserError(f"{place} has the unknown part {shown(part)}; known parts: {', '.join(_KINDS)}.")
     return kind
 
 
@@ -59,7 +59,7 @@ def opened(kind: str, part: dict, place: str) -> tuple[object, dict]:
             refuse_unknown(content, ("url", "detail"), f"{place}, {keys[0]}")
             if content.get("detail", "auto") != "auto":
                 raise UserError(
-                    f"{place}: detail is {shown(content['detail'])}, which only OpenAI reads; give max_pixels."
+                    f"{place}: detail is {shown(content['detail'])}, which only OpenAI's models use; give max_pixels."
                 )
             content = content.get("url")
         case "base64" if isinstance(content, str):
@@ -68,13 +68,13 @@ def opened(kind: str, part: dict, place: str) -> tuple[object, dict]:
 
 
 def image(content: object, options: dict, locator: Locator, place: str) -> Image:
-    refuse_unknown(options, _LIMITS, f"{place}: the picture")
+    refuse_unknown(options, _LIMITS, f"{place}: the image")
     return Image(locator.locate(content, place), _limits(options, place))
 
 
 def video(content: object, options: dict, locator: Locator, place: str) -> Video:
     frames = isinstance(content, list | tuple)
-    refuse_unknown(options, (*_LIMITS, *_SAMPLING, *(("sample_fps",) if frames else ())), f"{place}: the clip")
+    refuse_unknown(options, (*_LIMITS, *_SAMPLING, *(("sample_fps",) if frames else ())), f"{place}: the video")
     _one_of(("fps", "sample_fps"), options, place)
     options = {("fps" if key == "sample_fps" else key): value for key, value in options.items()}
     limits, sampling = _limits(options, place), _sampling(options, place)
@@ -82,17 +82,17 @@ def video(content: object, options: dict, locator: Locator, place: str) -> Video
     if not isinstance(content, list | tuple):
         return Video(locator.locate(content, place), limits, sampling)
     if not content:
-        raise UserError(f"{place}: the clip is a list of frames, and empty.")
+        raise UserError(f"{place}: the video is an empty list of frames.")
     for key in _OF_FILES:
         if key in options:
-            raise UserError(f"{place}: {key} has no effect on a list of frames; all of them are taken.")
+            raise UserError(f"{place}: {key} has no effect on a list of frames; all of them are used.")
     return Video(tuple(locator.locate(frame, place) for frame in content), limits, sampling)
 
 
 def _limits(options: dict, place: str) -> Limits:
     limits = Limits(**{key: _number(options[key], key, place) for key in _LIMITS if key in options})
     if (limits.resized_height is None) != (limits.resized_width is None):
-        raise UserError(f"{place}: resized_height and resized_width are given together.")
+        raise UserError(f"{place}: resized_height and resized_width must be given together.")
     for key in ("min_pixels", "max_pixels"):
         _one_of((key, "resized_height"), options, place)
     _in_order("min_pixels", "max_pixels", given_options(limits), place)
@@ -105,7 +105,9 @@ def _sampling(options: dict, place: str) -> Sampling:
         _one_of((key, "nframes"), options, place)
     _in_order("min_frames", "max_frames", given_options(sampling), place)
     if sampling.video_end is not None and (sampling.video_start or 0) >= sampling.video_end:
-        raise UserError(f"{place}: video_start is {sampling.video_start}, not before video_end, {sampling.video_end}.")
+        raise UserError(
+            f"{place}: video_start ({sampling.video_start}) is not before video_end ({sampling.video_end})."
+        )
     return sampling
 
 
@@ -114,7 +116,7 @@ def _number(value: Any, key: str, place: str) -> Any:
     when some rows have no value."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53
     if not number or (value == 0 and key != "video_start") or (key not in _REAL and value != int(value)):
-        kind = "seconds from 0 on" if key == "video_start" else "a number above 0"
+        kind = "a number of seconds, 0 or more" if key == "video_start" else "a number above 0"
         raise UserError(f"{place}: {key} is {shown(value)}; give {kind if key in _REAL else 'a whole number above 0'}.")
     return float(value) if key in _REAL else int(value)
 
@@ -126,4 +128,4 @@ def _one_of(keys: tuple[str, str], options: dict, place: str) -> None:
 
 def _in_order(low: str, high: str, values: dict, place: str) -> None:
     if low in values and high in values and values[low] > values[high]:
-        raise UserError(f"{place}: {low} is {values[low]}, above {high}, which is {values[high]}.")
+        raise UserError(f"{place}: {low} ({values[low]}) is above {high} ({values[high]}).")

@@ -16,7 +16,7 @@ from qwenvl_train.errors import UserError
 
 # A line break next to a mark is removed with the mark, because the published template has none there.
 _MEDIA_MARK = re.compile(r"(?:\r?\n)?<(image|video)>(?:\r?\n)?")
-_PLURAL = {"image": "pictures", "video": "clips"}
+_KINDS = ("image", "video")
 
 
 class Reader:
@@ -24,7 +24,7 @@ class Reader:
 
     def __init__(self, row: dict, where: str, locator: Locator):
         self._row, self._where, self._locator = row, where, locator
-        self._columns = {kind: Column(row, kind, where) for kind in _PLURAL}
+        self._columns = {kind: Column(row, kind, where) for kind in _KINDS}
         self._conversation = row.get("conversations") is not None
         self._objects = Objects(row["objects"] or {}, where) if "objects" in row else None
         self._unplaced = where if self._objects and self._objects.boxes and not self._objects.images else ""
@@ -44,14 +44,14 @@ class Reader:
         if raw_turn.calls:
             parts.append(Text(("\n" if raw_turn.content else "") + "\n".join(raw_turn.calls)))
         if raw_turn.role == "assistant" and any(isinstance(part, Image | Video) for part in parts):
-            raise UserError(f"{raw_turn.place}: an answer holds a picture or clip; the model writes words only.")
+            raise UserError(f"{raw_turn.place}: an answer contains an image or video, but the model writes only text.")
         return Turn(raw_turn.role, tuple(parts), train=raw_turn.role == "assistant" and raw_turn.train is not False)
 
     def settle(self, turns: list[Turn], rejected: list[Turn]) -> list[Turn]:
         """Return the final turns. Call this when all turns are read; raise UserError when any medium or region is left
         over or missing."""
         if any(isinstance(part, Image | Video) for turn in rejected for part in turn.parts):
-            raise UserError(f"{self._where}: the rejected turns hold a picture or clip; only the shared ones can.")
+            raise UserError(f"{self._where}: the rejected turns contain an image or video; only shared turns may.")
         columns = self._columns.values()
         own = any(isinstance(part, Image | Video) for turn in turns for part in turn.parts)
         if not (self._conversation or own or any(column.marks or column.mark_in_text for column in columns)):
@@ -85,7 +85,7 @@ class Reader:
 
     def _part(self, entry: object, raw_turn: RawTurn) -> Iterator[Part]:
         if not isinstance(entry, dict):
-            raise UserError(f"{raw_turn.place} has the part {shown(entry)}; a part is an object with a 'type'.")
+            raise UserError(f"{raw_turn.place} has the part {shown(entry)}; a part must be an object with a 'type'.")
         part = present(entry)
         match kind_of(part, raw_turn.place):
             case "text":
@@ -108,7 +108,7 @@ class Reader:
         refuse_unknown(part, ("type", "text"), f"{raw_turn.place}: the text")
         text = part.get("text")
         if not isinstance(text, str):
-            raise UserError(f"{raw_turn.place} has a part of text, but its text is {shown(text)}.")
+            raise UserError(f"{raw_turn.place} has a text part whose text is {shown(text)}.")
         if raw_turn.role != "assistant":
             for column in self._columns.values():
                 column.mark_in_text |= f"<{column.kind}>" in text
@@ -119,7 +119,7 @@ class Reader:
         if isinstance(entry, dict) and not entry.keys() <= {"bytes", "path"}:
             content, own = opened(kind, present(entry), place)
             if content is None:
-                raise UserError(f"{place}: {shown(entry)} names no file under {', '.join(CONTENT[kind])}.")
+                raise UserError(f"{place}: {shown(entry)} has no file under {', '.join(CONTENT[kind])}.")
             yield self._medium(kind, content, {**own, **options}, place)
         elif entry is not None:
             yield self._medium(kind, entry, options, place)
@@ -142,14 +142,14 @@ class Reader:
 
     def _mismatch(self, column: Column) -> str:
         kind, listed = column.kind, len(column.entries)
-        text = f"{self._where} has {column.marks} <{kind}> in its questions but {listed} {_PLURAL[kind]} beside them; "
-        text += f"each needs one <{kind}> where it belongs."
+        text = f"{self._where} has {column.marks} <{kind}> in its questions but {listed} {kind}s in its columns; "
+        text += f"write one <{kind}> for each, where it belongs."
         if column.mark_in_text:
             text += f' In a typed part <{kind}> is plain text; write {{"type": "{kind}"}} there.'
         if not listed:
             text += misspelt(self._row, MEDIA)
         elif kind == "video" and column.marks == 1:
-            text += " A clip given as frames is a list of them within the list of clips."
+            text += " A video given as frames is a list of frames inside the list of videos."
         return text
 
     def _check_regions(self, parts: list[Part], rejected: list[Part]) -> None:
@@ -163,11 +163,11 @@ class Reader:
         ]
         if self._unplaced and pictures != 1:
             raise UserError(
-                f"{self._unplaced} has regions and {pictures} pictures; "
-                "say with image_id (in a typed part: image) in which one each lies, counted from 0."
+                f"{self._unplaced} has regions and {pictures} images; "
+                "set image_id (in a typed part: image) to the index of the image of each, counted from 0."
             )
         for region in regions:
             if region.image >= pictures:
                 raise UserError(
-                    f"{self._where} has a region in picture {region.image}, but {pictures} pictures, counted from 0."
+                    f"{self._where} has a region in image {region.image}, counted from 0, but {pictures} images."
                 )

@@ -29,15 +29,15 @@ def read_turns(row: dict, format: str, where: str) -> tuple[list[RawTurn], list[
     for key in REJECTING:
         if row.get(key):
             raise UserError(
-                f"{where} has {key!r}, as preference rows have; supervised fine-tuning learns from one answer, "
-                "so keep the good one alone. DPO takes 'chosen' and 'rejected', or an answer and 'rejected_response'."
+                f"{where} has {key!r}, a key of preference rows; for supervised fine-tuning, keep only the better "
+                "answer. DPO takes 'chosen' and 'rejected', or an answer and 'rejected_response'."
             )
     question, answer = _COLUMNS[format]
     for key in filter(None, (question, answer)):
         if key not in row:
             raise UserError(
                 f"{where} has no {key!r}, which the format {format} needs; keep rows of one format in a file, "
-                f"and set its format only where that is not told rightly.{misspelt(row, [key])}"
+                f"and set its format only if it is detected wrongly.{misspelt(row, [key])}"
             )
     turns = _asked(row, question, where)
     turns += column_turns(row, answer, "assistant", where) if answer else []
@@ -69,7 +69,7 @@ def _with_system(row: dict, turns: list[RawTurn], where: str) -> list[RawTurn]:
     if not row.get("system"):
         return turns
     if turns[0].role == "system":
-        raise UserError(f"{turns[0].place} is a system turn, and the row has a column 'system' too; keep one of them.")
+        raise UserError(f"{turns[0].place} is a system turn, but the row also has a column 'system'; keep one of them.")
     return [RawTurn("system", _text(row, "system", where), f"{where}, system"), *turns]
 
 
@@ -99,9 +99,7 @@ def _preference(row: dict, where: str) -> tuple[list[RawTurn], list[RawTurn]]:
     check_order(asked + rejected)
     wrong = [turn for turn in asked if turn.train] + [turn for turn in chosen + rejected if turn.train is False]
     if wrong:
-        raise UserError(
-            f"{wrong[0].place}: a preference row compares its two answers; leave train, loss and weight out."
-        )
+        raise UserError(f"{wrong[0].place}: a preference row compares its two answers; remove train, loss and weight.")
     asked = [replace(turn, train=False) for turn in asked]
     return asked + chosen, asked + rejected if has_own_media(row) else rejected
 
@@ -123,7 +121,7 @@ def _pair(row: dict, where: str) -> tuple[list[RawTurn], list[RawTurn], list[Raw
     question, answer = _COLUMNS[_format_of(row, where)]
     if answer and row.get(answer):
         raise UserError(
-            f"{where} has {answer!r} beside 'chosen' and 'rejected'; a pair has two answers, so leave it out."
+            f"{where} has {answer!r} as well as 'chosen' and 'rejected'; a pair has two answers, so remove it."
         )
     return _asked(row, question, where), chosen, rejected
 
@@ -145,13 +143,13 @@ def _parted(
     shared = same.index(False) if False in same else len(same)
     if shared == min(len(chosen), len(rejected)) or chosen[shared].role != "assistant":
         raise UserError(
-            f"{where}: the chosen and the rejected conversation must be the same up to an answer and differ there; "
+            f"{where}: the chosen and the rejected conversation must be the same up to an answer and differ in it; "
             f"these share their first {shared} turns."
         )
     if "prompt" in row:
         prompt = column_turns(row, "prompt", "user", where)
         if _words(prompt) != _words(chosen[:shared])[-len(prompt) :]:
-            raise UserError(f"{where}: 'prompt' is not the question in 'chosen' and 'rejected'; leave it out.")
+            raise UserError(f"{where}: 'prompt' is not the question in 'chosen' and 'rejected'; remove it.")
     return _with_system(row, chosen[:shared], where), chosen[shared:], rejected[shared:]
 
 

@@ -19,7 +19,7 @@ def read_tools(value: object, where: str) -> tuple[dict[str, Any], ...]:
     place = f"{where}, tools"
     parsed = _parsed(value, place) if isinstance(value, str) and value else value or []
     if not isinstance(parsed, list):
-        raise UserError(f"{place}: {shown(parsed)} is no list of functions.")
+        raise UserError(f"{place}: {shown(parsed)} is not a list of functions.")
     tools = [_parsed(tool, place) if isinstance(tool, str) else tool for tool in parsed]
     _refuse_deep(tools, place)
     return tuple(_tool(tool, place) for tool in tools)
@@ -33,7 +33,7 @@ def _tool(tool: Any, place: str) -> dict[str, Any]:
             # Servers wrap a bare function like this for the model, so the model must see the same in training.
             return {"type": "function", "function": tool}
     raise UserError(
-        f'{place}: {shown(tool)} is no function; expected is {{"type": "function", "function": {{"name": …}}}}.'
+        f'{place}: {shown(tool)} is not a function; expected {{"type": "function", "function": {{"name": …}}}}.'
     )
 
 
@@ -53,7 +53,7 @@ def _call(call: object, place: str) -> str:
         case {"name": str(name), "arguments": arguments, **rest}:
             refuse_unknown(present(rest), ("id", "type", "name", "arguments"), place)
         case _:
-            raise UserError(f'{place}: {shown(call)} is no tool call; expected is {{"name": …, "arguments": {{…}}}}.')
+            raise UserError(f'{place}: {shown(call)} is not a tool call; expected {{"name": …, "arguments": {{…}}}}.')
     named = f"{place}, arguments of {name}"
     _refuse_deep(_parsed(arguments, named) if isinstance(arguments, str) else arguments, named)
     written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
@@ -66,7 +66,7 @@ def _refuse_deep(value: object, place: str) -> None:
         level = [inner for item in level for inner in _inside(item)]
         if not level:
             return
-    raise UserError(f"{place}: {shown(value)} is nested more than {_DEEPEST} levels deep; leave the row out.")
+    raise UserError(f"{place}: {shown(value)} is nested more than {_DEEPEST} levels deep; remove the row.")
 
 
 def _inside(value: object) -> Iterable[object]:

@@ -52,7 +52,7 @@ class RawTurn:
 def listed_turns(row: dict, key: str, where: str) -> list[RawTurn]:
     """Return the turns of a column that is a list of turns, as `conversations` and `messages` are."""
     if not isinstance(row.get(key), list) or not row[key]:
-        raise UserError(f"{where}: {key!r} is {shown(row.get(key))}; it must be a list of turns, and not empty.")
+        raise UserError(f"{where}: {key!r} is {shown(row.get(key))}; it must be a list of turns that is not empty.")
     return _turns(row[key], f"{where}, turn")
 
 
@@ -72,21 +72,19 @@ def check_order(turns: list[RawTurn]) -> None:
     previous = ""
     for turn in turns:
         if turn.role not in _FOLLOWERS[previous]:
-            after = f"after the {previous}'s" if previous else "at the start"
-            raise UserError(f"{turn.place}: a turn of the {turn.role} cannot stand {after}. {_rule(turns)}")
+            after = f"after {previous!r}" if previous else "at the start"
+            raise UserError(f"{turn.place}: the role {turn.role!r} is not allowed {after}. {_rule(turns)}")
         previous = turn.role
     if previous != "assistant":
-        raise UserError(
-            f"{turns[-1].place}: the last turn is the {previous}'s, so there is no answer to it. {_rule(turns)}"
-        )
+        raise UserError(f"{turns[-1].place}: the last turn has the role {previous!r} and no answer. {_rule(turns)}")
 
 
 def _rule(turns: list[RawTurn]) -> str:
     roles = [turn.role for turn in turns]
     listed = ", ".join(roles if len(roles) <= 8 else [*roles[:8], "…"])
     return (
-        "After an optional system turn, user and assistant take turns, tools answer an assistant, "
-        f"and the assistant is last; here the turns go {listed}."
+        "After an optional system turn, user and assistant alternate, tools answer an assistant, "
+        f"and the assistant is last; the roles here are {listed}."
     )
 
 
@@ -111,7 +109,7 @@ def _raw_turn(value: object, place: str) -> RawTurn:
     name = turn.get(speaker)
     role = ROLES.get(name) if isinstance(name, str) else None
     if role is None:
-        raise UserError(f"{place} has the role {shown(name)}; known are {', '.join(ROLES)}.")
+        raise UserError(f"{place} has the unknown role {shown(name)}; known roles: {', '.join(ROLES)}.")
     refuse_unknown(turn, {speaker, words, *_KNOWN.get(role, _FLAGS)}, place)
     content = turn.get(words)
     calls: tuple[str, ...] = ()
@@ -128,9 +126,9 @@ def _trained(turn: dict, role: str, place: str) -> bool | None:
     flags = {key: turn[key] for key in _FLAGS if key in turn}
     for key, value in flags.items():
         if value not in (0, 1):
-            raise UserError(f"{place}: {key} is {shown(value)}; a turn is trained (true or 1) or not (false or 0).")
+            raise UserError(f"{place}: {key} is {shown(value)}; give true or 1 (trained), or false or 0 (not trained).")
     if len({bool(value) for value in flags.values()}) > 1:
         raise UserError(f"{place}: {' and '.join(flags)} disagree; keep one of them.")
     if any(flags.values()) and role != "assistant":
-        raise UserError(f"{place} is the {role}'s; only an assistant's turn can be trained.")
+        raise UserError(f"{place} has the role {role!r}; only turns of the assistant can be trained.")
     return bool(next(iter(flags.values()))) if flags else None

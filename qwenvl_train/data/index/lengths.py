@@ -87,7 +87,7 @@ def refuse_many(problems: Collection[Problem], max_problems: int | None) -> None
     if max_problems is not None and len(problems) > max_problems:
         last = max(problems, key=lambda problem: (problem.source, problem.line))
         raise TooMany(
-            f"{len(problems)} rows cannot be used, data.max_skipped allows {max_problems}; one of them: {last.reason}"
+            f"{len(problems)} rows cannot be used, but data.max_skipped is {max_problems}; one of them: {last.reason}"
         )
 
 
@@ -165,13 +165,13 @@ def measure_sample(sample: Sample, renderer: Renderer) -> Measured:
 def _measured(sample: Sample, renderer: Renderer) -> Measured:
     if sample.rejected and not renderer.preferences:
         raise UserError(
-            f"{sample.where} is a preference row, with an answer that was rejected; supervised fine-tuning learns "
-            "from one answer, so keep the good one alone, or take a recipe for DPO (+recipe=dpo_lora)."
+            f"{sample.where} is a preference row with a rejected answer; for supervised fine-tuning, keep only "
+            "the better answer, or use a DPO recipe (+recipe=dpo_lora)."
         )
     if renderer.preferences and not sample.rejected:
         raise UserError(
-            f"{sample.where} has one answer, and DPO compares two; add the worse one "
-            "('chosen' and 'rejected', or 'rejected_response'), or take a recipe for supervised fine-tuning."
+            f"{sample.where} has one answer, but DPO compares two; add the rejected one "
+            "('chosen' and 'rejected', or 'rejected_response'), or use an SFT recipe (+recipe=sft_lora)."
         )
     layout = renderer.layout(sample)
     if layout.supervised == 0:
@@ -182,8 +182,8 @@ def _measured(sample: Sample, renderer: Renderer) -> Measured:
 def _refuse_long(sample: Sample, measured: Measured, max_length: int | None) -> None:
     tokens, *_, shrunk = measured
     if max_length is not None and tokens > max_length:
-        smallest = ", even with its media at their smallest" if shrunk else ""
+        smallest = ", even with the smallest allowed media" if shrunk else ""
         raise TooLong(
-            f"{sample.where} is {tokens} tokens long{smallest}, data.max_length is {max_length}; "
-            "raise it, lower model.max_pixels, set data.too_long to skip or downscale, or leave the row out."
+            f"{sample.where} is {tokens} tokens long{smallest}, but data.max_length is {max_length}; "
+            "raise it, lower model.max_pixels, set data.too_long to skip or downscale, or remove the row."
         )

@@ -129,8 +129,8 @@ def _results(
             yield from _in_order(pool, chunks, ahead=4 * options.processes)
         except BrokenProcessPool:
             raise UserError(
-                "A process that measures rows was killed, often for lack of memory; lower data.workers and look for "
-                f"a very large row in {', '.join(samples.names())}."
+                "A worker that measures rows was killed, usually because memory ran out; lower data.workers, and look "
+                f"for a very large row in {', '.join(samples.names())}."
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

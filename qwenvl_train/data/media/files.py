@@ -27,7 +27,7 @@ class File:
 
 
 def name_of(content: Content, kind: str, where: str) -> str:
-    """Return the name of a medium for error messages. `kind` is picture or video."""
+    """Return the name of a medium for error messages. `kind` is image or video."""
     if isinstance(content, bytes):
         return f"{where}: the {kind} of {len(content)} bytes in the row"
     return f"{where}: the {kind} {content if len(content) <= _LONGEST_NAME else content[:_LONGEST_NAME] + '…'}"
@@ -43,7 +43,7 @@ def file_at(path: str, name: str) -> File:
         # Opening a pipe would wait for a writer forever.
         raise UserError(f"{name} is not a regular file.")
     if facts.st_size == 0:
-        raise UserError(f"{name} is empty, a file of 0 bytes. Replace it.")
+        raise UserError(f"{name} is an empty file. Replace it.")
     return File(os.path.join(os.getcwd(), path), facts.st_size, facts.st_mtime_ns, name)
 
 

@@ -59,7 +59,7 @@ class Locator:
                 inside = [reference[key] for key in ("bytes", "path") if reference.get(key) is not None]
                 if inside:
                     return self.locate(inside[0], where)
-        raise UserError(f"{where}: {shown(reference)} is no file; give a path, an address or the encoded bytes.")
+        raise UserError(f"{where}: {shown(reference)} is not a file; give a path, an address or the encoded bytes.")
 
     def _named(self, reference: str, where: str) -> Content:
         if reference.startswith("data:"):
@@ -74,15 +74,15 @@ class Locator:
                 )
             case scheme if scheme in ("http", "https", *PROTOCOLS):
                 return self._fetched(reference, where)
-        raise UserError(f"{where}: {shown(reference)} is not read; copy the file to a disk and give its path.")
+        raise UserError(f"{where}: {shown(reference)} is not supported; copy the file to a disk and give its path.")
 
     def _path(self, reference: str, where: str) -> str:
         if not reference or "\0" in reference:
             raise UserError(f"{where}: {shown(reference)} is not the path of a file.")
         if len(reference) > _LONGEST_PATH:
             raise UserError(
-                f"{where}: {shown(reference)}, {len(reference)} characters long, is no path; "
-                "base64 starts with data:image/png;base64, or the like."
+                f"{where}: {shown(reference)}, {len(reference)} characters long, is not a path; "
+                "base64 must start with data:image/png;base64, or similar."
             )
         named = os.path.expanduser(reference)
         if isinstance(self.folder, str) and not os.path.isabs(named):
@@ -94,7 +94,7 @@ class Locator:
         # the path that is opened.
         root, path = os.path.abspath(self.folder), os.path.abspath(path)
         if os.path.commonpath((root, path)) != root:
-            raise UserError(f"{where}: the file {path} lies outside media_root {root}; move it there.")
+            raise UserError(f"{where}: the file {path} is outside media_root {root}; move it into that folder.")
         return path
 
     def _fetched(self, address: str, where: str) -> str:
@@ -114,7 +114,7 @@ def _whole(content: bytes, where: str) -> bytes:
 def _inline(reference: str, where: str) -> bytes:
     head, _, payload = reference.partition(",")
     if not head.endswith(";base64"):
-        raise UserError(f"{where}: {shown(reference)} is no base64; expected is data:image/png;base64, or the like.")
+        raise UserError(f"{where}: {shown(reference)} is not base64; expected data:image/png;base64, or similar.")
     try:
         # Some encoders break the text into lines.
         return _whole(base64.b64decode("".join(payload.split()), validate=True), where)
@@ -135,5 +135,5 @@ def _encoded(picture: Pillow.Image, where: str) -> bytes:
         else:
             picture.save(buffer, "TIFF", **given)
     except (OSError, ValueError, SyntaxError, struct.error) as error:
-        raise UserError(f"{where}: the {picture.mode} picture in the row cannot be stored: {error}.") from None
+        raise UserError(f"{where}: the {picture.mode} image in the row cannot be stored: {error}.") from None
     return buffer.getvalue()

@@ -49,12 +49,12 @@ class PictureCache:
     def _store(self, path: Path, patches: np.ndarray) -> None:
         try:
             if shutil.disk_usage(self._folder).free < KEEP_FREE + patches.nbytes:
-                raise OSError(f"less than {KEEP_FREE // 2**30} GiB are free, and checkpoints need room too")
+                raise OSError(f"less than {KEEP_FREE // 2**30} GiB are free, and checkpoints need space too")
             write(path, patches)
         except OSError as error:
             if not self._warned:
                 warnings.warn(
-                    f"The picture cache {self._folder} takes no more pictures: {error}. They are decoded each time.",
+                    f"The image cache {self._folder} cannot be written: {error}. Images are decoded each time.",
                     stacklevel=2,
                 )
             self._warned = True

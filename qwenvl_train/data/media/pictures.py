@@ -85,7 +85,7 @@ def measure(image: Image, settings: PixelSettings, where: str) -> PictureSize:
         width, height = picture.size
         if _orientation(picture) in _SIDEWAYS:
             width, height = height, width
-    resized = _resized((height, width), image.limits, settings, name_of(image.content, "picture", where))
+    resized = _resized((height, width), image.limits, settings, name_of(image.content, "image", where))
     grid = (1, resized[0] // settings.patch, resized[1] // settings.patch)
     return PictureSize((height, width), resized, grid, grid[1] * grid[2] // settings.merge**2)
 
@@ -130,7 +130,7 @@ def patchify(pixels: np.ndarray, patch: int, merge: int) -> np.ndarray:
 def open_picture(content: Content, where: str) -> Iterator[Pillow.Image]:
     """Open a picture and read its header, but not its pixels. Errors in the file that occur within the block are raised
     as UserError."""
-    name = name_of(content, "picture", where)
+    name = name_of(content, "image", where)
     with open_file(content, name) as file:
         try:
             picture = Pillow.open(file)
@@ -139,38 +139,38 @@ def open_picture(content: Content, where: str) -> Iterator[Pillow.Image]:
                 raise Pillow.DecompressionBombError
         except Pillow.DecompressionBombError:
             raise UserError(
-                f"{name} has more than {Pillow.MAX_IMAGE_PIXELS} pixels, as a decompression bomb would. "
-                "Make it smaller or leave the row out."
+                f"{name} has more than {Pillow.MAX_IMAGE_PIXELS} pixels, like a decompression bomb. "
+                "Make it smaller or remove the row."
             ) from None
         except UnidentifiedImageError:
             raise UserError(f"{name} {_unknown(file)}") from None
         except _FAULTS as error:
-            raise UserError(f"{name} does not open: {error}. Replace it.") from None
+            raise UserError(f"{name} cannot be opened: {error}. Replace it.") from None
         try:
             yield picture
         except _FAULTS as error:
-            raise UserError(f"{name} does not decode: {error}. Replace it.") from None
+            raise UserError(f"{name} cannot be decoded: {error}. Replace it.") from None
 
 
 def _resized(original: tuple[int, int], limits: Limits, settings: PixelSettings, name: str) -> tuple[int, int]:
     factor = settings.patch * settings.merge
     requested = requested_size(limits, factor)
     if requested is not None:
-        (height, width), is_or_becomes = requested, "is to be"
+        (height, width), is_or_becomes = requested, "would be"
         low, high = factor**2, sys.maxsize
     else:
         (height, width), is_or_becomes = original, "is"
         low, high = limits.min_pixels or settings.min_pixels, limits.max_pixels or settings.max_pixels
         if low > high:
             raise UserError(
-                f"{name} has min_pixels {low} above max_pixels {high}; a limit not in the row is the model's."
+                f"{name} has min_pixels {low} above max_pixels {high}; limits that are not in the row are the model's."
             )
     try:
         return smart_resize(height, width, factor, low, high)
     except ValueError:
         raise UserError(
             f"{name} {is_or_becomes} {width}×{height} pixels; "
-            "one side may be at most 200 times the other. Crop it or leave the row out."
+            "one side may be at most 200 times the other. Crop it or remove the row."
         ) from None
 
 
@@ -200,7 +200,7 @@ def _as_rgb(picture: Pillow.Image) -> Pillow.Image:
     if picture.mode.startswith("I;16"):
         return Pillow.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8)).convert("RGB")
     if picture.mode in ("I", "F"):
-        raise ValueError("nothing says which of its 32-bit values is white, as it would with 8 or 16 bits")
+        raise ValueError("its 32-bit values do not define which is white, unlike 8 or 16 bits")
     if "A" in picture.getbands() or "transparency" in picture.info:
         white = Pillow.new("RGBA", picture.size, (255, 255, 255, 255))
         return Pillow.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
@@ -211,5 +211,5 @@ def _unknown(file: BinaryIO) -> str:
     file.seek(0)
     start = file.read(12)
     if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
-        return "is in HEIC format, which is not read. Convert it to JPEG or PNG."
-    return "is not a picture in a format that is read, such as JPEG, PNG or WebP. Replace it."
+        return "is in HEIC format, which is not supported. Convert it to JPEG or PNG."
+    return "is not an image in a supported format, such as JPEG, PNG or WebP. Replace it."

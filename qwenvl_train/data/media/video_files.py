@@ -29,7 +29,7 @@ _MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _VP8_SHOWN = 0x10
 _SAME_RATE = 0.01
-_CUT_OFF = "is cut off or damaged. Replace it."
+_CUT_OFF = "is truncated or damaged. Replace it."
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def read_frames(content: Content, wanted: Sequence[int], name: str) -> Iterator[
         for index in wanted:
             frame = next(found, None)
             if frame is None or frame.is_corrupt:
-                raise UserError(f"{name} does not decode at frame {index}: it {_CUT_OFF}")
+                raise UserError(f"{name} cannot be decoded at frame {index}: it {_CUT_OFF}")
             pixels = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
             turns = _quarter_turns(frame, name)
             yield np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
@@ -101,8 +101,8 @@ def _facts(content: Content, name: str) -> VideoFacts:
         width, height = stream.width, stream.height
         if width * height > (Pillow.MAX_IMAGE_PIXELS or math.inf):
             raise UserError(
-                f"{name} has frames of {width}×{height} pixels, as a decompression bomb would. "
-                "Make it smaller or leave the row out."
+                f"{name} has frames of {width}×{height} pixels, like a decompression bomb. "
+                "Make it smaller or remove the row."
             )
         if container.format.name == _MP4 and stream.frames:
             frames, rate = _from_index(container, stream, name)
@@ -111,9 +111,9 @@ def _facts(content: Content, name: str) -> VideoFacts:
             frames, rate = packets.frames, packets.rate
         first = next(container.decode(stream), None)
         if first is None or not frames:
-            raise UserError(f"{name} has no frame that decodes. Replace it.")
+            raise UserError(f"{name} has no frame that can be decoded. Replace it.")
         if rate == 0:
-            raise UserError(f"{name} does not say how many frames it has per second. Convert it to mp4.")
+            raise UserError(f"{name} does not state its frame rate. Convert it to mp4.")
         size = (first.height, first.width)
         return VideoFacts(frames, rate, size[::-1] if _quarter_turns(first, name) % 2 else size)
 
@@ -218,7 +218,7 @@ def _quarter_turns(frame: VideoFrame, name: str) -> int:
     degrees = frame.rotation if abs(frame.rotation) <= 180 else 0
     turns = round(degrees / 90)
     if abs(degrees - 90 * turns) > 1:
-        raise UserError(f"{name} is to be shown turned by {degrees}°; only quarter turns are read. Convert it.")
+        raise UserError(f"{name} is rotated by {degrees}°; only quarter turns are supported. Convert it.")
     return turns % 4
 
 
@@ -233,17 +233,17 @@ def _opened(content: Content, name: str) -> Iterator[tuple[InputContainer, Video
             with av.open(file, "r", options={"protocol_whitelist": "none"}, metadata_errors="replace") as container:
                 stream = container.streams.best("video")
                 if not isinstance(stream, VideoStream):
-                    raise UserError(f"{name} has no pictures, at most sound. Replace it.")
+                    raise UserError(f"{name} has no video stream. Replace it.")
                 if stream.codec_context is None:
-                    raise UserError(f"{name} is stored in a way that is not read. Convert it to H.264 in mp4.")
+                    raise UserError(f"{name} has a codec that is not supported. Convert it to H.264 in mp4.")
                 # The workers already share the processor, so each of them decodes with one thread.
                 stream.codec_context.thread_count = 1
                 yield container, stream
         except av.FFmpegError as error:
-            raise UserError(f"{name} does not decode: {error.strerror}. Replace it.") from None
+            raise UserError(f"{name} cannot be decoded: {error.strerror}. Replace it.") from None
         except IndexError:
             # PyAV numbers the streams when it opens a file, and a broadcast may begin another stream later.
-            raise UserError(f"{name} changes what it holds on the way. Convert it to mp4 or replace it.") from None
+            raise UserError(f"{name} changes its streams midway. Convert it to mp4 or replace it.") from None
 
 
 def _is_cut_matroska(file: BinaryIO) -> bool:

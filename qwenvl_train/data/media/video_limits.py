@@ -37,15 +37,15 @@ def _within_limits(
     except ValueError:
         raise UserError(
             f"{name} is {width}×{height} pixels; one side may be at most 200 times the other. "
-            "Crop it or leave the row out."
+            "Crop it or remove the row."
         ) from None
 
 
 def _check_order(low: int, high: int, total_low: int, total_high: int, frames: int, name: str) -> None:
-    least = max((frames * low, f"min_pixels {low}"), (total_low, f"a least of {total_low} pixels for a clip"))
+    least = max((frames * low, f"min_pixels {low}"), (total_low, f"a minimum of {total_low} pixels for a video"))
     most = min((frames * high, f"max_pixels {high}"), (total_high, f"total_pixels {total_high}"))
     if least[0] > most[0]:
         raise UserError(
-            f"{name}: its {frames} frames cannot have both {least[1]} and {most[1]}; a limit not in the row is the "
-            "model's. Take fewer frames or change a limit."
+            f"{name}: its {frames} frames cannot have both {least[1]} and {most[1]}; limits that are not in the "
+            "row are the model's. Use fewer frames or change a limit."
         )

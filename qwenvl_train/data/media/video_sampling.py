@@ -39,7 +39,7 @@ def choose_frames(
         frames = vision_process.smart_nframes(options, count, rate)
     except ValueError:
         raise UserError(
-            f"{name} has {count} frames to choose from, and nframes is {options['nframes']}; "
+            f"{name} has {count} frames to choose from, but nframes is {options['nframes']}; "
             "give an even number from 2 up to the number of frames."
         ) from None
     indices = torch.linspace(first, last, frames).round().long().tolist()
@@ -53,7 +53,7 @@ def _check_frame_limits(options: dict, name: str) -> None:
     if max(fewest, pair) > most:
         raise UserError(
             f"{name} has no even number of frames from min_frames {options['min_frames']} "
-            f"to max_frames {options['max_frames']}; a limit not in the row is the model's."
+            f"to max_frames {options['max_frames']}; limits that are not in the row are the model's."
         )
 
 

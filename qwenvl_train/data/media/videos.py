@@ -94,7 +94,7 @@ def load_clip(video: Video, size: ClipSize, settings: ClipSettings, where: str) 
 def _take_from_file(content: Content, sampling: Sampling, settings: ClipSettings, name: str) -> _ChosenFrames:
     facts = video_facts(content, name)
     if facts.frames < settings.frames_per_patch:
-        raise UserError(f"{name} has {facts.frames} frame, a clip needs 2 or more; give it as a picture.")
+        raise UserError(f"{name} has {facts.frames} frame, but a video needs 2 or more; give it as an image.")
     frames, sampled_fps = choose_frames(sampling, settings, facts.frames, facts.rate, name)
     return _ChosenFrames(facts.size, frames, facts.rate, sampled_fps)
 
@@ -103,16 +103,16 @@ def _take_list(
     contents: tuple[Content, ...], sampling: Sampling, settings: ClipSettings, name: str, where: str
 ) -> _ChosenFrames:
     if len(contents) < settings.frames_per_patch:
-        raise UserError(f"{name} has too few, a clip needs 2 or more; give one frame as a picture.")
+        raise UserError(f"{name} is too short, since a video needs 2 or more frames; give one frame as an image.")
     if sampling.fps is None and settings.timed:
-        raise UserError(f"{name} needs fps, the rate at which they were taken: this model is told the time of each.")
+        raise UserError(f"{name} needs fps, their frame rate, because this model gets the time of each frame.")
     unlimited = PixelSettings(settings.patch, settings.merge, min_pixels=1, max_pixels=2**62)
     sizes = [measure(Image(content), unlimited, where).original for content in contents]
     for number, size in enumerate(sizes):
         if size != sizes[0]:
             raise UserError(
                 f"{name} mixes sizes: frame 0 is {sizes[0][1]}×{sizes[0][0]} pixels, frame {number} is "
-                f"{size[1]}×{size[0]}. Bring them to one size."
+                f"{size[1]}×{size[0]}. Resize them to one size."
             )
     last = len(contents) - 1
     fill = -len(contents) % settings.frames_per_patch
@@ -143,5 +143,5 @@ def _load_frames(video: Video, size: ClipSize, numbers: list[int], where: str) -
 
 def _named(video: Video, where: str) -> str:
     if isinstance(video.content, tuple):
-        return f"{where}: the clip of {len(video.content)} frames"
+        return f"{where}: the video of {len(video.content)} frames"
     return name_of(video.content, "video", where)

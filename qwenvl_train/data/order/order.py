@@ -56,7 +56,7 @@ def build_order(
         if not usable[entry.start : entry.stop].any():
             raise UserError(
                 f"data.train.{number} ({source.path}): none of its {entry.stop - entry.start} rows can be used; "
-                "data.on_error=raise and data.too_long=error tell what is wrong with the first."
+                "data.on_error=raise and data.too_long=error show what is wrong with the first."
             )
     mixture = Mixture(entries, usable, config.seed)
     if not config.data.packing:

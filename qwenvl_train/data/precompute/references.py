@@ -37,15 +37,15 @@ class References:
         if values is None:
             # Not a UserError, because the sample is not at fault and must not be skipped.
             raise RuntimeError(
-                f"{self.files[chunk]} is gone or damaged, and held log-probabilities of the reference model. Start "
-                "again: they are computed anew."
+                f"{self.files[chunk]} with log-probabilities of the reference model is missing or damaged. Start "
+                "the run again to compute them again."
             )
         start = int(counts[:number].sum())
         of_sample = values[start : start + int(counts[number])]
         if np.isnan(of_sample).any():
             raise UserError(
-                f"{self.files[chunk]} has nothing for a pair that could not be decoded before. Where it can be now, "
-                "delete that file, and start again."
+                f"{self.files[chunk]} has no values for a pair that could not be decoded before. If it can be "
+                "decoded now, delete that file and start the run again."
             )
         return of_sample
 

@@ -52,14 +52,14 @@ def in_words(
 def _numbers(region: Region, family: Family, sizes: Sequence[tuple[Size, Size]], where: str) -> list[int]:
     if region.image >= len(sizes):
         raise UserError(
-            f"{where}: the region {_told(region)} is in picture {region.image}, counted from 0, but the row has "
-            f"{len(sizes)}."
+            f"{where}: the region {_told(region)} is in image {region.image}, counted from 0, but the row has "
+            f"{len(sizes)} images."
         )
     original, resized = sizes[region.image]
     if any(not 0 <= value <= original[1 - index % 2] for index, value in enumerate(region.coordinates)):
         raise UserError(
-            f"{where}: the region {_told(region)} leaves its picture, which is {original[1]}×{original[0]} pixels; "
-            "regions are given in pixels of the original picture."
+            f"{where}: the region {_told(region)} is not inside its image of {original[1]}×{original[0]} pixels; "
+            "give regions in pixels of the original image."
         )
     return to_convention(region.coordinates, family, original, resized)
 

@@ -153,11 +153,11 @@ class Renderer:
             stored = None
         if stored is None:
             self.planes(media, size, where)  # raises a UserError of its own if the medium is broken
-            kind = "picture" if isinstance(media, Image) else "video"
-            name = f"{where}: a clip" if isinstance(media.content, tuple) else name_of(media.content, kind, where)
+            kind = "image" if isinstance(media, Image) else "video"
+            name = f"{where}: a video" if isinstance(media.content, tuple) else name_of(media.content, kind, where)
             raise UserError(
-                f"{name} has no features in {features.folder}, though they were computed before the training: it was "
-                "changed, or data.cache was. Start again; if this comes back, delete that folder."
+                f"{name} has no features in {features.folder}, although they were computed before training: it has "
+                "changed, or data.cache has. Start the run again; if this happens again, delete that folder."
             )
         return stored
 
@@ -323,6 +323,4 @@ def _with_neighbours(turns: tuple[Turn, ...]) -> Iterator[tuple[Turn, bool, bool
 
 def _refuse_media(turn: Turn, where: str) -> None:
     if turn.role == "system":
-        raise UserError(
-            f"{where}: a picture or video stands in the system turn; the models read them in a user's or a tool's turn."
-        )
+        raise UserError(f"{where}: the system turn contains an image or video; only turns of user and tool may.")

@@ -29,8 +29,8 @@ def check_template(processor, family: Family, where: str) -> None:
     written = processor.apply_chat_template(messages, tokenize=False)
     if written != expected:
         raise UserError(
-            f"The chat template of {where} does not write conversations as {family.name} does: "
-            f"it gives {written!r}, expected is {expected!r}. Use a checkpoint with the published template."
+            f"The chat template of {where} does not format conversations as {family.name} does: "
+            f"it gives {written!r}, expected {expected!r}. Use a checkpoint with the published template."
         )
 
 

@@ -23,7 +23,7 @@ def is_packed(path: Path) -> bool:
 
 
 def no_file(path: Path) -> str:
-    return "is a link that leads nowhere" if path.is_symlink() else "is not a file"
+    return "is a broken link" if path.is_symlink() else "is not a file"
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -54,7 +54,7 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[tup
     status = folder.stat()
     identity = (status.st_dev, status.st_ino)
     if identity in above:
-        raise UserError(f"{folder} is a link to a folder that it lies in, so reading it would never end; remove it.")
+        raise UserError(f"{folder} is a link to a folder that contains it, so reading it would never end; remove it.")
     with os.scandir(folder) as entries:
         kinds = {entry.name: entry.is_dir() for entry in entries}
     names = _visible(kinds, "*")
@@ -74,12 +74,12 @@ def _data_files(files: Iterable[Path]) -> list[Path]:
     chosen: dict[Path, Path] = {}
     for file in sorted(files):
         if is_packed(file):
-            raise UserError(f"{file} is compressed; unpack it, or take it out of the folder.")
+            raise UserError(f"{file} is compressed; unpack it, or remove it from the folder.")
         if file.suffix.lower() not in READ or file.is_dir():
             continue
         if not file.is_file():
             raise UserError(f"{file} {no_file(file)}; remove it.")
         twin = chosen.setdefault(file.resolve(), file)
         if twin is not file:
-            raise UserError(f"{twin} and {file} are one and the same file, and its rows would be read twice.")
+            raise UserError(f"{twin} and {file} are the same file, whose rows would be read twice.")
     return list(chosen.values())

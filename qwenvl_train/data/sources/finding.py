@@ -14,8 +14,8 @@ from qwenvl_train.data.sources.source import unreadable
 from qwenvl_train.errors import UserError
 
 _READ = (
-    "Read are .jsonl, .json and .parquet files, folders and globs of these, arrow dataset folders, and hub ids; with "
-    "data.allow_remote=true also s3://, gs://, hf:// and the like."
+    "Supported are .jsonl, .json and .parquet files, folders and globs of these, arrow dataset folders, and hub ids; "
+    "with data.allow_remote=true also s3://, gs://, hf:// and similar addresses."
 )
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _FILE_ENDINGS = (*READ, *PACKED, ".csv", ".tsv", ".txt", ".arrow", ".tar")
@@ -57,7 +57,7 @@ def find(config: SourceConfig, allow_remote: bool) -> Literal["arrow folder", "h
             raise UserError(f"{config.path} is not fetched; set data.allow_remote=true, or copy it to a disk.")
         return "address"
     if "://" in config.path:
-        raise UserError(f"{config.path} is an address; fetch it, and give the path of the file. {_READ}")
+        raise UserError(f"{config.path} is an address; download it, and give the path of the file. {_READ}")
     if is_glob(config.path):
         return _settled(files_matching(path), config)
     if _HUB_ID.fullmatch(config.path) and path.suffix.lower() not in _FILE_ENDINGS:
@@ -70,7 +70,7 @@ def find_at_address(config: SourceConfig) -> list[str]:
     found = files_at(config.path, is_glob(config.path))
     for name in found:
         if is_packed(Path(name)):
-            raise UserError(f"{name} is compressed; unpack it, or take it out of the folder.")
+            raise UserError(f"{name} is compressed; unpack it, or remove it from the folder.")
     if files := [name for name in found if name.lower().endswith(READ)]:
         return files
     raise UserError(f"there is no .jsonl, .json or .parquet file at {config.path}.")
@@ -79,15 +79,15 @@ def find_at_address(config: SourceConfig) -> list[str]:
 def _refuse_settings(config: SourceConfig, kind: str, *settings: str) -> None:
     for setting in settings:
         if (value := getattr(config, setting)) is not None:
-            raise UserError(f"{setting}={value} has no effect on {kind}, as {config.path} is; leave it out.")
+            raise UserError(f"{setting}={value} has no effect on {kind} such as {config.path}; remove it.")
 
 
 def _settled(files: list[Path], config: SourceConfig) -> list[Path]:
     _refuse_settings(config, "files", "split", "subset", "revision")
     if not files and is_glob(config.path):
-        raise UserError(f"no .jsonl, .json or .parquet file fits {config.path}.")
+        raise UserError(f"no .jsonl, .json or .parquet file matches {config.path}.")
     if not files:
-        raise UserError(f"{config.path} holds no .jsonl, .json or .parquet file.")
+        raise UserError(f"{config.path} contains no .jsonl, .json or .parquet file.")
     return files
 
 

@@ -56,6 +56,6 @@ def unreadable(path: object, error: OSError) -> UserError:
 
 def too_large(where: str, size: int) -> UserError:
     return UserError(
-        f"{where} is {size / 2**20:.0f} MiB large, a row may have {LARGEST_ROW / 2**20:.0f}; "
-        "put its media into files and name their paths in the row."
+        f"{where} is {size / 2**20:.0f} MiB large, but a row may have {LARGEST_ROW / 2**20:.0f}; "
+        "store its media in files and give their paths in the row."
     )

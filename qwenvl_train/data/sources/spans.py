@@ -77,9 +77,7 @@ def list_spans(path: Path) -> np.ndarray:
         if not content:
             return np.empty((3, 0), dtype=np.int64)
         if not content.startswith(b"["):
-            raise UserError(
-                f"{path} is not a list of rows, as .json files are; where each line is a row, name it .jsonl."
-            )
+            raise UserError(f"{path} is not a list of rows; if each line is a row, rename it to .jsonl.")
         start = len(head) - len(content)
         borders = _borders(file, start)
         if borders is None or not _ends_after(file, int(borders[-1])):

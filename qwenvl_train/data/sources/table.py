@@ -113,13 +113,13 @@ def open_arrow_folder(folder: Path, config: SourceConfig) -> TableRows:
         loaded = datasets.load_from_disk(str(folder))
     except (ValueError, LookupError, DatasetsError, pyarrow.ArrowException) as error:
         # `datasets` raises an IndexError for a dataset without rows.
-        what = "has no rows" if isinstance(error, IndexError) else f"is not a whole arrow dataset: {error}"
+        what = "has no rows" if isinstance(error, IndexError) else f"is not a complete arrow dataset: {error}"
         raise UserError(f"{folder} {what}.") from None
     if isinstance(loaded, DatasetDict):
         split = _split(loaded, config)
         return _rows(loaded[split], str(folder / split), folder.absolute())
     if config.split is not None:
-        raise UserError(f"{folder} has no splits; leave split={config.split} out.")
+        raise UserError(f"{folder} has no splits; remove split={config.split}.")
     return _rows(loaded, str(folder), folder.absolute())
 
 
@@ -155,7 +155,7 @@ def hub_errors(config: SourceConfig) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise UserError(
-            f"{config.path} is no file or folder here, and as a dataset of the hub it cannot be loaded: "
+            f"{config.path} is not a local file or folder, and cannot be loaded as a hub dataset: "
             f"{str(error).rstrip('.')}."
         ) from None
 

@@ -50,7 +50,7 @@ class TextRows(InFile):
             raise unreadable(self.name, error) from None
         except UserError:
             if stamp(self.path) != self.stamp:
-                raise UserError(f"{self.name} was changed while it was in use; start again.") from None
+                raise UserError(f"{self.name} was changed while it was in use; start the run again.") from None
             raise
 
 
@@ -81,12 +81,14 @@ def _parse(raw: bytes, where: str) -> Any:
         raise UserError(f"{where} is not UTF-8 text ({error.reason} at byte {error.start + 1}); convert it.") from None
     except UnicodeEncodeError as error:
         half = error.object[error.start]
-        raise UserError(f"{where} holds {half!r}, half of a character; write the whole character.") from None
+        raise UserError(f"{where} contains {half!r}, half of a character; write the whole character.") from None
     except json.JSONDecodeError as error:
         reason = f"{error.msg.removesuffix(' at')} at character {error.pos + 1} of the row"
-        raise UserError(f"{where} is not valid JSON: {reason}; in a .jsonl file, each line is a whole row.") from None
+        raise UserError(
+            f"{where} is not valid JSON: {reason}; in a .jsonl file, each line must be a whole row."
+        ) from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not read: {error}.") from None
+        raise UserError(f"{where} cannot be read: {error}.") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -94,5 +96,5 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keyed = dict(pairs)
     if len(keyed) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice in one object")
     return keyed

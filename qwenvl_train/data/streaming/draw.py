@@ -151,7 +151,7 @@ class _Reader:
         self._rows = entry.rows(progress.file, progress.place)
         self.formats: set[str] = set() if progress.format is None else {progress.format}
         if entry.config.format != "auto":
-            self.formats = {f"{entry.config.format}: as its entry says"}
+            self.formats = {f"{entry.config.format}: set in its entry"}
 
     def due(self) -> float:
         """Return the priority of the entry: the next sample comes from the entry with the smallest value.
@@ -199,6 +199,6 @@ class _Reader:
         if self.progress.place is None:
             return UserError(f"{self._entry.name} has no rows.")
         return NothingUsable(
-            f"{self._entry.name}: none of its rows can be used; data.on_error=raise and data.too_long=error tell what "
+            f"{self._entry.name}: none of its rows can be used; data.on_error=raise and data.too_long=error show what "
             "is wrong with the first."
         )

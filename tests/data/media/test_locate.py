@@ -57,12 +57,12 @@ def test_every_way_to_name_a_file(case):
 
 
 REFUSED = {
-    "nothing": (None, "None is no file; give a path"),
-    "number": (3, "3 is no file"),
-    "list": (["a.png"], "['a.png'] is no file"),
-    "empty struct": ({}, "{} is no file"),
-    "struct without content": ({"bytes": None, "path": None}, "is no file"),
-    "another struct": ({"file": "a.png"}, "is no file"),
+    "nothing": (None, "None is not a file; give a path"),
+    "number": (3, "3 is not a file"),
+    "list": (["a.png"], "['a.png'] is not a file"),
+    "empty struct": ({}, "{} is not a file"),
+    "struct without content": ({"bytes": None, "path": None}, "is not a file"),
+    "another struct": ({"file": "a.png"}, "is not a file"),
     "empty name": ("", "'' is not the path of a file"),
     "empty file address": ("file://", "'' is not the path of a file"),
     "null in a name": ("a\0.png", "is not the path of a file"),
@@ -70,12 +70,15 @@ REFUSED = {
     "empty bytes": (b"", "the file's content is empty"),
     "struct with empty bytes": ({"bytes": b"", "path": "a.png"}, "the file's content is empty"),
     "no comma": ("data:image/png;base64", "the file's content is empty"),
-    "not in base64": ("data:image/png,red", "is no base64; expected is data:image/png;base64,"),
+    "not in base64": ("data:image/png,red", "is not base64; expected data:image/png;base64,"),
     "letters that are no base64": ("data:image/png;base64,re$.", "is not valid base64"),
     "base64 that is cut": ("data:image/png;base64,cmVk4", "is not valid base64"),
     "base64 beyond ASCII": ("data:image/png;base64,é", "is not valid base64"),
     "empty base64": ("data:image/png;base64,", "the file's content is empty"),
-    "base64 without its head": ("iVBORw0KGgo" * 1000, "11000 characters long, is no path; base64 starts with data:"),
+    "base64 without its head": (
+        "iVBORw0KGgo" * 1000,
+        "11000 characters long, is not a path; base64 must start with data:",
+    ),
     "bucket": ("s3://bucket/a.png", "is not fetched; set data.allow_remote=true"),
     "address": ("https://example.com/a.png", "is not fetched; set data.allow_remote=true"),
 }
@@ -122,7 +125,7 @@ def test_inside_the_fence(reference, path):
     ],
 )
 def test_outside_the_fence(reference):
-    with pytest.raises(UserError, match=r"lies outside media_root /media; move it there"):
+    with pytest.raises(UserError, match=r"is outside media_root /media; move it into"):
         FENCED.locate(reference, "here")
 
 
@@ -180,9 +183,9 @@ def test_a_picture_in_memory_that_does_not_decode(tmp_path):
     buffer = io.BytesIO()
     noise("RGB").save(buffer, "PNG")
     (tmp_path / "half.png").write_bytes(buffer.getvalue()[:300])
-    with pytest.raises(UserError, match="the RGB picture in the row cannot be stored"):
+    with pytest.raises(UserError, match="the RGB image in the row cannot be stored"):
         OPEN.locate(Image.open(tmp_path / "half.png"), "here")
-    with pytest.raises(UserError, match="the HSV picture in the row cannot be stored"):
+    with pytest.raises(UserError, match="the HSV image in the row cannot be stored"):
         OPEN.locate(noise("RGB").convert("HSV"), "here")
 
 
@@ -271,8 +274,8 @@ UNFETCHED = {
     "missing": ("/gone.png", "could not be fetched: HTTP Error 404"),
     "cut": ("/cut", "could not be fetched: it ended after 3 bytes"),
     "empty": ("/empty", "could not be fetched: it ended after 0 bytes"),
-    "promised too large": ("/large", "is larger than 4096 bytes; fetch it by hand"),
-    "too large": ("/large-unsaid", "is larger than 4096 bytes; fetch it by hand"),
+    "promised too large": ("/large", "is larger than 4096 bytes; download it yourself"),
+    "too large": ("/large-unsaid", "is larger than 4096 bytes; download it yourself"),
     "too slow": ("/slow", "could not be fetched: timed out"),
     "moved to a local file": ("/to-a-file", "could not be fetched: HTTP Error 302"),
 }

@@ -140,7 +140,7 @@ def test_what_is_wrong_with_a_file_is_told_as_without_a_cache(cache, tmp_path):
     path = photo(tmp_path / "a.png", 1)
     size = measure(Image(path), SETTINGS, "row 1")
     Path(path).unlink()
-    with pytest.raises(UserError, match=r"row 1: the picture .*a\.png does not exist"):
+    with pytest.raises(UserError, match=r"row 1: the image .*a\.png does not exist"):
         load_patches(Image(path), size, SETTINGS, "row 1", cache)
     assert not files(tmp_path)
 
@@ -176,7 +176,7 @@ def test_a_nearly_full_disk_stays_as_it_is(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     monkeypatch.setattr(picture_cache, "KEEP_FREE", 10 * 2**30)
     maker = Maker()
-    with pytest.warns(UserWarning, match=r"takes no more pictures: less than 10 GiB are free"):
+    with pytest.warns(UserWarning, match=r"cannot be written: less than 10 GiB are free"):
         assert np.array_equal(cache.patches(b"a", RESIZED, 14, 2, maker), PATCHES)
     with warnings.catch_warnings():
         # The warning is given once.
@@ -188,5 +188,5 @@ def test_a_nearly_full_disk_stays_as_it_is(cache, tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"The cache .*file/cache cannot be made: Not a directory\. Set data\."):
+    with pytest.raises(UserError, match=r"The cache .*file/cache cannot be created: Not a directory\. Set data\."):
         PictureCache(tmp_path / "file" / "cache")

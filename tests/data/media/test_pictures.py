@@ -199,14 +199,17 @@ def test_a_size_asked_for_is_not_brought_within_the_models_limits(limits, resize
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        (Limits(max_pixels=3000), "has min_pixels 3136 above max_pixels 3000; a limit not in the row is the model's"),
+        (
+            Limits(max_pixels=3000),
+            "has min_pixels 3136 above max_pixels 3000; limits that are not in the row are the model's",
+        ),
         (Limits(min_pixels=20000), "has min_pixels 20000 above max_pixels 12544"),
-        (Limits(resized_height=28, resized_width=9000), "is to be 8988×28 pixels; one side may be at most 200 times"),
+        (Limits(resized_height=28, resized_width=9000), "would be 8988×28 pixels; one side may be at most 200 times"),
     ],
     ids=str,
 )
 def test_limits_that_contradict_are_refused(limits, message):
-    with pytest.raises(UserError, match=rf"row 1: the picture of \d+ bytes in the row {message}"):
+    with pytest.raises(UserError, match=rf"row 1: the image of \d+ bytes in the row {message}"):
         measure(Image(CASES["png"], limits), SETTINGS, "row 1")
 
 
@@ -231,19 +234,22 @@ def content(data: bytes):
 
 
 HEIC = b"\0\0\0\x18ftypheic" + bytes(100)
-NOT_READ = "is not a picture in a format that is read"
+NOT_READ = "is not an image in a supported format"
 BAD_FILES = {
     "missing": (no_file, r"does not exist\."),
     "link_to_itself": (link_to_itself, "cannot be read: Too many levels of symbolic links"),
     "folder": (folder, "is a folder; give the path of a file"),
     "pipe": (pipe, "is not a regular file"),
-    "empty": (content(b""), "is empty, a file of 0 bytes"),
+    "empty": (content(b""), "is an empty file"),
     "web_page": (content(b"<html>404 Not Found</html>"), NOT_READ),
-    "heic": (content(HEIC), "is in HEIC format, which is not read. Convert it"),
-    "head_only": (content(CASES["png"][:20]), "does not open: Truncated File Read"),
+    "heic": (content(HEIC), "is in HEIC format, which is not supported. Convert it"),
+    "head_only": (content(CASES["png"][:20]), "cannot be opened: Truncated File Read"),
     "too_long": (content(encoded(PHOTO.resize((1, 10000)), "PNG")), "is 1×10000 pixels; one side may be at most 200"),
-    "bomb": (content(png(DEEP, 0, claimed=(100_000, 100_000))), "has more than 89478485 pixels, as a decompression"),
-    "small_bomb": (content(png(DEEP, 0, claimed=(9_460, 9_460))), "has more than 89478485 pixels, as a decompression"),
+    "bomb": (content(png(DEEP, 0, claimed=(100_000, 100_000))), "has more than 89478485 pixels, like a decompression"),
+    "small_bomb": (
+        content(png(DEEP, 0, claimed=(9_460, 9_460))),
+        "has more than 89478485 pixels, like a decompression",
+    ),
 }
 
 
@@ -252,26 +258,26 @@ def test_a_bad_file_is_told_before_it_is_decoded(case, tmp_path):
     make, message = BAD_FILES[case]
     path = tmp_path / "bad.png"
     make(path)
-    with pytest.raises(UserError, match=rf"^row 1: the picture .*bad\.png {message}"):
+    with pytest.raises(UserError, match=rf"^row 1: the image .*bad\.png {message}"):
         measure(Image(str(path)), SETTINGS, "row 1")
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (CASES["jpeg"][: len(CASES["jpeg"]) // 2], "does not decode: .*truncated"),
-        (CASES["png"][: len(CASES["png"]) // 2], "does not decode: .*truncated"),
-        (CASES["gif"][: len(CASES["gif"]) // 2], "does not decode: .*truncated"),
-        (CASES["webp"][: len(CASES["webp"]) // 2], "does not"),
-        (CASES["bmp"][: len(CASES["bmp"]) // 2], "does not decode: .*truncated"),
-        (CASES["png"].replace(CASES["png"][1000:1100], bytes(100)), "does not decode"),
+        (CASES["jpeg"][: len(CASES["jpeg"]) // 2], "cannot be decoded: .*truncated"),
+        (CASES["png"][: len(CASES["png"]) // 2], "cannot be decoded: .*truncated"),
+        (CASES["gif"][: len(CASES["gif"]) // 2], "cannot be decoded: .*truncated"),
+        (CASES["webp"][: len(CASES["webp"]) // 2], "cannot be"),
+        (CASES["bmp"][: len(CASES["bmp"]) // 2], "cannot be decoded: .*truncated"),
+        (CASES["png"].replace(CASES["png"][1000:1100], bytes(100)), "cannot be decoded"),
         (
             encoded(Pillow.fromarray(DEEP.astype(np.float32)), "TIFF"),
-            "does not decode: nothing says which of its 32-bit",
+            "cannot be decoded: its 32-bit values do not define",
         ),
         (
             encoded(Pillow.fromarray(DEEP.astype(np.int32)), "TIFF"),
-            "does not decode: nothing says which of its 32-bit",
+            "cannot be decoded: its 32-bit values do not define",
         ),
     ],
     ids=["jpeg", "png", "gif", "webp", "bmp", "png_damaged", "float", "32_bits"],
@@ -279,7 +285,7 @@ def test_a_bad_file_is_told_before_it_is_decoded(case, tmp_path):
 def test_a_file_broken_behind_its_header_is_told_when_decoded(data, message, tmp_path):
     path = tmp_path / "bad.png"
     path.write_bytes(data)
-    with pytest.raises(UserError, match=rf"^row 1: the picture .*bad\.png {message}"):
+    with pytest.raises(UserError, match=rf"^row 1: the image .*bad\.png {message}"):
         load_pixels(Image(str(path)), measure(Image(str(path)), SETTINGS, "row 1"), "row 1")
 
 

@@ -106,7 +106,7 @@ def test_a_matrix_that_is_no_quarter_turn(matrix, turned, tmp_path):
     path = write_video(tmp_path / "phone.mp4", 4)
     write_matrix(path, matrix)
     if turned:
-        with pytest.raises(UserError, match="clip is to be shown turned by -45°; only quarter turns are read"):
+        with pytest.raises(UserError, match="clip is rotated by -45°; only quarter turns are supported"):
             video_facts(str(path), "clip")
     else:
         assert video_facts(str(path), "clip").size == (120, 160)
@@ -183,7 +183,7 @@ def test_each_row_is_named_where_a_file_is_broken(tmp_path):
     path = tmp_path / "clip.mkv"
     path.write_bytes(b"no video")
     for row in ("row 1", "row 2"):
-        with pytest.raises(UserError, match=f"^{row} does not decode"):
+        with pytest.raises(UserError, match=f"^{row} cannot be decoded"):
             video_facts(str(path), row)
 
 
@@ -196,7 +196,7 @@ def test_a_name_with_a_colon_is_a_file_name(tmp_path, monkeypatch):
 def test_a_playlist_leads_nowhere(files, tmp_path):
     path = tmp_path / "list.m3u8"
     path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{files['h264.ts']}\n#EXT-X-ENDLIST\n")
-    with pytest.raises(UserError, match="clip does not decode"):
+    with pytest.raises(UserError, match="clip cannot be decoded"):
         video_facts(str(path), "clip")
 
 
@@ -216,29 +216,29 @@ BROKEN = {
     "missing": (lambda files, folder: str(folder / "no.mp4"), "clip does not exist"),
     "folder": (lambda files, folder: str(folder), "clip is a folder; give the path of a file"),
     "no name": (lambda files, folder: "a\0b", "clip cannot be read"),
-    "zero bytes": (lambda files, folder: str(empty(folder)), "clip is empty, a file of 0 bytes"),
-    "no bytes": (lambda files, folder: b"", "clip does not decode"),
-    "text": (lambda files, folder: b'{"not": "a video"}', "clip does not decode"),
-    "four bytes": (lambda files, folder: b"\x1a\x45\xdf\xa3", "clip does not decode"),
-    "sound": (lambda files, folder: str(write_sound(folder / "a.m4a")), "clip has no pictures, at most sound"),
-    "cut mp4, index last": (lambda files, folder: part_of(files["h264.mp4"], 0.9), "clip does not decode"),
-    "cut mp4, index first": (lambda files, folder: part_of(files["index-first.mp4"], 0.9), "is cut off or damaged"),
-    "cut fragments": (lambda files, folder: part_of(files["fragments.mp4"], 0.7), "is cut off or damaged"),
-    "cut mkv": (lambda files, folder: part_of(files["h264.mkv"], 0.9), "is cut off or damaged"),
-    "cut webm": (lambda files, folder: part_of(files["vp9.webm"], 0.9), "is cut off or damaged"),
-    "cut avi": (lambda files, folder: part_of(files["h264.avi"], 0.7), "is cut off or damaged"),
-    "damaged mp4": (lambda files, folder: damaged(files["index-first.mp4"]), "clip does not decode"),
+    "zero bytes": (lambda files, folder: str(empty(folder)), "clip is an empty file"),
+    "no bytes": (lambda files, folder: b"", "clip cannot be decoded"),
+    "text": (lambda files, folder: b'{"not": "a video"}', "clip cannot be decoded"),
+    "four bytes": (lambda files, folder: b"\x1a\x45\xdf\xa3", "clip cannot be decoded"),
+    "sound": (lambda files, folder: str(write_sound(folder / "a.m4a")), "clip has no video stream"),
+    "cut mp4, index last": (lambda files, folder: part_of(files["h264.mp4"], 0.9), "clip cannot be decoded"),
+    "cut mp4, index first": (lambda files, folder: part_of(files["index-first.mp4"], 0.9), "is truncated or damaged"),
+    "cut fragments": (lambda files, folder: part_of(files["fragments.mp4"], 0.7), "is truncated or damaged"),
+    "cut mkv": (lambda files, folder: part_of(files["h264.mkv"], 0.9), "is truncated or damaged"),
+    "cut webm": (lambda files, folder: part_of(files["vp9.webm"], 0.9), "is truncated or damaged"),
+    "cut avi": (lambda files, folder: part_of(files["h264.avi"], 0.7), "is truncated or damaged"),
+    "damaged mp4": (lambda files, folder: damaged(files["index-first.mp4"]), "clip cannot be decoded"),
     "another broadcast": (
         lambda files, folder: 10 * files["h264.ts"].read_bytes() + other_broadcast(folder),
-        "clip changes what it holds on the way",
+        "clip changes its streams midway",
     ),
     "unknown codec": (
         lambda files, folder: files["h264.mp4"].read_bytes().replace(b"avc1", b"zzzz"),
-        "clip is stored in a way that is not read",
+        "clip has a codec that is not supported",
     ),
     "bomb": (
         lambda files, folder: files["mpeg4.avi"].read_bytes(),
-        "clip has frames of 160×120 pixels, as a decompression bomb would",
+        "clip has frames of 160×120 pixels, like a decompression bomb",
     ),
 }
 

@@ -95,7 +95,7 @@ def test_a_size_asked_for_is_taken(name, asked):
 MISTAKES = {
     "row's least above the model's most": (
         {"limits": Limits(min_pixels=100_000)},
-        "its 8 frames cannot have both min_pixels 100000 and max_pixels 90000; a limit not in the row is the model's",
+        "its 8 frames cannot have both min_pixels 100000 and max_pixels 90000; limits that are not in the",
     ),
     "row's most below the model's least": ({"limits": Limits(max_pixels=10_000)}, "both min_pixels 20000 and"),
     "least and whole clip": ({"total_pixels": 150_000}, "both min_pixels 20000 and total_pixels 150000"),
@@ -111,7 +111,7 @@ def test_a_mistake_is_named(mistake):
 
 
 def test_the_least_of_a_clip_is_a_limit_too():
-    with pytest.raises(UserError, match="both a least of 200000 pixels for a clip and max_pixels 10000"):
+    with pytest.raises(UserError, match="both a minimum of 200000 pixels for a video and max_pixels 10000"):
         size_of(SETTINGS["qwen3_vl_moe"], (480, 640), 8, Limits(max_pixels=10_000))
     with pytest.raises(UserError, match="is 20010×10 pixels; one side may be at most 200 times the other"):
         size_of(SETTINGS["qwen3_vl_moe"], (10, 20010), 8)

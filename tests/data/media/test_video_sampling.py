@@ -110,8 +110,8 @@ def test_nothing_is_printed(capsys, caplog):
 
 
 MISTAKES = {
-    "too many": (Sampling(nframes=302), "has 300 frames to choose from, and nframes is 302"),
-    "too many of a part": (Sampling(nframes=40, video_end=1), "has 31 frames to choose from, and nframes is 40"),
+    "too many": (Sampling(nframes=302), "has 300 frames to choose from, but nframes is 302"),
+    "too many of a part": (Sampling(nframes=40, video_end=1), "has 31 frames to choose from, but nframes is 40"),
     "one": (Sampling(nframes=1), "nframes is 1; give an even number from 2"),
     "crossed": (Sampling(max_frames=3), "no even number of frames from min_frames 4 to max_frames 3"),
     "odd and equal": (

@@ -161,7 +161,7 @@ def test_only_qwen2_needs_no_rate_of_a_list(model_type, tmp_path):
     if model_type == "qwen2_vl":
         assert measure_clip(video, settings, WHERE).sampled_fps == 2
         return
-    with pytest.raises(UserError, match=r"rows.jsonl:3 \(id a\): the clip of 4 frames needs fps, the rate at which"):
+    with pytest.raises(UserError, match=r"rows.jsonl:3 \(id a\): the video of 4 frames needs fps, their frame rate"):
         measure_clip(video, settings, WHERE)
 
 
@@ -203,12 +203,12 @@ def long_and_thin(folder: Path) -> Video:
 
 
 MISTAKES = {
-    "one frame": (one_frame, r"the video .*one\.mp4 has 1 frame, a clip needs 2 or more; give it as a picture"),
+    "one frame": (one_frame, r"the video .*one\.mp4 has 1 frame, but a video needs 2 or more; give it as an image"),
     "missing": (lambda folder: Video(str(folder / "no.mp4")), r"the video .*no\.mp4 does not exist"),
-    "no video in the row": (lambda folder: Video(b"123"), r"the video of 3 bytes in the row does not decode"),
-    "list of one": (lambda folder: Video(save_frames(folder, 1)), "the clip of 1 frames has too few"),
+    "no video in the row": (lambda folder: Video(b"123"), r"the video of 3 bytes in the row cannot be decoded"),
+    "list of one": (lambda folder: Video(save_frames(folder, 1)), "the video of 1 frames is too short"),
     "mixed sizes": (mixed_sizes, "mixes sizes: frame 0 is 150×110 pixels, frame 2 is 40×30"),
-    "broken picture": (broken_picture, r"the picture .*1\.png is not a picture"),
+    "broken picture": (broken_picture, r"the image .*1\.png is not an image"),
     "long and thin": (long_and_thin, "is 4040×20 pixels; one side may be at most 200 times the other"),
 }
 

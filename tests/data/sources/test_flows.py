@@ -184,10 +184,10 @@ def test_one_commit_of_a_hub_id_is_settled_on(monkeypatch):
 
 def test_a_hub_id_without_network_is_named():
     with pytest.raises(
-        UserError, match=r"data\.train: org/name is no file or folder here, and as a dataset of the hub"
+        UserError, match=r"data\.train: org/name is not a local file or folder, and cannot be loaded as a hub dataset"
     ):
         opened("org/name")
-    with pytest.raises(UserError, match=r"org/name is no file or folder here"):
+    with pytest.raises(UserError, match=r"org/name is not a local file or folder"):
         next(Hub(SourceConfig(path="org/name", revision="0" * 40)).rows(None))
 
 
@@ -199,7 +199,7 @@ def test_a_hub_id_without_network_is_named():
         ("https://a.b/c.jsonl", "is an address"),
         ("rows.csv", "ends in '.csv'"),
         ("rows.jsonl.gz", "is compressed"),
-        ("*.parquet", "no .jsonl, .json or .parquet file fits"),
+        ("*.parquet", "no .jsonl, .json or .parquet file matches"),
     ],
 )
 def test_what_is_not_read_is_named_as_always(tmp_path, monkeypatch, path, reason):

@@ -127,10 +127,10 @@ BROKEN_ROWS = {
     "pretty-printed": (b'{\n"id": 1\n}', "2 is not valid JSON: Expecting property name"),
     "not utf-8": (b'{"id": "\xff"}', r"2 is not UTF-8 text \(invalid start byte at byte 9\); convert it"),
     "utf-16": ('{"id": 1}'.encode("utf-16"), "2 is not UTF-8 text"),
-    "half a character": (b'{"id": "\\ud83d"}', r"2 holds '\\ud83d', half of a character"),
-    "key twice": (b'{"a": {"id": 1, "x": 2, "id": 1}}', "2 is not read: the key 'id' stands twice in one object"),
-    "too deep": (b"[" * 100_000, "2 is not read: maximum recursion depth"),
-    "endless number": (b"1" * 5000, "2 is not read: Exceeds the limit"),
+    "half a character": (b'{"id": "\\ud83d"}', r"2 contains '\\ud83d', half of a character"),
+    "key twice": (b'{"a": {"id": 1, "x": 2, "id": 1}}', "2 cannot be read: the key 'id' occurs twice in one object"),
+    "too deep": (b"[" * 100_000, "2 cannot be read: maximum recursion depth"),
+    "endless number": (b"1" * 5000, "2 cannot be read: Exceeds the limit"),
 }
 
 
@@ -155,7 +155,9 @@ def test_a_huge_row_is_refused_unread(opened, tmp_path, monkeypatch):
     (source,) = opened(path)
     assert (source.row(0), source.row(2)) == ({"id": 0}, {"id": 2})
     monkeypatch.setattr(text, "_parse", None)
-    with pytest.raises(UserError, match=r"x\.jsonl:2 is 100 MiB large, a row may have 64; put its media into files"):
+    with pytest.raises(
+        UserError, match=r"x\.jsonl:2 is 100 MiB large, but a row may have 64; store its media in files"
+    ):
         source.row(1)
 
 
@@ -178,7 +180,7 @@ FILES = {
     "empty lines file": ("x.jsonl", b"", "has no rows"),
     "empty list file": ("x.json", b"", "has no rows"),
     "list without rows": ("x.json", b" [ ] ", "has no rows"),
-    "object instead of list": ("x.json", b'\n{"a": []}', "is not a list of rows, .* name it .jsonl"),
+    "object instead of list": ("x.json", b'\n{"a": []}', "is not a list of rows; .* rename it to .jsonl"),
     "list cut in a row": ("x.json", WHOLE[:-6], r"x\.json is not valid JSON: Unterminated string .* of the file"),
     "list cut after a row": ("x.json", WHOLE[:-1], f"x.json is not valid JSON: Expecting .* at byte {len(WHOLE)} "),
     "list cut after a comma": ("x.json", b"[1,", "x.json is not valid JSON: Expecting value at byte 4 "),
@@ -193,10 +195,10 @@ FILES = {
     "utf-16 list": ("x.json", "[{}]".encode("utf-16"), "is not a list of rows"),
     "empty parquet": ("x.parquet", b"", "cannot be read as parquet: Parquet file size is 0 bytes"),
     "no parquet": ("x.parquet", WHOLE, "cannot be read as parquet: Parquet magic bytes not found"),
-    "compressed": ("x.jsonl.gz", b"\x1f\x8b", r"is compressed; unpack it\. Read are .*hub ids"),
-    "unknown ending": ("x.csv", b"a,b", r"ends in '\.csv'\. Read are"),
+    "compressed": ("x.jsonl.gz", b"\x1f\x8b", r"is compressed; unpack it\. Supported are .*hub ids"),
+    "unknown ending": ("x.csv", b"a,b", r"ends in '\.csv'\. Supported are"),
     "no ending": ("rows", b"{}", "ends in 'nothing'"),
-    "folder without data": ("a.png", b"x", r"data.train: .* holds no \.jsonl"),
+    "folder without data": ("a.png", b"x", r"data.train: .* contains no \.jsonl"),
 }
 
 
@@ -313,14 +315,14 @@ def test_links_in_circles_are_told(opened, tmp_path, way, number):
     (tmp_path / "below/x.jsonl").write_text(lines(ROW))
     for index in range(number):
         (tmp_path / f"below/loop{index}").symlink_to(tmp_path)
-    with pytest.raises(UserError, match="below/loop0 is a link to a folder that it lies in"):
+    with pytest.raises(UserError, match="below/loop0 is a link to a folder that contains it"):
         opened(tmp_path / way)
 
 
 LINKS = {
-    "nowhere": ("gone.jsonl", "y.jsonl is a link that leads nowhere"),
-    "itself": ("y.jsonl", "y.jsonl (is a link that leads nowhere|cannot be read: Too many levels of symbolic links)"),
-    "a twin": ("x.jsonl", "x.jsonl and .*y.jsonl are one and the same file"),
+    "nowhere": ("gone.jsonl", "y.jsonl is a broken link"),
+    "itself": ("y.jsonl", "y.jsonl (is a broken link|cannot be read: Too many levels of symbolic links)"),
+    "a twin": ("x.jsonl", "x.jsonl and .*y.jsonl are the same file"),
 }
 
 
@@ -427,7 +429,7 @@ TABLE_ERRORS = {
     "subset of a glob": ("*.parquet", {"subset": "x"}, "subset=x has no effect on files"),
     "revision of a folder": (".", {"revision": "main"}, "revision=main has no effect on files"),
     "subset of an arrow folder": ("arrow", {"subset": "x"}, "subset=x has no effect on an arrow folder"),
-    "split of one dataset": ("arrow", {"split": "train"}, "arrow has no splits; leave split=train out"),
+    "split of one dataset": ("arrow", {"split": "train"}, "arrow has no splits; remove split=train"),
     "unknown split": ("splits", {"split": "val"}, "splits has no split val; it has test, train"),
     "which split": ("two", {}, "two has the splits a, b; choose one with split"),
 }
@@ -457,10 +459,10 @@ DAMAGES = {
         "arrow",
         "data-00000-of-00001.arrow",
         lambda whole: whole[:200],
-        "arrow is not a whole arrow dataset",
+        "arrow is not a complete arrow dataset",
     ),
     "arrow file missing": ("arrow", "data-00000-of-00001.arrow", None, "00001.arrow cannot be read: No such file"),
-    "arrow description": ("arrow", "state.json", lambda whole: whole[:9], "arrow is not a whole arrow dataset"),
+    "arrow description": ("arrow", "state.json", lambda whole: whole[:9], "arrow is not a complete arrow dataset"),
 }
 
 
@@ -607,7 +609,10 @@ def test_a_local_path_wins_over_the_hub(opened, hub, tmp_path, monkeypatch):
 
 def test_without_network_a_hub_id_is_told(opened, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match=r"org/name is no file or folder here, and .* cannot be loaded: Couldn't reach"):
+    with pytest.raises(
+        UserError,
+        match=r"org/name is not a local file or folder, and cannot be loaded as a hub dataset: Couldn't reach",
+    ):
         opened("org/name")
 
 
@@ -698,12 +703,12 @@ def test_the_format_of_each_source_is_told_with_its_reason(joined, tmp_path, mix
     assert told[0].startswith(f"{tmp_path}/folder: 2 files, 3 rows, messages")
     assert told[1].startswith(f"{tmp_path}/list.json: 2 rows, messages")
     assert told[3].startswith(f"{tmp_path}/llava.jsonl: 1 row, llava: rows have 'conversations'")
-    assert told[4] == f"{tmp_path}/odd.jsonl: 2 rows, in no known format at its beginning"
+    assert told[4] == f"{tmp_path}/odd.jsonl: 2 rows, no known format in its first rows"
     (tmp_path / "folder/3.jsonl").write_text(lines(llava))
     assert [line.split(",")[0] for line in joined(mixed[0]).describe()] == [
         f"{tmp_path}/folder/{name}" for name in ("1.jsonl: 2 rows", "2.json: 1 row", "3.jsonl: 1 row")
     ]
-    assert joined(tmp_path / "llava.jsonl", format="llava").describe()[0].endswith("1 row, llava: as its entry says")
+    assert joined(tmp_path / "llava.jsonl", format="llava").describe()[0].endswith("1 row, llava: set in its entry")
 
 
 def test_a_forced_format_is_the_one_that_rows_are_read_in(joined, tmp_path):

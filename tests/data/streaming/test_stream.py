@@ -477,7 +477,7 @@ def test_a_picture_that_does_not_decode_is_named_and_left_out(table, renderer, t
     given = batches(stream_of(table, renderer, tmp_path), 10, workers)
     (problem,) = [problem for batch in given for problem in batch["problems"]]
     assert (problem.source, problem.line) == (str(table), 8)
-    assert problem.reason.startswith(f"{table}:8 (id 7): the picture")
+    assert problem.reason.startswith(f"{table}:8 (id 7): the image")
     assert sum(len(batch["contents"].lengths) for batch in given) == 19
 
 

@@ -73,7 +73,7 @@ def overview(**changes) -> Overview:
         "media": 12,
         "shrunk": 2,
         "max_length": 1000,
-        "problems": ["rows.jsonl:7 (id x): the picture gone.jpg does not exist.", "second <b>", "third"],
+        "problems": ["rows.jsonl:7 (id x): the image gone.jpg does not exist.", "second <b>", "third"],
         "too_long": 1,
         "consequence": "a run leaves them out and lists them in skipped.jsonl",
         "ends_run": False,

@@ -70,7 +70,7 @@ tokens per sample: shortest 10, median 500, 90th percentile 900, 99th percentile
 data.max_length=1000: 2 samples downscaled and 1 row too long
 an epoch has 13 micro-batches of 4 packed rows of up to 1000 tokens, 98.5 % filled
 3 rows cannot be trained on; a run leaves them out and lists them in skipped.jsonl
-  rows.jsonl:7 (id x): the picture gone.jpg does not exist.
+  rows.jsonl:7 (id x): the image gone.jpg does not exist.
   second <b>
   third
 """
@@ -81,7 +81,7 @@ an epoch has 13 micro-batches of 4 packed rows of up to 1000 tokens, 98.5 % fill
     ("changes", "there", "missing"),
     [
         ({"max_length": None}, "an epoch", "max_length"),
-        ({"shrunk": 0, "too_long": 0}, "data.max_length=1000: every sample fits", "smaller"),
+        ({"shrunk": 0, "too_long": 0}, "data.max_length=1000: every sample fits", "downscaled"),
         ({"rows_per_epoch": None, "fills": None}, "supervised", "an epoch"),
         ({"fills": None}, "an epoch has 13 micro-batches of 4 packed rows of up to 1000 tokens\n", "filled"),
         ({"problems": [f"no {n}" for n in range(13)]}, "  no 9\n  and 3 rows more\n", "no 10"),
