@@ -4,6 +4,8 @@ BIN := .venv/bin
 
 # Tiny models gain nothing from a second thread, and a second worker doubles the pace.
 WORKERS ?= auto
+# A module goes to one worker, which builds its fixtures once; tests/conftest.py puts the longest modules first.
+SPREAD := --dist loadscope --no-loadscope-reorder
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .PHONY: help setup demo test test-distributed test-nightly test-bounds bench gpu-report lint format clean
@@ -34,7 +36,7 @@ demo: setup
 	$(BIN)/qwenvl-train +recipe=sft_lora
 
 test: setup
-	$(PYTEST) -m 'not distributed and not nightly' --numprocesses $(WORKERS) --dist loadscope
+	$(PYTEST) -m 'not distributed and not nightly' --numprocesses $(WORKERS) $(SPREAD)
 
 test-distributed: setup
 	$(BIN)/python -m pytest -m 'distributed and not nightly'
@@ -44,7 +46,7 @@ test-nightly: setup
 
 test-bounds: .venv-bounds/.ready
 	OMP_NUM_THREADS=1 .venv-bounds/bin/python -m pytest -m 'not distributed and not nightly' \
-		--numprocesses $(WORKERS) --dist loadscope
+		--numprocesses $(WORKERS) $(SPREAD)
 
 # Only what the package itself needs is old; the tools of the suite are those of constraints.txt.
 .venv-bounds/.ready: pyproject.toml constraints.txt .venv/.ready

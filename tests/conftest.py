@@ -16,8 +16,17 @@ from PIL import Image
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 
 
+LONG = (
+    "test_preferences", "test_learning", "test_liger", "test_invariance", "test_recipes", "test_rehearsal",
+    "test_interrupt", "test_vision_cache", "test_streaming", "test_rows", "test_memory", "test_plan", "test_wheel",
+)  # fmt: skip
+"""The modules that take longest, which start first, so that no process of `make test` ends with one of them alone."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     import torch
+
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
     if not torch.cuda.is_available():
         for item in items:
@@ -35,6 +44,17 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Libraries that look for leaks at exit would find what is kept from the collector."""
     gc.unfreeze()
+
+
+def by_pairs(one: object, other: object) -> list:
+    """Parameters of a family and a way each: every day each family has one way and each way two families, which are
+    not alike; the other half is for the nightly tests."""
+    daily = dict(zip(FAMILIES, (one, other, one, other), strict=True))
+    return [
+        pytest.param(family, way, marks=() if daily[family] is way else pytest.mark.nightly)
+        for family in FAMILIES
+        for way in (one, other)
+    ]
 
 
 @pytest.fixture(params=FAMILIES)

@@ -19,7 +19,7 @@ from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.run import reference_cache, training_run
 from qwenvl_train.training.objectives.sft import Answers
 from tests.commands import read_lines, rows, summary, train
-from tests.conftest import conversation, sample_of
+from tests.conftest import by_pairs, conversation, sample_of
 from tests.loading import renderer_of
 
 SHAPES = asset_dir("data") / "shapes"
@@ -82,7 +82,7 @@ def test_the_model_without_its_adapters_is_the_model_as_it_was(settings, tmp_pat
     assert last["rewards/margins"] > 0
 
 
-@pytest.mark.parametrize("reference", ["model", "cached"])
+@pytest.mark.parametrize(("model_type", "reference"), by_pairs("model", "cached"))
 def test_half_precision_starts_at_a_tie_too(reference, settings, tmp_path):
     """The copy computes as the model whose weights are trained in float32."""
     run = train(tmp_path, *settings, *FULL, f"dpo.reference={reference}", "train.precision=bf16")
@@ -92,6 +92,7 @@ def test_half_precision_starts_at_a_tie_too(reference, settings, tmp_path):
     assert first["rewards/accuracies"] == 0.5
 
 
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl"])
 def test_a_copy_is_gone_when_its_values_are_stored(settings, tmp_path, monkeypatch):
     """Both that and the model would not fit where one does."""
     made = []
@@ -111,29 +112,28 @@ def test_a_copy_is_gone_when_its_values_are_stored(settings, tmp_path, monkeypat
     assert len(made) == 1
 
 
-def test_a_resumed_run_continues_the_same_curve(settings, tmp_path):
-    for tuned in (LORA, FULL):
-        name = "full" if tuned is FULL else "lora"
-        common = (*settings, *tuned, "train.save_steps=2")
-        whole = train(tmp_path, *common, name=name)
-        killed = tmp_path / "killed" / name
-        shutil.copytree(whole, killed)
-        shutil.rmtree(killed / "checkpoints" / "step-3")
-        resumed = train(tmp_path / "killed", *common, name=name)
-        assert [{key: row[key] for key in TOLD} for row in rows(resumed)] == [
-            {key: row[key] for key in TOLD} for row in rows(whole)
-        ]
+@pytest.mark.parametrize(("model_type", "tuned"), by_pairs(LORA, FULL))
+def test_a_resumed_run_continues_the_same_curve(tuned, settings, tmp_path):
+    common = (*settings, *tuned, "train.save_steps=2")
+    whole = train(tmp_path, *common)
+    killed = tmp_path / "killed" / "run"
+    shutil.copytree(whole, killed)
+    shutil.rmtree(killed / "checkpoints" / "step-3")
+    resumed = train(tmp_path / "killed", *common)
+    assert [{key: row[key] for key in TOLD} for row in rows(resumed)] == [
+        {key: row[key] for key in TOLD} for row in rows(whole)
+    ]
 
 
-def test_rows_with_one_answer_are_refused(model_type, checkpoints, tmp_path, write_rows, capsys):
+def test_rows_with_one_answer_are_refused(checkpoints, write_rows, capsys):
     from qwenvl_train.cli import main
 
     file = write_rows([{"prompt": "Who?", "completion": "I."}])
-    assert main(["+recipe=dpo_lora", f"model.path={checkpoints[model_type]}", f"data.train={file}"]) == 2
+    assert main(["+recipe=dpo_lora", f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={file}"]) == 2
     assert "rows.jsonl:1 (id rows-1) has one answer, but DPO compares two" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("reference", ["adapter", "model"])
+@pytest.mark.parametrize(("model_type", "reference"), by_pairs("adapter", "model"))
 def test_a_frozen_tower_looks_once_for_both_models(reference, settings, model_type, tmp_path, monkeypatch):
     from transformers.models import qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
 
@@ -150,24 +150,30 @@ def test_a_frozen_tower_looks_once_for_both_models(reference, settings, model_ty
     assert len(looked) == 3 * 2
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    return train(tmp_path_factory.mktemp("dpo"), "+recipe=dpo_lora")
+# Half of the steps, at more than twice the rate.
+SHORTER = ("train.epochs=5", "train.lr=5e-5", "train.checkpointing=none")
 
 
-def test_the_preference_is_learned_and_answers_follow(demo):
-    before, after = (summary(demo)["metrics"][when] for when in ("before", "after"))
+@pytest.fixture(
+    scope="module", params=[SHORTER, pytest.param((), marks=pytest.mark.nightly)], ids=["shorter", "recipe"]
+)
+def learned(request, tmp_path_factory):
+    return train(tmp_path_factory.mktemp("dpo"), "+recipe=dpo_lora", *request.param)
+
+
+def test_the_preference_is_learned_and_answers_follow(learned):
+    before, after = (summary(learned)["metrics"][when] for when in ("before", "after"))
     assert before["eval_rewards/accuracies"] == 0.5
     assert after["eval_rewards/accuracies"] >= 0.9
     # About half of the answers that the model gives at first are the chosen ones.
     assert before["eval_exact_match"] < 0.6
     assert after["eval_exact_match"] >= 0.9
-    predictions = read_lines(demo / "predictions.jsonl")
+    predictions = read_lines(learned / "predictions.jsonl")
     assert any(row["before"] != row["expected"] for row in predictions)
     assert sum(row["after"] == row["expected"] for row in predictions) >= len(predictions) - 2
 
 
-def test_what_the_model_knew_before_it_still_knows(demo):
+def test_what_the_model_knew_before_it_still_knows(learned):
     """Exact match on questions that no pair asks; measured: 100 % before, 97.1 % after."""
     tiny = asset_dir("data") / "tiny"
     processor = AutoProcessor.from_pretrained(tiny)
@@ -183,7 +189,7 @@ def test_what_the_model_knew_before_it_still_knows(demo):
     use_packed_forward(model, processor.image_processor)
     use_packed_attention(model)
     before = exact_match(model)
-    (checkpoint,) = (demo / "checkpoints").iterdir()
+    (checkpoint,) = (learned / "checkpoints").iterdir()
     assert exact_match(PeftModel.from_pretrained(model, checkpoint)) >= before - 0.05
 
 
@@ -222,6 +228,15 @@ def said(text: str) -> str:
     return next(line for line in text.splitlines() if "log-probabilities of the reference" in line)
 
 
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        "qwen2_5_vl",
+        "qwen3_vl_moe",
+        pytest.param("qwen2_vl", marks=pytest.mark.nightly),
+        pytest.param("qwen3_vl", marks=pytest.mark.nightly),
+    ],
+)
 def test_stored_log_probs_give_the_same_curve(settings, tmp_path, capsys):
     common = (*settings, *LORA, f"data.cache={tmp_path / 'cache'}")
     computed = train(tmp_path, *common)

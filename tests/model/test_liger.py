@@ -57,10 +57,9 @@ def test_losses_and_gradients_stay_the_same(model_type, case, interpreted):
 
 
 @needs_liger
-@pytest.mark.parametrize("case", ["full", "adapters, recomputed"])
-def test_rounding_in_16_bits_is_no_worse(model_type, case, interpreted):
+def test_rounding_in_16_bits_is_no_worse(model_type, interpreted):
     """Compares the distance of all gradients from those in float32. The measured worst case is 1.01 times torch's."""
-    errors = interpreted[model_type][case]["in 16 bits"]
+    (errors,) = (found["in 16 bits"] for found in interpreted[model_type].values() if "in 16 bits" in found)
     assert errors["plain"] > 0
     assert errors["fused"] < 1.2 * errors["plain"]
 
