@@ -118,7 +118,7 @@ def test_the_settings_of_a_run_are_a_recipe(write, tmp_path):
     [
         ("train: [", "own.yaml cannot be read as YAML: .* line 1"),
         ("- sft_lora\n", "own.yaml: must hold settings"),
-        ("", "nothing is tuned"),
+        ("", "no component is trained"),
         ("train: {lrr: 1}\n", "own.yaml: train.lrr=1: there is no such setting; did you mean train.lr"),
         ("train: {lr: fast}\n", "own.yaml: train.lr=fast: must be a number"),
         ("defaults: sft_lora\n", "own.yaml: defaults must be a list"),

@@ -313,7 +313,7 @@ def test_a_limit_without_effect_on_lengths_is_not_in_their_key(processor):
     ("tolerated", "first"),
     [
         ({"too long"}, r"rows\.jsonl:6 "),
-        ({"broken"}, r"rows\.jsonl:\d \(id n[234]\) is \d+ tokens long, data\.max_length is 60; raise it"),
+        ({"broken"}, r"rows\.jsonl:\d \(id n[234]\) is \d+ tokens long, but data\.max_length is 60; raise it"),
         (set(), r"rows\.jsonl:\d \(id n[234]\) is"),
     ],
     ids=str,

@@ -88,7 +88,7 @@ def test_another_run_is_not_continued_with_other_settings(rows, write_rows, chec
     told = capsys.readouterr().err
     assert "seed was 42, is 1; train.lr was 1e-05, is 0.001" in told
     assert main([*common, "train.resume=never"]) == 2
-    assert "already holds checkpoints" in capsys.readouterr().err
+    assert "already contains checkpoints" in capsys.readouterr().err
     assert (tmp_path / "r" / "metrics.jsonl").read_text() == before
     # A finished run has nothing to add, and stays as it is.
     assert main(common) == 0
