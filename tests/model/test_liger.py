@@ -100,7 +100,7 @@ def test_they_need_a_gpu(cuda, monkeypatch):
     if cuda:
         refuse_what_needs_a_gpu(config)
     else:
-        with pytest.raises(UserError, match=r"train\.liger=true: .* take false"):
+        with pytest.raises(UserError, match=r"train\.liger=true: .* set it to false"):
             refuse_what_needs_a_gpu(config)
 
 

@@ -19,10 +19,10 @@ WAITS = {
         "transformers/trainer.py:Trainer._maybe_log_save_evaluate": "the loss, for each row that is logged",
         "transformers/trainer.py:Trainer._finalize_training": "the sum of all losses is read, once a run",
         "qwenvl_train/training/objectives/objective.py:Sums.take": "figures, for each row that is logged",
-        "qwenvl_train/model/forward.py:Pixels.__call__": "a picture's mean and width go to the device, once a run",
+        "qwenvl_train/model/pixels.py:Pixels.__call__": "a picture's mean and width go to the device, once a run",
     },
     "evaluation": {
-        "qwenvl_train/model/forward.py:Pixels.__call__": "a picture's mean and width, where evaluation comes first",
+        "qwenvl_train/model/pixels.py:Pixels.__call__": "a picture's mean and width, where evaluation comes first",
         "qwenvl_train/evaluation/loop.py:Evaluation.metrics": "whether anything was scored, once",
         "qwenvl_train/evaluation/score.py:AnswerScore.metrics": "the score, once",
         "qwenvl_train/training/objectives/dpo.py:Preferences.metrics": "the score, once",
@@ -30,12 +30,12 @@ WAITS = {
     "vision cache": {
         "qwenvl_train/model/vision_features.py:VisionFeatureExtractor.__call__": "features go to the disk",
         "qwenvl_train/batch.py:Segments.to.<locals>.<lambda>": "pictures come one pass at a time",
-        "qwenvl_train/model/forward.py:Pixels.__call__": "a picture's mean and width, once",
+        "qwenvl_train/model/pixels.py:Pixels.__call__": "a picture's mean and width, once",
     },
     "reference cache": {
         "qwenvl_train/run/reference_cache.py:_values": "log-probabilities go to the disk",
         "qwenvl_train/batch.py:Segments.to.<locals>.<lambda>": "rows come one pass at a time",
-        "qwenvl_train/model/forward.py:Pixels.__call__": "a picture's mean and width, once",
+        "qwenvl_train/model/pixels.py:Pixels.__call__": "a picture's mean and width, once",
     },
 }
 """The allowed synchronizations in each phase, with their reasons."""
