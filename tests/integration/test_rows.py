@@ -40,7 +40,7 @@ def test_packed_rows_are_filled_and_an_epoch_holds_each_sample_once(uneven, chec
     # Two rows in a step: all but the last of an epoch are nearly full.
     of_steps = [row["tokens"] - before["tokens"] for before, row in pairwise(found)]
     assert 0.9 * 512 < max(of_steps) <= 512
-    assert "% full" in capsys.readouterr().out
+    assert "% filled" in capsys.readouterr().out
 
 
 def test_a_packed_run_resumes_on_the_same_curve(uneven, checkpoints, tmp_path):

@@ -26,7 +26,7 @@ def test_offloading_needs_a_gpu(cuda, monkeypatch):
     if cuda:
         refuse_what_needs_a_gpu(config)
     else:
-        with pytest.raises(UserError, match=r"train\.offload_activations=true .* take false"):
+        with pytest.raises(UserError, match=r"train\.offload_activations=true .* set it to false"):
             refuse_what_needs_a_gpu(config)
 
 

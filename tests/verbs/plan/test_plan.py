@@ -75,7 +75,7 @@ def test_rows_and_steps_are_those_that_training_prints(words, own_rows, told, tm
         of_step,
         epochs,
     )
-    if full := re.search(r"([\d.]+) % full", out):
+    if full := re.search(r"([\d.]+) % filled", out):
         assert f"{100 * found['pack_fill']:.1f}" == full[1]
     else:
         assert found["pack_fill"] is None
@@ -168,7 +168,7 @@ def test_no_share_is_assumed_where_rows_are_counted(plan, own_rows):
     ("words", "problem"),
     [
         (["model.path=/nowhere"], "model.path"),
-        (["model.path=Qwen/Some-VL"], "model= entry"),
+        (["model.path=Qwen/Some-VL"], "model= option"),
         (["data.train=nowhere.jsonl"], "nowhere.jsonl"),
         (["model=qwen3_vl_30b_a3b", "deepspeed=zero3"], "deepspeed=zero3 cannot load"),
         (["train.max_steps=10", "train.warmup=9", "train.max_steps=5"], "given twice"),
