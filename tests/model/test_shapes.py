@@ -84,8 +84,8 @@ def test_a_local_checkpoint_says_its_own_sizes(model_type, checkpoints):
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["model.path=Qwen/Some-VL"], "model= entry"),
-        (["model=qwen3_vl_8b", "model.shape=null"], "model= entry"),
+        (["model.path=Qwen/Some-VL"], "model= option"),
+        (["model=qwen3_vl_8b", "model.shape=null"], "model= option"),
         (["model=qwen3_vl_8b", "model.family=qwen9"], "qwen9"),
     ],
 )
