@@ -3,7 +3,6 @@
 They are for other training loops and other trainers. A run of this project packs rows instead.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,15 @@ from qwenvl_train.config.compose import compose
 from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.config.validate import validate
 from qwenvl_train.data.index.lengths import measure_sample
-from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.render.layout import IGNORED
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.sources.finding import refuse_missing
 from qwenvl_train.errors import UserError
+from qwenvl_train.evaluation.generation import media_inputs
 from qwenvl_train.families import family_of
 from qwenvl_train.families.family import Family
-from qwenvl_train.model.pixels import Pixels
 from qwenvl_train.model.pretrained import load_family, with_own_numbers
 from qwenvl_train.run.rows import cache_folder, make_renderer
 from qwenvl_train.verbs.inspect.settings import INSPECT
@@ -55,9 +53,7 @@ class ConversationDataset(Dataset[Inputs]):
     """
 
     def __init__(self, samples: Samples, renderer: Renderer, processor: ProcessorMixin):
-        self._samples, self._renderer = samples, renderer
-        self._pixels = Pixels(processor.image_processor)
-        self._pad = processor.tokenizer.pad_token_id
+        self._samples, self._renderer, self._processor = samples, renderer, processor
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -73,7 +69,7 @@ class ConversationDataset(Dataset[Inputs]):
         """
         ids, labels, positions = ([item[key] for item in items] for key in ("input_ids", "labels", "position_ids"))
         batch = {
-            "input_ids": pad_sequence(ids, True, self._pad),
+            "input_ids": pad_sequence(ids, True, self._processor.tokenizer.pad_token_id),
             "labels": pad_sequence(labels, True, IGNORED),
             "position_ids": pad_sequence([position.T for position in positions], True).permute(2, 0, 1),
             "attention_mask": pad_sequence([torch.ones_like(own) for own in ids], True),
@@ -93,24 +89,14 @@ class ConversationDataset(Dataset[Inputs]):
     def _inputs(self, sample: Sample) -> Inputs:
         rendered = self._renderer.render(sample)
         layout = rendered.layout
-        inputs = {
+        media = media_inputs(rendered, self._renderer, self._processor, torch.device("cpu"))
+        media.pop("second_per_grid_ts", None)  # it is for positions, which are given
+        return {
             "input_ids": torch.from_numpy(layout.input_ids),
             "labels": torch.from_numpy(layout.labels),
             "position_ids": torch.from_numpy(layout.position_ids[1:]),
+            **media,
         }
-        if rendered.planes is None or rendered.frame_pairs is None:
-            return inputs
-        pixels = self._pixels(torch.from_numpy(rendered.planes), torch.from_numpy(rendered.frame_pairs))
-        media = list(zip(pixels.split([math.prod(size.grid) for size in layout.media]), layout.media, strict=True))
-        for pictures, values, grids in (
-            (True, "pixel_values", "image_grid_thw"),
-            (False, "pixel_values_videos", "video_grid_thw"),
-        ):
-            of_kind = [(own, size.grid) for own, size in media if isinstance(size, PictureSize) == pictures]
-            if of_kind:
-                inputs[values] = torch.cat([own for own, _ in of_kind])
-                inputs[grids] = torch.tensor([grid for _, grid in of_kind])
-        return inputs
 
 
 class PreferenceDataset(ConversationDataset):
