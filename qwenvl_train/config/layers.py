@@ -44,6 +44,7 @@ class Layers:
         """The options of groups that recipes of the package choose."""
         self.own_choices: dict[str, str] = {}
         """The options of groups that the user's own files choose."""
+        self._read_files: set[Path] = set()
 
     def add_recipe(self, option: str) -> None:
         """Read a recipe, which is given by name or as a file."""
@@ -56,14 +57,19 @@ class Layers:
         if path in above:
             chain = " → ".join(str(file) for file in (*above[above.index(path) :], path))
             raise UserError(f"{path}: its defaults lead back to itself: {chain}.")
+        if path in self._read_files:
+            return  # two recipes build on it, and reading it again would override the first of them
+        self._read_files.add(path)
         tree = _load(path)
         defaults = tree.pop("defaults", None) or []
         if not isinstance(defaults, list):
             raise UserError(f"{path}: defaults must be a list, such as [sft_lora].")
         is_run = own and path.name == "config.yaml" and (path.parent / "environment.json").is_file()
         if is_run:
-            # The new run gets a folder of its own.
+            # The new run gets a folder of its own, and starts from the beginning.
             tree.pop("run_name", None)
+            if isinstance(train := tree.get("train"), dict):
+                train.pop("resume", None)
         file = path if own else None
         # A run folder has absolute paths, or, from older versions, paths that start at the working directory.
         layer = Layer(_values(tree, None if is_run else file, self._keys), file, is_run)

@@ -7,7 +7,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-_FOLDERS = ("output_dir", "data.cache", "inspect.file")
+_PATHS = ("output_dir", "data.cache", "inspect.file")
 """Keys that always hold a path."""
 _SOURCES = ("data.train", "data.eval")
 _DATA_ENDINGS = (".jsonl", ".json", ".parquet")
@@ -31,7 +31,7 @@ def with_relative_paths(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _changed(tree: dict[str, Any], change: Callable[[str, object], object]) -> dict[str, Any]:
     """Return a copy of a whole configuration with `change` applied to the values that hold paths."""
     made = deepcopy(tree)
-    for key in (*_FOLDERS, "train.resume", "model.path", *_SOURCES):
+    for key in (*_PATHS, "train.resume", "model.path", *_SOURCES):
         *sections, name = key.split(".")
         section = reduce(lambda inner, part: inner.get(part) or {}, sections, made)
         if section.get(name) is not None:
@@ -53,7 +53,7 @@ def _relative(value: object, folder: Path) -> object:
 
 
 def _anchored(key: str, value: object, folder: Path) -> object:
-    if key in _FOLDERS and isinstance(value, str):
+    if key in _PATHS and isinstance(value, str):
         return _joined(value, folder)
     if key == "train.resume" and isinstance(value, str) and value not in ("auto", "never"):
         return _joined(value, folder)

@@ -38,6 +38,13 @@ def test_a_recipe_builds_on_another_one(write):
     assert {"lora.rank", "train.lr", "train.keep"} <= composed.given
 
 
+def test_a_recipe_that_two_files_build_on_overrides_neither(write):
+    write("rate.yaml", "defaults: [sft_lora]\ntrain: {lr: 1.0e-3}\n")
+    write("short.yaml", "defaults: [sft_lora]\ntrain: {max_steps: 5}\n")
+    train = compose([f"+recipe={write('own.yaml', 'defaults: [rate.yaml, short.yaml]')}"]).config.train
+    assert (train.lr, train.max_steps) == (1e-3, 5)
+
+
 def test_where_self_stands_decides_who_overrides_whom(write):
     mine = write("own.yaml", "defaults: [_self_, sft_lora]\ntrain: {lr: 1.0, keep: 7}\n")
     train = compose([f"+recipe={mine}"]).config.train
@@ -103,11 +110,14 @@ def test_a_file_may_hold_the_settings_of_several_verbs(write):
 
 def test_the_settings_of_a_run_are_a_recipe(write, tmp_path):
     settings = ["+recipe=sft_lora", "data.train=/rows.jsonl", "data.eval=/held_out.jsonl", "train.max_steps=9"]
-    first = compose([*settings, "run_name=first", "model.path=/checkpoint"]).config
+    (tmp_path / "step-3").mkdir()
+    resumed = f"train.resume={tmp_path / 'step-3'}"
+    first = compose([*settings, "run_name=first", "model.path=/checkpoint", resumed]).config
     write("first/environment.json", "{}")
     stored = write("first/config.yaml", yaml.safe_dump(first.model_dump(mode="json")))
     again = compose([f"+recipe={stored}"])
-    assert again.config == first.model_copy(update={"run_name": None})
+    fresh = first.train.model_copy(update={"resume": "auto"})
+    assert again.config == first.model_copy(update={"run_name": None, "train": fresh})
     assert (again.recipe, again.given) == ("first", frozenset())
     changed = compose([f"+recipe={stored}", "train.epochs=1"]).config.train
     assert (changed.epochs, changed.max_steps) == (1, None)
