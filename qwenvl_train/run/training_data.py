@@ -4,8 +4,9 @@ read."""
 import json
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
-from datasets import Dataset as HfDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.batches.loader import Rows, TrainRows
@@ -49,8 +50,8 @@ class MeasuredData:
         requested at any time."""
         self.counts.row(row)
 
-    def dataset(self, rows: int) -> HfDataset:
-        return TrainRows(self.rows, self.counts).as_dataset(rows)
+    def dataset(self, rows: int) -> Dataset:
+        return TrainRows(self.rows, self.counts, rows)
 
     def about(self, held_out: Rows | None, steps: int, rows_per_step: int) -> str:
         return about_data(self._config, self.rows, held_out, self.counts, steps, rows_per_step)
@@ -88,9 +89,10 @@ class Streamed:
         stored = _stored(checkpoint) if checkpoint else None
         self.stream = first_then_others(self._state, lambda: self._open(stored, row))
 
-    def dataset(self, rows: int) -> HfDataset:
-        """Return a placeholder, because packed rows come from the stream's loader."""
-        return HfDataset.from_dict({"row": [0]})
+    def dataset(self, rows: int) -> Dataset:
+        """Return a placeholder. The transformers Trainer requires a dataset, but packed rows come from the stream's
+        loader."""
+        return TensorDataset(torch.empty(1))
 
     def about(self, held_out: Rows | None, steps: int, rows_per_step: int) -> str:
         return about_stream(self._config, self.stream, held_out, steps, rows_per_step)

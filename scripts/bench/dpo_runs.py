@@ -18,8 +18,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from workload import SEED, Conversation
 
-from qwenvl_train.data.batches.loader import Row, Rows, make_row
-from qwenvl_train.data.order.order import Order
+from qwenvl_train.data.batches.loader import Row, TrainRows, make_row
 from qwenvl_train.data.render.renderer import Rendered
 from qwenvl_train.model.build import base_model
 from qwenvl_train.model.load import DTYPES
@@ -72,12 +71,10 @@ def ours(job: Job, folder: Path) -> Measured:
 
 def apart(job: Job, folder: Path) -> Measured:
     """Run this project with the two conversations of a pair computed separately."""
-    rows = ApartRows(job.train.rows, job.train.counts)
-    indices = range(job.micro_batches + AHEAD)
-    return _ours(job, Dataset.from_dict({"row": indices}).with_transform(rows), folder)
+    return _ours(job, ApartRows(job.train.rows, job.train.counts, job.micro_batches + AHEAD), folder)
 
 
-def _ours(job: Job, dataset: Dataset, folder: Path) -> Measured:
+def _ours(job: Job, dataset: TrainRows, folder: Path) -> Measured:
     trained, reference = _models(job)
     look = None
     if not job.config.tuned("vision"):
@@ -113,14 +110,10 @@ def apart_tokens(job: Job) -> Tokens:
 
 
 @dataclass(frozen=True)
-class ApartRows:
-    rows: Rows
-    order: Order
+class ApartRows(TrainRows):
+    """The packed rows of a run, with the two conversations of a pair laid out separately."""
 
-    def __call__(self, columns: dict[str, list[int]]) -> dict[str, list[Row]]:
-        return {"row": [self.row(row) for row in columns["row"]]}
-
-    def row(self, row: int) -> Row:
+    def __getitem__(self, row: int) -> Row:
         origin = self.rows.samples.origin
         parts = ((origin(index), partial(self._rendered, index)) for index in self.order.row(row).tolist())
         return make_row(parts, self.rows.renderer)

@@ -94,7 +94,7 @@ class Job:
     def rows(self) -> list[Row]:
         """Return the micro-batches as this project's loader makes them."""
         dataset = self.train.dataset(self.micro_batches)
-        return [dataset[index]["row"] for index in range(self.micro_batches)]
+        return [dataset[index] for index in range(self.micro_batches)]
 
     @property
     def contents(self) -> list[Contents]:

@@ -8,8 +8,7 @@ from functools import partial
 from multiprocessing import parent_process
 from threading import Thread
 
-import torch
-from datasets import Dataset as HfDataset
+from torch.utils.data import Dataset
 
 from qwenvl_train.batch import Batch, Contents
 from qwenvl_train.data.batches.collate import collate
@@ -100,27 +99,23 @@ def render_as_measured(sample: Sample, tokens: int, renderer: Renderer) -> Rende
 
 
 @dataclass(frozen=True)
-class TrainRows:
-    """Makes packed row i of the run, for any i."""
+class TrainRows(Dataset[Row]):
+    """The first `count` packed rows of the run. Each is made when it is read."""
 
     rows: Rows
     order: Order
+    count: int
 
-    def as_dataset(self, count: int) -> HfDataset:
-        """Return a dataset of row numbers that makes each row when it is read.
+    def __len__(self) -> int:
+        return self.count
 
-        TRL's trainers accept only a `datasets.Dataset`.
-        """
-        return HfDataset.from_dict({"row": range(count)}).with_transform(self)
-
-    def __call__(self, columns: dict[str, list[int]]) -> dict[str, list[Row]]:
-        return {"row": [self.rows(self.order.row(row)) for row in columns["row"]]}
+    def __getitem__(self, index: int) -> Row:
+        return self.rows(self.order.row(index))
 
 
-def only_row(items: list[dict[str, Row]]) -> dict[str, object]:
+def only_row(items: list[Row]) -> dict[str, object]:
     """Return the only item of a loader's batch. This is the collator of a loader whose items are whole packed rows."""
-    (item,) = items
-    row = item["row"]
+    (row,) = items
     return {**row.batch, "contents": row.contents, "problems": row.problems}
 
 
@@ -144,7 +139,7 @@ def _end_when_told_by(parent: int) -> None:
     os._exit(0)
 
 
-class EvalRows(torch.utils.data.Dataset):
+class EvalRows(Dataset):
     """This process's share of the packed rows of the evaluation set, in file order.
 
     Every process gets the same number of rows, because the processes of a sharded model must call it equally often.

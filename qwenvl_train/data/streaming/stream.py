@@ -157,12 +157,12 @@ class _Rendering(Dataset):
     def __init__(self, renderer: Renderer):
         self._renderer = renderer
 
-    def __getitem__(self, row: tuple[Measured, ...]) -> dict[str, Row]:
+    def __getitem__(self, row: tuple[Measured, ...]) -> Row:
         parts = [
             (measured.origin, partial(render_as_measured, measured.sample, measured.tokens, self._renderer))
             for measured in row
         ]
-        return {"row": make_row(parts, self._renderer)}
+        return make_row(parts, self._renderer)
 
 
 def _as_it_is(window: Window) -> Window:
