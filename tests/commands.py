@@ -5,6 +5,9 @@ from pathlib import Path
 
 from qwenvl_train.cli import main
 
+QUIET = "logging.predictions=0"
+"""No generated answers. An untrained model never ends one, so each takes 256 passes."""
+
 
 def train(output: Path, *settings: str, name: str = "run") -> Path:
     """The run folder of a successful run."""

@@ -1,5 +1,6 @@
 """The programs of docs/python.md, run as they are written there."""
 
+import json
 import os
 import re
 import subprocess
@@ -13,45 +14,63 @@ from tests.commands import summary
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 PROGRAMS = dict(re.findall(r"^## ([^\n]+)\n```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
+# Each program has names and output of its own. They share a process, because most of their time goes into imports.
+RUN_ALL = """
+import io, json, os, sys
+from contextlib import redirect_stdout
+
+results = {}
+for title, program in json.load(sys.stdin).items():
+    before = set(os.listdir("runs")) if os.path.isdir("runs") else set()
+    with redirect_stdout(io.StringIO()) as output:
+        exec(program, {"__name__": "__main__"})
+    results[title] = output.getvalue().splitlines(), sorted(set(os.listdir("runs")) - before - {".cache"})
+print(json.dumps(results))
+"""
 
 
-@pytest.fixture
-def run_program(tmp_path):
-    """Runs a program in a folder that has the data of the checkout, and returns its lines."""
-    (tmp_path / "data").symlink_to(ROOT / "data")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The working directory of the programs, which has the data of the checkout."""
+    folder = tmp_path_factory.mktemp("programs")
+    (folder / "data").symlink_to(ROOT / "data")
+    return folder
 
-    def run(title: str) -> list[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAMS[title]], cwd=tmp_path, capture_output=True, text=True,
-            env=os.environ | {"WANDB_MODE": "disabled", "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
 
-    return run
+@pytest.fixture(scope="module")
+def results(folder) -> dict[str, tuple[list[str], list[str]]]:
+    """Of each program, the lines that it prints and the folders that it makes in runs/."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_ALL], input=json.dumps(PROGRAMS), cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"WANDB_MODE": "disabled", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_every_program_of_the_page_is_run_below():
     assert list(PROGRAMS) == ["A whole run", "Your own loop over packed rows", "Another trainer", "Preference pairs"]
 
 
-def test_a_whole_run(run_program, tmp_path):
-    assert run_program("A whole run")[-1] == "runs/from_python"
-    assert summary(tmp_path / "runs" / "from_python")["status"] == "done"
+def test_a_whole_run(results, folder):
+    lines, made = results["A whole run"]
+    assert lines[-1] == "runs/from_python"
+    assert made == ["from_python"]
+    assert summary(folder / "runs" / "from_python")["status"] == "done"
 
 
-def test_an_own_loop(run_program, tmp_path):
-    lines = run_program("Your own loop over packed rows")[-4:]
-    losses = [float(line.split()[0]) for line in lines]
+def test_an_own_loop(results):
+    lines, made = results["Your own loop over packed rows"]
+    losses = [float(line.split()[0]) for line in lines[-4:]]
     assert losses[-1] < losses[0]
-    assert not list((tmp_path / "runs").glob("sft_lora*"))  # only train() writes a run folder
+    assert made == []  # only train() writes a run folder
 
 
-def test_another_trainer(run_program):
-    assert "'train_loss'" in run_program("Another trainer")[-1]
+def test_another_trainer(results):
+    assert "'train_loss'" in results["Another trainer"][0][-1]
 
 
-def test_preference_pairs(run_program):
-    losses = [float(line) for line in run_program("Preference pairs")]
+def test_preference_pairs(results):
+    losses = [float(line) for line in results["Preference pairs"][0]]
     assert losses[0] == pytest.approx(0.6931, abs=1e-4)  # the model is its own reference
     assert losses[-1] < losses[0]

@@ -29,6 +29,7 @@ from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.training.distributed.workers import naming_dead_workers
+from tests.commands import QUIET
 from tests.loading import assert_same
 from tests.settings import run_config
 from tests.videos import write_sound, write_video
@@ -508,7 +509,7 @@ def test_a_worker_that_is_killed_is_told(dying, checkpoints, tmp_path, monkeypat
 
     monkeypatch.setattr(Renderer, "render", killed)
     settings = [f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={rows}", f"data.eval={held_out}"]
-    settings += ["data.workers=1", "train.max_steps=1", "tune_mm_mlp=true"]
+    settings += ["data.workers=1", "train.max_steps=1", "tune_mm_mlp=true", QUIET]
     assert main([*settings, f"output_dir={tmp_path}", "run_name=run", "logging.wandb.mode=disabled"]) == 2
     told = capsys.readouterr().err
     assert "qwenvl-train: A data worker was killed, usually because memory ran out" in told

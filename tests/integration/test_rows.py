@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from qwenvl_train.cli import main
-from tests.commands import rows, summary, train
+from tests.commands import QUIET, rows, summary, train
 from tests.conftest import conversation
 
 SETTINGS = ("+recipe=sft_lora", "train.log_steps=1", "train.warmup=0", "data.workers=0", "train.accumulation=2")
@@ -77,7 +77,7 @@ def test_rows_that_cannot_be_used_are_left_out_and_listed(uneven, pictures, chec
     )
     assert main([*settings, f"output_dir={tmp_path}", "logging=local"]) == 2
     assert "bad.jsonl:2 is not valid JSON" in capsys.readouterr().err
-    folder = train(tmp_path, *settings, f"data.eval={bad}", "data.on_error=skip", "train.epochs=3")
+    folder = train(tmp_path, *settings, f"data.eval={bad}", "data.on_error=skip", "train.epochs=3", QUIET)
     listed = skipped(folder)
     assert sorted(row["line"] for row in listed) == [1, 2, 3]
     assert all(f"bad.jsonl:{row['line']}" in row["reason"] and row["kind"] == "broken" for row in listed)

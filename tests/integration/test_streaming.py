@@ -12,7 +12,7 @@ from qwenvl_train.data.streaming import windows
 from qwenvl_train.data.streaming.windows import State
 from qwenvl_train.errors import UserError
 from qwenvl_train.training.trainer import VisionTrainer
-from tests.commands import rows, summary, train
+from tests.commands import QUIET, rows, summary, train
 from tests.conftest import conversation
 from tests.streams import write_stream
 
@@ -86,7 +86,7 @@ def test_bad_rows_are_left_out_and_listed_as_they_come(uneven, pictures, checkpo
     assert not (tmp_path / "refused").exists()
     assert main([*settings, *where, "data.on_error=skip", "data.max_skipped=1"]) == 2
     assert "2 rows cannot be used, but data.max_skipped is 1" in capsys.readouterr().err
-    folder = train(tmp_path, *settings, "data.on_error=skip", "data.workers=1", f"data.eval={uneven}")
+    folder = train(tmp_path, *settings, "data.on_error=skip", "data.workers=1", f"data.eval={uneven}", QUIET)
     listed = [json.loads(line) for line in (folder / "skipped.jsonl").read_text().splitlines()]
     assert sorted((row["line"], row["kind"]) for row in listed) == [(2, "broken"), (8, "broken"), (11, "broken")]
     assert summary(folder)["skipped"] == 3
