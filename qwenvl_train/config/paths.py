@@ -42,7 +42,7 @@ def _changed(tree: dict[str, Any], change: Callable[[str, object], object]) -> d
 def _relative(value: object, folder: Path) -> object:
     match value:
         case str():
-            return value.removeprefix(f"{folder}/")
+            return "." if value == str(folder) else value.removeprefix(f"{folder}/")
         case list() | tuple():
             return [_relative(entry, folder) for entry in value]
         case dict():

@@ -80,17 +80,21 @@ def _refuse_changes(config: RunConfig, facts: dict[str, Any], stored: Path) -> N
     if not (stored / "config.yaml").is_file():
         return
     tree = yaml.safe_load((stored / "config.yaml").read_text(encoding="utf-8"))
-    # Older versions also stored the sections of other verbs.
-    before = {key: value for key, value in tree.items() if key in RunConfig.model_fields}
-    now, run, there, here = config.model_dump(mode="json"), facts, Path.cwd(), Path.cwd()
+    run, there, here = facts, Path.cwd(), Path.cwd()
     if (stored / "environment.json").is_file():
         environment = json.loads((stored / "environment.json").read_text(encoding="utf-8"))
         run, there = environment["run"], Path(environment.get("working_directory", here))
-    before, now = with_absolute_paths(before, there), with_absolute_paths(now, here)
-    # A file is the same if its path is, or if the folder that both runs are started in was moved as a whole.
-    moved = _changes(with_relative_paths(before, there) | {"": run}, with_relative_paths(now, here) | {"": facts})
-    changed = [line for key, line in _changes(before | {"": run}, now | {"": facts}).items() if key in moved]
-    if changed:
+    # Older versions also stored the sections of other verbs.
+    before = with_absolute_paths({key: value for key, value in tree.items() if key in RunConfig.model_fields}, there)
+    now = with_absolute_paths(config.model_dump(mode="json"), here)
+    if unknown := _flat(now).keys() - _flat(before).keys():
+        # An older version did not have these settings, and behaved as their defaults do now.
+        shipped = _flat(compose(["tune_mm_llm=true"]).config.model_dump(mode="json"))
+        run = {key: shipped.get(key) for key in unknown} | run
+    # A file is the same if its path is, or if the folder in which both runs are started was moved as a whole.
+    moved = _changes(_flat(with_relative_paths(before, there)) | run, _flat(with_relative_paths(now, here)) | facts)
+    changes = _changes(_flat(before) | run, _flat(now) | facts)
+    if changed := [line for key, line in changes.items() if key in moved]:
         raise UserError(
             f"The run in {stored} cannot resume with changed settings: {'; '.join(changed)}. "
             "Change them back, or choose another run_name."
@@ -98,12 +102,7 @@ def _refuse_changes(config: RunConfig, facts: dict[str, Any], stored: Path) -> N
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
-    """Return a description of each key whose change would change the loss curve."""
-    before, now = _flat(before), _flat(now)
-    if unknown := now.keys() - before.keys():
-        # An older version did not have these settings, and behaved as their defaults do now.
-        shipped = _flat(compose(["tune_mm_llm=true"]).config.model_dump(mode="json"))
-        before |= {key: shipped[key] for key in unknown if key in shipped}
+    """Return a description of each changed key whose change would change the loss curve."""
     return {
         key: f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -117,5 +116,5 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     return {
         key: value
         for name, branch in tree.items()
-        for key, value in _flat(branch, ".".join(filter(None, (prefix, name)))).items()
+        for key, value in _flat(branch, f"{prefix}.{name}" if prefix else name).items()
     }
