@@ -10,9 +10,10 @@ from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import use_packed_attention
-from qwenvl_train.model.components import COMPONENTS, select_trained
+from qwenvl_train.model.components import COMPONENTS
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.model.pretrained import load_family
+from qwenvl_train.model.trainable import select_trained
 from tests.settings import run_config
 
 

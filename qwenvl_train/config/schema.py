@@ -81,7 +81,8 @@ class ShapeConfig(Section):
 
 class ModelConfig(Section):
     path: str
-    """A local folder or a hub id. The family is read from the config of the model, never from this name."""
+    """A local folder or a hub id, of a whole model or of a LoRA adapter. The family is read from the config of the
+    model, never from this name."""
     revision: str | None
     """The branch, tag or commit of a hub id."""
     family: str | None
@@ -108,6 +109,10 @@ class LoraConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
     rslora: bool
     """Whether to scale adapters by alpha / sqrt(rank) instead of alpha / rank."""
+    existing: Literal["auto", "continue", "merge"]
+    """What happens to the adapter if model.path is one. continue trains it further, and merge adds it to the weights of
+    its base model before the training. auto is continue if a component is trained through adapters, and merge
+    otherwise."""
 
 
 RowFormat = Literal[
@@ -331,13 +336,18 @@ class RunConfig(Section):
         return getattr(self.lora, component)
 
     @property
+    def has_adapters(self) -> bool:
+        """Whether any component is trained through adapters."""
+        return any(self.tuned(component) and self.adapted(component) for component in COMPONENTS)
+
+    @property
     def reference(self) -> ReferenceKind | None:
         """The kind of reference that the model is compared with, or None if the method is not dpo."""
         if self.method != "dpo":
             return None
         if self.dpo.reference != "auto":
             return self.dpo.reference
-        return "adapter" if any(self.tuned(part) and self.adapted(part) for part in COMPONENTS) else "model"
+        return "adapter" if self.has_adapters else "model"
 
     def learning_rate(self, component: Component) -> float:
         return getattr(self.train, f"lr_{component}") or self.train.lr

@@ -10,23 +10,27 @@ from transformers import PreTrainedModel, set_seed
 from qwenvl_train.config.schema import Component, RunConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
+from qwenvl_train.model.adapters import read_weights, with_stored_adapter
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.autocast import use_autocast_once
 from qwenvl_train.model.checkpointing import recomputed_parts, use_checkpointing
 from qwenvl_train.model.compiling import use_compiled_blocks
-from qwenvl_train.model.components import COMPONENTS, mode_of, select_trained
+from qwenvl_train.model.components import COMPONENTS, mode_of
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.model.load import load_model
 from qwenvl_train.model.patch_embed import use_linear_patches
+from qwenvl_train.model.trainable import continued_adapter, select_trained
 
 
 def build_model(config: RunConfig, family: Family, processor, precision: str) -> PreTrainedModel | PeftModel:
     refuse_what_experts_cannot(config, family)
-    return arrange(load_model(config.model, family, precision), config, family, processor)
+    model = arrange(load_model(config.model, family, precision), config, family, processor)
+    return _with_stored_weights(model, config)
 
 
-def build_copy(config: RunConfig, family: Family, processor, precision: str) -> PreTrainedModel:
-    """Return the reference model: the model as loaded, which computes in the same way as the trained one."""
+def build_copy(config: RunConfig, family: Family, processor, precision: str) -> PreTrainedModel | PeftModel:
+    """Return the reference model: the model as loaded, with the adapter that the run continues, if there is one. It
+    computes in the same way as the trained model."""
     model = load_model(config.model, family, precision)
     for component in in_float32(config, precision):
         for path in family.components[component]:
@@ -34,6 +38,16 @@ def build_copy(config: RunConfig, family: Family, processor, precision: str) -> 
                 if isinstance(module, torch.nn.Embedding) or "Norm" in type(module).__name__:
                     module.float()
     _use_our_passes(model, config, family, processor)
+    if adapter := continued_adapter(config):
+        return _with_stored_weights(with_stored_adapter(model, adapter, config.deepspeed.stage == 0), config)
+    return model
+
+
+def _with_stored_weights(model: PreTrainedModel | PeftModel, config: RunConfig) -> PreTrainedModel | PeftModel:
+    """Read the weights of the adapter that the run continues, if there is one."""
+    if adapter := continued_adapter(config):
+        assert isinstance(model, PeftModel)
+        read_weights(model, adapter)
     return model
 
 

@@ -1,4 +1,5 @@
-"""Load the weights of model.path, and identify them by a string that changes when they do."""
+"""Load the weights of model.path, or of its base model if it is an adapter, and identify them by a string that changes
+when they do."""
 
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTra
 from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.pretrained import from_pretrained, load_config
+from qwenvl_train.model.stored_adapter import stored_adapter, whole_model
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -24,7 +26,7 @@ def load_model(config: ModelConfig, family: Family, precision: str) -> PreTraine
             llm_int8_skip_modules=[family.vision_path, "lm_head"],
         )
     model = from_pretrained(
-        config,
+        whole_model(config),
         AutoModelForImageTextToText,
         dtype=DTYPES[precision],
         attn_implementation="sdpa",
@@ -38,7 +40,14 @@ def load_model(config: ModelConfig, family: Family, precision: str) -> PreTraine
 
 
 def identity_of(config: ModelConfig) -> str:
-    """Return a string that identifies the checkpoint: its commit on the hub, or the sizes and times of its files."""
+    """Return a string that identifies the checkpoint: its commit on the hub, or the sizes and times of its files. The
+    string of an adapter includes that of its base model."""
+    if adapter := stored_adapter(config):
+        return f"{_identity(config)} {_identity(adapter.base)}"
+    return _identity(config)
+
+
+def _identity(config: ModelConfig) -> str:
     local = Path(config.path).expanduser()
     if not local.exists():
         return f"{config.path} {load_config(config)._commit_hash}"

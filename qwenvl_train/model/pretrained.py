@@ -11,10 +11,11 @@ from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import family_of
 from qwenvl_train.families.family import Family
+from qwenvl_train.model.stored_adapter import ADAPTER_CONFIG, whole_model
 
 
 def load_config(config: ModelConfig):
-    return from_pretrained(config, AutoConfig)
+    return from_pretrained(whole_model(config), AutoConfig)
 
 
 def load_family(config: ModelConfig) -> Family:
@@ -45,11 +46,11 @@ def with_own_numbers(family: Family, vision: PreTrainedConfig) -> Family:
 
 def from_pretrained(config: ModelConfig, auto_class, **options):
     local = Path(config.path).expanduser()
-    if local.exists() and not (local / "config.json").is_file():
-        raise UserError(f"model.path {local} has no config.json; give the folder of a checkpoint.")
+    if local.exists() and not any((local / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
+        raise UserError(f"model.path {local} has no config.json; give the folder of a checkpoint{_in_run(local)}.")
     if not local.exists() and config.path.startswith((".", "/", "~")):
         raise UserError(f"model.path {local} does not exist.")
-    where = str(local) if local.exists() else config.path
+    where = str(local.absolute()) if local.exists() else config.path
     disable_progress_bar()
     try:
         return auto_class.from_pretrained(where, revision=config.revision or "main", **options)
@@ -61,3 +62,10 @@ def from_pretrained(config: ModelConfig, auto_class, **options):
             f"model.path {where} is not a local folder and could not be downloaded from the model hub: {reason} "
             "Check the name and the network, or download the model and give its folder."
         ) from error
+
+
+def _in_run(folder: Path) -> str:
+    """Return a hint at the newest checkpoint of a run folder, or nothing for other folders."""
+    found = [path for path in folder.glob("checkpoints/step-*") if path.name.removeprefix("step-").isdigit()]
+    newest = max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+    return f", such as {newest}" if newest else ""

@@ -6,11 +6,12 @@ from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.pretrained import from_pretrained
+from qwenvl_train.model.stored_adapter import processor_source
 
 
 def load_processor(config: ModelConfig, family: Family):
     """Return the processor with the limits of this run. Every checkpoint of the run is saved with these limits."""
-    processor = from_pretrained(config, AutoProcessor)
+    processor = from_pretrained(processor_source(config), AutoProcessor)
     size = dict(processor.image_processor.size)
     size["shortest_edge"] = config.min_pixels or size["shortest_edge"]
     size["longest_edge"] = config.max_pixels or size["longest_edge"]

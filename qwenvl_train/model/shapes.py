@@ -8,15 +8,16 @@ from transformers import AutoConfig, PreTrainedConfig
 from qwenvl_train.config.schema import ModelConfig, ShapeConfig, VisionShape
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import family_of
+from qwenvl_train.model.stored_adapter import whole_model
 
 
 def architecture(model: ModelConfig) -> PreTrainedConfig:
-    """Return the config of a local checkpoint, or else one made from model.shape, without using the network.
+    """Return the config of a local checkpoint, or of an adapter's base model, or else one made from model.shape.
 
     model.shape gives only the sizes of the published model. RoPE settings, token ids and the like are not the
     published ones.
     """
-    folder = Path(model.path).expanduser()
+    folder = Path(whole_model(model).path).expanduser()
     if (folder / "config.json").is_file():
         checkpoint = AutoConfig.from_pretrained(str(folder))
         family_of(checkpoint.model_type, f"model.path {folder}")

@@ -80,8 +80,8 @@ class RunFolder:
         text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
         write_text_atomic(self.path / "config.yaml", text)
 
-    def write_environment(self, gpus: list[str], run: Row) -> None:
-        write_json_atomic(self.path / "environment.json", environment(gpus, run))
+    def write_environment(self, gpus: list[str], run: Row, model: Row) -> None:
+        write_json_atomic(self.path / "environment.json", environment(gpus, run) | {"model": model})
 
     def write_components(self, rows: list[Row]) -> None:
         write_json_atomic(self.path / "components.json", rows)

@@ -1,7 +1,7 @@
 """Opens a run: its processes, processor, data and starting point. Nothing is written to the run folder, and no weights
 are read, so mistakes in the user's input are reported early."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import refuse_kernel
 from qwenvl_train.model.build import refuse_what_needs_a_gpu
 from qwenvl_train.model.processor import load_processor
+from qwenvl_train.model.stored_adapter import with_stored_lora
 from qwenvl_train.reporting.metrics import MetricsFile
 from qwenvl_train.reporting.progress import ProgressReporter
 from qwenvl_train.reporting.reporter import Reporter
@@ -63,7 +64,8 @@ class OpenedRun:
 
 
 def open_run(composed: Composed[RunConfig], family: Family, precision: str, state: PartialState) -> OpenedRun:
-    config = composed.config
+    config = with_stored_lora(composed.config, composed.given)
+    composed = replace(composed, config=config)
     refuse_kernel(config.train.attention, precision)
     refuse_what_needs_a_gpu(config)
     reporters = _reporters(config, state)  # a missing W&B login is reported here, before slow work

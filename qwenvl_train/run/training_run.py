@@ -25,11 +25,13 @@ from qwenvl_train.model.build import (
 )
 from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
 from qwenvl_train.model.flops import FlopCount
+from qwenvl_train.model.trainable import continued_adapter
 from qwenvl_train.model.vision_features import with_shared_features
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.progress import print_components
 from qwenvl_train.reporting.reporter import RunInfo
 from qwenvl_train.run.context import RunContext
+from qwenvl_train.run.lineage import in_words, lineage, with_merged_model
 from qwenvl_train.run.opening import OpenedRun, RunData, StartingPoint
 from qwenvl_train.run.recorder import Recorder
 from qwenvl_train.run.reference_cache import store_references
@@ -43,7 +45,7 @@ from qwenvl_train.training.interrupt import StopOnSignal
 from qwenvl_train.training.meter import Devices, Meter, RunProgress
 from qwenvl_train.training.objectives.dpo import Preferences
 from qwenvl_train.training.objectives.objective import Objective
-from qwenvl_train.training.objectives.reference import none, of_copy, stored, without_adapters
+from qwenvl_train.training.objectives.reference import none, of_copy, of_first_weights, stored, without_adapters
 from qwenvl_train.training.objectives.sft import Answers
 from qwenvl_train.training.skipped import Skipped, UnusableRows
 from qwenvl_train.training.trainer import Hooks, TrainerData, TrainerRecords, TrainerSetup, VisionTrainer
@@ -62,6 +64,8 @@ class Run:
     meter: Meter
     stop: StopOnSignal
     skipped: Skipped
+    lineage: dict[str, Any]
+    """What the run starts from, as environment.json states it."""
 
     @property
     def folder(self) -> Path:
@@ -121,7 +125,7 @@ class Run:
         info, folder = self.recorder.info, RunFolder(self.start.folder)
         folder.write_config(with_absolute_paths(info.config, Path.cwd()))
         gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        folder.write_environment(gpus, self.start.facts)
+        folder.write_environment(gpus, self.start.facts, self.lineage)
         folder.write_components(info.components)
         # A checkpoint that a killed run was writing is incomplete.
         shutil.rmtree(_staging(self.start), ignore_errors=True)
@@ -129,6 +133,8 @@ class Run:
     def _introduce(self) -> None:
         config, data = self.context.config, self.data
         print(data.train.about(data.held_out, data.steps, data.rows_per_step))
+        if line := in_words(self.lineage):
+            print(line)
         print_components(self.recorder.info.components)
         liger = about_liger(self.model, self.context.family) if config.train.liger else suggest_liger(config)
         for line in (liger, about_fp16(config, self.context.precision)):
@@ -143,8 +149,9 @@ class Run:
 def prepare(opened: OpenedRun) -> Run:
     """Return a run that is ready for its first step. This precomputes references and features, and creates the model,
     the trainer and the recorder."""
-    context, data, start = opened.context, opened.data, opened.start
-    config, resumed = context.config, start.checkpoint is not None
+    data, start = opened.data, opened.start
+    context, resumed = with_merged_model(opened.context, start.folder), start.checkpoint is not None
+    config = context.config
     data.train.go_to(start.step * data.rows_per_step, start.checkpoint)
     before = progress_at(start.checkpoint) if start.checkpoint else RunProgress()
     problems = [*data.train.problems, *(data.held_out.lengths.problems if data.held_out else ())]
@@ -160,7 +167,8 @@ def prepare(opened: OpenedRun) -> Run:
     if config.train.cache_vision:
         _use_stored_features(context, data, base_model(model), skipped)
     table = [row.as_dict() for row in component_table(model, context.family, config)]
-    info = RunInfo(start.folder.name, start.folder, config.model_dump(mode="json"), table, data.steps, start.step)
+    settings = opened.context.config.model_dump(mode="json")  # as the user wrote them, also if an adapter was merged
+    info = RunInfo(start.folder.name, start.folder, settings, table, data.steps, start.step)
     recorder = Recorder(
         info,
         context.is_main,
@@ -194,7 +202,8 @@ def prepare(opened: OpenedRun) -> Run:
     with suppress(OSError):
         _staging(start).rmdir()
         start.folder.rmdir()
-    return Run(context, data, start, model, trainer, recorder, meter, stop, skipped)
+    origin = lineage(opened.context.config, start.folder)
+    return Run(context, data, start, model, trainer, recorder, meter, stop, skipped, origin)
 
 
 def _staging(start: StartingPoint) -> Path:
@@ -242,7 +251,8 @@ def _objective(context: RunContext, model: PreTrainedModel | PeftModel) -> Objec
             return Answers()
         case "adapter":
             assert isinstance(model, PeftModel)
-            return Preferences(config.dpo, lambda _: without_adapters(model), shared_features)
+            before = of_first_weights if continued_adapter(config) else without_adapters
+            return Preferences(config.dpo, lambda _: before(model), shared_features)
         case "model":
             copy = build_copy(config, family, processor, context.precision)
             return Preferences(config.dpo, lambda accelerator: of_copy(copy, accelerator), shared_features)

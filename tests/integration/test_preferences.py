@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from qwenvl_train.config.assets import asset_dir
@@ -122,6 +123,46 @@ def test_a_resumed_run_continues_the_same_curve(tuned, settings, tmp_path):
     resumed = train(tmp_path / "killed", *common)
     assert [{key: row[key] for key in TOLD} for row in rows(resumed)] == [
         {key: row[key] for key in TOLD} for row in rows(whole)
+    ]
+
+
+@pytest.mark.parametrize("model_type", ["qwen2_5_vl", pytest.param("qwen3_vl_moe", marks=pytest.mark.nightly)])
+def test_preferences_follow_a_fine_tuning(settings, pairs, model_type, checkpoints, tmp_path, write_rows):
+    """The usual chain. The reference is the model as it came, with its adapter, and not the base model."""
+    answers = [
+        {"prompt": row["prompt"], "images": row.get("images", []), "completion": row["chosen"]}
+        for row in map(json.loads, pairs.read_text().splitlines())
+    ]
+    data = f"data.train={write_rows(answers, 'answers.jsonl')}"
+    base = checkpoints[model_type]
+    first = train(tmp_path, *LORA, f"model.path={base}", data, *SHORT, name="sft") / "checkpoints" / "step-3"
+    lora = ("tune_mm_llm=true", "lora.llm=true", "train.lr=1e-3", "train.save_steps=2")
+    common = (*(word for word in settings if not word.startswith("model.path=")), f"model.path={first}", *lora)
+    continued, merged = (
+        train(tmp_path, *common, f"lora.existing={existing}", name=existing) for existing in ("continue", "merge")
+    )
+    for run, holder in ((continued, base), (merged, merged / "base_model")):
+        start, *_, end = rows(run)
+        assert start["kl"] == start["rewards/margins"] == 0
+        assert end["rewards/margins"] > 0
+        lineage = json.loads((run / "environment.json").read_text())["model"]
+        assert (lineage["path"], lineage["base_model"]) == (str(first), str(base))
+        adapter = json.loads((run / "checkpoints" / "step-3" / "adapter_config.json").read_text())
+        assert adapter["base_model_name_or_path"] == str(holder)
+    # Both start from the same model, up to the rounding of merged weights.
+    for name in ("logps/chosen", "logps/rejected"):
+        assert rows(continued)[0][name] == pytest.approx(rows(merged)[0][name], rel=1e-2)
+    # The merger, which is frozen now, is saved as the fine-tuning left it.
+    steps = (first, continued / "checkpoints" / "step-3")
+    before, after = (load_file(step / "adapter_model.safetensors") for step in steps)
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {name for name in before if "lora_" not in name}
+    killed = tmp_path / "killed" / "continue"
+    shutil.copytree(continued, killed)
+    shutil.rmtree(killed / "checkpoints" / "step-3")
+    again = train(tmp_path / "killed", *common, "lora.existing=continue", name="continue")
+    assert [{key: row[key] for key in TOLD} for row in rows(again)] == [
+        {key: row[key] for key in TOLD} for row in rows(continued)
     ]
 
 

@@ -14,8 +14,9 @@ from qwenvl_train.families.tiny import build_model
 from qwenvl_train.model.attention import set_attention, use_packed_attention
 from qwenvl_train.model.autocast import autocast, keep_casts, use_autocast_once
 from qwenvl_train.model.build import base_model
-from qwenvl_train.model.components import COMPONENTS, select_trained
+from qwenvl_train.model.components import COMPONENTS
 from qwenvl_train.model.forward import use_packed_forward
+from qwenvl_train.model.trainable import select_trained
 from qwenvl_train.training.optim import keep_masters
 from tests.settings import run_config
 

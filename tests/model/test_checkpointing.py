@@ -8,8 +8,9 @@ from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_model
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.checkpointing import blocks_of, use_checkpointing
-from qwenvl_train.model.components import COMPONENTS, select_trained
+from qwenvl_train.model.components import COMPONENTS
 from qwenvl_train.model.forward import use_packed_forward
+from qwenvl_train.model.trainable import select_trained
 from tests.settings import run_config
 
 FULL = {f"tune_mm_{component}": True for component in COMPONENTS}

@@ -12,8 +12,9 @@ from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.build import refuse_what_experts_cannot
 from qwenvl_train.model.checkpointing import use_checkpointing
 from qwenvl_train.model.compiling import use_compiled_blocks
-from qwenvl_train.model.components import COMPONENTS, select_trained
+from qwenvl_train.model.components import COMPONENTS
 from qwenvl_train.model.forward import use_packed_forward
+from qwenvl_train.model.trainable import select_trained
 from tests.conftest import conversation, sample_of
 from tests.loading import renderer_of
 from tests.settings import run_config

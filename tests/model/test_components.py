@@ -7,10 +7,12 @@ from transformers import AutoModelForImageTextToText
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_model
+from qwenvl_train.model.adapters import linear_layers
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.build import base_model, refuse_what_experts_cannot
-from qwenvl_train.model.components import COMPONENTS, component_of, component_table, linear_layers, select_trained
+from qwenvl_train.model.components import COMPONENTS, component_of, component_table
 from qwenvl_train.model.forward import use_packed_forward
+from qwenvl_train.model.trainable import select_trained
 from tests.settings import run_config
 
 ALL_TUNED = {f"tune_mm_{component}": True for component in COMPONENTS}

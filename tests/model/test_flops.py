@@ -13,8 +13,9 @@ from qwenvl_train.batch import Contents, Piece
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import ROPE_3, build_config, build_model
 from qwenvl_train.model.build import base_model
-from qwenvl_train.model.components import COMPONENTS, select_trained
+from qwenvl_train.model.components import COMPONENTS
 from qwenvl_train.model.flops import FlopCount
+from qwenvl_train.model.trainable import select_trained
 from tests.settings import run_config
 
 RANK = 8

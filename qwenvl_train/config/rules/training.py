@@ -50,8 +50,7 @@ def quantized_weights_stay_frozen(config: RunConfig, given: frozenset[str]) -> L
 
 def quantized_models_have_adapters(config: RunConfig, given: frozenset[str]) -> Lines:
     """Require adapters for 4-bit weights, since transformers does not train a model with 4-bit weights without them."""
-    adapted = any(config.tuned(component) and config.adapted(component) for component in COMPONENTS)
-    if config.model.quantize == "nf4" and not config.tuned("llm") and not adapted:
+    if config.model.quantize == "nf4" and not config.tuned("llm") and not config.has_adapters:
         yield "model.quantize=nf4 needs a component with adapters; set lora.mlp=true or model.quantize=none"
 
 
@@ -81,6 +80,8 @@ def adapter_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines
     if not any(config.adapted(component) for component in COMPONENTS):
         for key in among(given, "lora.rank", "lora.alpha", "lora.dropout", "lora.rslora"):
             yield f"{key} has no effect while no component has adapters (lora.llm=true, …)"
+    if config.lora.existing == "continue" and not config.has_adapters:
+        yield "lora.existing=continue trains an adapter further, but no component has adapters; set lora.llm=true, …"
 
 
 def checkpointing_is_used(config: RunConfig, given: frozenset[str]) -> Lines:

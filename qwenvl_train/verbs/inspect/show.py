@@ -5,14 +5,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from qwenvl_train.config.schema import ModelConfig, SourceConfig
 from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head, read_head
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
+from qwenvl_train.model.pretrained import load_config
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.reporting.bar import counted
 from qwenvl_train.reporting.progress import QuietConsole, console_on
@@ -156,8 +155,6 @@ def _windows(model: ModelConfig, family: Family, renderer: Renderer) -> Windows 
     generation has windows."""
     if family.model_type != "qwen2_5_vl":
         return None
-    local = Path(model.path).expanduser()
-    where = local if local.exists() else model.path
-    vision = AutoConfig.from_pretrained(where, revision=model.revision or "main").vision_config
+    vision = load_config(model).vision_config
     side = vision.window_size // renderer.pixels.merge // renderer.pixels.patch
     return Windows(side, list(vision.fullatt_block_indexes))

@@ -21,10 +21,11 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.autocast import autocast, autocast_to, use_autocast_once
-from qwenvl_train.model.components import mode_of, select_trained
+from qwenvl_train.model.components import mode_of
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.patch_embed import use_linear_patches
 from qwenvl_train.model.shapes import head_width, tower_width
+from qwenvl_train.model.trainable import select_trained
 
 # Vision towers pass the starts of pieces only to an attention function whose name contains "flash".
 _ATTENTION = "qwenvl_flash_traced"

@@ -20,9 +20,10 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.model import forward
 from qwenvl_train.model.build import in_float32
 from qwenvl_train.model.checkpointing import recomputed_parts
-from qwenvl_train.model.components import ComponentRow, component_table, mode_of, select_trained
+from qwenvl_train.model.components import ComponentRow, component_table, mode_of
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.shapes import tower_width
+from qwenvl_train.model.trainable import select_trained
 from qwenvl_train.verbs.plan.activations import Block, Traced, trace
 
 GIB = 2**30

@@ -19,6 +19,7 @@ from qwenvl_train.model.components import COMPONENTS, Mode, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.processor import load_processor
+from qwenvl_train.model.stored_adapter import with_stored_lora
 from qwenvl_train.reporting.stdout import print_json
 from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.verbs.plan.memory import (
@@ -40,7 +41,8 @@ from qwenvl_train.verbs.plan.workload import Workload, assumed, counted, scaled,
 
 
 def plan(composed: Composed[PlanConfig], subject: Subject) -> None:
-    config, sizes, family, device = composed.config, subject.architecture, subject.family, subject.device
+    config, sizes = with_stored_lora(composed.config, composed.given), subject.architecture
+    family, device = subject.family, subject.device
     refuse_what_experts_cannot(config, family)
     renderer, lacking = _renderer(config)
     if renderer and "plan.visual" in composed.given:
