@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from qwenvl_train.config.schema import SourceConfig
-from qwenvl_train.data.formats import Detected, detect, to_sample
+from qwenvl_train.data.formats import Detected, detect, row_id, to_sample
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.sources.opening import open_sources
@@ -60,6 +60,16 @@ class Samples:
         """Return the source name and the line of a sample."""
         number, row = self._locate(index)
         return self.sources[number].name, self.sources[number].line(row)
+
+    def id(self, index: int) -> str | None:
+        """Return the id of a raw row, whether or not it can be converted to a sample. Return None when it cannot be
+        read."""
+        number, row = self._locate(index)
+        source = self.sources[number]
+        try:
+            return row_id(source.row(row), source.name, source.line(row))
+        except UserError:
+            return None
 
     def names(self) -> list[str]:
         return [source.name for source in self.sources]

@@ -19,12 +19,18 @@ _REFUSED = {
 }
 
 
+def row_id(row: object, source: str, line: int) -> str | None:
+    """Return the id by which errors name a raw row: its own, or else one made from its file and line. Return None for
+    a row that is not an object."""
+    return _id_of(row, source, line) if isinstance(row, dict) else None
+
+
 def to_sample(row: object, source: str, line: int, locator: Locator, format: str) -> Sample:
     """Return the Sample of a raw row. Raise UserError, naming the file, line and id, when the row cannot be used."""
     where = f"{source}:{line}"
     given = as_row(row, where)
     columns = present(given)
-    id = str(columns.get("id", f"{Path(source).stem}-{line}"))
+    id = _id_of(given, source, line)
     where = sample_name(source, line, id)
     for key, answer in _REFUSED.items():
         if columns.get(key):
@@ -40,6 +46,11 @@ def to_sample(row: object, source: str, line: int, locator: Locator, format: str
         raise UserError(f"{where}: the chosen and the rejected answer are the same, so there is nothing to prefer.")
     tools = read_tools(columns.get("tools"), where)
     return Sample(id, source, line, tuple(turns), tools, tuple(rejected), shared)
+
+
+def _id_of(row: dict, source: str, line: int) -> str:
+    own = row.get("id")
+    return f"{Path(source).stem}-{line}" if own is None else str(own)
 
 
 def _read(

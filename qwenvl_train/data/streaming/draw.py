@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qwenvl_train.config.schema import DataConfig, SourceConfig
-from qwenvl_train.data.formats import detect, to_sample
+from qwenvl_train.data.formats import detect, row_id, to_sample
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import make_locator
@@ -133,6 +133,13 @@ class DrawnRow:
     def origin(self) -> tuple[str, int]:
         """The name of the source and the line of the row."""
         return self.flow.name, self.row.line
+
+    def id(self) -> str | None:
+        """Return the id of the raw row, or None when it cannot be read."""
+        try:
+            return row_id(self.row.read(), *self.origin)
+        except UserError:
+            return None
 
     def sample(self) -> Sample:
         """Return the sample that the raw row is converted to. Raise UserError when the row cannot be converted."""

@@ -44,6 +44,11 @@ class Head:
         """Return the name of the source and the line of row `index`."""
         return self.rows[index].origin
 
+    def id(self, index: int) -> str | None:
+        """Return the id of a raw row, or None when the row could not be read."""
+        row = self.rows[index]
+        return row.sample.id if isinstance(row, Measured) else row.id
+
     def names(self) -> list[str]:
         return self.sources
 

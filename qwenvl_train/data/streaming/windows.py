@@ -94,6 +94,8 @@ class UnusableRow:
     problem: Problem
     sample: Sample | None
     """The sample of the row, or None when the row could not be converted to a sample."""
+    id: str | None
+    """The id of the row, or None when the row could not be read."""
 
     @property
     def origin(self) -> tuple[str, int]:
@@ -174,7 +176,7 @@ class Planner:
                 if problem.kind not in self._tolerated:
                     raise
                 skipped += 1
-                yield UnusableRow(problem, sample)
+                yield UnusableRow(problem, sample, drawn.id())
                 continue
             drawn.count()
             samples += 1

@@ -31,12 +31,10 @@ def _with_ids(rows: Samples | Head, ids: tuple[str, ...]) -> list[int]:
     missing, unread = set(ids), 0
     searched = range(len(rows)) if ids else range(0)
     for index in counted(searched, "searching for inspect.ids", len(searched)):
-        try:
-            id = rows[index].id
-        except UserError:
+        id = rows.id(index)
+        if id is None:
             unread += 1
-            continue
-        if id in missing:
+        elif id in missing:
             found[id] = index
             missing.remove(id)
         if not missing:

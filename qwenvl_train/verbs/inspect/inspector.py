@@ -31,13 +31,11 @@ class Inspector:
     def inspect(self, index: int) -> tuple[Inspected, Rendered] | Broken:
         """Return the facts about any row, and its rendering unless the row is broken. The field `problem` holds the
         reason if no run can train on the row."""
-        id = None
         try:
             sample = self._rows[index]
-            id = sample.id
             rendered = self._renderer.render(sample)
         except UserError as error:
-            return Broken(id, *self._rows.origin(index), message_of(error))
+            return Broken(self._rows.id(index), *self._rows.origin(index), message_of(error))
         return self._inspected(sample, rendered.layout, self._problem(sample)), rendered
 
     def draw(self, item: Inspected, rendered: Rendered) -> DrawnSample:

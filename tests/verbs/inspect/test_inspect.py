@@ -252,7 +252,7 @@ def test_broken_rows_are_shown_and_the_others_too(on_error, bad, checkpoints, in
     out, err = inspect(*words, "inspect.samples=null", "output=json", code=code)
     found = [json.loads(line) for line in out.splitlines()]
     assert [(row["id"], row["line"], "input_ids" in row) for row in found] == [
-        ("good", 1, True), ("half", 2, False), ("gone", 3, False), ("long", 4, True), (None, 5, False), (None, 6, False)
+        ("good", 1, True), ("half", 2, False), ("gone", 3, False), ("long", 4, True), ("no answer", 5, False), (None, 6, False)
     ]  # fmt: skip
     problems = [
         "",
@@ -265,6 +265,10 @@ def test_broken_rows_are_shown_and_the_others_too(on_error, bad, checkpoints, in
         assert words_of in row.get("error", "")
     assert "5 of these 6 rows cannot be trained on" in err
     assert ("a run ends at the first of them" in err) == (on_error == "raise")
+
+    named = ["output=json", "inspect.ids=[no answer]"]
+    assert ids(inspect(*words, *named, code=code)[0]) == ["no answer"]
+    assert ids(inspect(*words, *named, "data.streaming=true", "train.max_steps=1", code=code)[0]) == ["no answer"]
 
     text, err = inspect(*words, "inspect.samples=null", code=code)
     assert text.count("\ncannot be trained on: ") == 5
