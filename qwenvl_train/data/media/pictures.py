@@ -45,6 +45,8 @@ _FAULTS = (
     zlib.error,
     Pillow.DecompressionBombError,
 )
+_LEAST_TOKENS = 4
+"""The least number of tokens of a picture in qwen-vl-utils, which knows no checkpoint's minimum."""
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
@@ -161,6 +163,13 @@ def _resized(original: tuple[int, int], limits: Limits, settings: PixelSettings,
     else:
         (height, width), is_or_becomes = original, "is"
         low, high = limits.min_pixels or settings.min_pixels, limits.max_pixels or settings.max_pixels
+        if low > high and limits.min_pixels is None:
+            low = _LEAST_TOKENS * factor**2
+            if low > high:
+                raise UserError(
+                    f"{name} has max_pixels {high}, but an image has {low} pixels or more, which are {_LEAST_TOKENS} "
+                    "tokens; raise max_pixels, or set min_pixels in the row, too."
+                )
         if low > high:
             raise UserError(
                 f"{name} has min_pixels {low} above max_pixels {high}; limits that are not in the row are the model's."

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 from PIL import ImageFile, ImageOps
-from qwen_vl_utils import fetch_image
+from qwen_vl_utils import fetch_image, smart_resize
 
 from qwenvl_train.data.media.pictures import PixelSettings, load_patches, load_pixels, measure
 from qwenvl_train.data.sample import Image, Limits
@@ -183,6 +183,22 @@ def test_limits_of_a_row_mean_what_they_mean_to_qwen_vl_utils(limits, patch):
     assert load_pixels(Image(CASES["png"]), size, "row 1").shape == (*size.resized, 3)
 
 
+@pytest.mark.parametrize("patch", [14, 16])
+@pytest.mark.parametrize("original", [(70, 120), (31, 40), (600, 800), (50, 900)], ids=str)
+def test_a_limit_below_the_checkpoint_s_least_means_what_it_means_to_qwen_vl_utils(original, patch):
+    factor = 2 * patch
+    settings = PixelSettings(patch, 2, min_pixels=64 * factor**2, max_pixels=256 * factor**2)
+    picture = encoded(Pillow.new("RGB", original[::-1]), "PNG")
+    for tokens in (4, 5, 17.5, 63.9):
+        most = int(tokens * factor**2)
+        resized = measure(Image(picture, Limits(max_pixels=most)), settings, "row 1").resized
+        # The short side of a thin picture, which qwen-vl-utils rounds down to 0, has one token here.
+        assert resized == tuple(max(factor, side) for side in smart_resize(*original, factor, max_pixels=most))
+    # A limit above the checkpoint's least leaves that in force.
+    small = measure(Image(picture, Limits(max_pixels=100 * factor**2)), settings, "row 1").resized
+    assert small == smart_resize(*original, factor, settings.min_pixels, 100 * factor**2)
+
+
 @pytest.mark.parametrize(
     ("limits", "resized"),
     [
@@ -201,7 +217,7 @@ def test_a_size_asked_for_is_not_brought_within_the_models_limits(limits, resize
     [
         (
             Limits(max_pixels=3000),
-            "has min_pixels 3136 above max_pixels 3000; limits that are not in the row are the model's",
+            "has max_pixels 3000, but an image has 3136 pixels or more, which are 4 tokens; raise max_pixels",
         ),
         (Limits(min_pixels=20000), "has min_pixels 20000 above max_pixels 12544"),
         (Limits(resized_height=28, resized_width=9000), "would be 8988×28 pixels; one side may be at most 200 times"),
