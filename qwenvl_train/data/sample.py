@@ -1,8 +1,10 @@
 """The sample, the common form that every raw row is converted to. Code after `formats` handles samples only."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
+Detail = Literal["low", "high", "auto"]
+"""The values of `detail` in the image parts of OpenAI's format."""
 Content = str | bytes
 """The path of a file, or the file's own bytes, still encoded."""
 
@@ -27,6 +29,8 @@ class Limits:
 class Image:
     content: Content
     limits: Limits = Limits()
+    detail: Detail | None = None
+    """low makes the picture at most 512 × 512 pixels. high and auto leave it to the other limits, as None does."""
 
     @property
     def contents(self) -> tuple[Content, ...]:

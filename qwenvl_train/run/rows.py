@@ -9,7 +9,7 @@ from accelerate import PartialState
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.batches.loader import Rows
-from qwenvl_train.data.index.lengths import BrokenRow
+from qwenvl_train.data.index.lengths import BrokenRow, detail_by_source
 from qwenvl_train.data.index.measure import MeasureOptions, lengths_of
 from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import Order, build_order
@@ -125,6 +125,7 @@ def about_data(
     )
     if shrunk := int(train.lengths.shrunk.sum()):
         lines.append(f"{shrunk:,} samples have downscaled media to fit into data.max_length")
+    lines += detail_in_words(detail_by_source(train.lengths, train.samples))
     if train.lengths.problems:
         lines.append(f"{len(train.lengths.problems):,} rows cannot be used: skipped.jsonl lists them")
     lines += mixture_in_words(config, order)
@@ -151,6 +152,17 @@ def mixture_in_words(config: RunConfig, order: Order) -> list[str]:
     return ["an epoch has " + ", ".join(f"{many(count, 'sample')} of {entry.path}" for entry, count in taken)]
 
 
+def detail_in_words(detailed: dict[str, int]) -> list[str]:
+    """Return a line for each source with pictures that have OpenAI's `detail`. `detailed` holds their number, by the
+    name of the source."""
+    return [
+        f"{name}: {many(pictures, 'image')} with detail; low limits an image to 512 × 512 pixels, high and auto keep "
+        "the model's limits"
+        for name, pictures in detailed.items()
+        if pictures
+    ]
+
+
 def about_stream(config: RunConfig, stream: Stream, held_out: Rows | None, steps: int, rows_per_step: int) -> str:
     first = stream.first
     lines = [*stream.describe()]
@@ -158,6 +170,7 @@ def about_stream(config: RunConfig, stream: Stream, held_out: Rows | None, steps
         f"the number of samples is not known; the first {len(first.tokens):,} have {int(first.tokens.sum()):,} "
         f"tokens (longest sample {int(first.tokens.max(initial=0)):,}){_evaluated(held_out)}"
     )
+    lines += detail_in_words(first.detailed)
     if first.problems:
         lines.append(f"{len(first.problems):,} of the first rows cannot be used: skipped.jsonl lists them")
     units = rows_per_step * config.train.batch_size

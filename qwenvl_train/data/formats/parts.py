@@ -5,11 +5,11 @@ the file.
 """
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args
 
 from qwenvl_train.data.formats.keys import present, refuse_unknown
 from qwenvl_train.data.media.locate import Locator, shown
-from qwenvl_train.data.sample import Image, Limits, Sampling, Video, given_options
+from qwenvl_train.data.sample import Detail, Image, Limits, Sampling, Video, given_options
 from qwenvl_train.errors import UserError
 
 # The keys that can hold the file, for each kind of part.
@@ -55,21 +55,23 @@ def opened(kind: str, part: dict, place: str) -> tuple[object, dict]:
     content = part[keys[0]]
     match keys[0]:
         case "image_url" | "video_url" if isinstance(content, dict):
-            content = present(content)
-            refuse_unknown(content, ("url", "detail"), f"{place}, {keys[0]}")
-            if content.get("detail", "auto") != "auto":
-                raise UserError(
-                    f"{place}: detail is {shown(content['detail'])}, which only OpenAI's models use; give max_pixels."
-                )
-            content = content.get("url")
+            address = present(content)
+            refuse_unknown(address, ("url", "detail"), f"{place}, {keys[0]}")
+            content = address.get("url")
+            if "detail" in address:
+                options["detail"] = address["detail"]
         case "base64" if isinstance(content, str):
             content = f"data:;base64,{content}"
     return content, options
 
 
 def image(content: object, options: dict, locator: Locator, place: str) -> Image:
-    refuse_unknown(options, _LIMITS, f"{place}: the image")
-    return Image(locator.locate(content, place), _limits(options, place))
+    refuse_unknown(options, (*_LIMITS, "detail"), f"{place}: the image")
+    _one_of(("detail", "resized_height"), options, place)
+    detail = options.get("detail")
+    if detail not in (None, *get_args(Detail)):
+        raise UserError(f"{place}: detail is {shown(detail)}; give {', '.join(get_args(Detail))}, or max_pixels.")
+    return Image(locator.locate(content, place), _limits(options, place), detail)
 
 
 def video(content: object, options: dict, locator: Locator, place: str) -> Video:

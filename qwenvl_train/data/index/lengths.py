@@ -1,8 +1,10 @@
 """Measures the cost of every sample before the run, without decoding media, and checks every raw row in doing so."""
 
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import numpy as np
@@ -41,14 +43,15 @@ class Lengths:
     """Number of pictures and clips."""
     shrunk: np.ndarray
     """1 if the media were shrunk so that the sample fits, else 0."""
+    detailed: np.ndarray
+    """Number of pictures with OpenAI's `detail`."""
     problems: tuple[Problem, ...] = ()
     """The problems of the samples that cannot be used, in the order of the samples."""
 
     @classmethod
     def of(cls, table: np.ndarray, problems: Iterable[Problem]) -> "Lengths":
         """Return the Lengths of a table, [columns, samples] with the columns of COLUMNS."""
-        tokens, supervised, patches, media, shrunk = table
-        return cls(tokens, supervised, patches, media, shrunk, tuple(problems))
+        return cls(*table, tuple(problems))
 
     def table(self) -> np.ndarray:
         """Return the arrays as one table, [columns, samples] with the columns of COLUMNS."""
@@ -62,8 +65,8 @@ class Lengths:
         return self.tokens > 0
 
 
-COLUMNS = ("tokens", "supervised", "patches", "media", "shrunk")
-Measured = tuple[int, int, int, int, int]
+COLUMNS = ("tokens", "supervised", "patches", "media", "shrunk", "detailed")
+Measured = tuple[int, int, int, int, int, int]
 
 
 class TooLong(UserError):
@@ -176,11 +179,21 @@ def _measured(sample: Sample, renderer: Renderer) -> Measured:
     layout = renderer.layout(sample)
     if layout.supervised == 0:
         raise UserError(f"{sample.where} has no supervised token: its answers are empty.")
-    return layout.length, layout.supervised, layout.patches, len(layout.media), int(layout.shrink < 1)
+    detailed = sum(image.detail is not None for image in sample.images)
+    return layout.length, layout.supervised, layout.patches, len(layout.media), int(layout.shrink < 1), detailed
+
+
+def detail_by_source(lengths: Lengths, samples: Samples) -> dict[str, int]:
+    """Return the number of pictures with OpenAI's `detail`, by the name of their source."""
+    found: Counter[str] = Counter()
+    borders = accumulate(map(len, samples.sources), initial=0)
+    for source, (start, stop) in zip(samples.sources, pairwise(borders), strict=True):
+        found[source.name] += int(lengths.detailed[start:stop].sum())
+    return dict(found)
 
 
 def _refuse_long(sample: Sample, measured: Measured, max_length: int | None) -> None:
-    tokens, *_, shrunk = measured
+    tokens, *_, shrunk, _ = measured
     if max_length is not None and tokens > max_length:
         smallest = ", even with the smallest allowed media" if shrunk else ""
         raise TooLong(

@@ -21,7 +21,7 @@ from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 
-_VERSION = 2
+_VERSION = 3
 """Increase this when the same raw row may get other lengths than before."""
 
 _PACKAGES = ("av", "pillow", "qwen-vl-utils", "tokenizers", "transformers")

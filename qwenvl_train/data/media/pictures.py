@@ -45,6 +45,7 @@ _FAULTS = (
     zlib.error,
     Pillow.DecompressionBombError,
 )
+_LOW_DETAIL = 512 * 512
 _LEAST_TOKENS = 4
 """The least number of tokens of a picture in qwen-vl-utils, which knows no checkpoint's minimum."""
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -87,7 +88,7 @@ def measure(image: Image, settings: PixelSettings, where: str) -> PictureSize:
         width, height = picture.size
         if _orientation(picture) in _SIDEWAYS:
             width, height = height, width
-    resized = _resized((height, width), image.limits, settings, name_of(image.content, "image", where))
+    resized = _resized((height, width), image, settings, name_of(image.content, "image", where))
     grid = (1, resized[0] // settings.patch, resized[1] // settings.patch)
     return PictureSize((height, width), resized, grid, grid[1] * grid[2] // settings.merge**2)
 
@@ -154,7 +155,8 @@ def open_picture(content: Content, where: str) -> Iterator[Pillow.Image]:
             raise UserError(f"{name} cannot be decoded: {error}. Replace it.") from None
 
 
-def _resized(original: tuple[int, int], limits: Limits, settings: PixelSettings, name: str) -> tuple[int, int]:
+def _resized(original: tuple[int, int], image: Image, settings: PixelSettings, name: str) -> tuple[int, int]:
+    limits = image.limits
     factor = settings.patch * settings.merge
     requested = requested_size(limits, factor)
     if requested is not None:
@@ -163,6 +165,8 @@ def _resized(original: tuple[int, int], limits: Limits, settings: PixelSettings,
     else:
         (height, width), is_or_becomes = original, "is"
         low, high = limits.min_pixels or settings.min_pixels, limits.max_pixels or settings.max_pixels
+        if image.detail == "low":
+            high = min(high, _LOW_DETAIL)
         if low > high and limits.min_pixels is None:
             low = _LEAST_TOKENS * factor**2
             if low > high:

@@ -12,7 +12,7 @@ from qwenvl_train.data.index.lengths import COLUMNS, Lengths
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.streaming.draw import NothingUsable, open_entries
-from qwenvl_train.data.streaming.windows import Measured, Planner, State, UnusableRow, columns_of
+from qwenvl_train.data.streaming.windows import Measured, Planner, State, UnusableRow, columns_of, detail_by_source
 from qwenvl_train.errors import UserError
 
 
@@ -68,6 +68,10 @@ class Head:
             return "all rows"
         rows = "row" if len(self) == 1 else f"{len(self):,} rows"
         return f"the first {rows}; the rest is not read"
+
+    def detailed(self) -> dict[str, int]:
+        """Return the number of pictures with OpenAI's `detail`, by the name of their source."""
+        return detail_by_source(row for row in self.rows if isinstance(row, Measured))
 
     def lengths(self) -> Lengths:
         table = np.zeros((len(COLUMNS), len(self)), dtype=np.int64)

@@ -31,6 +31,8 @@ class FirstWindow:
     tokens: np.ndarray
     """[samples]: the number of tokens of each sample."""
     problems: tuple[Problem, ...]
+    detailed: dict[str, int]
+    """The number of pictures with OpenAI's `detail`, by the name of their source."""
 
 
 class Stream:
@@ -50,7 +52,7 @@ class Stream:
         if start.unit % self._units_per_step == 0:
             self._seen.extend((start.samples, start.tokens, start.supervised, start.passes))
         window = planner.window(start)
-        self.first = FirstWindow(window.tokens, window.problems)
+        self.first = FirstWindow(window.tokens, window.problems, window.detailed)
         self._described = planner.describe()
         # The files that are open now cannot be read further by the process that plans ahead.
         planner.close()

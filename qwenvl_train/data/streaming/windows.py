@@ -5,6 +5,7 @@ is a pure function of the state that it begins with. Every process therefore com
 communication, and a resumed run needs only the beginning of the window that it was in.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -114,6 +115,8 @@ class Window:
     problems: tuple[Problem, ...]
     tokens: np.ndarray
     """[samples]: the number of tokens of each sample."""
+    detailed: dict[str, int]
+    """The number of pictures with OpenAI's `detail`, by the name of their source."""
 
 
 class Planner:
@@ -151,7 +154,8 @@ class Planner:
             for unit in range(len(plan))
             if (start.unit + unit) // self.batch_size % self.world == self.rank
         }
-        return Window(start, self._next, units, self._seen(totals, start, self._next), problems, columns["tokens"])
+        seen_after = self._seen(totals, start, self._next)
+        return Window(start, self._next, units, seen_after, problems, columns["tokens"], detail_by_source(measured))
 
     def rows(self, start: State) -> Iterator[Measured | UnusableRow]:
         """Yield the raw rows of the window that begins with `start`, as they are read.
@@ -240,6 +244,14 @@ def columns_of(rows: Iterable[Measured]) -> dict[str, np.ndarray]:
     """Return the values of each of COLUMNS by its name, [rows] each."""
     table = np.array([row.columns for row in rows], dtype=np.int64).reshape(-1, len(COLUMNS))
     return dict(zip(COLUMNS, table.T, strict=True))
+
+
+def detail_by_source(rows: Iterable[Measured]) -> dict[str, int]:
+    """Return the number of pictures with OpenAI's `detail`, by the name of their source."""
+    found: Counter[str] = Counter()
+    for row in rows:
+        found[row.origin[0]] += row.columns[COLUMNS.index("detailed")]
+    return dict(found)
 
 
 def _files(count: int) -> str:

@@ -209,6 +209,8 @@ class Overview:
     """The part of the source that these figures describe, in words."""
     mixture: Sequence[str] = ()
     """What an epoch takes from each entry, in words."""
+    notes: Sequence[str] = ()
+    """What is said about the options that rows set, in words."""
 
     @property
     def filled(self) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from qwenvl_train.data.batches.loader import Rows
-from qwenvl_train.data.index.lengths import Lengths, Problem
+from qwenvl_train.data.index.lengths import Lengths, Problem, detail_by_source
 from qwenvl_train.data.index.measure import MeasureOptions, lengths_of
 from qwenvl_train.data.order.order import Order
 from qwenvl_train.data.render.renderer import Renderer
@@ -15,7 +15,7 @@ from qwenvl_train.data.streaming.head import Head
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import many
-from qwenvl_train.run.rows import cache_folder, make_order, mixture_in_words, tolerated_problems
+from qwenvl_train.run.rows import cache_folder, detail_in_words, make_order, mixture_in_words, tolerated_problems
 from qwenvl_train.verbs.inspect.facts import Overview
 from qwenvl_train.verbs.inspect.settings import InspectConfig
 
@@ -25,7 +25,8 @@ EVERY_KIND = frozenset({"broken", "too long"})
 
 def overview_of(config: InspectConfig, rows: Samples | Head, renderer: Renderer) -> Overview:
     if isinstance(rows, Head):
-        return _overview(config, rows.lengths(), rows.extent, None, _fills_of_packs(config, rows.units))
+        head = _overview(config, rows.lengths(), rows.extent, None, _fills_of_packs(config, rows.units))
+        return replace(head, notes=detail_in_words(rows.detailed()))
     options = MeasureOptions(cache_folder(config), config.data.workers, EVERY_KIND)
     with counting("measuring all rows", len(rows)) as progress:
         lengths = lengths_of(rows, renderer, options, progress)
@@ -33,7 +34,8 @@ def overview_of(config: InspectConfig, rows: Samples | Head, renderer: Renderer)
     per_epoch = order.rows(1) if order else None
     fills = _fills_of_rows(config, order, per_epoch, lengths) if order and per_epoch else None
     mixture = mixture_in_words(config, order) if order else []
-    return replace(_overview(config, lengths, "all rows", per_epoch, fills), mixture=mixture)
+    notes = detail_in_words(detail_by_source(lengths, rows))
+    return replace(_overview(config, lengths, "all rows", per_epoch, fills), mixture=mixture, notes=notes)
 
 
 def _overview(

@@ -131,7 +131,7 @@ def overview_lines(overview: Overview) -> list[str]:
         ]
     if overview.max_length is not None:
         lines.append(f"data.max_length={overview.max_length}: {limit_in_words(overview)}")
-    lines += overview.mixture
+    lines += [*overview.notes, *overview.mixture]
     if overview.rows_per_epoch is not None:
         filled = "" if overview.fills is None else f", {percent(float(overview.fills.mean()))} filled"
         lines.append(f"an epoch has {many(overview.rows_per_epoch, 'micro-batch')} of {overview.row}{filled}")

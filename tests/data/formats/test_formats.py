@@ -55,7 +55,7 @@ def _told(part: Part) -> str:
         case Text(text):
             return text
         case Image(content, limits):
-            return f"[{_name(content)}{_options(limits)}]"
+            return f"[{_name(content)}{_options(limits)}{f' {part.detail}' if part.detail else ''}]"
         case Video(content, limits, sampling):
             names = " ".join(map(_name, content)) if isinstance(content, tuple) else _name(content)
             return f"{{{names}{_options(limits)}{_options(sampling)}}}"
@@ -284,8 +284,14 @@ ROWS: dict[str, tuple[str, dict, list[str]]] = {
                 "min_pixels": 5,
             },
             {"type": "image_url", "image_url": "a.png", "resized_height": 56.0, "resized_width": 84},
+            {"type": "image_url", "image_url": {"url": "b.png", "detail": "low"}},
+            {"type": "image_url", "image_url": "c.png", "detail": "high"},
+            {"type": "image_url", "image_url": {"url": "d.png", "detail": None}},
         ),
-        ["user: [red min_pixels=5][a.png resized_height=56 resized_width=84]What?", "assistant*: Red."],
+        [
+            "user: [red min_pixels=5 auto][a.png resized_height=56 resized_width=84][b.png low][c.png high][d.png]What?",
+            "assistant*: Red.",
+        ],
     ),
     # 6. videos
     "every option of a clip": (
@@ -826,10 +832,15 @@ REFUSED: dict[str, tuple[object, str]] = {
         image(max_pixel=9),
         "the image has the unknown key 'max_pixel'; did you mean 'max",
     ),
-    "option of a clip": (image(fps=2), "the image has the unknown key 'fps'; known keys: max_pixels, min_pixels,"),
+    "option of a clip": (image(fps=2), "the image has the unknown key 'fps'; known keys: detail, max_pixels, min_pix"),
     "base64 of wrong type": (asked({"type": "image", "base64": 3}), "turn 1: 3 is not a file"),
     "two files in a part": (image(url="b.png"), "turn 1: image and url both name the file"),
-    "detail": (asked({"image_url": {"url": "a", "detail": "low"}}), "detail is 'low', which only OpenAI's models use"),
+    "detail": (asked({"image_url": {"url": "a", "detail": "fine"}}), "detail is 'fine'; give low, high, auto, or max_"),
+    "detail is a list": (asked({"image_url": {"url": "a", "detail": ["low"]}}), "detail is ['low']; give low, high,"),
+    "detail of a size": (
+        asked({"image_url": "a", "detail": "low", "resized_height": 56, "resized_width": 56}),
+        "detail and resized_height exclude each other",
+    ),
     "unknown key of an address": (asked({"image_url": {"uri": "a"}}), "image_url has the unknown key 'uri'"),
     "one side": (image(resized_height=56), "resized_height and resized_width must be given together"),
     "size and limit": (

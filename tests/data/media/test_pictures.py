@@ -200,6 +200,27 @@ def test_a_limit_below_the_checkpoint_s_least_means_what_it_means_to_qwen_vl_uti
 
 
 @pytest.mark.parametrize(
+    ("most", "limits", "low"),
+    [
+        (28 * 28 * 16384, Limits(), 512 * 512),
+        (28 * 28 * 16384, Limits(max_pixels=300_000), 512 * 512),
+        (28 * 28 * 16384, Limits(max_pixels=100_000), 100_000),
+        (28 * 28 * 100, Limits(), 28 * 28 * 100),
+    ],
+    ids=str,
+)
+def test_low_detail_is_one_more_limit(most, limits, low):
+    settings = PixelSettings(14, 2, min_pixels=56 * 56, max_pixels=most)
+    picture = encoded(Pillow.new("RGB", (1600, 1200)), "PNG")
+
+    def resized(limits: Limits, detail: str | None) -> tuple[int, int]:
+        return measure(Image(picture, limits, detail), settings, "row 1").resized
+
+    assert resized(limits, "low") == resized(Limits(max_pixels=low), None)
+    assert resized(limits, "high") == resized(limits, "auto") == resized(limits, None)
+
+
+@pytest.mark.parametrize(
     ("limits", "resized"),
     [
         (Limits(resized_height=10, resized_width=30), (28, 28)),

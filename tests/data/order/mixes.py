@@ -16,7 +16,7 @@ MIXES = ("chat", "instructions", "pictures and text", "one size", "documents and
 def lengths_of(tokens: np.ndarray, patches: np.ndarray | None = None) -> Lengths:
     tokens = tokens.astype(np.int32)
     zeros = np.zeros_like(tokens)
-    return Lengths(tokens, tokens // 3, zeros if patches is None else patches.astype(np.int32), zeros, zeros)
+    return Lengths(tokens, tokens // 3, zeros if patches is None else patches.astype(np.int32), zeros, zeros, zeros)
 
 
 def mix(name: str, samples: int, longest: int, seed: int = 0) -> Lengths:

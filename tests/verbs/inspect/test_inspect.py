@@ -297,6 +297,21 @@ def test_the_summary_tells_what_a_run_would_see(few, checkpoints, inspect):
     assert "40 rows, 40 of them can be trained on\n" in held_out
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_each_file_with_openai_s_detail_is_named_once(streaming, pictures, checkpoints, write_rows, inspect):
+    def row(*details: str) -> dict:
+        parts = [{"type": "image_url", "image_url": {"url": str(pictures[0]), "detail": detail}} for detail in details]
+        parts.append({"type": "text", "text": "What?"})
+        return {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "Red."}]}
+
+    files = [write_rows([row(), row("low", "auto"), row("high")], "a.jsonl"), write_rows([row()], "b.jsonl")]
+    common = [f"model.path={checkpoints['qwen2_vl']}", f"data.train=[{files[0]},{files[1]}]", "inspect.samples=0"]
+    out, _ = inspect(*common, f"data.streaming={str(streaming).lower()}", "train.max_steps=1")
+    assert [line for line in out.splitlines() if "detail" in line] == [
+        f"{files[0]}: 3 images with detail; low limits an image to 512 × 512 pixels, high and auto keep the model's limits"
+    ]
+
+
 def test_the_source_is_measured_once_and_only_for_the_summary(few, checkpoints, inspect, monkeypatch, tmp_path):
     measured = []
     whole = measure._measure
