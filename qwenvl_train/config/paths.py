@@ -10,7 +10,7 @@ from typing import Any
 _PATHS = ("output_dir", "data.cache", "inspect.file")
 """Keys that always hold a path."""
 _SOURCES = ("data.train", "data.eval")
-_DATA_ENDINGS = (".jsonl", ".json", ".parquet")
+_DATA_ENDINGS = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 
 
 def anchored(values: Mapping[str, object], folder: Path) -> dict[str, object]:

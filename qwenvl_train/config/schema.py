@@ -13,6 +13,9 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
 )
+from pydantic_core import PydanticCustomError
+
+from qwenvl_train.config.options import nearest
 
 Component = Literal["vision", "mlp", "llm"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
@@ -120,13 +123,32 @@ RowFormat = Literal[
 ]
 
 
+ColumnName = Literal[
+    "id", "image", "images", "video", "videos", "system", "tools", "objects", "messages", "conversations", "prompt",
+    "answer", "chosen", "rejected"
+]  # fmt: skip
+
+
+def _known_columns(value: object) -> object:
+    for name in value if isinstance(value, dict) else ():
+        if name not in get_args(ColumnName):
+            meant = nearest(str(name), get_args(ColumnName))
+            hint = f"did you mean {meant}?" if meant else f"the names are {', '.join(get_args(ColumnName))}"
+            words = f"a mapping from names such as image, prompt and answer to columns of the file; {name} is no such name"
+            raise PydanticCustomError("columns", "{problem}", {"problem": f"{words}; {hint}"})
+    return value
+
+
 class SourceConfig(Section):
     """An entry of data.train or data.eval. Only this section and model.shape have defaults here, since they are written
     by hand."""
 
     path: str
-    """A .jsonl, .json or .parquet file, a folder or glob of these, an arrow dataset folder, or a hub id."""
+    """A .jsonl, .json, .parquet, .csv or .tsv file, a folder or glob of these, an arrow dataset folder, or a hub id."""
     format: RowFormat = "auto"
+    columns: Annotated[dict[ColumnName, str], BeforeValidator(_known_columns), Field(min_length=1)] | None = None
+    """The columns of the file by the names that they have in a row, such as {image: image_path, prompt: question,
+    answer: answer}. With null, the columns have these names already."""
     media_root: str | None = None
     """The folder that relative paths start from, and that no path may leave. With null, relative paths start from the
     folder of the data file, and paths may lead anywhere."""
@@ -180,7 +202,7 @@ class DataConfig(Section):
     vision_ids: bool
     """Whether to write "Picture 1: ", "Video 1: " and so on before each picture and clip."""
     cache: str | None
-    """The folder of the index of lengths, of fetched files, and of parquet files converted to arrow, which are full
+    """The folder of the index of lengths, of fetched files, and of tables converted to arrow, which are full
     copies. With null, it is .cache below output_dir."""
     cache_pictures: bool
     """Whether to keep resized pictures in data.cache, so that later epochs and runs need not decode them again."""

@@ -8,7 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from qwenvl_train.config.schema import SourceConfig
-from qwenvl_train.data.formats import Detected, detect, row_id, to_sample
+from qwenvl_train.data.formats import Detected, detect, renamed, row_id, to_sample
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.sources.opening import open_sources
@@ -52,7 +52,7 @@ class Samples:
     def __getitem__(self, index: int) -> Sample:
         number, row = self._locate(index)
         source = self.sources[number]
-        raw = source.row(row)
+        raw = self._raw(number, row)
         detected = self._format(number) or detect(raw, _where(source, row))
         return to_sample(raw, source.name, source.line(row), self._locators[number], detected.format)
 
@@ -67,7 +67,7 @@ class Samples:
         number, row = self._locate(index)
         source = self.sources[number]
         try:
-            return row_id(source.row(row), source.name, source.line(row))
+            return row_id(self._raw(number, row), source.name, source.line(row))
         except UserError:
             return None
 
@@ -78,7 +78,7 @@ class Samples:
         """Return a hash of everything that the samples depend on, except for the media files that they name."""
         digest = hashlib.sha256()
         for source, config, locator in zip(self.sources, self._configs, self._locators, strict=True):
-            read_as = (config.format, str(locator.folder), locator.fenced, locator.allow_remote)
+            read_as = (config.format, config.columns, str(locator.folder), locator.fenced, locator.allow_remote)
             digest.update(repr((source.name, source.fingerprint(), read_as)).encode())
         return digest.hexdigest()
 
@@ -105,6 +105,10 @@ class Samples:
         number = bisect_right(self._ends, index)
         return number, int(index) - (self._ends[number - 1] if number else 0)
 
+    def _raw(self, number: int, row: int) -> object:
+        """Return a raw row of a source, with its columns under the names that the entry gives them."""
+        return renamed(self.sources[number].row(row), self._configs[number].columns)
+
     def _format(self, number: int) -> Detected | None:
         """Return the format of a source, as its entry sets it or as its first unbroken raw row shows it.
 
@@ -113,18 +117,18 @@ class Samples:
         if number not in self._formats:
             config = self._configs[number]
             forced = None if config.format == "auto" else Detected(config.format, f"{config.format}: set in its entry")
-            self._formats[number] = forced or _first_format(self.sources[number])
+            self._formats[number] = forced or self._first_format(number)
         return self._formats[number]
 
-
-def _first_format(source: Source) -> Detected | None:
-    for row in range(min(len(source), _TRIED)):
-        try:
-            return detect(source.row(row), _where(source, row))
-        except UserError:
-            # The error of this raw row is raised when its sample is read.
-            continue
-    return None
+    def _first_format(self, number: int) -> Detected | None:
+        source = self.sources[number]
+        for row in range(min(len(source), _TRIED)):
+            try:
+                return detect(self._raw(number, row), _where(source, row))
+            except UserError:
+                # The error of this raw row is raised when its sample is read.
+                continue
+        return None
 
 
 def _where(source: Source, row: int) -> str:

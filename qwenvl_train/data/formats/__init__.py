@@ -2,5 +2,6 @@
 
 from qwenvl_train.data.formats.convert import row_id, to_sample
 from qwenvl_train.data.formats.detect import Detected, detect
+from qwenvl_train.data.formats.renaming import renamed
 
-__all__ = ["Detected", "detect", "row_id", "to_sample"]
+__all__ = ["Detected", "detect", "renamed", "row_id", "to_sample"]

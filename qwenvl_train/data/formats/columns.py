@@ -1,6 +1,17 @@
 """The pictures and clips that a raw row lists beside its text."""
 
+import json
+from contextlib import suppress
+
 from qwenvl_train.errors import UserError
+
+
+def _listed(value: object) -> object:
+    """Return the list that a text holds as JSON, since the cells of a .csv file cannot hold a list in any other way."""
+    if isinstance(value, str) and value.startswith("["):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
 
 
 class Column:
@@ -10,7 +21,7 @@ class Column:
         keys = [key for key in (kind, f"{kind}s") if row.get(key) is not None]
         if len(keys) > 1:
             raise UserError(f"{where} has the columns {kind!r} and '{kind}s'; keep one of them.")
-        value = row[keys[0]] if keys else []
+        value = _listed(row[keys[0]]) if keys else []
         self.kind = kind
         self.entries = list(value) if isinstance(value, list | tuple) else [value]
         if any(entry is None for entry in self.entries):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from qwenvl_train.errors import UserError
 
-READ = (".jsonl", ".json", ".parquet")
+READ = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
+READ_IN_WORDS = ".jsonl, .json, .parquet, .csv or .tsv file"
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _GLOB = re.compile(r"[*?\[]")
 

@@ -9,16 +9,16 @@ from typing import Literal
 
 from qwenvl_train.config.schema import DataConfig, SourceConfig
 from qwenvl_train.data.remote import PROTOCOLS, files_at, scheme_of
-from qwenvl_train.data.sources.files import PACKED, READ, files_below, files_matching, is_glob, is_packed, no_file
+from qwenvl_train.data.sources.files import PACKED, READ, READ_IN_WORDS, files_below, files_matching, is_glob, is_packed, no_file
 from qwenvl_train.data.sources.source import unreadable
 from qwenvl_train.errors import UserError
 
 _READ = (
-    "Supported are .jsonl, .json and .parquet files, folders and globs of these, arrow dataset folders, and hub ids; "
-    "with data.allow_remote=true also s3://, gs://, hf:// and similar addresses."
+    "Supported are .jsonl, .json, .parquet, .csv and .tsv files, folders and globs of these, arrow dataset folders, and "
+    "hub ids; with data.allow_remote=true also s3://, gs://, hf:// and similar addresses."
 )
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_FILE_ENDINGS = (*READ, *PACKED, ".csv", ".tsv", ".txt", ".arrow", ".tar")
+_FILE_ENDINGS = (*READ, *PACKED, ".txt", ".arrow", ".tar")
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def find_at_address(config: SourceConfig) -> list[str]:
             raise UserError(f"{name} is compressed; unpack it, or remove it from the folder.")
     if files := [name for name in found if name.lower().endswith(READ)]:
         return files
-    raise UserError(f"there is no .jsonl, .json or .parquet file at {config.path}.")
+    raise UserError(f"there is no {READ_IN_WORDS} at {config.path}.")
 
 
 def _refuse_settings(config: SourceConfig, kind: str, *settings: str) -> None:
@@ -85,9 +85,9 @@ def _refuse_settings(config: SourceConfig, kind: str, *settings: str) -> None:
 def _settled(files: list[Path], config: SourceConfig) -> list[Path]:
     _refuse_settings(config, "files", "split", "subset", "revision")
     if not files and is_glob(config.path):
-        raise UserError(f"no .jsonl, .json or .parquet file matches {config.path}.")
+        raise UserError(f"no {READ_IN_WORDS} matches {config.path}.")
     if not files:
-        raise UserError(f"{config.path} contains no .jsonl, .json or .parquet file.")
+        raise UserError(f"{config.path} contains no {READ_IN_WORDS}.")
     return files
 
 
@@ -97,11 +97,11 @@ def is_arrow_folder(folder: Path) -> bool:
     return whole or (folder / "dataset_dict.json").is_file()
 
 
-def ending(path: Path) -> Literal[".jsonl", ".json", ".parquet"]:
+def ending(path: Path) -> Literal[".jsonl", ".json", ".parquet", ".csv", ".tsv"]:
     if not path.is_file():
         raise UserError(f"{path} {no_file(path)}.")
     match path.suffix.lower():
-        case ".jsonl" | ".json" | ".parquet" as known:
+        case ".jsonl" | ".json" | ".parquet" | ".csv" | ".tsv" as known:
             return known
         case packed if packed in PACKED:
             raise UserError(f"{path} is compressed; unpack it. {_READ}")

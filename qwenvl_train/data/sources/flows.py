@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -13,7 +14,8 @@ import pyarrow.parquet
 from datasets import Features
 
 from qwenvl_train.config.schema import SourceConfig
-from qwenvl_train.data.sources.source import InFile, Source, stamp, unreadable
+from qwenvl_train.data.sources.csv_tables import opened_csv
+from qwenvl_train.data.sources.source import InFile, Source, keys_of_first, stamp, unreadable
 from qwenvl_train.data.sources.spans import line_blocks
 from qwenvl_train.data.sources.table import hub_errors, load_hub, part_of_table
 from qwenvl_train.data.sources.text import TextRows
@@ -45,6 +47,9 @@ class Flow(Protocol):
     def folder(self) -> Path | str:
         """The folder that relative media paths start from, or its address."""
 
+    def columns(self) -> list[str]:
+        """Return the columns of a table, or the keys of the first rows of a text file."""
+
     def size(self) -> int:
         """Return the size of the files in bytes, or 0 when they cannot change."""
 
@@ -65,6 +70,9 @@ class Lines(_FileFlow):
     path: Path
     address: str | None = None
 
+    def columns(self) -> list[str]:
+        return keys_of_first(row.read for row in self.rows(None))
+
     def rows(self, start: Position | None) -> Iterator[RawRow]:
         offset, line = (start["offset"], start["line"]) if start else (0, 0)
         try:
@@ -84,26 +92,59 @@ class Parquet(_FileFlow):
     path: Path
     address: str | None = None
 
+    def columns(self) -> list[str]:
+        with self._opened() as file:
+            return file.schema_arrow.names
+
     def rows(self, start: Position | None) -> Iterator[RawRow]:
         first = start["row"] if start else 0
+        with self._opened() as file:
+            features = Features.from_arrow_schema(file.schema_arrow)
+            groups = range(file.metadata.num_row_groups)
+            starts = list(accumulate((file.metadata.row_group(group).num_rows for group in groups), initial=0))
+            group = bisect_right(starts, first, hi=len(groups)) - 1
+            row = starts[group]
+            for batch in file.iter_batches(_TABLE, groups[group:]):
+                table = pyarrow.Table.from_batches([batch])
+                if row + len(table) > first:
+                    part = part_of_table(table, features, self.name, self.folder, row)
+                    for index in range(max(0, first - row), len(table)):
+                        yield RawRow(part.line(index), partial(part.row, index), {"row": row + index + 1})
+                row += len(table)
+
+    @contextmanager
+    def _opened(self) -> Iterator[pyarrow.parquet.ParquetFile]:
         try:
             with pyarrow.parquet.ParquetFile(self.path, buffer_size=_BUFFER) as file:
-                features = Features.from_arrow_schema(file.schema_arrow)
-                groups = range(file.metadata.num_row_groups)
-                starts = list(accumulate((file.metadata.row_group(group).num_rows for group in groups), initial=0))
-                group = bisect_right(starts, first, hi=len(groups)) - 1
-                row = starts[group]
-                for batch in file.iter_batches(_TABLE, groups[group:]):
-                    table = pyarrow.Table.from_batches([batch])
-                    if row + len(table) > first:
-                        part = part_of_table(table, features, self.name, self.folder, row)
-                        for index in range(max(0, first - row), len(table)):
-                            yield RawRow(part.line(index), partial(part.row, index), {"row": row + index + 1})
-                    row += len(table)
+                yield file
         except OSError as error:
             raise unreadable(self.name, error) from None
         except (ValueError, pyarrow.ArrowException) as error:
             raise UserError(f"{self.name} cannot be read as parquet: {error}.") from None
+
+
+@dataclass(frozen=True)
+class Csv(_FileFlow):
+    """A .csv or .tsv file."""
+
+    path: Path
+    address: str | None = None
+
+    def columns(self) -> list[str]:
+        with opened_csv(self.path, self.name) as reader:
+            return reader.schema.names
+
+    def rows(self, start: Position | None) -> Iterator[RawRow]:
+        first, row = start["row"] if start else 0, 0
+        with opened_csv(self.path, self.name) as reader:
+            features = Features.from_arrow_schema(reader.schema)
+            for batch in reader:
+                for offset in range(max(0, first - row), len(batch), _TABLE):
+                    table = pyarrow.Table.from_batches([batch.slice(offset, _TABLE)])
+                    part = part_of_table(table, features, self.name, self.folder, row + offset)
+                    for index in range(len(table)):
+                        yield RawRow(part.line(index), partial(part.row, index), {"row": part.line(index)})
+                row += len(batch)
 
 
 @dataclass(frozen=True)
@@ -120,6 +161,9 @@ class IndexedFlow:
         if self.address:
             return self.address.rpartition("/")[0]
         return self.path.absolute() if self.path.is_dir() else self.path.absolute().parent
+
+    def columns(self) -> list[str]:
+        return self.open().columns()
 
     def size(self) -> int:
         return _size(self.path)
@@ -145,6 +189,9 @@ class Hub:
     @property
     def folder(self) -> Path:
         return Path.cwd()
+
+    def columns(self) -> list[str]:
+        return keys_of_first(row.read for row in self.rows(None))
 
     def size(self) -> int:
         return 0

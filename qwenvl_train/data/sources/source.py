@@ -1,11 +1,16 @@
 """The interface through which the package reads a file, an arrow folder or a hub id: a source of numbered raw rows."""
 
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 from qwenvl_train.errors import UserError
 
 LARGEST_ROW = 64 * 2**20
+_SEARCHED = 1000
+"""The number of rows whose keys are the columns of a text file."""
 
 
 class Source(Protocol):
@@ -21,6 +26,9 @@ class Source(Protocol):
 
     def line(self, index: int) -> int:
         """Return the line number in a .jsonl file, or the row number in any other source. Both are counted from 1."""
+
+    def columns(self) -> list[str]:
+        """Return the columns of a table, or the keys of the first rows of a text file."""
 
     def row(self, index: int) -> object:
         """Return the raw row as it is stored. `formats` checks whether it is a valid row."""
@@ -43,6 +51,16 @@ class InFile:
     @property
     def folder(self) -> Path | str:
         return self.address.rpartition("/")[0] if self.address else self.path.absolute().parent
+
+
+def keys_of_first(rows: Iterable[Callable[[], object]]) -> list[str]:
+    """Return all keys of the first rows, each of which is read by a function. Rows that cannot be read are skipped."""
+    keys: dict[str, None] = {}
+    for read in islice(rows, _SEARCHED):
+        with suppress(UserError):
+            row = read()
+            keys |= dict.fromkeys(map(str, row)) if isinstance(row, dict) else {}
+    return list(keys)
 
 
 def stamp(path: Path) -> str:

@@ -58,6 +58,9 @@ class TableRows:
     def fingerprint(self) -> str:
         return "\n".join(self.stamps)
 
+    def columns(self) -> list[str]:
+        return self.dataset.column_names
+
     def row(self, index: int) -> object:
         where = f"{self.name}:{self.line(index)}"
         try:

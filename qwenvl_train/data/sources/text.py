@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qwenvl_train.data.sources.source import LARGEST_ROW, InFile, stamp, too_large, unreadable
+from qwenvl_train.data.sources.source import LARGEST_ROW, InFile, keys_of_first, stamp, too_large, unreadable
 from qwenvl_train.data.sources.span_files import cached_spans
 from qwenvl_train.data.sources.spans import line_spans, list_spans
 from qwenvl_train.errors import UserError
@@ -35,6 +36,9 @@ class TextRows(InFile):
 
     def fingerprint(self) -> str:
         return self.stamp
+
+    def columns(self) -> list[str]:
+        return keys_of_first(partial(self.row, index) for index in range(len(self)))
 
     def row(self, index: int) -> object:
         where, size = f"{self.name}:{self.line(index)}", int(self.sizes[index])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qwenvl_train.config.schema import DataConfig, SourceConfig
-from qwenvl_train.data.formats import detect, row_id, to_sample
+from qwenvl_train.data.formats import detect, renamed, row_id, to_sample
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import make_locator
@@ -137,15 +137,19 @@ class DrawnRow:
     def id(self) -> str | None:
         """Return the id of the raw row, or None when it cannot be read."""
         try:
-            return row_id(self.row.read(), *self.origin)
+            return row_id(self._raw(), *self.origin)
         except UserError:
             return None
 
     def sample(self) -> Sample:
         """Return the sample that the raw row is converted to. Raise UserError when the row cannot be converted."""
-        raw = self.row.read()
+        raw = self._raw()
         format = self.reader.format(raw, f"{self.flow.name}:{self.row.line}")
         return to_sample(raw, *self.origin, self.locator, format)
+
+    def _raw(self) -> object:
+        """Return the raw row, with its columns under the names that the entry gives them."""
+        return renamed(self.row.read(), self.reader.columns)
 
     def count(self) -> None:
         """Count the row as a sample of its entry. Call this when the row can be used."""
@@ -155,6 +159,7 @@ class DrawnRow:
 class _Reader:
     def __init__(self, entry: Entry, progress: StreamCursor):
         self._entry, self.progress = entry, progress
+        self.columns = entry.config.columns
         self._rows = entry.rows(progress.file, progress.place)
         self.formats: set[str] = set() if progress.format is None else {progress.format}
         if entry.config.format != "auto":

@@ -197,14 +197,14 @@ def test_a_hub_id_without_network_is_named():
         ("gone.jsonl", "there is no file or folder"),
         ("", "the path of an entry is empty"),
         ("https://a.b/c.jsonl", "is an address"),
-        ("rows.csv", "ends in '.csv'"),
+        ("rows.txt", "ends in '.txt'"),
         ("rows.jsonl.gz", "is compressed"),
-        ("*.parquet", "no .jsonl, .json or .parquet file matches"),
+        ("*.parquet", "no .jsonl, .json, .parquet, .csv or .tsv file matches"),
     ],
 )
 def test_what_is_not_read_is_named_as_always(tmp_path, monkeypatch, path, reason):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "rows.csv").write_text("a")
+    (tmp_path / "rows.txt").write_text("a")
     (tmp_path / "rows.jsonl.gz").write_bytes(b"a")
     for open_it in (opened, partial(by_index, cache=tmp_path / "cache")):
         with pytest.raises(UserError, match=f"data.train: .*{reason}"):

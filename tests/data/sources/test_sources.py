@@ -196,7 +196,7 @@ FILES = {
     "empty parquet": ("x.parquet", b"", "cannot be read as parquet: Parquet file size is 0 bytes"),
     "no parquet": ("x.parquet", WHOLE, "cannot be read as parquet: Parquet magic bytes not found"),
     "compressed": ("x.jsonl.gz", b"\x1f\x8b", r"is compressed; unpack it\. Supported are .*hub ids"),
-    "unknown ending": ("x.csv", b"a,b", r"ends in '\.csv'\. Supported are"),
+    "unknown ending": ("x.txt", b"a,b", r"ends in '\.txt'\. Supported are"),
     "no ending": ("rows", b"{}", "ends in 'nothing'"),
     "folder without data": ("a.png", b"x", r"data.train: .* contains no \.jsonl"),
 }
