@@ -25,16 +25,8 @@ def _set_video_limits(video_processor, config: ModelConfig, family: Family) -> N
     """Set the limits of the video processor.
 
     Depending on the family, a processor has pixel limits for one frame or for the whole clip. A run applies the other
-    kind, too.
+    kind, too. Where the processor can hold it, it is saved as the processor's cap.
     """
-    if video_processor.cap_pixels_per_frame:
-        raise UserError(
-            f"The video processor of model.path {config.path} has cap_pixels_per_frame=true, which is not supported: "
-            "set it to false there, and set model.video.max_pixels and model.video.total_pixels instead."
-        )
-    # Later versions of transformers will cap by default. Without this setting they would use other picture sizes than
-    # those of the training.
-    video_processor.cap_pixels_per_frame = False
     video = config.video
     video_processor.fps = video.fps or video_processor.fps
     video_processor.min_frames = video.min_frames or video_processor.min_frames
@@ -61,6 +53,37 @@ def _set_video_limits(video_processor, config: ModelConfig, family: Family) -> N
             "and a video has at least two."
         )
     video_processor.size = type(video_processor.size)(**size)
+    _set_cap(video_processor, config, family)
+
+
+def _set_cap(video_processor, config: ModelConfig, family: Family) -> None:
+    """Set cap_pixels_per_frame, which limits each frame of a family whose limits are those of the whole clip.
+
+    Without a setting, it is the limit with which the models were trained, that of qwen-vl-utils. Later versions of
+    transformers will cap by default, so what is saved is never unset.
+    """
+    capped = video_processor.cap_pixels_per_frame
+    if family.video_limits == "frame":
+        if capped:
+            raise UserError(
+                f"The video processor of model.path {config.path} has cap_pixels_per_frame=true, which is not "
+                f"supported for {family.name}: set it to false there, and set model.video.total_pixels instead."
+            )
+        video_processor.cap_pixels_per_frame = False
+        return
+    token = (video_processor.patch_size * video_processor.merge_size) ** 2
+    if config.video.max_pixels is not None:
+        tokens = config.video.max_pixels // token
+    elif capped is None:
+        tokens = video_processor.max_video_tokens
+    else:
+        return
+    # The processor raises a cap that is below 1.05 times the least for a whole clip. Then it cannot hold this one.
+    least, most = video_processor.size["shortest_edge"], video_processor.size["longest_edge"]
+    holds = int(least * 1.05) <= min(tokens * token, most // video_processor.max_frames)
+    video_processor.cap_pixels_per_frame = holds
+    if holds:
+        video_processor.max_video_tokens = tokens
 
 
 def _check_order(low_key: str, low: int | None, high_key: str, high: int | None) -> None:

@@ -31,7 +31,12 @@ def _within_limits(
     factor = settings.patch * settings.merge
     try:
         if settings.whole_clip:
-            bounds = max(frames * low, total_low), min(frames * high, total_high)
+            most = min(frames * high, total_high)
+            if settings.capped:
+                # As Qwen3VLVideoProcessor has it. What a row sets is not raised.
+                own = video.limits.max_pixels or video.sampling.total_pixels
+                most = frames * max(min(high, total_high // frames), 0 if own else int(total_low * 1.05))
+            bounds = max(frames * low, total_low), most
             return resize_whole_clip(frames, height, width, settings.frames_per_patch, factor, *bounds)
         return resize_one_frame(height, width, factor, low, min(high, total_high // frames))
     except ValueError:

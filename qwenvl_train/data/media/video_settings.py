@@ -28,6 +28,8 @@ class ClipSettings:
     """The largest number of pixels of all resized frames of a clip together."""
     whole_clip: bool
     """Whether the published size rule applies to the whole clip instead of one frame."""
+    capped: bool
+    """Whether the processor itself limits each frame of a whole clip."""
     timed: bool
     """Whether the model is given the time of the frames in seconds, so that it must be known."""
 
@@ -35,6 +37,8 @@ class ClipSettings:
     def of(cls, video_processor, family: Family, config: VideoConfig) -> "ClipSettings":
         whole_clip = family.video_limits == "clip"
         low, high = video_processor.size["shortest_edge"], video_processor.size["longest_edge"]
+        capped = whole_clip and bool(video_processor.cap_pixels_per_frame)
+        side = video_processor.patch_size * video_processor.merge_size
         return cls(
             patch=video_processor.patch_size,
             merge=video_processor.merge_size,
@@ -43,9 +47,15 @@ class ClipSettings:
             min_frames=config.min_frames or video_processor.min_frames,
             max_frames=config.max_frames or video_processor.max_frames,
             min_pixels=config.min_pixels or (None if whole_clip else low),
-            max_pixels=config.max_pixels or (None if whole_clip else high),
+            # A cap is in whole tokens, so that it may be below config.max_pixels.
+            max_pixels=(
+                video_processor.max_video_tokens * side**2
+                if capped
+                else config.max_pixels or (None if whole_clip else high)
+            ),
             min_total_pixels=low if whole_clip else None,
             total_pixels=config.total_pixels or (high if whole_clip else None),
             whole_clip=whole_clip,
+            capped=capped,
             timed=family.video_time != "pairs",
         )

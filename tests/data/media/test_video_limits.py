@@ -3,11 +3,13 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import assume
 from hypothesis import given as over
 from hypothesis import strategies as st
-from transformers import Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
+from transformers import AutoProcessor, Qwen2VLVideoProcessor, Qwen3VLVideoProcessor
 
 from qwenvl_train.config.schema import VideoConfig
 from qwenvl_train.data.media.video_limits import frame_size
@@ -15,6 +17,9 @@ from qwenvl_train.data.media.video_settings import ClipSettings
 from qwenvl_train.data.sample import Limits, Sampling, Video
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
+from qwenvl_train.model.pretrained import load_family
+from qwenvl_train.model.processor import load_processor
+from tests.settings import run_config
 
 NOTHING = VideoConfig(fps=None, min_frames=None, max_frames=None, min_pixels=None, max_pixels=None, total_pixels=None)
 PROCESSORS = {
@@ -133,9 +138,52 @@ def test_settings_are_the_processor_s_with_what_the_configuration_sets(name, con
     assert settings == replace(SETTINGS[name], **changed)
 
 
+CAPS = {
+    # Settings of the run, of the checkpoint's processor, and the pixels of one frame of 1080 × 1920 in a clip of 8.
+    "nothing set": ({}, {}, 640 * 1152),
+    "the options of the group model": ({"max_pixels": 786_432, "total_pixels": 50_331_648}, {}, 640 * 1152),
+    "no whole number of tokens": ({"max_pixels": 300_000}, {}, 384 * 704),
+    "a high limit": ({"max_pixels": 10**7}, {}, 1088 * 1920),
+    "a total": ({"total_pixels": 2_000_000}, {}, 352 * 640),
+    "capped by the checkpoint": ({}, {"cap_pixels_per_frame": True, "max_video_tokens": 200}, 320 * 576),
+    "not capped by the checkpoint": ({}, {"cap_pixels_per_frame": False}, 1088 * 1920),
+    "a least that raises the cap": (
+        {}, {"cap_pixels_per_frame": True, "size": {"shortest_edge": 10**6, "longest_edge": 25_165_824}}, 768 * 1344
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CAPS)
+def test_the_saved_processor_makes_the_sizes_of_the_training(case, checkpoints, tmp_path):
+    limits, shipped, pixels = CAPS[case]
+    published = AutoProcessor.from_pretrained(checkpoints["qwen3_vl"])
+    published.video_processor = Qwen3VLVideoProcessor(
+        **{"size": {"shortest_edge": 4096, "longest_edge": 25_165_824}, **shipped}
+    )
+    published.save_pretrained(tmp_path / "published")
+    (tmp_path / "published" / "config.json").write_bytes((checkpoints["qwen3_vl"] / "config.json").read_bytes())
+    keys = {f"model.video.{key}": value for key, value in limits.items()}
+    config = run_config(**{"model.path": str(tmp_path / "published"), "model.family": None, **keys}).model
+    family = load_family(config)
+    processor = load_processor(config, family)
+    processor.save_pretrained(tmp_path / "saved")
+    saved = AutoProcessor.from_pretrained(tmp_path / "saved").video_processor
+    settings = ClipSettings.of(processor.video_processor, family, config.video)
+    assert settings == ClipSettings.of(saved, family, NOTHING)
+    assert math.prod(size_of(settings, (1080, 1920), 8)) == pixels
+    rng = np.random.default_rng(0)
+    for height, width, pairs in rng.integers((40, 40, 1), (2200, 2200, 384), (200, 3)).tolist():
+        resized = size_of(settings, (height, width), 2 * pairs)
+        patches = saved.get_num_of_video_patches(2 * pairs, height, width)
+        assert pairs * math.prod(resized) == patches * settings.patch**2, (height, width, pairs)
+    clip = torch.zeros(2, 3, 1080, 1920, dtype=torch.uint8)
+    _, rows, columns = saved([clip], do_sample_frames=False, return_tensors="pt")["video_grid_thw"][0].tolist()
+    assert size_of(settings, (1080, 1920), 2) == (rows * settings.patch, columns * settings.patch)
+
+
 def test_the_two_kinds_of_settings():
-    assert SETTINGS["qwen2_vl"] == ClipSettings(14, 2, 2, 2.0, 4, 768, 20_000, 90_000, None, None, False, False)
+    assert SETTINGS["qwen2_vl"] == ClipSettings(14, 2, 2, 2.0, 4, 768, 20_000, 90_000, None, None, False, False, False)
     assert SETTINGS["qwen2_5_vl"].timed
     assert SETTINGS["qwen3_vl_moe"] == ClipSettings(
-        16, 2, 2, 2.0, 4, 768, None, None, 200_000, 2_000_000, whole_clip=True, timed=True
+        16, 2, 2, 2.0, 4, 768, None, None, 200_000, 2_000_000, whole_clip=True, capped=False, timed=True
     )

@@ -25,6 +25,7 @@ SETTINGS = ClipSettings(
     min_total_pixels=None,
     total_pixels=None,
     whole_clip=True,
+    capped=False,
     timed=True,
 )
 
