@@ -7,18 +7,21 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from textwrap import fill
+from shutil import get_terminal_size
 
 from qwenvl_train import __version__
 from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.options import groups, nearest, recipe_files, recipe_summary
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.reporting.stdout import reserve_stdout
+from qwenvl_train.reporting.wrapping import wrapped
 from qwenvl_train.verbs.table import VERBS, load_verb
 
 # Some launchers append this argument for each process. It is ignored: the rank is read from the environment.
 _LOCAL_RANK = re.compile(r"--local[-_]rank=\d+")
 
+_WIDTH = 110
+"""The most columns of the help."""
 _HELP = """\
 Fine-tune Qwen vision-language models from one YAML recipe.
 
@@ -131,24 +134,37 @@ def _report(error: UserError) -> None:
         message = message_of(error)
         lines = message.splitlines()
         text = message if len(lines) == 1 else "\n".join([f"{len(lines)} problems", *(f"  {line}" for line in lines)])
-        print(f"qwenvl-train: {text}", file=sys.stderr)
+        print(_for_terminal(f"qwenvl-train: {text}"), file=sys.stderr)
+
+
+def _for_terminal(text: str) -> str:
+    """Return the text in lines that break between words. A log file gets whole lines."""
+    if not sys.stderr.isatty():
+        return text
+    width = get_terminal_size().columns
+    return "\n".join(wrapped(line, width, hanging="    ") for line in text.splitlines())
 
 
 def _help() -> str:
     recipes = {name: recipe_summary(path) for name, path in recipe_files().items()}
     options = {f"{group}=": ", ".join(names) for group, names in groups().items()}
-    return _HELP.format(
-        verbs=_columns({name: entry.summary for name, entry in VERBS.items()}),
-        recipes=_columns(recipes),
-        groups=_columns(options),
+    text = _HELP.format(
+        verbs=_table({name: entry.summary for name, entry in VERBS.items()}),
+        recipes=_table(recipes),
+        groups=_table(options),
         configs=asset_dir("configs"),
         own=", ".join(f"{name}.yaml" for name in VERBS if name != "train"),
     )
+    return "".join(f"{wrapped(line, _columns())}\n" for line in text.splitlines())
 
 
-def _columns(rows: dict[str, str]) -> str:
+def _columns() -> int:
+    """Return the width of the help, which is at most that of the terminal."""
+    return min(get_terminal_size((_WIDTH, 24)).columns, _WIDTH)
+
+
+def _table(rows: dict[str, str]) -> str:
     width = max(map(len, rows), default=0)
     return "\n".join(
-        fill(text, 110, initial_indent=f"  {name:<{width}}  ", subsequent_indent=" " * (width + 4))
-        for name, text in rows.items()
+        wrapped(f"  {name:<{width}}  {text}", _columns(), hanging=" " * (width + 4)) for name, text in rows.items()
     )

@@ -126,6 +126,15 @@ def test_help_lists_verbs_recipes_and_groups(words, capsys):
         assert name in out
 
 
+def test_help_fits_into_the_columns_of_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # The path of the package may be longer than a line.
+    assert max(len(line) for line in lines if "train.yaml" not in line) <= 80
+    assert any(line.endswith(" \\") for line in lines)
+
+
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"qwenvl-train {__version__}\n"

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
-from qwenvl_train.reporting.progress import console_on
+from qwenvl_train.reporting.console import console_on
 
 Item = TypeVar("Item")
 

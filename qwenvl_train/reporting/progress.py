@@ -1,9 +1,7 @@
 """The progress of training. A terminal shows a live bar, and a log file gets plain lines."""
 
-import sys
 import time
 from collections.abc import Callable
-from typing import TextIO
 
 from rich import box
 from rich.console import Console
@@ -11,11 +9,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from qwenvl_train.reporting.console import console_on, say
 from qwenvl_train.reporting.reporter import Row, RunInfo, is_evaluation
 from qwenvl_train.reporting.wording import count, duration, figure, is_number, label, many, percent
 
-LOG_WIDTH = 160
 EVALUATION_FIRST = ("eval_rewards/accuracies", "eval_exact_match", "eval_token_accuracy", "eval_loss")
+LEAST_BAR = 10
+"""The columns of a terminal that the bar takes at least."""
 WAITING = 0.2
 """The share of the time spent waiting for data from which the progress line shows it."""
 EVALUATION_ASIDE = (
@@ -30,31 +30,21 @@ EVALUATION_ASIDE = (
 """The metrics that the evaluation line leaves out. They are in metrics.jsonl and in the report."""
 
 
-class QuietConsole(Console):
-    def on_broken_pipe(self) -> None:
-        """Raise BrokenPipeError. Rich would exit with code 1, which stands for a fault of this project."""
-        raise BrokenPipeError
-
-
-def console_on(stream: TextIO | None = None) -> Console:
-    """Return a Rich console for the stream. In a log file it is LOG_WIDTH columns wide, not 80."""
-    stream = stream or sys.stdout
-    return QuietConsole(file=stream, highlight=False, width=None if stream.isatty() else LOG_WIDTH)
-
-
-def component_table(rows: list[Row], *, plain: bool) -> Table:
+def component_table(rows: list[Row], *, plain: bool, where: bool = True) -> Table:
     """Return the table that shows which components are trained, how, and how many of their parameters. The last line
-    shows the whole model."""
-    table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    shows the whole model. The column `where` can be left out."""
+    table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2 if plain else 1, 0, 0))
     for name in ("component", "mode"):
         table.add_column(name, no_wrap=True)
     for name in ("parameters", "trained", "share", "learning rate"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("where", overflow="fold")
+    if where:
+        table.add_column("where", no_wrap=True)
+    shown = len(table.columns)
     for row in rows:
-        table.add_row(*_component_cells(row), style="dim" if row["mode"] == "frozen" else None)
+        table.add_row(*_component_cells(row)[:shown], style="dim" if row["mode"] == "frozen" else None)
     table.add_section()
-    table.add_row(*_component_cells(whole_model(rows)), style="bold")
+    table.add_row(*_component_cells(whole_model(rows))[:shown], style="bold")
     return table
 
 
@@ -71,14 +61,24 @@ def _component_cells(row: Row) -> list[str]:
 
 
 def print_components(rows: list[Row], console: Console | None = None) -> None:
+    """Print the component table. If it is too wide for the console, the names of modules follow below it."""
     console = console or console_on()
-    if console.is_terminal:
-        console.print(component_table(rows, plain=False), markup=False)
-        return
-    with console.capture() as table:
-        console.print(component_table(rows, plain=True), markup=False)
-    for line in table.get().splitlines():
-        console.print(line.rstrip(), markup=False, soft_wrap=True)
+    plain = not console.is_terminal
+    wide = component_table(rows, plain=plain)
+    unlimited = console.options.update(width=10_000)
+    fits = console.measure(wide, options=unlimited).maximum <= console.width
+    table = wide if fits else component_table(rows, plain=plain, where=False)
+    if plain:
+        with console.capture() as captured:
+            console.print(table, markup=False)
+        for line in captured.get().splitlines():
+            console.print(line.rstrip(), markup=False, soft_wrap=True)
+    else:
+        console.print(table, markup=False)
+    if not fits:
+        width = max(len(row["component"]) for row in rows)
+        for row in rows:
+            say(console, f"{row['component']:<{width}}  {row['where']}", hanging=width + 2)
 
 
 def evaluation_line(row: Row) -> str:
@@ -124,6 +124,8 @@ class ProgressReporter:
         self._console = console or console_on()
         self._clock = clock
         self._bar: Bar | None = None
+        self._figures: list[str] = []
+        """The figures of the last logged step, without the time left."""
 
     def start(self, run: RunInfo) -> None:
         self._total, self._start_step = run.total_steps, run.start_step
@@ -135,11 +137,11 @@ class ProgressReporter:
     def _new_bar(self, run: RunInfo) -> Bar:
         columns = (
             TextColumn("training"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
         )
-        bar = Bar(*columns, console=self._console)
+        bar = Bar(*columns, console=self._console, expand=True)
         bar.add_task("training", total=run.total_steps, completed=run.start_step, figures="")
         return bar
 
@@ -148,11 +150,19 @@ class ProgressReporter:
             self._evaluating += row.get("eval_seconds") or 0.0
             self._say(evaluation_line(row))
             return
-        figures = "  ".join([*step_figures(row), *self._left(row["step"])])
+        self._figures, left = step_figures(row), self._left(row["step"])
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=row["step"], figures=figures)
+            self._move(self._bar, row["step"], left)
         else:
-            self._say(f"step {row['step']}/{self._total}  {figures}")
+            self._say(f"step {row['step']}/{self._total}  {'  '.join([*self._figures, *left])}")
+
+    def _move(self, bar: Bar, step: int, left: list[str]) -> None:
+        """Move the bar to a step. If the terminal is too narrow for all figures, the last ones are left out."""
+        room = self._console.width - len(f"training {self._total}/{self._total}  ") - LEAST_BAR
+        shown = list(self._figures)
+        while shown and len("  ".join([*shown, *left])) > room:
+            shown.pop()
+        bar.update(bar.task_ids[0], completed=step, figures="  ".join([*shown, *left]), refresh=True)
 
     def _left(self, step: int) -> list[str]:
         """Return the time left until the last step, or nothing if it is not known. The estimate uses the pace of this
@@ -166,8 +176,9 @@ class ProgressReporter:
 
     def finish(self, summary: Row) -> None:
         if self._bar:
+            self._move(self._bar, summary["steps"], [])  # the last step is often not a logged one
             self._bar.stop()
         self._say(closing_line(summary))
 
     def _say(self, line: str) -> None:
-        self._console.print(line, markup=False, soft_wrap=True)
+        say(self._console, line)

@@ -27,6 +27,7 @@ from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.trainable import continued_adapter
 from qwenvl_train.model.vision_features import with_shared_features
+from qwenvl_train.reporting.console import console_on, say
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.progress import print_components
 from qwenvl_train.reporting.reporter import RunInfo
@@ -132,14 +133,14 @@ class Run:
 
     def _introduce(self) -> None:
         config, data = self.context.config, self.data
-        print(data.train.about(data.held_out, data.steps, data.rows_per_step))
+        say(console_on(), data.train.about(data.held_out, data.steps, data.rows_per_step))
         if line := in_words(self.lineage):
-            print(line)
+            say(console_on(), line)
         print_components(self.recorder.info.components)
         liger = about_liger(self.model, self.context.family) if config.train.liger else suggest_liger(config)
         for line in (liger, about_fp16(config, self.context.precision)):
             if line:
-                print(line)
+                say(console_on(), line)
 
     def _finish(self, status: str, reason: str | None = None) -> Path | None:
         step = max(self.trainer.state.global_step, self.start.step)

@@ -29,7 +29,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.model.tower import gathered
 from qwenvl_train.model.vision_features import VisionFeatureExtractor
 from qwenvl_train.reporting.bar import counting
-from qwenvl_train.reporting.progress import console_on
+from qwenvl_train.reporting.console import console_on
 from qwenvl_train.reporting.wording import count, many
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.rows import cache_folder

@@ -130,7 +130,32 @@ def test_components_in_a_log_file_are_aligned_columns(stream):
 
 
 def test_components_never_break_a_number_on_a_narrow_terminal(stream):
-    console = Console(file=stream, force_terminal=True, width=84, color_system=None, _environ={})
+    console = Console(file=stream, force_terminal=True, width=74, color_system=None, _environ={})
     print_components(COMPONENTS, console)
     assert "3,102,404,608" in stream.getvalue()
-    assert max(map(len, stream.getvalue().splitlines())) <= 84
+    assert max(map(len, stream.getvalue().splitlines())) <= 74
+
+
+def test_where_the_components_are_follows_if_the_table_is_too_wide(stream):
+    console = Console(file=stream, force_terminal=True, width=80, color_system=None, _environ={})
+    where = "model.visual.patch_embed, model.visual.pos_embed, model.visual.blocks, model.visual.others"
+    print_components([{**COMPONENTS[0], "where": where}, *COMPONENTS[1:]], console)
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert set(where.split()) <= set(stream.getvalue().split())
+    assert "3,102,404,608" in stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_bar_ends_at_the_last_step_and_breaks_no_figure(width, run, stream, clock):
+    console = Console(file=stream, force_terminal=True, width=width, color_system=None, _environ={})
+    progress = ProgressReporter(console, clock)
+    progress.start(run)
+    clock.seconds = 95
+    progress.log({**row(40), "mfu": 0.34, "data_wait": 0.5})
+    progress.finish(SUMMARY)
+    last = stream.getvalue().splitlines()[-2]
+    assert " 120/120 " in last
+    assert "loss 0.4213  lr 8.1e-04  5,120 tokens/s" in last
+    assert "…" not in stream.getvalue()
+    assert "left" not in last.split("\r")[-1]

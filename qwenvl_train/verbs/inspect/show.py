@@ -14,7 +14,7 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.model.pretrained import load_config
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.reporting.bar import counted
-from qwenvl_train.reporting.progress import QuietConsole, console_on
+from qwenvl_train.reporting.console import console_on
 from qwenvl_train.reporting.stdout import print_json
 from qwenvl_train.reporting.wording import count, many
 from qwenvl_train.run.rows import cache_folder, make_renderer, tolerated_problems
@@ -109,7 +109,7 @@ def _print_text(
     total: int,
     unusable: _UnusableRows,
 ) -> None:
-    text = InspectionText(QuietConsole(highlight=False))
+    text = InspectionText(console_on())
     text.files(rows.describe())
     for number, one in enumerate(results, start=1):
         text.sample(number, total, _facts(one))

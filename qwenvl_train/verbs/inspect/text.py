@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
+from qwenvl_train.reporting.console import say
 from qwenvl_train.reporting.problems import told_once
 from qwenvl_train.reporting.wording import count, many, percent
 from qwenvl_train.verbs.inspect.facts import (
@@ -94,8 +95,7 @@ class InspectionText:
             self._say(f"--- {title}")
 
     def _say(self, line: Text | str) -> None:
-        # The line is printed as a Text, so that Rich does not interpret anything in the data as markup.
-        self._console.print(Text(line) if isinstance(line, str) else line, soft_wrap=True)
+        say(self._console, line, hanging=len(_INDENT))
 
 
 def medium_in_words(item: Inspected, span: TokenSpan, first: bool) -> str:

@@ -3,7 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from qwenvl_train.reporting.progress import console_on, print_components
+from rich.text import Text
+
+from qwenvl_train.reporting.console import console_on, say
+from qwenvl_train.reporting.progress import print_components
 from qwenvl_train.reporting.wording import count, duration, many, percent
 
 PlanDict = dict[str, Any]
@@ -22,12 +25,12 @@ def print_plan(plan: PlanDict) -> None:
         (f"Memory of each device, with {_pass(plan)}", _memory(plan)),
         ("Time", _time(plan)),
     ):
-        console.print(f"\n{title}", style="bold", markup=False, soft_wrap=True)
+        say(console, Text(f"\n{title}", "bold"))
         for line in lines:
-            console.print(f"  {line}", markup=False, soft_wrap=True)
-    console.print()
+            say(console, f"  {line}", hanging=4)
+    say(console, "")
     for line in _verdict(plan):
-        console.print(line, markup=False, soft_wrap=True)
+        say(console, line, hanging=4)
 
 
 def _devices(plan: PlanDict) -> str:

@@ -1,0 +1,63 @@
+"""Rich consoles, and lines of text that break between words."""
+
+import os
+import re
+import sys
+from typing import TextIO
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+LOG_WIDTH = 160
+_WORD = re.compile(r"\s*(?P<letters>\S+)")
+
+
+class QuietConsole(Console):
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError. Rich would exit with code 1, which stands for a fault of this project."""
+        raise BrokenPipeError
+
+
+def console_on(stream: TextIO | None = None) -> Console:
+    """Return a Rich console for the stream. A log file is LOG_WIDTH columns wide, unless COLUMNS is set."""
+    stream = stream or sys.stdout
+    own = stream.isatty() or "COLUMNS" in os.environ
+    return QuietConsole(file=stream, highlight=False, width=None if own else LOG_WIDTH)
+
+
+def say(console: Console, line: Text | str, hanging: int = 0) -> None:
+    """Print a line. It breaks only between words, and the continuation is indented by `hanging` columns. In a log file
+    it does not break. Rich does not interpret anything in the line as markup."""
+    text = Text(line) if isinstance(line, str) else line
+    for shown in _broken(text, console, hanging) if _has_columns(console) else [text]:
+        console.print(shown, soft_wrap=True)
+
+
+def _has_columns(console: Console) -> bool:
+    return console.is_terminal or "COLUMNS" in os.environ
+
+
+def _broken(text: Text, console: Console, hanging: int) -> list[Text]:
+    shown: list[Text] = []
+    for line in text.split(allow_blank=True):
+        if line.cell_len <= console.width:
+            shown.append(line)
+            continue
+        first, *rest = line.divide(_breaks(line.plain, console.width - hanging))
+        shown += [first, *(Text(" " * hanging) + part for part in rest)]
+    for line in shown:
+        line.rstrip()
+    return shown
+
+
+def _breaks(line: str, width: int) -> list[int]:
+    """Return where the line breaks: at the starts of words. A word that is longer than `width` stays whole."""
+    breaks, used = [], 0
+    for word in _WORD.finditer(line):
+        size = cell_len(word[0])
+        if used and used + size > width:
+            breaks.append(word.start("letters"))
+            size, used = cell_len(word["letters"]), 0
+        used += size
+    return breaks
