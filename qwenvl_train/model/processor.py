@@ -11,7 +11,11 @@ from qwenvl_train.model.stored_adapter import processor_source
 
 def load_processor(config: ModelConfig, family: Family):
     """Return the processor with the limits of this run. Every checkpoint of the run is saved with these limits."""
-    processor = from_pretrained(processor_source(config), AutoProcessor)
+    return with_limits(from_pretrained(processor_source(config), AutoProcessor), config, family)
+
+
+def with_limits(processor, config: ModelConfig, family: Family):
+    """Set the limits of this run on a processor, and return it."""
     size = dict(processor.image_processor.size)
     size["shortest_edge"] = config.min_pixels or size["shortest_edge"]
     size["longest_edge"] = config.max_pixels or size["longest_edge"]

@@ -35,6 +35,11 @@ def cache_folder(config: RunConfig) -> Path:
 
 def make_renderer(config: RunConfig, processor, family: Family) -> Renderer:
     check_template(processor, family, f"model.path {config.model.path}")
+    return renderer_of(config, processor, family)
+
+
+def renderer_of(config: RunConfig, processor, family: Family) -> Renderer:
+    """Return the renderer of a run, without a check of the processor's chat template."""
     pictures, preferences = cache_folder(config) / "pictures", config.method == "dpo"
     return Renderer(processor, family, config.model.video, config.data, pictures, preferences)
 

@@ -103,7 +103,7 @@ def test_what_a_plan_reads_is_no_setting_of_the_others(verb):
         ([LORA, "plan.device=h1000"], "plan.device=h1000: must be 'b200'"),
         ([LORA, "plan.devices=0"], "plan.devices=0: must be"),
         ([LORA, "plan.mfu=1.5"], "plan.mfu=1.5: must be"),
-        ([LORA, "plan.visual=1"], "plan.visual=1: must be"),
+        ([LORA, "plan.fit=perhaps"], "plan.fit=perhaps: must be"),
         ([LORA, "plan.device=l4", "plan.device_gib=40", "plan.tflops=100"], "plan.device has no effect together"),
         ([LORA, "model.quantize=nf4", "deepspeed=zero3"], "cannot shard 4-bit weights"),
     ],

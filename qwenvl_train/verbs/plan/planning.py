@@ -1,9 +1,11 @@
 """Report the steps, memory, arithmetic and time of a run before it, without loading weights or decoding media."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, replace
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from huggingface_hub import constants, get_session
@@ -14,14 +16,14 @@ from qwenvl_train.config.schema import TWO_MODELS, ModelConfig
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
-from qwenvl_train.model.build import refuse_what_experts_cannot
+from qwenvl_train.model.build import about_experts, refuse_what_experts_cannot
 from qwenvl_train.model.components import COMPONENTS, Mode, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.stored_adapter import with_stored_lora
-from qwenvl_train.reporting.stdout import print_json
 from qwenvl_train.run.rows import make_renderer
+from qwenvl_train.verbs.plan.estimate import LATIN, OTHER, estimating_renderer
 from qwenvl_train.verbs.plan.memory import (
     GIB,
     Load,
@@ -36,33 +38,30 @@ from qwenvl_train.verbs.plan.memory import (
 from qwenvl_train.verbs.plan.remedies import remedies
 from qwenvl_train.verbs.plan.settings import PlanConfig
 from qwenvl_train.verbs.plan.subject import Subject, precision_of
-from qwenvl_train.verbs.plan.text import print_plan
-from qwenvl_train.verbs.plan.workload import Workload, assumed, counted, scaled, streamed
+from qwenvl_train.verbs.plan.workload import Workload, counted, scaled, streamed
 
 
-def plan(composed: Composed[PlanConfig], subject: Subject) -> None:
+def plan(composed: Composed[PlanConfig], subject: Subject) -> dict[str, Any]:
+    """Return the plan, as output=json prints it."""
     config, sizes = with_stored_lora(composed.config, composed.given), subject.architecture
     family, device = subject.family, subject.device
     refuse_what_experts_cannot(config, family)
-    renderer, lacking = _renderer(config)
-    if renderer and "plan.visual" in composed.given:
-        raise UserError("plan.visual has no effect here: the rows of data.train can be counted.")
+    renderer, lacking = _renderer(config, family, sizes)
     modes = {component: mode_of(component, config) for component in COMPONENTS}
     looks, compares = not config.train.cache_vision, config.reference in TWO_MODELS
     count = FlopCount.of(sizes, modes, config.lora.rank, looks, compares)
-    work = _workload(config, sizes, renderer, count)
+    work = _workload(config if lacking is None else _with_long_rows(config), renderer, count)
     planner = _Planner(config, sizes, family, work.load, work.least)
     memory_ = planner.memory(config)
     room = device.gib * GIB
     fits = memory_.total <= room
-    longest = work.dataset.longest if work.dataset else None
-    found = [] if fits else remedies(config, longest, lambda changed: planner.memory(changed).total, room)
+    found = [] if fits else remedies(config, work.dataset.longest, lambda changed: planner.memory(changed).total, room)
     pace = device.count * device.tflops * 1e12 * device.mfu
     seconds = sum(work.flops) / pace
-    told = subject.as_dict() | {
+    return subject.as_dict() | {
         "components": [row.as_dict() for row in planner.sized(config).rows],
-        "data": {"source": work.source, "files": list(work.descriptions), "lacking": lacking}
-        | (asdict(work.dataset) if work.dataset else {"visual_share": config.plan.visual}),
+        "data": {"source": work.source, "files": list(work.descriptions), "estimated": lacking}
+        | asdict(work.dataset),
         "stored_features": _stored(config, sizes, work, subject.precision),
         "rows_per_epoch": work.rows_per_epoch,
         "rows_per_step": work.rows_per_step,
@@ -77,6 +76,7 @@ def plan(composed: Composed[PlanConfig], subject: Subject) -> None:
         "optimizer": config.optim.name,
         "memory": memory_.as_dict(),
         "fits": fits,
+        "limits": [] if (limit := about_experts(family)) is None else [limit],
         "remedies": [{"words": remedy.words, "total": remedy.total} for remedy in found],
         "flops_per_step": work.flops._asdict() | {"total": sum(work.flops)},
         "flops_per_epoch": _of_an_epoch(work, sum(work.flops)),
@@ -84,10 +84,6 @@ def plan(composed: Composed[PlanConfig], subject: Subject) -> None:
         "seconds_per_epoch": _of_an_epoch(work, seconds),
         "seconds": None if work.steps is None else seconds * work.steps,
     }  # fmt: skip
-    if config.output == "json":
-        print_json(told)
-    else:
-        print_plan(told)
 
 
 class _Planner:
@@ -136,29 +132,33 @@ def _size(config: PlanConfig) -> int:
     return config.train.batch_size * (config.data.max_length or 1)
 
 
-def _workload(
-    config: PlanConfig, architecture: PreTrainedConfig, renderer: Renderer | None, count: FlopCount
-) -> Workload:
-    if renderer is None:
-        return assumed(config, architecture, count)
+def _workload(config: PlanConfig, renderer: Renderer, count: FlopCount) -> Workload:
     if config.data.streaming:
         return streamed(config, renderer, count)
     return counted(config, renderer, count, PartialState(cpu=True))
 
 
-def _renderer(config: PlanConfig) -> tuple[Renderer | None, str | None]:
-    """Return the renderer, or None and the reason if the tokenizer of a published checkpoint is not available."""
+def _renderer(config: PlanConfig, family: Family, sizes: PreTrainedConfig) -> tuple[Renderer, str | None]:
+    """Return the renderer. If the tokenizer of a published checkpoint is not available, return one that estimates, and
+    what it estimates."""
     try:
         with _hub_at_hand():
-            family = load_family(config.model)
-            return make_renderer(config, load_processor(config.model, family), family), None
+            own = load_family(config.model)
+            return make_renderer(config, load_processor(config.model, own), own), None
     except UserError as error:
         if _is_local(config.model) or not isinstance(error.__cause__, OSError):
             raise
-        return None, (
-            f"The tokenizer of {config.model.path} is neither on this machine nor available from the hub, so tokens "
-            "are not counted: the steps per epoch are not known, and packed rows are assumed to be full."
+        return estimating_renderer(config, family, sizes), (
+            f"estimated: the tokenizer of {config.model.path} is neither on this machine nor available from the hub, "
+            f"so {LATIN} characters of text count as one token ({OTHER} if they are not ASCII); the visual tokens are "
+            "exact, and all other figures of tokens, steps and time depend on this estimate"
         )
+
+
+def _with_long_rows(config: PlanConfig) -> PlanConfig:
+    """Return a configuration in which rows over data.max_length are left out, since their length is an estimate."""
+    long = {} if config.data.too_long == "downscale" else {"too_long": "skip"}
+    return config.model_copy(update={"data": config.data.model_copy(update={**long, "max_skipped": sys.maxsize})})
 
 
 @contextmanager
@@ -184,7 +184,7 @@ def _stored(config: PlanConfig, sizes: PreTrainedConfig, work: Workload, precisi
 
     A picture that several samples use is counted in each of them.
     """
-    if not config.train.cache_vision or work.dataset is None:
+    if not config.train.cache_vision:
         return None
     return stored_features(sizes, work.dataset.visual * sizes.vision_config.spatial_merge_size**2, precision)
 

@@ -11,6 +11,9 @@ from qwenvl_train.config.verb import RUN_RULES, Verb
 
 
 class PlanSection(Section):
+    fit: Literal["require", "report"]
+    """What happens if the run does not fit into the memory of the devices. With require, the command ends with exit
+    code 2. With report, it only reports it."""
     device: DeviceName
     """The kind of GPU for which the run is planned."""
     devices: PositiveInt
@@ -22,9 +25,6 @@ class PlanSection(Section):
     sheet."""
     mfu: Annotated[float, Field(gt=0, le=1)]
     """The share of tflops that a run uses. The metrics of a run report its actual share."""
-    visual: Annotated[float, Field(ge=0, lt=1)]
-    """The share of visual tokens. It is used if rows cannot be counted because the checkpoint's tokenizer is not
-    available."""
 
 
 class PlanConfig(RunConfig):

@@ -42,18 +42,14 @@ def _devices(plan: PlanDict) -> str:
 def _data(plan: PlanDict) -> Iterator[str]:
     data = plan["data"]
     yield from data["files"]
-    if data["source"] == "assumed":
-        yield data["lacking"]
-        yield (
-            f"assumed: {percent(data['visual_share'])} of the tokens are visual (plan.visual), in images of the "
-            "largest size, and all others are supervised"
-        )
-        return
+    if data["estimated"]:
+        yield data["estimated"]
     if data["source"] == "head":
         yield "assumed: the rest of the stream is like these rows"
     left_out = data["rows"] - data["samples"]
+    about = "about " if data["estimated"] else ""
     yield (
-        f"{many(data['samples'], 'sample')}, {count(data['tokens'])} tokens (longest sample {count(data['longest'])}), "
+        f"{many(data['samples'], 'sample')}, {about}{count(data['tokens'])} tokens (longest sample {count(data['longest'])}), "
         f"{count(data['media'])} images and videos"
     )
     visual, learned = data["visual"] / data["tokens"], data["supervised"] / data["tokens"]
@@ -63,15 +59,18 @@ def _data(plan: PlanDict) -> Iterator[str]:
             f"train.cache_vision stores at most {_gib(plan['stored_features'])} of vision features for them before "
             "the first step; the figures below count only the weights of the vision tower"
         )
-    if left_out:
+    if left_out and data["estimated"]:
+        yield f"{many(left_out, 'row')} cannot be used, or may be longer than data.max_length, and are not counted"
+    elif left_out:
         yield f"{many(left_out, 'row')} cannot be used and would be left out; qwenvl-train inspect … lists the reasons"
 
 
 def _steps(plan: PlanDict) -> Iterator[str]:
     size, room = plan["row"]["batch_size"], plan["row"]["max_length"]
     row = many(size, "sample") if room is None else f"{many(size, 'packed row')} of up to {count(room)} tokens"
-    passes = plan["rows_per_step"]
-    yield f"a step has {many(passes, 'micro-batch')} of {row}"
+    passes, devices = plan["rows_per_step"], plan["device"]["count"]
+    shared = f", {passes // devices} on each of {devices} devices, each" if devices > 1 else ""
+    yield f"a step has {many(passes, 'micro-batch')}{shared} of {row}"
     if plan["pack_fill"] is not None:
         yield f"packed rows are {percent(plan['pack_fill'])} filled"
     if plan["rows_per_epoch"] is not None:
@@ -159,3 +158,4 @@ def _verdict(plan: PlanDict) -> Iterator[str]:
         yield f"{'it fits' if number == 0 else 'or'} with: {remedy['words']} ({_gib(remedy['total'])})"
     if not plan["remedies"]:
         yield "plan found no change that makes it fit"
+    yield from plan["limits"]

@@ -1,14 +1,13 @@
-"""The rows and steps of a planned run, from the index of lengths, from the beginning of a stream, or assumed."""
+"""The rows and steps of a planned run, from the index of lengths or from the beginning of a stream."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import ceil, isqrt
+from math import ceil
 
 import numpy as np
 from accelerate import PartialState
-from transformers import PreTrainedConfig
 
-from qwenvl_train.batch import Contents, Piece
+from qwenvl_train.batch import Contents
 from qwenvl_train.data.batches.loader import Rows, contents_of
 from qwenvl_train.data.index.lengths import Lengths
 from qwenvl_train.data.order.order import Order
@@ -50,10 +49,10 @@ class Workload:
     """The work of a planned run. Figures that are not known are None."""
 
     source: str
-    """Where the figures come from: "index", "head" or "assumed"."""
+    """Where the figures come from: "index" or "head"."""
     descriptions: tuple[str, ...]
     """Lines that describe the files."""
-    dataset: Dataset | None
+    dataset: Dataset
     rows_per_epoch: int | None
     rows_per_step: int
     steps: int | None
@@ -121,43 +120,6 @@ def streamed(config: PlanConfig, renderer: Renderer, count: FlopCount) -> Worklo
         load=scaled(Load(dataset.tokens, int(lengths.patches.sum()), dataset.supervised), most / dataset.tokens),
         least=_largest_sample(lengths),
         flops=_times(flops, rows_per_step * tokens),
-    )
-
-
-def assumed(config: PlanConfig, architecture: PreTrainedConfig, count: FlopCount) -> Workload:
-    """Return an assumed workload, for use without the tokenizer.
-
-    Packs are full, each sample has one picture of the largest size, and all text tokens are learned.
-    """
-    room = (config.data.max_length or 0) * config.train.batch_size
-    if not room:
-        raise UserError("Without the checkpoint's tokenizer, plan needs data.max_length as the length of a sample.")
-    samples = Samples(config.data.train, "data.train", config.data.allow_remote, cache_folder(config))
-    vision = architecture.vision_config
-    visual = round(config.plan.visual * room)
-    side = vision.patch_size * vision.spatial_merge_size
-    largest = (config.model.max_pixels or 1280 * side**2) // side**2
-    pictures = ceil(visual / largest)
-    edge = isqrt(visual * vision.spatial_merge_size**2 // pictures) if pictures else 0
-    contents = Contents(
-        pieces=((Piece(room // max(pictures, 1)),),) * max(pictures, 1),
-        supervised=room - visual,
-        grids=((1, edge, edge),) * pictures,
-    )
-    rows_per_step = config.train.accumulation * config.plan.devices
-    return Workload(
-        source="assumed",
-        descriptions=tuple(samples.describe()),
-        dataset=None,
-        rows_per_epoch=None,
-        rows_per_step=rows_per_step,
-        steps=config.train.max_steps,
-        samples_per_step=None,
-        epochs=None,
-        fill=None,
-        load=Load(room, visual * vision.spatial_merge_size**2, room - visual),
-        least=Load(0, 0, 0),
-        flops=_times(count.training(contents), rows_per_step),
     )
 
 

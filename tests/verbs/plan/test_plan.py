@@ -14,13 +14,18 @@ from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.compose import compose
 from qwenvl_train.data.streaming import windows
 from qwenvl_train.errors import UserError
+from qwenvl_train.model.pretrained import load_family
+from qwenvl_train.model.processor import load_processor
+from qwenvl_train.model.shapes import architecture
+from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.verbs.plan import planning as module
 from qwenvl_train.verbs.plan import workload
+from qwenvl_train.verbs.plan.estimate import estimating_renderer
 from qwenvl_train.verbs.plan.memory import Load
 from qwenvl_train.verbs.plan.remedies import remedies
 from qwenvl_train.verbs.plan.settings import PLAN
 from tests.commands import train
-from tests.conftest import conversation
+from tests.conftest import conversation, sample_of
 from tests.model.test_shapes import PUBLISHED
 
 LORA = "+recipe=sft_lora"
@@ -139,29 +144,69 @@ def test_a_stream_is_planned_by_its_beginning(own_rows, told, checkpoints, monke
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl_7b", "qwen3_vl_30b_a3b", "qwen2_5_vl_72b"])
 def test_a_published_model_is_planned_without_it(name, own_rows, told):
-    found = told(LORA, f"model={name}", f"data.train={own_rows}")
+    found = told(LORA, f"model={name}", f"data.train={own_rows}", "plan.fit=report")
     assert sum(row["parameters"] for row in found["components"]) == PUBLISHED[name]
-    assert found["data"]["source"] == "assumed"
-    assert "tokenizer" in found["data"]["lacking"]
-    assert (found["steps"], found["seconds"], found["samples_per_step"]) == (None, None, None)
-    assert found["largest_pass"] == {"tokens": 8192, "patches": 16384, "supervised": 4096, "visual": 4096}
+    assert "the tokenizer of" in found["data"]["estimated"]
+    assert (found["data"]["samples"], found["data"]["media"]) == (31, 30)
+    assert found["steps"] > 0
+    assert found["seconds"] > 0
     assert found["memory"]["total"] > sum(row["parameters"] for row in found["components"]) * 2
 
 
-def test_what_is_assumed_is_said_and_can_be_changed(own_rows, plan):
-    out, _ = plan(LORA, "model=qwen2_5_vl_7b", f"data.train={own_rows}", "plan.visual=0.25", "train.max_steps=9")
+def test_an_estimate_says_that_it_is_one(own_rows, plan):
+    words = (LORA, "model=qwen2_5_vl_7b", f"data.train={own_rows}", "plan.devices=8", "train.max_steps=9")
+    out, _ = plan(*words)
     assert "31 rows" in out
-    assert "so tokens are not counted" in out
-    assert "25.0 % of the tokens are visual (plan.visual)" in out
-    assert "a micro-batch of 8,192 tokens, 2,048 of them visual" in out
+    assert "so 4 characters of text count as one token (2 if they are not ASCII)" in out
+    assert re.search(r"31 samples, about [\d,]+ tokens", out)
+    assert "a step has 32 micro-batches, 4 on each of 8 devices, each of 1 packed row of up to 8,192 tokens" in out
     assert "9 steps" in out
     assert "the run " in out
-    assert "fits on 1 × h100 with 79 GiB" in out
+    assert "fits on 8 × h100 with 79 GiB" in out
 
 
-def test_no_share_is_assumed_where_rows_are_counted(plan, own_rows):
-    _, err = plan(LORA, "plan.visual=0.3", code=2)
-    assert "plan.visual has no effect here" in err
+def test_only_the_tokens_of_text_are_estimated(pictures, checkpoints):
+    """The estimate lays out the same turns and placeholders as the checkpoint's own processor."""
+    for name in ("qwen2_5_vl", "qwen3_vl"):
+        config = compose([LORA, f"model.path={checkpoints[name]}", "model.max_pixels=9000"], PLAN).config
+        family = load_family(config.model)
+        own = make_renderer(config, load_processor(config.model, family), family)
+        estimating = estimating_renderer(config, family, architecture(config.model))
+        asked, answer = "What is the colour of this one? " * 8, "紅い。" * 20
+        sample = sample_of(conversation(("user", [pictures[0], asked]), ("assistant", [answer])))
+        real, estimated = own.layout(sample), estimating.layout(sample)
+        assert [size.tokens for size in estimated.media] == [size.tokens for size in real.media]
+        assert [turn.role for turn in estimated.turns] == [turn.role for turn in real.turns]
+        assert (estimated.input_ids == estimating.image_pad).sum() == estimated.media[0].tokens
+        # The markers around media and turns, the words, "user" and "assistant" with their line breaks.
+        system = 0 if family.default_system is None else 2 + math.ceil(len(f"system\n{family.default_system}") / 4) + 1
+        user = 2 + 2 + math.ceil(len("user\n") / 4) + estimated.media[0].tokens + len(asked) // 4 + 1
+        assistant = 2 + math.ceil(len("assistant\n") / 4) + 3 * 20 // 2 + 1
+        assert estimated.length == system + user + assistant
+        assert estimated.supervised == 3 * 20 // 2 + 1
+
+
+def test_rows_that_are_too_long_by_an_estimate_do_not_end_a_plan(own_rows, plan):
+    out, _ = plan(LORA, "model=qwen2_5_vl_7b", f"data.train={own_rows}", "data.max_length=46")
+    assert re.search(r"\d+ rows cannot be used, or may be longer than data.max_length, and are not counted", out)
+
+
+def test_a_run_that_does_not_fit_ends_with_2_unless_only_a_report_is_wanted(plan, monkeypatch):
+    monkeypatch.setattr(module, "remedies", lambda *_: [])
+    out, err = plan(LORA, "plan.device_gib=0.1", code=2)
+    assert "does not fit on 1 × h100 with 0.1 GiB" in out
+    assert "the run does not fit on the planned devices (with plan.fit=report, plan only reports it)" in err
+    out, err = plan(LORA, "plan.device_gib=0.1", "plan.fit=report", "output=json")
+    assert not json.loads(out)["fits"]
+    assert err == ""
+
+
+def test_a_mixture_of_experts_that_fits_nowhere_says_why(plan, own_rows, monkeypatch):
+    monkeypatch.setattr(module, "remedies", lambda *_: [])
+    words = ("model=qwen3_vl_235b_a22b", f"data.train={own_rows}", "plan.devices=8", "plan.device=b200")
+    out, _ = plan(LORA, *words, code=2)
+    assert "plan found no change that makes it fit" in out
+    assert "Qwen3-VL-MoE does not load under ZeRO-3 yet, so every device holds all of its weights" in out
 
 
 @pytest.mark.parametrize(
@@ -170,7 +215,7 @@ def test_no_share_is_assumed_where_rows_are_counted(plan, own_rows):
         (["model.path=/nowhere"], "model.path"),
         (["model.path=Qwen/Some-VL"], "model= option"),
         (["data.train=nowhere.jsonl"], "nowhere.jsonl"),
-        (["model=qwen3_vl_30b_a3b", "deepspeed=zero3"], "deepspeed=zero3 cannot load"),
+        (["model=qwen3_vl_30b_a3b", "deepspeed=zero3"], "every device holds all weights; qwenvl-train plan says whether they fit"),
         (["train.max_steps=10", "train.warmup=9", "train.max_steps=5"], "given twice"),
     ],
 )
@@ -283,7 +328,7 @@ def test_what_a_run_refuses_is_not_proposed():
 
 def test_what_is_proposed_fits_when_it_is_planned(told, own_rows):
     words = ["+recipe=sft_full", "model=qwen2_5_vl_7b", f"data.train={own_rows}", "plan.devices=8"]
-    found = told(*words)
+    found = told(*words, "plan.fit=report")
     assert not found["fits"]
     for remedy in found["remedies"]:
         changed = remedy["words"].split()
@@ -341,5 +386,6 @@ def test_a_copy_to_compare_with_takes_its_weights(told):
     assert copied["flops_per_step"]["vision"] == cached["flops_per_step"]["vision"]
     assert copied["flops_per_step"]["llm"] > 1.2 * cached["flops_per_step"]["llm"]
     room = (copied["memory"]["total"] - parameters) / GIB
-    (remedy,) = told(*words, "data.eval=null", f"plan.device_gib={room}")["remedies"]
+    small = (f"plan.device_gib={room}", "plan.fit=report")
+    (remedy,) = told(*words, "data.eval=null", *small)["remedies"]
     assert remedy["words"] == "dpo.reference=cached"
