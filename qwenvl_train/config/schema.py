@@ -12,6 +12,9 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -24,6 +27,18 @@ Kernel = Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "flas
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _one_error(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return handler(value)
+    except ValidationError:
+        raise PydanticCustomError("count_or_auto", "Input should be a whole number above 0, or auto") from None
+
+
+CountOrAuto = Annotated[PositiveInt | Literal["auto"], WrapValidator(_one_error)]
+MICRO_BATCHES = 4
+"""The number of micro-batches that train.accumulation=auto stands for, unless a small dataset needs a smaller one."""
 
 
 class VideoConfig(Section):
@@ -134,7 +149,9 @@ def _known_columns(value: object) -> object:
         if name not in get_args(ColumnName):
             meant = nearest(str(name), get_args(ColumnName))
             hint = f"did you mean {meant}?" if meant else f"the names are {', '.join(get_args(ColumnName))}"
-            words = f"a mapping from names such as image, prompt and answer to columns of the file; {name} is no such name"
+            words = (
+                f"a mapping from names such as image, prompt and answer to columns of the file; {name} is no such name"
+            )
             raise PydanticCustomError("columns", "{problem}", {"problem": f"{words}; {hint}"})
     return value
 
@@ -183,12 +200,14 @@ class DataConfig(Section):
     """Whether to read data.train from front to back during training, instead of measuring every row before it. This
     needs train.max_steps."""
     max_length: PositiveInt | None
-    """The largest length of a sample, in tokens, and the length to which packing fills rows. With null, there is no
-    limit."""
+    """The largest length of a sample, in tokens. With null, there is no limit."""
     too_long: Literal["error", "skip", "downscale"]
     """What happens to a sample over max_length. downscale shrinks its pictures and clips until the sample fits."""
     packing: bool
-    """Whether to fill each row with samples up to max_length tokens, instead of with a fixed number of samples."""
+    """Whether to fill each row with samples up to pack_length tokens, instead of with a fixed number of samples."""
+    pack_length: CountOrAuto
+    """The length to which packing fills rows, in tokens. It is at most max_length. auto is max_length, or less if an
+    epoch would otherwise have few steps."""
     bucketing: bool
     """Whether to put samples of similar cost into the passes that run at the same time. It needs packing=false."""
     on_error: Literal["raise", "skip"]
@@ -219,10 +238,11 @@ class TrainConfig(Section):
     """The learning rate of one component. With null, it is train.lr."""
     batch_size: PositiveInt
     """The number of samples in one forward pass on each device. With data.packing, it is the number of packs of
-    max_length tokens."""
+    data.pack_length tokens."""
     eval_batch_size: PositiveInt
-    accumulation: PositiveInt
-    """The number of forward passes before one optimizer step."""
+    accumulation: CountOrAuto
+    """The number of forward passes before one optimizer step. auto is 4, or less if an epoch would otherwise have few
+    steps."""
     epochs: PositiveFloat | None
     max_steps: PositiveInt | None
     """The length of the training, in epochs or in steps. Exactly one of the two keys is set."""
@@ -361,6 +381,20 @@ class RunConfig(Section):
     def has_adapters(self) -> bool:
         """Whether any component is trained through adapters."""
         return any(self.tuned(component) and self.adapted(component) for component in COMPONENTS)
+
+    @property
+    def accumulation(self) -> int:
+        """The number of micro-batches in a step of one process. Before `data.order.step_size` has fitted auto to the
+        data, auto is its largest value."""
+        return MICRO_BATCHES if self.train.accumulation == "auto" else self.train.accumulation
+
+    @property
+    def pack_length(self) -> int | None:
+        """The length of packed rows in tokens, or None without packing. Before `data.order.step_size` has fitted auto
+        to the data, auto is its largest value."""
+        if not self.data.packing:
+            return None
+        return self.data.max_length if self.data.pack_length == "auto" else self.data.pack_length
 
     @property
     def reference(self) -> ReferenceKind | None:

@@ -1,6 +1,7 @@
 """Opens a run: its processes, processor, data and starting point. Nothing is written to the run folder, and no weights
 are read, so mistakes in the user's input are reported early."""
 
+import json
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from accelerate import PartialState
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.batches.loader import Rows
+from qwenvl_train.data.order.step_size import StepSize
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import refuse_kernel
@@ -22,7 +24,7 @@ from qwenvl_train.reporting.progress import ProgressReporter
 from qwenvl_train.reporting.reporter import Reporter
 from qwenvl_train.reporting.wandb import WandbRun
 from qwenvl_train.run.context import RunContext
-from qwenvl_train.run.resume import checkpoint_to_resume
+from qwenvl_train.run.resume import checkpoint_to_resume, facts_of_step_size, refuse_changes, step_size_of
 from qwenvl_train.run.rows import make_renderer, open_rows
 from qwenvl_train.run.training_data import TrainingData, open_training_data
 from qwenvl_train.training.checkpoint import step_of
@@ -45,6 +47,8 @@ class StartingPoint:
     """The run folder, and the checkpoint and step that the run resumes from."""
 
     folder: Path
+    config: RunConfig
+    """The configuration as the user wrote it, in which auto is not fitted to the data."""
     facts: dict[str, Any]
     """Values that the loss curve depends on but that are not in the configuration."""
     checkpoint: Path | None
@@ -71,26 +75,35 @@ def open_run(composed: Composed[RunConfig], family: Family, precision: str, stat
     reporters = _reporters(config, state)  # a missing W&B login is reported here, before slow work
     processor = load_processor(config.model, family)
     renderer = make_renderer(config, processor, family)
-    data = _open_data(config, renderer, state)
-    facts = {"processes": state.num_processes, "precision_used": precision} | data.train.facts
-    start = _starting_point(composed, facts, state)
+    folder = Path(config.output_dir) / agree(state, config.run_name or _new_name(composed.recipe, config.method))
+    checkpoint = _checkpoint(config, folder, state)
+    data = _open_data(config, renderer, state, _resumed_step_size(checkpoint, state))
+    config = data.train.config
+    facts = {"processes": state.num_processes, "precision_used": precision} | facts_of_step_size(StepSize.of(config))
+    facts |= data.train.facts
+    if checkpoint is not None:
+        refuse_changes(composed.config, facts, checkpoint)
+    start = StartingPoint(folder, composed.config, facts, checkpoint, step_of(checkpoint) if checkpoint else 0)
     context = RunContext(config, family, processor, renderer, precision, state, CpuGroup(state.num_processes))
     return OpenedRun(context, data, start, reporters)
 
 
-def _open_data(config: RunConfig, renderer: Renderer, state: PartialState) -> RunData:
-    train = open_training_data(config, renderer, state)
+def _open_data(config: RunConfig, renderer: Renderer, state: PartialState, resumed: StepSize | None) -> RunData:
+    train = open_training_data(config, renderer, state, resumed)
     held_out = open_rows(config, "data.eval", renderer, state) if config.data.eval else None
-    rows_per_step = config.train.accumulation * state.num_processes
+    rows_per_step = train.config.accumulation * state.num_processes
     return RunData(train, held_out, train.steps(rows_per_step), rows_per_step)
 
 
-def _starting_point(composed: Composed[RunConfig], facts: dict[str, Any], state: PartialState) -> StartingPoint:
-    config = composed.config
-    folder = Path(config.output_dir) / agree(state, config.run_name or _new_name(composed.recipe, config.method))
-    found = agree(state, str(checkpoint_to_resume(config, folder, facts) or ""))
-    checkpoint = Path(found) if found else None
-    return StartingPoint(folder, facts, checkpoint, step_of(checkpoint) if checkpoint else 0)
+def _checkpoint(config: RunConfig, folder: Path, state: PartialState) -> Path | None:
+    """Return the checkpoint that the run resumes from. It is that of the main process on every process."""
+    found = agree(state, str(checkpoint_to_resume(config, folder) or ""))
+    return Path(found) if found else None
+
+
+def _resumed_step_size(checkpoint: Path | None, state: PartialState) -> StepSize | None:
+    stored = json.loads(agree(state, json.dumps(step_size_of(checkpoint) if checkpoint else None)))
+    return stored and StepSize(*stored)
 
 
 def _reporters(config: RunConfig, state: PartialState) -> list[Reporter]:

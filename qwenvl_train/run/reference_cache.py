@@ -31,7 +31,7 @@ from qwenvl_train.run.rows import cache_folder
 from qwenvl_train.training.skipped import Skipped, UnusableRows
 
 _ROOM = 8192
-"""Number of tokens that stands in for data.max_length, if that is not set, to limit the size of a pass."""
+"""Number of tokens that limits the size of a pass if there are no packed rows and data.max_length is not set."""
 
 
 def store_references(sources: dict[str, Rows], context: RunContext, skipped: Skipped) -> dict[str, Rows]:
@@ -100,7 +100,7 @@ def _fill(
     skipped: Skipped,
 ) -> None:
     config, cpu_group = context.config, context.cpu_group
-    room = (config.data.max_length or _ROOM) * config.train.batch_size
+    room = (config.pack_length or config.data.max_length or _ROOM) * config.train.batch_size
     mine = missing[context.rank :: cpu_group.processes]
     passes = [one for chunk in mine for one in passes_of(chunk, rows, room)]
     asked = iter(_loader(PassInputs(rows, passes), config.data.workers))

@@ -9,6 +9,7 @@ import yaml
 from qwenvl_train.config.compose import compose
 from qwenvl_train.config.paths import with_absolute_paths, with_relative_paths
 from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.order.step_size import StepSize
 from qwenvl_train.errors import UserError
 from qwenvl_train.training.checkpoint import PROGRESS, is_checkpoint, saved, step_of
 from qwenvl_train.training.meter import RunProgress
@@ -34,12 +35,9 @@ FREE = (
 )
 
 
-def checkpoint_to_resume(config: RunConfig, folder: Path, facts: dict[str, Any]) -> Path | None:
-    """Return the checkpoint to resume from, or None. Raise UserError if the run may not resume from it.
-
-    `facts` are values that the loss curve depends on but that are not in the configuration. environment.json stores
-    them.
-    """
+def checkpoint_to_resume(config: RunConfig, folder: Path) -> Path | None:
+    """Return the checkpoint to resume from, or None. Raise UserError if the folder has checkpoints that must not be
+    continued."""
     checkpoints = saved(folder / "checkpoints")
     match config.train.resume:
         case "auto":
@@ -61,9 +59,28 @@ def checkpoint_to_resume(config: RunConfig, folder: Path, facts: dict[str, Any])
                     f"train.resume: {folder} also contains later checkpoints ({', '.join(later)}), which this run "
                     "would mix with its own; choose another run_name."
                 )
-    if found is not None:
-        _refuse_changes(config, facts, found.parent.parent)
     return found
+
+
+def facts_of_step_size(size: StepSize) -> dict[str, Any]:
+    """Return the facts about the size of a step. Their names are those of the settings that they take the place of,
+    since auto and the number that it stands for give the same curve."""
+    return {"train.accumulation": size.accumulation, "data.pack_length": size.pack_length}
+
+
+def step_size_of(checkpoint: Path) -> StepSize | None:
+    """Return the size of a step of the run that wrote a checkpoint, or None if the run is not known."""
+    tree, environment = _stored(checkpoint)
+    if tree is None:
+        return None
+    return _step_size(tree, (environment or {}).get("run", {}))
+
+
+def _step_size(tree: dict[str, Any], run: dict[str, Any]) -> StepSize:
+    if "data.pack_length" in run:
+        return StepSize(run["train.accumulation"], run["data.pack_length"])
+    # An older version filled packed rows to data.max_length, and had no auto.
+    return StepSize(tree["train"]["accumulation"], tree["data"]["max_length"] if tree["data"]["packing"] else None)
 
 
 def progress_at(checkpoint: Path) -> RunProgress:
@@ -76,14 +93,19 @@ def progress_at(checkpoint: Path) -> RunProgress:
         ) from None
 
 
-def _refuse_changes(config: RunConfig, facts: dict[str, Any], stored: Path) -> None:
-    if not (stored / "config.yaml").is_file():
+def refuse_changes(config: RunConfig, facts: dict[str, Any], checkpoint: Path) -> None:
+    """Raise UserError if a run with these settings may not resume from the checkpoint.
+
+    `facts` are values that the loss curve depends on but that are not in the configuration. environment.json stores
+    them.
+    """
+    tree, environment = _stored(checkpoint)
+    if tree is None:
         return
-    tree = yaml.safe_load((stored / "config.yaml").read_text(encoding="utf-8"))
     run, there, here = facts, Path.cwd(), Path.cwd()
-    if (stored / "environment.json").is_file():
-        environment = json.loads((stored / "environment.json").read_text(encoding="utf-8"))
+    if environment is not None:
         run, there = environment["run"], Path(environment.get("working_directory", here))
+    run = facts_of_step_size(_step_size(tree, run)) | run
     # Older versions also stored the sections of other verbs.
     before = with_absolute_paths({key: value for key, value in tree.items() if key in RunConfig.model_fields}, there)
     now = with_absolute_paths(config.model_dump(mode="json"), here)
@@ -96,9 +118,18 @@ def _refuse_changes(config: RunConfig, facts: dict[str, Any], stored: Path) -> N
     changes = _changes(_flat(before) | run, _flat(now) | facts)
     if changed := [line for key, line in changes.items() if key in moved]:
         raise UserError(
-            f"The run in {stored} cannot resume with changed settings: {'; '.join(changed)}. "
+            f"The run in {checkpoint.parent.parent} cannot resume with changed settings: {'; '.join(changed)}. "
             "Change them back, or choose another run_name."
         )
+
+
+def _stored(checkpoint: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Return the settings of the run that wrote a checkpoint, and its environment.json. A missing file gives None."""
+    config, environment = (checkpoint.parent.parent / name for name in ("config.yaml", "environment.json"))
+    return (
+        yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None,
+        json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else None,
+    )
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:

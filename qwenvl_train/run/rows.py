@@ -1,9 +1,10 @@
 """Functions that the verbs share: open data files, measure their samples once for all processes, and describe them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from accelerate import PartialState
 
@@ -13,6 +14,7 @@ from qwenvl_train.data.index.lengths import BrokenRow, detail_by_source
 from qwenvl_train.data.index.measure import MeasureOptions, lengths_of
 from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import Order, build_order
+from qwenvl_train.data.order.step_size import StepSize, fitted_in_words, fitting, steps_of_epoch
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.render.template import check_template
 from qwenvl_train.data.samples import Samples
@@ -24,6 +26,7 @@ from qwenvl_train.reporting.wording import many, percent
 from qwenvl_train.training.distributed.processes import agree
 
 Made = TypeVar("Made")
+C = TypeVar("C", bound=RunConfig)
 
 _FEW_STEPS = 10
 _MORE_OF_THEM = "(There may be more: qwenvl-train inspect lists all, data.on_error=skip leaves them out.)"
@@ -82,7 +85,39 @@ def tolerated_problems(config: RunConfig) -> frozenset[str]:
     return frozenset(kind for kind, yes in tolerated.items() if yes)
 
 
+@dataclass(frozen=True)
+class Fitted(Generic[C]):
+    """A configuration whose size of a step is fitted to the data, with the order of these data."""
+
+    config: C
+    order: Order
+    description: str | None
+    """A line that says what was chosen, or None if the size is the largest one, or that of a run that resumes."""
+
+
+def fit(config: C, train: Rows, world: int, resumed: StepSize | None = None) -> Fitted[C]:
+    """Fit the settings that are auto to the data. With `resumed`, use the size of the steps of a run that resumes."""
+    if resumed is not None:
+        config = resumed.in_config(config)
+        return Fitted(config, make_order(config, train, world), None)
+    order = make_order(config, train, world)
+    size = fitting(config, order, train.lengths, world)
+    if size == StepSize.of(config):
+        return Fitted(size.in_config(config), order, None)
+    fitted = size.in_config(config)
+    its_order = make_order(fitted, train, world)
+    steps = steps_of_epoch(config, order, world), steps_of_epoch(fitted, its_order, world)
+    return Fitted(fitted, its_order, fitted_in_words(config, fitted, steps))
+
+
 def make_order(config: RunConfig, train: Rows, world: int) -> Order:
+    longest = int(train.lengths.tokens.argmax())
+    if config.pack_length is not None and train.lengths.tokens[longest] > config.pack_length:
+        source, line = train.samples.origin(longest)
+        raise UserError(
+            f"{source}:{line} is {train.lengths.tokens[longest]} tokens long, but data.pack_length is "
+            f"{config.pack_length}; raise it, or lower data.max_length."
+        )
     entries = [
         MixtureEntry(entry.start, entry.stop, entry.config.weight, entry.config.repeats)
         for entry in train.samples.entries
@@ -135,14 +170,14 @@ def about_data(
         lines.append(f"{len(train.lengths.problems):,} rows cannot be used: skipped.jsonl lists them")
     lines += mixture_in_words(config, order)
     of_each = f"{taken.samples / steps:,.4g} samples"
-    if config.data.packing and config.data.max_length:
+    if config.pack_length is not None:
         packs = rows_per_step * config.train.batch_size
-        full = percent(taken.tokens / (steps * packs * config.data.max_length))
-        of_each += f" in {many(packs, 'packed row')} of {config.data.max_length:,} tokens, {full} filled"
+        full = percent(taken.tokens / (steps * packs * config.pack_length))
+        of_each += f" in {many(packs, 'packed row')} of {config.pack_length:,} tokens, {full} filled"
     lines.append(f"{many(steps, 'step')} of {of_each}; {taken.epoch:.2f} epochs")
     if steps < _FEW_STEPS and config.data.packing:
         lines.append(
-            "So few steps change the model little. For more steps, lower data.max_length or train.accumulation, "
+            "So few steps change the model little. For more steps, lower data.pack_length or train.accumulation, "
             "raise train.epochs, or set data.packing=false."
         )
     return "\n".join(lines)
@@ -179,7 +214,7 @@ def about_stream(config: RunConfig, stream: Stream, held_out: Rows | None, steps
     if first.problems:
         lines.append(f"{len(first.problems):,} of the first rows cannot be used: skipped.jsonl lists them")
     units = rows_per_step * config.train.batch_size
-    what = f"packed rows of up to {config.data.max_length:,} tokens" if config.data.packing else "samples"
+    what = f"packed rows of up to {config.pack_length:,} tokens" if config.pack_length else "samples"
     lines.append(f"{steps:,} steps of {units:,} {what}")
     return "\n".join(lines)
 

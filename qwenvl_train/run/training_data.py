@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.batches.loader import Rows, TrainRows
+from qwenvl_train.data.order.step_size import StepSize
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.streaming.draw import open_entries
 from qwenvl_train.data.streaming.stream import Stream
@@ -20,7 +21,7 @@ from qwenvl_train.run.rows import (
     about_stream,
     cache_folder,
     first_then_others,
-    make_order,
+    fit,
     open_rows,
     steps_of,
     tolerated_problems,
@@ -34,16 +35,16 @@ class MeasuredData:
 
     stream = None
 
-    def __init__(self, config: RunConfig, renderer: Renderer, state: PartialState):
-        self._config = config
+    def __init__(self, config: RunConfig, renderer: Renderer, state: PartialState, resumed: StepSize | None):
         self.rows = open_rows(config, "data.train", renderer, state)
-        self.counts = make_order(config, self.rows, state.num_processes)
+        fitted = fit(config, self.rows, state.num_processes, resumed)
+        self.config, self.counts, self._fitted = fitted.config, fitted.order, fitted.description
         lengths = self.rows.lengths
         self.facts = {"samples": int(lengths.usable.sum()), "tokens": int(lengths.tokens.sum())}
         self.problems = lengths.problems
 
     def steps(self, rows_per_step: int) -> int:
-        return steps_of(self._config, self.counts, rows_per_step)
+        return steps_of(self.config, self.counts, rows_per_step)
 
     def go_to(self, row: int, checkpoint: Path | None) -> None:
         """Plan packed row `row` now, so that workers that are forked later inherit the plan. Any packed row can be
@@ -54,7 +55,8 @@ class MeasuredData:
         return TrainRows(self.rows, self.counts, rows)
 
     def about(self, held_out: Rows | None, steps: int, rows_per_step: int) -> str:
-        return about_data(self._config, self.rows, held_out, self.counts, steps, rows_per_step)
+        lines = [self._fitted] if self._fitted else []
+        return "\n".join([*lines, about_data(self.config, self.rows, held_out, self.counts, steps, rows_per_step)])
 
 
 class Streamed:
@@ -62,8 +64,10 @@ class Streamed:
 
     stream: Stream
 
-    def __init__(self, config: RunConfig, renderer: Renderer, state: PartialState):
-        self._config, self._renderer, self._state = config, renderer, state
+    def __init__(self, config: RunConfig, renderer: Renderer, state: PartialState, resumed: StepSize | None):
+        # The number of steps in an epoch is not known, so auto is not fitted to it.
+        self.config = (resumed or StepSize.of(config)).in_config(config)
+        self._renderer, self._state = renderer, state
         entries = first_then_others(state, lambda: open_entries(config.data, cache_folder(config)))
         # A hub may have a newer commit by the time that another process queries it.
         self._revisions = tuple(json.loads(agree(state, json.dumps([entry.config.revision for entry in entries]))))
@@ -81,8 +85,8 @@ class Streamed:
         return self.stream.first.problems
 
     def steps(self, rows_per_step: int) -> int:
-        assert self._config.train.max_steps is not None
-        return self._config.train.max_steps
+        assert self.config.train.max_steps is not None
+        return self.config.train.max_steps
 
     def go_to(self, row: int, checkpoint: Path | None) -> None:
         """Open the stream at packed row `row`, and read its first window."""
@@ -95,10 +99,10 @@ class Streamed:
         return TensorDataset(torch.empty(1))
 
     def about(self, held_out: Rows | None, steps: int, rows_per_step: int) -> str:
-        return about_stream(self._config, self.stream, held_out, steps, rows_per_step)
+        return about_stream(self.config, self.stream, held_out, steps, rows_per_step)
 
     def _open(self, stored: State | None, row: int) -> Stream:
-        config, state = self._config, self._state
+        config, state = self.config, self._state
         entries = open_entries(config.data, cache_folder(config), stored.revisions if stored else self._revisions)
         planner = Planner(
             entries, self._renderer, tolerated_problems(config), config, state.process_index, state.num_processes
@@ -109,8 +113,12 @@ class Streamed:
 TrainingData = MeasuredData | Streamed
 
 
-def open_training_data(config: RunConfig, renderer: Renderer, state: PartialState) -> TrainingData:
-    return (Streamed if config.data.streaming else MeasuredData)(config, renderer, state)
+def open_training_data(
+    config: RunConfig, renderer: Renderer, state: PartialState, resumed: StepSize | None
+) -> TrainingData:
+    """Open data.train. The `config` of the result has the size of a step in place of auto: that of the run that
+    resumes, or else one that fits the data."""
+    return (Streamed if config.data.streaming else MeasuredData)(config, renderer, state, resumed)
 
 
 def _stored(checkpoint: Path) -> State:

@@ -124,7 +124,7 @@ class Run:
 
     def _open_folder(self) -> None:
         info, folder = self.recorder.info, RunFolder(self.start.folder)
-        folder.write_config(with_absolute_paths(info.config, Path.cwd()))
+        folder.write_config(with_absolute_paths(self.start.config.model_dump(mode="json"), Path.cwd()))
         gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
         folder.write_environment(gpus, self.start.facts, self.lineage)
         folder.write_components(info.components)
@@ -168,7 +168,7 @@ def prepare(opened: OpenedRun) -> Run:
     if config.train.cache_vision:
         _use_stored_features(context, data, base_model(model), skipped)
     table = [row.as_dict() for row in component_table(model, context.family, config)]
-    settings = opened.context.config.model_dump(mode="json")  # as the user wrote them, also if an adapter was merged
+    settings = start.config.model_dump(mode="json")
     info = RunInfo(start.folder.name, start.folder, settings, table, data.steps, start.step)
     recorder = Recorder(
         info,
@@ -181,7 +181,7 @@ def prepare(opened: OpenedRun) -> Run:
         skipped,
     )
     stop = StopOnSignal(context.cpu_group)
-    room = config.data.max_length * config.train.batch_size if config.data.packing and config.data.max_length else None
+    room = config.pack_length and config.pack_length * config.train.batch_size
     devices = Devices(context.processes, peak_tflops(context.precision))
     meter = Meter(data.train.counts, data.rows_per_step, room, devices, before)
     trainer = VisionTrainer(
@@ -203,7 +203,7 @@ def prepare(opened: OpenedRun) -> Run:
     with suppress(OSError):
         _staging(start).rmdir()
         start.folder.rmdir()
-    origin = lineage(opened.context.config, start.folder)
+    origin = lineage(start.config, start.folder)
     return Run(context, data, start, model, trainer, recorder, meter, stop, skipped, origin)
 
 

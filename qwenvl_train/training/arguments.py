@@ -21,7 +21,7 @@ def training_arguments(
         # An item of the data loader is a whole packed row. The data pipeline decides how many samples it holds.
         per_device_train_batch_size=1,
         train_sampling_strategy="sequential",
-        gradient_accumulation_steps=train.accumulation,
+        gradient_accumulation_steps=config.accumulation,
         average_tokens_across_devices=True,
         learning_rate=train.lr,
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(train.schedule, train.schedule),

@@ -102,7 +102,10 @@ def test_a_data_file_is_fetched_again_only_when_it_was_changed(bucket, tmp_path)
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("s3://lake/gone.jsonl", "data.train: there is no .jsonl, .json, .parquet, .csv or .tsv file at s3://lake/gone.jsonl"),
+        (
+            "s3://lake/gone.jsonl",
+            "data.train: there is no .jsonl, .json, .parquet, .csv or .tsv file at s3://lake/gone.jsonl",
+        ),
         ("s3://packed", r"s3://packed/rows\.jsonl\.gz is compressed; unpack it"),
         ("s3://lake/z", "there is no .jsonl, .json, .parquet, .csv or .tsv file at s3://lake/z"),
         ("s3://lake/x/rows.jsonl::file:///etc/passwd", "an address with '::' is not supported"),

@@ -33,7 +33,7 @@ def skipped(folder) -> list[dict]:
 
 def test_packed_rows_are_filled_and_an_epoch_holds_each_sample_once(uneven, checkpoints, tmp_path, capsys):
     common = (*SETTINGS, f"model.path={checkpoints['qwen3_vl']}", f"data.train={uneven}")
-    folder = train(tmp_path, *common, "data.max_length=256", "train.epochs=2")
+    folder = train(tmp_path, *common, "data.pack_length=256", "train.epochs=2")
     found = rows(folder)
     assert found[-1]["epoch"] >= 2
     assert found[-1]["samples"] >= 60
@@ -45,7 +45,7 @@ def test_packed_rows_are_filled_and_an_epoch_holds_each_sample_once(uneven, chec
 
 def test_a_packed_run_resumes_on_the_same_curve(uneven, checkpoints, tmp_path):
     common = (*SETTINGS, f"model.path={checkpoints['qwen2_vl']}", f"data.train={uneven}")
-    settings = (*common, "data.max_length=256", "train.max_steps=6", "train.save_steps=3")
+    settings = (*common, "train.max_steps=6", "train.save_steps=3")
     whole = train(tmp_path, *settings)
     shutil.copytree(whole, tmp_path / "killed" / "run")
     shutil.rmtree(tmp_path / "killed" / "run" / "checkpoints" / "step-6")

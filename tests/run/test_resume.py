@@ -8,10 +8,12 @@ import yaml
 
 from qwenvl_train.config.compose import compose
 from qwenvl_train.config.paths import with_absolute_paths
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.order.step_size import StepSize
 from qwenvl_train.errors import UserError
-from qwenvl_train.run.resume import checkpoint_to_resume
+from qwenvl_train.run.resume import checkpoint_to_resume, facts_of_step_size, refuse_changes, step_size_of
 
-FACTS = {"processes": 1}
+FACTS = {"processes": 1} | facts_of_step_size(StepSize(4, 8192))
 
 
 @pytest.fixture
@@ -30,26 +32,35 @@ def project(tmp_path, monkeypatch) -> Path:
     return project
 
 
-def settings(model: str = "model", train: str = "rows.jsonl"):
-    return compose(["+recipe=sft_lora", f"model.path={model}", f"data.train=[{{path: {train}, media_root: .}}]"]).config
+def settings(*more: str, model: str = "model", train: str = "rows.jsonl") -> RunConfig:
+    own = (f"model.path={model}", f"data.train=[{{path: {train}, media_root: .}}]")
+    return compose(["+recipe=sft_lora", *own, *more]).config
+
+
+def resume(config: RunConfig, folder: Path, facts: dict = FACTS) -> Path:
+    """Return the checkpoint that a run with these settings resumes from."""
+    checkpoint = checkpoint_to_resume(config, folder)
+    assert checkpoint is not None
+    refuse_changes(config, facts, checkpoint)
+    return checkpoint
 
 
 def test_a_run_resumes_where_it_was_started(project):
-    assert checkpoint_to_resume(settings(), Path("runs/mine"), FACTS).name == "step-1"
+    assert resume(settings(), Path("runs/mine")).name == "step-1"
 
 
 def test_a_run_resumes_from_another_directory(project, monkeypatch):
     monkeypatch.chdir(project / "model")
     train = "[{path: ../rows.jsonl, media_root: ..}]"
     config = compose(["+recipe=sft_lora", f"model.path={project}/model", f"data.train={train}"]).config
-    assert checkpoint_to_resume(config, project / "runs" / "mine", FACTS)
+    assert resume(config, project / "runs" / "mine")
 
 
 def test_a_run_resumes_in_a_project_that_was_moved(project, monkeypatch):
     moved = project.rename(project.with_name("moved"))
     monkeypatch.chdir(moved)
-    assert checkpoint_to_resume(settings(), Path("runs/mine"), FACTS)
-    assert checkpoint_to_resume(settings(model=f"{moved}/model"), moved / "runs" / "mine", FACTS)
+    assert resume(settings(), Path("runs/mine"))
+    assert resume(settings(model=f"{moved}/model"), moved / "runs" / "mine")
 
 
 @pytest.mark.parametrize(
@@ -60,13 +71,39 @@ def test_another_file_is_another_run(changed, key, moved, project, monkeypatch):
     if moved:
         monkeypatch.chdir(project.rename(project.with_name("moved")))
     with pytest.raises(UserError, match=f"cannot resume with changed settings: {key} was"):
-        checkpoint_to_resume(settings(**changed), Path("runs/mine"), FACTS)
+        resume(settings(**changed), Path("runs/mine"))
 
 
 def test_a_run_of_a_version_that_stored_relative_paths_resumes(project):
     stored = project / "runs" / "mine"
     (stored / "config.yaml").write_text(yaml.safe_dump(settings().model_dump(mode="json")))
     (stored / "environment.json").write_text(json.dumps({"run": FACTS}))
-    assert checkpoint_to_resume(settings(), stored, FACTS)
+    assert resume(settings(), stored)
     with pytest.raises(UserError, match="processes was 1, is 2"):
-        checkpoint_to_resume(settings(), stored, {"processes": 2})
+        resume(settings(), stored, FACTS | {"processes": 2})
+
+
+def test_auto_resumes_with_the_size_of_a_step_that_the_run_had(project):
+    stored = project / "runs" / "mine"
+    checkpoint = stored / "checkpoints" / "step-1"
+    fitted = FACTS | facts_of_step_size(StepSize(1, 2520))
+    (stored / "environment.json").write_text(json.dumps({"run": fitted}))
+    assert step_size_of(checkpoint) == StepSize(1, 2520)
+    assert resume(settings(), stored, fitted)
+    assert resume(settings("train.accumulation=1", "data.pack_length=2520"), stored, fitted)
+    with pytest.raises(UserError, match=r"data\.pack_length was 2520, is 8192; train\.accumulation was 1, is 4"):
+        resume(settings(), stored, FACTS)
+
+
+@pytest.mark.parametrize("packing", ["true", "false"])
+def test_a_run_of_a_version_without_auto_resumes_with_its_fixed_values(packing, project):
+    stored, own = project / "runs" / "mine", ("data.max_length=4096", f"data.packing={packing}")
+    tree = settings(*own, "train.accumulation=4").model_dump(mode="json")
+    del tree["data"]["pack_length"]
+    (stored / "config.yaml").write_text(yaml.safe_dump(tree))
+    (stored / "environment.json").write_text(json.dumps({"run": {"processes": 1}}))
+    size = step_size_of(stored / "checkpoints" / "step-1")
+    assert size == (4, 4096 if packing == "true" else None)
+    assert resume(settings(*own), stored, {"processes": 1} | facts_of_step_size(size))
+    with pytest.raises(UserError, match=r"train\.accumulation was 4, is 2"):
+        resume(settings(*own), stored, {"processes": 1} | facts_of_step_size(size._replace(accumulation=2)))

@@ -27,9 +27,23 @@ def revision_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
 
 def packing_has_a_length(config: RunConfig, given: frozenset[str]) -> Lines:
     if config.data.packing and config.data.max_length is None:
-        yield "data.packing=true needs data.max_length, the length of packed rows"
+        yield "data.packing=true needs data.max_length, which limits the length of packed rows"
     if config.data.packing and config.data.bucketing:
         yield "data.bucketing=true has no effect while data.packing=true; set data.packing=false"
+
+
+def pack_length_is_possible(config: RunConfig, given: frozenset[str]) -> Lines:
+    length, most = config.data.pack_length, config.data.max_length
+    if not config.data.packing:
+        if "data.pack_length" in given and length != "auto":
+            yield f"data.pack_length={length} has no effect while data.packing=false"
+    elif length != "auto" and most is not None and length > most:
+        yield f"data.pack_length={length} is above data.max_length={most}; raise that, or lower data.pack_length"
+    elif length != "auto" and most is not None and length < most and config.data.streaming:
+        yield (
+            f"data.pack_length={length} may be below the longest sample of a stream, which is not known in advance; "
+            f"lower data.max_length to {length}, too, or set data.pack_length=auto"
+        )
 
 
 def length_policy_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
@@ -61,6 +75,7 @@ DATA_RULES: tuple[Rule, ...] = (
     frame_limits_are_ordered,
     revision_is_used,
     packing_has_a_length,
+    pack_length_is_possible,
     length_policy_is_used,
     skipping_is_used,
     mixtures_are_whole,

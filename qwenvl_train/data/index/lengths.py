@@ -51,7 +51,7 @@ class Lengths:
     @classmethod
     def of(cls, table: np.ndarray, problems: Iterable[Problem]) -> "Lengths":
         """Return the Lengths of a table, [columns, samples] with the columns of COLUMNS."""
-        return cls(*table, tuple(problems))
+        return cls(*table, problems=tuple(problems))
 
     def table(self) -> np.ndarray:
         """Return the arrays as one table, [columns, samples] with the columns of COLUMNS."""

@@ -45,6 +45,9 @@ class Order(Protocol):
     def samples_per_entry(self) -> list[int]:
         """Return the number of samples of each entry of data.train in the first epoch."""
 
+    def tokens_per_epoch(self) -> int:
+        """Return the number of tokens in the first epoch."""
+
     def seen(self, rows: int) -> EpochCounts:
         """Return the numbers of samples, tokens, learned tokens and epochs in the first `rows` rows."""
 
@@ -61,8 +64,8 @@ def build_order(
     mixture = Mixture(entries, usable, config.seed)
     if not config.data.packing:
         return SampleOrder(lengths, mixture, config.seed, config.train.batch_size, world, config.data.bucketing)
-    assert config.data.max_length is not None
-    return PackOrder(lengths, mixture, config.seed, config.train.batch_size, world, config.data.max_length)
+    assert config.pack_length is not None
+    return PackOrder(lengths, mixture, config.seed, config.train.batch_size, world, config.pack_length)
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,9 @@ class _EpochOrder(ABC):
 
     def samples_per_entry(self) -> list[int]:
         return self._mixture.drawn(1)
+
+    def tokens_per_epoch(self) -> int:
+        return self._mixture.total(self._lengths.tokens, 1)
 
     def seen(self, rows: int) -> EpochCounts:
         if rows == 0:

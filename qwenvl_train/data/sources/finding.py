@@ -9,7 +9,16 @@ from typing import Literal
 
 from qwenvl_train.config.schema import DataConfig, SourceConfig
 from qwenvl_train.data.remote import PROTOCOLS, files_at, scheme_of
-from qwenvl_train.data.sources.files import PACKED, READ, READ_IN_WORDS, files_below, files_matching, is_glob, is_packed, no_file
+from qwenvl_train.data.sources.files import (
+    PACKED,
+    READ,
+    READ_IN_WORDS,
+    files_below,
+    files_matching,
+    is_glob,
+    is_packed,
+    no_file,
+)
 from qwenvl_train.data.sources.source import unreadable
 from qwenvl_train.errors import UserError
 

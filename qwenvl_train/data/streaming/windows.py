@@ -132,7 +132,7 @@ class Planner:
         self.entries, self.renderer = entries, renderer
         self.batch_size, self.rank, self.world = config.train.batch_size, rank, world
         self._tolerated, self._data, self._seed = tolerated, config.data, config.seed
-        self._capacity = config.data.max_length if config.data.packing else None
+        self._capacity = config.pack_length
         self._draw: Draw | None = None
         self._next: State | None = None
 

@@ -207,6 +207,8 @@ class Overview:
     there is one share for each pack. It is None without packing."""
     extent: str = "all rows"
     """The part of the source that these figures describe, in words."""
+    fitted: str | None = None
+    """How the size of a step is fitted to a small dataset, in words."""
     mixture: Sequence[str] = ()
     """What an epoch takes from each entry, in words."""
     notes: Sequence[str] = ()

@@ -15,7 +15,7 @@ from qwenvl_train.data.streaming.head import Head
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import many
-from qwenvl_train.run.rows import cache_folder, detail_in_words, make_order, mixture_in_words, tolerated_problems
+from qwenvl_train.run.rows import Fitted, cache_folder, detail_in_words, fit, mixture_in_words, tolerated_problems
 from qwenvl_train.verbs.inspect.facts import Overview
 from qwenvl_train.verbs.inspect.settings import InspectConfig
 
@@ -30,12 +30,15 @@ def overview_of(config: InspectConfig, rows: Samples | Head, renderer: Renderer)
     options = MeasureOptions(cache_folder(config), config.data.workers, EVERY_KIND)
     with counting("measuring all rows", len(rows)) as progress:
         lengths = lengths_of(rows, renderer, options, progress)
-    order = _order(config, Rows(rows, lengths, renderer))
-    per_epoch = order.rows(1) if order else None
-    fills = _fills_of_rows(config, order, per_epoch, lengths) if order and per_epoch else None
-    mixture = mixture_in_words(config, order) if order else []
     notes = detail_in_words(detail_by_source(lengths, rows))
-    return replace(_overview(config, lengths, "all rows", per_epoch, fills), mixture=mixture, notes=notes)
+    fitted = _fitted(config, Rows(rows, lengths, renderer))
+    if fitted is None:
+        return replace(_overview(config, lengths, "all rows", None, None), notes=notes)
+    config, order = fitted.config, fitted.order
+    per_epoch = order.rows(1)
+    fills = _fills_of_rows(config, order, per_epoch, lengths)
+    overview = _overview(config, lengths, "all rows", per_epoch, fills)
+    return replace(overview, fitted=fitted.description, mixture=mixture_in_words(config, order), notes=notes)
 
 
 def _overview(
@@ -77,13 +80,13 @@ def consequence(config: InspectConfig, problems: tuple[Problem, ...]) -> str:
     return "a run leaves them out and lists them in skipped.jsonl"
 
 
-def _order(config: InspectConfig, rows: Rows) -> Order | None:
-    """Return the order of training. Return None for held-out rows, which have no such order, and for an entry without
-    a row to train on."""
+def _fitted(config: InspectConfig, rows: Rows) -> Fitted[InspectConfig] | None:
+    """Return the configuration and the order of training on one device. Return None for held-out rows, which have no
+    such order, and for an entry without a row to train on."""
     if config.inspect.source == "eval":
         return None
     try:
-        return make_order(config, rows, world=1)
+        return fit(config, rows, world=1)
     except UserError:
         # An entry has no row to train on. The overview lists its problems one by one.
         return None
@@ -91,19 +94,18 @@ def _order(config: InspectConfig, rows: Rows) -> Order | None:
 
 def _row(config: InspectConfig) -> str:
     if config.data.packing:
-        return f"{many(config.train.batch_size, 'packed row')} of up to {config.data.max_length} tokens"
+        return f"{many(config.train.batch_size, 'packed row')} of up to {config.pack_length} tokens"
     return many(config.train.batch_size, "sample")
 
 
 def _fills_of_rows(config: InspectConfig, order: Order, rows: int, lengths: Lengths) -> np.ndarray | None:
-    if not config.data.packing:
+    if config.pack_length is None:
         return None
-    assert config.data.max_length is not None
-    room = config.data.max_length * config.train.batch_size
+    room = config.pack_length * config.train.batch_size
     return np.array([lengths.tokens[order.row(row)].sum(dtype=np.int64) / room for row in range(rows)])
 
 
 def _fills_of_packs(config: InspectConfig, tokens: np.ndarray) -> np.ndarray | None:
-    if not config.data.packing or len(tokens) == 0:
+    if config.pack_length is None or len(tokens) == 0:
         return None
-    return tokens / config.data.max_length
+    return tokens / config.pack_length

@@ -135,6 +135,8 @@ def overview_lines(overview: Overview) -> list[str]:
     if overview.rows_per_epoch is not None:
         filled = "" if overview.fills is None else f", {percent(float(overview.fills.mean()))} filled"
         lines.append(f"an epoch has {many(overview.rows_per_epoch, 'micro-batch')} of {overview.row}{filled}")
+        if overview.fitted:
+            lines.append(overview.fitted)
     elif overview.fills is not None:
         packs = f"{many(len(overview.fills), 'packed row')} of up to {overview.max_length} tokens"
         lines.append(f"packed into {packs}, {percent(float(overview.fills.mean()))} filled")

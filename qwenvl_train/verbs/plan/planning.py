@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.schema import TWO_MODELS, ModelConfig
+from qwenvl_train.data.order.step_size import StepSize
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
@@ -51,6 +52,7 @@ def plan(composed: Composed[PlanConfig], subject: Subject) -> dict[str, Any]:
     looks, compares = not config.train.cache_vision, config.reference in TWO_MODELS
     count = FlopCount.of(sizes, modes, config.lora.rank, looks, compares)
     work = _workload(config if lacking is None else _with_long_rows(config), renderer, count)
+    config = StepSize.of(work.config).in_config(config)
     planner = _Planner(config, sizes, family, work.load, work.least)
     memory_ = planner.memory(config)
     room = device.gib * GIB
@@ -65,7 +67,8 @@ def plan(composed: Composed[PlanConfig], subject: Subject) -> dict[str, Any]:
         "stored_features": _stored(config, sizes, work, subject.precision),
         "rows_per_epoch": work.rows_per_epoch,
         "rows_per_step": work.rows_per_step,
-        "row": {"batch_size": config.train.batch_size, "max_length": _room(config)},
+        "row": {"batch_size": config.train.batch_size, "max_length": config.pack_length},
+        "fitted": work.fitted,
         "steps": work.steps,
         "samples_per_step": work.samples_per_step,
         "epochs": work.epochs,
@@ -129,7 +132,7 @@ def _modes(config: PlanConfig) -> list[Mode]:
 
 def _size(config: PlanConfig) -> int:
     """Return a number that the tokens of a pass are proportional to."""
-    return config.train.batch_size * (config.data.max_length or 1)
+    return config.train.batch_size * (config.pack_length or config.data.max_length or 1)
 
 
 def _workload(config: PlanConfig, renderer: Renderer, count: FlopCount) -> Workload:
@@ -191,10 +194,6 @@ def _stored(config: PlanConfig, sizes: PreTrainedConfig, work: Workload, precisi
 
 def _is_local(model: ModelConfig) -> bool:
     return Path(model.path).expanduser().exists()
-
-
-def _room(config: PlanConfig) -> int | None:
-    return config.data.max_length if config.data.packing else None
 
 
 def _of_an_epoch(work: Workload, step: float) -> float | None:

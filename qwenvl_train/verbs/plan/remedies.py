@@ -76,12 +76,15 @@ def _same_training(config: PlanConfig) -> Iterator[tuple[str, PlanConfig]]:
 def _other_training(config: PlanConfig, longest: int | None) -> Iterator[tuple[str, PlanConfig]]:
     """Yield changes that alter the training: first shorter packed rows, then fewer trained weights."""
     slower, shared = list(_slower(config)), list(_shared(config))
-    # Without packing a shorter limit changes nothing, because the limit never goes below the longest sample.
-    most = config.data.max_length if config.data.packing or longest is None else None
+    # Without packing a shorter limit changes nothing, because the limit never goes below the longest sample. If that is
+    # not known, the limit on samples must become shorter, too.
+    key, most = (
+        ("data.max_length", config.data.max_length) if longest is None else ("data.pack_length", config.pack_length)
+    )
     while most is not None and most // 2 >= max(longest or 0, 1024):
         most //= 2
         for ways in _strongest(config):
-            yield _changed(config, [*ways, (f"data.max_length={most}", {"data.max_length": most})])
+            yield _changed(config, [*ways, (f"{key}={most}", {key: most})])
     lora = {"tune_mm_vision": False, "tune_mm_mlp": config.method == "sft", "tune_mm_llm": True} | {
         "lora.vision": False, "lora.mlp": False, "lora.llm": True, "train.lr_vision": None,
     }  # fmt: skip
@@ -117,7 +120,7 @@ def _eight_bit(config: PlanConfig) -> list[tuple[str, Change]]:
 
 
 def _slower(config: PlanConfig) -> Iterator[tuple[str, Change]]:
-    size, passes = config.train.batch_size, config.train.accumulation
+    size, passes = config.train.batch_size, config.accumulation
     if size > 1:
         words = f"train.batch_size=1 train.accumulation={passes * size}"
         yield words, {"train.batch_size": 1, "train.accumulation": passes * size}

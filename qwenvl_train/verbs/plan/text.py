@@ -71,6 +71,8 @@ def _steps(plan: PlanDict) -> Iterator[str]:
     passes, devices = plan["rows_per_step"], plan["device"]["count"]
     shared = f", {passes // devices} on each of {devices} devices, each" if devices > 1 else ""
     yield f"a step has {many(passes, 'micro-batch')}{shared} of {row}"
+    if plan["fitted"]:
+        yield plan["fitted"]
     if plan["pack_fill"] is not None:
         yield f"packed rows are {percent(plan['pack_fill'])} filled"
     if plan["rows_per_epoch"] is not None:

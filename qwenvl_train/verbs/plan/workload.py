@@ -16,7 +16,7 @@ from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head, read_head
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.flops import FlopCount, Flops
-from qwenvl_train.run.rows import cache_folder, make_order, open_rows, steps_of, tolerated_problems
+from qwenvl_train.run.rows import cache_folder, fit, open_rows, steps_of, tolerated_problems
 from qwenvl_train.verbs.plan.memory import Load
 from qwenvl_train.verbs.plan.settings import PlanConfig
 
@@ -48,6 +48,10 @@ class Dataset:
 class Workload:
     """The work of a planned run. Figures that are not known are None."""
 
+    config: PlanConfig
+    """The configuration, with the size of a step that is fitted to the data."""
+    fitted: str | None
+    """A line that says how the size of a step was fitted, or None if it is the largest one."""
     source: str
     """Where the figures come from: "index" or "head"."""
     descriptions: tuple[str, ...]
@@ -71,14 +75,17 @@ class Workload:
 def counted(config: PlanConfig, renderer: Renderer, count: FlopCount, state: PartialState) -> Workload:
     """Return the workload from the index of lengths. The index is made as in training, which can then use it."""
     rows = open_rows(config, "data.train", renderer, state)
-    order = make_order(config, rows, config.plan.devices)
-    rows_per_step = config.train.accumulation * config.plan.devices
+    fitted = fit(config, rows, config.plan.devices)
+    config, order = fitted.config, fitted.order
+    rows_per_step = config.accumulation * config.plan.devices
     steps = steps_of(config, order, rows_per_step)
     lengths, per_epoch = rows.lengths, order.rows(1)
     taken = order.seen(steps * rows_per_step)
     room = _room(config)
     flops = _flops(count, rows, order, per_epoch)
     return Workload(
+        config=config,
+        fitted=fitted.description,
         source="index",
         descriptions=tuple(rows.samples.describe()),
         dataset=_dataset(lengths, renderer),
@@ -101,13 +108,15 @@ def streamed(config: PlanConfig, renderer: Renderer, count: FlopCount) -> Worklo
     usable = np.flatnonzero(lengths.usable)
     if len(usable) == 0:
         raise UserError(f"data.train has no usable row; the first problem: {lengths.problems[0].reason}")
-    rows_per_step, room = config.train.accumulation * config.plan.devices, _room(config)
+    rows_per_step, room = config.accumulation * config.plan.devices, _room(config)
     dataset = _dataset(lengths, renderer)
     tokens = float(head.units.mean()) * config.train.batch_size
     most = int(head.units.max()) * config.train.batch_size
     chosen = usable[:: max(1, len(usable) // _LOOKED)]
     flops = _per_token(count, (_contents(head, renderer, [index]) for index in chosen.tolist()))
     return Workload(
+        config=config,
+        fitted=None,
         source="head",
         descriptions=tuple(head.describe()),
         dataset=dataset,
@@ -129,10 +138,7 @@ def scaled(load: Load, share: float) -> Load:
 
 def _room(config: PlanConfig) -> int | None:
     """Return the number of tokens that a packed row has room for, or None without packing."""
-    if not config.data.packing:
-        return None
-    assert config.data.max_length is not None
-    return config.data.max_length * config.train.batch_size
+    return config.pack_length and config.pack_length * config.train.batch_size
 
 
 def _dataset(lengths: Lengths, renderer: Renderer) -> Dataset:

@@ -1,6 +1,7 @@
 """Lengths as in real datasets, and orders over them."""
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -49,33 +50,43 @@ def _defaults() -> RunConfig:
     return run_config()
 
 
+def config_of(
+    entries: int = 1,
+    batch_size: int = 1,
+    seed: int = 0,
+    packing: bool = False,
+    bucketing: bool = False,
+    max_length: int | None = None,
+    pack_length: int | str = "auto",
+    accumulation: int | str = "auto",
+) -> RunConfig:
+    default = _defaults()
+    settings = {
+        "train": tuple(SourceConfig(path=f"{number}.jsonl") for number in range(entries)),
+        "packing": packing,
+        "bucketing": bucketing,
+        "max_length": max_length,
+        "pack_length": pack_length,
+    }
+    return default.model_copy(
+        update={
+            "seed": seed,
+            "data": default.data.model_copy(update=settings),
+            "train": default.train.model_copy(update={"batch_size": batch_size, "accumulation": accumulation}),
+        }
+    )
+
+
 def order_of(
     lengths: Lengths,
     *,
     entries: list[MixtureEntry] | None = None,
     usable: np.ndarray | None = None,
     world: int = 1,
-    batch_size: int = 1,
-    seed: int = 0,
-    packing: bool = False,
-    bucketing: bool = False,
-    max_length: int | None = None,
+    **settings: Any,
 ) -> Order:
     entries = [MixtureEntry(0, len(lengths.tokens), None, None)] if entries is None else entries
-    default = _defaults()
-    settings = {
-        "train": tuple(SourceConfig(path=f"{number}.jsonl") for number in range(len(entries))),
-        "packing": packing,
-        "bucketing": bucketing,
-        "max_length": max_length,
-    }
-    config = default.model_copy(
-        update={
-            "seed": seed,
-            "data": default.data.model_copy(update=settings),
-            "train": default.train.model_copy(update={"batch_size": batch_size}),
-        }
-    )
+    config = config_of(len(entries), **settings)
     return build_order(lengths, entries, lengths.usable if usable is None else usable, config, world)
 
 

@@ -57,8 +57,8 @@ def own_rows(pictures, write_rows):
 @pytest.mark.parametrize(
     "words",
     [
-        ["data.max_length=300", "train.epochs=1", "train.accumulation=2"],
-        ["data.packing=false", "train.max_steps=3", "train.batch_size=2"],
+        ["data.max_length=300", "train.epochs=1", "train.accumulation=2", "data.pack_length=300"],
+        ["train.epochs=1"],
     ],
 )
 def test_rows_and_steps_are_those_that_training_prints(words, own_rows, told, tmp_path, capfd, checkpoints):
@@ -74,6 +74,8 @@ def test_rows_and_steps_are_those_that_training_prints(words, own_rows, told, tm
     assert [data["samples"], data["tokens"], data["longest"], data["media"]] == [
         int(text.replace(",", "")) for text in (samples, tokens, longest, media)
     ]
+    fitted = re.search(r"auto chose .*", out)
+    assert found["fitted"] == (fitted and fitted[0])
     steps, of_step, epochs = re.search(r"([\d,]+) steps? of ([\d.,]+) samples.*; ([\d.]+) epochs", out).groups()
     assert (found["steps"], f"{found['samples_per_step']:,.4g}", f"{found['epochs']:.2f}") == (
         int(steps),
@@ -215,7 +217,10 @@ def test_a_mixture_of_experts_that_fits_nowhere_says_why(plan, own_rows, monkeyp
         (["model.path=/nowhere"], "model.path"),
         (["model.path=Qwen/Some-VL"], "model= option"),
         (["data.train=nowhere.jsonl"], "nowhere.jsonl"),
-        (["model=qwen3_vl_30b_a3b", "deepspeed=zero3"], "every device holds all weights; qwenvl-train plan says whether they fit"),
+        (
+            ["model=qwen3_vl_30b_a3b", "deepspeed=zero3"],
+            "every device holds all weights; qwenvl-train plan says whether they fit",
+        ),
         (["train.max_steps=10", "train.warmup=9", "train.max_steps=5"], "given twice"),
     ],
 )
@@ -267,7 +272,7 @@ def stand_in(config) -> int:
     trained = 10 if config.adapted("llm") else {0: 60, 2: 20 + 40 // devices, 3: 60 // devices}[config.deepspeed.stage]
     state = (5 if config.optim.name == "adamw_8bit" else 15) if devices == 1 else 0
     kept = 10 * config.train.batch_size * (4 if config.train.checkpointing == "none" else 1)
-    return (trained + state + kept * (config.data.max_length or 8192) // 8192) * GIB
+    return (trained + state + kept * (config.pack_length or config.data.max_length or 8192) // 8192) * GIB
 
 
 @pytest.mark.parametrize(
@@ -309,7 +314,7 @@ def test_a_shorter_limit_is_proposed_only_where_it_shortens_passes(packing, shor
     """Without packing no sample becomes shorter by it."""
     words = ["+recipe=sft_full", "model=qwen2_5_vl_7b", "data.train=x.jsonl", f"data.packing={packing}"]
     found = remedies(compose(words, PLAN).config, 100, stand_in, 71 * GIB)
-    assert any("data.max_length" in remedy.words for remedy in found) == shorter
+    assert any("data.pack_length" in remedy.words for remedy in found) == shorter
 
 
 def test_what_a_run_refuses_is_not_proposed():
