@@ -11,6 +11,7 @@ from qwenvl_train.config.schema import SourceConfig
 from qwenvl_train.data.formats import Detected, detect, renamed, row_id, to_sample
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample
+from qwenvl_train.data.sources.files import look_held_out
 from qwenvl_train.data.sources.opening import open_sources
 from qwenvl_train.data.sources.source import Source
 from qwenvl_train.errors import UserError
@@ -33,6 +34,7 @@ class Samples:
     def __init__(self, configs: tuple[SourceConfig, ...], key: str, allow_remote: bool, cache: Path):
         opened = [open_sources(config, key, cache, allow_remote) for config in configs]
         self.sources = [source for sources in opened for source in sources]
+        self._key = key
         self._configs = [config for config, sources in zip(configs, opened, strict=True) for _ in sources]
         self._locators = [
             make_locator(source.folder, config, key, allow_remote, cache)
@@ -85,7 +87,8 @@ class Samples:
     def describe(self) -> list[str]:
         """Return a line for each source: its name, its number of raw rows, and their format with the reason for it.
 
-        The files of one entry share a line if they have the same format.
+        The files of one entry share a line if they have the same format. A further line names the files of an entry of
+        data.train that look like held-out rows.
         """
         lines = []
         for samples, sources in zip(self.entries, self._sources_of_entries, strict=True):
@@ -98,6 +101,8 @@ class Samples:
                     _described(f"{self.sources[number].name}:", len(self.sources[number]), self._format(number))
                     for number in sources
                 ]
+            names = [self.sources[number].name for number in sources]
+            lines += trained_on_too(samples.config.path, names) if self._key == "data.train" else []
         return lines
 
     def _locate(self, index: int) -> tuple[int, int]:
@@ -138,6 +143,17 @@ def _where(source: Source, row: int) -> str:
 def _described(what: str, rows: int, detected: Detected | None) -> str:
     counted = f"{rows:,} {'row' if rows == 1 else 'rows'}"
     return f"{what} {counted}, {detected.reason if detected else 'no known format in its first rows'}"
+
+
+def trained_on_too(path: str, names: list[str]) -> list[str]:
+    """Return a line that names the files of an entry of data.train that look like held-out rows, or no line if there
+    are none."""
+    if not (found := look_held_out(path, names)):
+        return []
+    files = ", ".join([*found[:3], *([f"and {len(found) - 3} more"] if len(found) > 3 else [])])
+    return [
+        f"{path}: trains also on {files}; if these are held-out rows, name them in data.eval, and only the others here"
+    ]
 
 
 def make_locator(folder: Path | str, config: SourceConfig, key: str, allow_remote: bool, cache: Path) -> Locator:

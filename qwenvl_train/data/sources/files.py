@@ -12,10 +12,22 @@ READ = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 READ_IN_WORDS = ".jsonl, .json, .parquet, .csv or .tsv file"
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _GLOB = re.compile(r"[*?\[]")
+_HELD_OUT = re.compile(r"(?<![a-z])(val|valid|validation|test|testing|eval|evaluation|dev|held[-_]?out)(?![a-z])")
+"""Matches the names that are usual for held-out rows, in lower case: rows_val, test-00000-of-00001, validation/."""
 
 
 def is_glob(path: str) -> bool:
     return _GLOB.search(path) is not None
+
+
+def look_held_out(path: str, names: Iterable[str]) -> list[str]:
+    """Return those files of a folder or a glob that are named as held-out rows usually are, relative to that folder. A
+    file that the user has named is not among them."""
+    whole = os.path.expanduser(path)
+    start = whole[: found.start()].rpartition("/")[0] if (found := _GLOB.search(whole)) else whole
+    start = start if "://" in start else os.path.normpath(start)
+    inside = [name.removeprefix(start).lstrip("/") for name in names if name != whole]
+    return [name for name in inside if _HELD_OUT.search(name.lower())]
 
 
 def is_packed(path: Path) -> bool:

@@ -19,6 +19,7 @@ from qwenvl_train.data.order.order import Plan
 from qwenvl_train.data.order.packing import pack
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.sample import Sample
+from qwenvl_train.data.samples import trained_on_too
 from qwenvl_train.data.streaming.draw import Draw, Entry, StreamCursor
 from qwenvl_train.errors import UserError
 
@@ -207,11 +208,12 @@ class Planner:
         """Return a description of each entry: its files, and the format of the files that were read from, with the
         reason."""
         assert self._draw is not None
-        return [
-            f"{entry.config.path}: streamed{_files(len(entry.files))}, "
-            + (", ".join(formats) or "format not known yet")
-            for entry, formats in zip(self.entries, self._draw.formats(), strict=True)
-        ]
+        lines = []
+        for entry, formats in zip(self.entries, self._draw.formats(), strict=True):
+            read = ", ".join(formats) or "format not known yet"
+            lines.append(f"{entry.config.path}: streamed{_files(len(entry.files))}, {read}")
+            lines += trained_on_too(entry.config.path, [flow.name for flow, _ in entry.files])
+        return lines
 
     def whole(self) -> bool:
         """Return whether every raw row of all entries has been read."""
