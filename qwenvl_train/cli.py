@@ -6,12 +6,13 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from shutil import get_terminal_size
 
 from qwenvl_train import __version__
 from qwenvl_train.config.assets import asset_dir
-from qwenvl_train.config.options import groups, nearest, recipe_files, recipe_summary
+from qwenvl_train.config.flags import read_flags
+from qwenvl_train.config.options import Names, nearest, recipe_files, recipe_summary
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.reporting.stdout import reserve_stdout
 from qwenvl_train.reporting.wrapping import wrapped
@@ -26,6 +27,7 @@ _HELP = """\
 Fine-tune Qwen vision-language models from one YAML recipe.
 
   qwenvl-train [verb] +recipe=<recipe> [group=<option> …] [key=value …]
+  qwenvl-train [verb] -m +recipe=<recipe> key=value,value,… …
 
 Verbs
 {verbs}
@@ -46,7 +48,13 @@ Examples
   qwenvl-train plan +recipe=sft_full model=qwen2_5_vl_7b data.train=my.jsonl deepspeed=zero2 plan.devices=8
   qwenvl-train +recipe=./mine.yaml train.lr=1e-4
   qwenvl-train +recipe=sft_full model.path=/models/mine data.train='[a.jsonl,b.jsonl]' train.max_steps=500
+  qwenvl-train -m +recipe=sft_lora train.lr=1e-4,2e-4 lora.rank=8,16 run_name=rates
+  qwenvl-train --config-dir my_configs +recipe=mine model=my_model
   torchrun --nproc_per_node=8 -m qwenvl_train +recipe=sft_full deepspeed=zero2
+
+Flags
+  -m, --multirun    one run for each combination of values, and a comparison of them
+  --config-dir DIR  recipes (*.yaml, recipe/*.yaml) and options of groups (model/*.yaml, …) of your own, by name
 
 Every key and its default: {configs}/train.yaml.
 Keys of the other verbs: {own} in the same folder.
@@ -68,27 +76,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(arguments: list[str]) -> None:
+def _run(words: list[str]) -> None:
+    flags, arguments = read_flags(words)
+    names = Names.within(flags.folder)
     if arguments[:1] == ["help"] or not {"-h", "--help"}.isdisjoint(arguments):
-        print(_help(), end="")
+        print(_help(names), end="")
     elif "--version" in arguments:
         print(f"qwenvl-train {__version__}")
+    elif flags.several:
+        _run_sweep(*_split_verb(arguments), names)
     else:
-        _run_verb(*_split_verb(arguments))
+        _run_verb(*_split_verb(arguments), names)
 
 
-def _run_verb(name: str, arguments: list[str]) -> None:
+def _run_verb(name: str, arguments: list[str], names: Names) -> None:
     _prepare_environment()
     from qwenvl_train.config.compose import compose
     from qwenvl_train.data.sources.finding import refuse_missing
 
     verb = load_verb(name)
-    composed = compose(arguments, verb)
+    composed = compose(arguments, verb, names)
     refuse_missing(composed.config.data)
+    with _output(composed.config):
+        verb.run(composed)
+
+
+def _run_sweep(name: str, arguments: list[str], names: Names) -> None:
+    _prepare_environment()
+    from qwenvl_train.config.sweep import jobs_of
+    from qwenvl_train.data.sources.finding import refuse_missing
+
+    verb = load_verb(name)
+    if verb.sweep is None:
+        raise UserError(f"-m: {name} takes one value of each setting; use -m with train and plan.")
+    jobs = jobs_of(arguments, verb, names)
+    for job in jobs:
+        refuse_missing(job.composed.config.data)
+    with _output(jobs[0].composed.config):
+        verb.run_several(jobs)
+
+
+def _output(config: object) -> AbstractContextManager:
+    """Return the context in which a verb with this configuration writes to stdout."""
     if sys.stderr.isatty():
         print("loading libraries …", file=sys.stderr)
-    with reserve_stdout() if getattr(composed.config, "output", None) == "json" else nullcontext():
-        verb.run(composed)
+    return reserve_stdout() if getattr(config, "output", None) == "json" else nullcontext()
 
 
 def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
@@ -148,9 +180,9 @@ def _for_terminal(text: str) -> str:
     return "\n".join(wrapped(line, width, hanging="    ") for line in text.splitlines())
 
 
-def _help() -> str:
-    recipes = {name: recipe_summary(path) for name, path in recipe_files().items()}
-    options = {f"{group}=": ", ".join(names) for group, names in groups().items()}
+def _help(names: Names) -> str:
+    recipes = {name: recipe_summary(path) for name, path in (recipe_files() | names.own.get("recipe", {})).items()}
+    options = {f"{group}=": ", ".join(options) for group, options in names.groups.items()}
     text = _HELP.format(
         verbs=_table({name: entry.summary for name, entry in VERBS.items()}),
         recipes=_table(recipes),

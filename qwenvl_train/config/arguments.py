@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 
 from qwenvl_train.config.keys import Keys
 from qwenvl_train.config.layers import is_own_file
-from qwenvl_train.config.options import groups, nearest, recipe_files
+from qwenvl_train.config.options import Names, nearest
 from qwenvl_train.config.other_names import suggestion
 from qwenvl_train.errors import UserError
 
@@ -30,18 +30,19 @@ class Arguments:
     """One line for each argument that cannot be used."""
 
 
-def read_arguments(arguments: list[str], keys: Keys) -> Arguments:
+def read_arguments(arguments: list[str], keys: Keys, names: Names) -> Arguments:
     """Parse the arguments. An argument that cannot be used becomes a problem, so that the others are still checked."""
     choices: dict[str, str] = {}
     values: dict[str, object] = {}
     problems: list[str] = []
-    options = {**groups(), "recipe": list(recipe_files())}
+    options = {**names.groups, "recipe": names.recipes}
     for argument in arguments:
         try:
             override = _parse(argument)
             group = override.key_or_group
             if group in options and not isinstance(override.value(), dict):
-                _put(choices, group, _option(group, override.get_value_string().strip("'\""), options[group]))
+                option = _option(group, override.get_value_string().strip("'\""), options[group])
+                _put(choices, group, names.resolved(group, option))
             else:
                 for key, value in _values(override, keys):
                     _put(values, key, value)
@@ -72,7 +73,9 @@ def _parse(argument: str) -> Override:
     override = _parse_with_hydra(argument)
     key = override.key_or_group
     if override.is_sweep_override():
-        raise UserError(f"{argument}: {key} takes one value; write a list as '{key}=[first,second]'")
+        raise UserError(
+            f"{argument}: {key} takes one value; write a list as '{key}=[first,second]', or -m for one run with each"
+        )
     if not key or "/" in key or override.package is not None:
         raise _unreadable(argument)
     return override

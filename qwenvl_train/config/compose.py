@@ -15,7 +15,7 @@ from qwenvl_train.config.arguments import read_arguments
 from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.keys import keys_of
 from qwenvl_train.config.layers import Layer, Layers, is_own_file, read_group_file
-from qwenvl_train.config.options import verbs_with
+from qwenvl_train.config.options import Names, verbs_with
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.config.validate import validate, value_problems
 from qwenvl_train.config.verb import TRAIN, Verb
@@ -24,6 +24,7 @@ from qwenvl_train.errors import UserError
 BASES = {"model": "custom", "data": "files", "deepspeed": "none", "optim": "adamw", "logging": "default"}
 """The option of each group that a user's own file for the group builds on."""
 
+SHIPPED = Names()
 C = TypeVar("C", bound=RunConfig, covariant=True)
 
 
@@ -37,13 +38,13 @@ class Composed(Generic[C]):
     """The dotted keys that the user has set, on the command line or in files."""
 
 
-def compose(overrides: list[str], verb: Verb = TRAIN) -> Composed:
+def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) -> Composed:
     """Compose and check the configuration of a verb. The command line takes precedence over the recipe, the recipe over
-    the groups, and the groups over configs/<verb>.yaml."""
+    the groups, and the groups over configs/<verb>.yaml. `names` are the recipes and options that can be named."""
     keys = keys_of(verb.config)
-    arguments = read_arguments(overrides, keys)
+    arguments = read_arguments(overrides, keys, names)
     recipe = arguments.choices.pop("recipe", None)
-    read = Layers(keys)
+    read = Layers(keys, names)
     if recipe:
         read.add_recipe(recipe)
     set_by_user = arguments.values.keys() | {key for layer in read.layers if layer.file for key in layer.values}

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from qwenvl_train.config.keys import Keys
-from qwenvl_train.config.options import groups, nearest, recipe_files
+from qwenvl_train.config.options import YAML, Names, nearest, recipe_files
 from qwenvl_train.config.paths import anchored
 from qwenvl_train.errors import UserError
 
@@ -30,14 +30,14 @@ class Layer:
 
 def is_own_file(option: str) -> bool:
     """Return whether an option is the path of a file, and not a name."""
-    return option.endswith((".yaml", ".yml"))
+    return option.endswith(YAML)
 
 
 class Layers:
     """The layers of a recipe, and the options of groups that it chooses."""
 
-    def __init__(self, keys: Keys):
-        self._keys = keys
+    def __init__(self, keys: Keys, names: Names):
+        self._keys, self._names = keys, names
         self.layers: list[Layer] = []
         """Later layers override earlier ones."""
         self.choices: dict[str, str] = {}
@@ -83,28 +83,38 @@ class Layers:
                     ((group, option),) = entry.items()
                     self._choose(str(group), str(option), path, own)
                 case _:
-                    raise _unreadable_default(path, entry)
+                    raise self._unreadable_default(path, entry)
 
     def _read_base(self, entry: str, path: Path, own: bool, above: tuple[Path, ...]) -> None:
-        """Read the recipe that a file builds on."""
+        """Read the recipe that a file builds on. Only a user's own file builds on other files and their names."""
+        if own and entry in self._names.own.get("recipe", {}):
+            entry = self._names.resolved("recipe", entry)
         if own and is_own_file(entry):
             self._read(_existing(path.parent, entry, f"{path}: defaults"), own, above)
         elif entry in recipe_files():
             self._read(recipe_files()[entry], False, above)
         else:
-            raise UserError(f"{path}: defaults: there is no recipe {entry}{_meant(entry, recipe_files())}")
+            raise UserError(f"{path}: defaults: there is no recipe {entry}{_meant(entry, self._names.recipes)}")
 
     def _choose(self, group: str, option: str, path: Path, own: bool) -> None:
         """Choose an option of a group, written `override /data: shapes` as in Hydra, or `data: shapes`."""
         name = group.removeprefix("override").strip().removeprefix("/")
-        options = groups()
+        options = self._names.groups
         if name not in options:
-            raise _unreadable_default(path, {group: option})
+            raise self._unreadable_default(path, {group: option})
+        if own:
+            option = self._names.resolved(name, option)
         if own and is_own_file(option):
             option = str(_existing(path.parent, option, f"{path}: defaults"))
         elif option not in options[name]:
             raise UserError(f"{path}: defaults: there is no {name} {option}{_meant(option, options[name])}")
         (self.own_choices if own else self.choices)[name] = option
+
+    def _unreadable_default(self, path: Path, entry: object) -> UserError:
+        return UserError(
+            f"{path}: defaults: {entry} is neither a recipe nor an option of {', '.join(self._names.groups)}; "
+            "write the name or the file of a recipe, or data: files."
+        )
 
 
 def read_group_file(group: str, option: str, keys: Keys) -> Layer:
@@ -122,13 +132,6 @@ def read_group_file(group: str, option: str, keys: Keys) -> Layer:
 def _meant(name: str, known: Iterable[str]) -> str:
     meant = nearest(name, known)
     return f", did you mean {meant}?" if meant else f"; there are: {', '.join(known)}."
-
-
-def _unreadable_default(path: Path, entry: object) -> UserError:
-    return UserError(
-        f"{path}: defaults: {entry} is neither a recipe nor an option of {', '.join(groups())}; "
-        "write the name or the file of a recipe, or data: files."
-    )
 
 
 def _values(tree: Mapping[str, object], path: Path | None, keys: Keys) -> dict[str, object]:

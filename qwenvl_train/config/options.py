@@ -1,11 +1,76 @@
-"""The recipes, groups and options that a user can choose from. They are read from the folders, without Hydra."""
+"""The recipes, groups and options that a user can choose from. They are read from the folders, without Hydra.
+
+They are those of the package, and those in the folder of --config-dir, whose names stand for their paths.
+"""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
 from qwenvl_train.config.assets import asset_dir
+from qwenvl_train.errors import UserError
+
+YAML = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of recipes and of options of groups."""
+
+    folder: Path | None = None
+    """The folder of --config-dir."""
+    own: dict[str, dict[str, Path]] = field(default_factory=dict)
+    """For each group, and for the group `recipe`, the files in that folder by their names."""
+
+    @classmethod
+    def within(cls, folder: Path | None) -> "Names":
+        """Return the names with those of a folder. Raise UserError if the folder has a name of the package, or none."""
+        return cls() if folder is None else cls(folder, _own_files(folder))
+
+    @property
+    def recipes(self) -> list[str]:
+        return [*recipe_files(), *self.own.get("recipe", {})]
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        return {group: [*names, *self.own.get(group, {})] for group, names in groups().items()}
+
+    def resolved(self, group: str, option: str) -> str:
+        """Return the path that a name of the folder stands for, and any other option unchanged."""
+        return str(self.own.get(group, {}).get(option, option))
+
+
+def _own_files(folder: Path) -> dict[str, dict[str, Path]]:
+    if not folder.is_dir():
+        raise UserError(f"--config-dir={folder}: there is no such folder.")
+    shipped = {**groups(), "recipe": list(recipe_files())}
+    found: dict[str, dict[str, Path]] = {}
+    for group, name, path in _named_files(folder.resolve(), groups()):
+        if name in shipped[group]:
+            raise UserError(f"{path}: {group}={name} is the name of a shipped one; rename the file.")
+        if name in found.setdefault(group, {}):
+            raise UserError(f"{path}: {found[group][name]} has the name {name}, too; rename one of them.")
+        found[group][name] = path
+    if not found:
+        raise UserError(
+            f"--config-dir={folder}: the folder has no recipe (recipe/*.yaml or *.yaml) and no option of a group "
+            f"({', '.join(f'{group}/*.yaml' for group in groups())})."
+        )
+    return found
+
+
+def _named_files(folder: Path, known: Iterable[str]) -> Iterator[tuple[str, str, Path]]:
+    """Yield the group, the name and the path of each file."""
+    for group in known:
+        for path in sorted((folder / group).glob("*")):
+            if path.suffix in YAML:
+                yield group, path.stem, path
+    for path in (*sorted(folder.glob("*")), *sorted((folder / "recipe").rglob("*"))):
+        if path.suffix in YAML and path.is_file():
+            base = folder if path.parent == folder else folder / "recipe"
+            yield "recipe", path.relative_to(base).with_suffix("").as_posix(), path
 
 
 def recipe_files() -> dict[str, Path]:

@@ -26,6 +26,10 @@ class Verb:
     """The function that carries out the verb, as module:name. It takes a Composed, and is imported after the
     configuration is checked, so that a mistake is reported before torch is loaded."""
 
+    sweep: str | None = None
+    """The function that carries out the verb for all jobs of -m, as module:name. It takes a list of Job. None if the
+    verb takes one set of settings only."""
+
     def broken_rules(self, config: RunConfig, given: frozenset[str]) -> list[str]:
         """Return one line for each problem. `given` holds the keys that the user wrote."""
         return [line for rule in self.rules for line in rule(config, given)]
@@ -33,10 +37,15 @@ class Verb:
     def run(self, composed: Any) -> None:
         resolve_name(self.function)(composed)
 
+    def run_several(self, jobs: Any) -> None:
+        assert self.sweep is not None
+        resolve_name(self.sweep)(jobs)
+
 
 TRAIN = Verb(
     "train",
     RunConfig,
     (*RUN_RULES, *MACHINE_RULES),
     "qwenvl_train.verbs.train:run",
+    sweep="qwenvl_train.verbs.sweep.command:run",
 )

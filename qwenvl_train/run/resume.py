@@ -70,7 +70,7 @@ def facts_of_step_size(size: StepSize) -> dict[str, Any]:
 
 def step_size_of(checkpoint: Path) -> StepSize | None:
     """Return the size of a step of the run that wrote a checkpoint, or None if the run is not known."""
-    tree, environment = _stored(checkpoint)
+    tree, environment = _stored(checkpoint.parent.parent)
     if tree is None:
         return None
     return _step_size(tree, (environment or {}).get("run", {}))
@@ -99,13 +99,27 @@ def refuse_changes(config: RunConfig, facts: dict[str, Any], checkpoint: Path) -
     `facts` are values that the loss curve depends on but that are not in the configuration. environment.json stores
     them.
     """
-    tree, environment = _stored(checkpoint)
+    stored = checkpoint.parent.parent
+    if changed := changed_settings(config, stored, facts):
+        raise UserError(
+            f"The run in {stored} cannot resume with changed settings: {'; '.join(changed)}. "
+            "Change them back, or choose another run_name."
+        )
+
+
+def changed_settings(config: RunConfig, stored: Path, facts: dict[str, Any] | None = None) -> list[str]:
+    """Return a line for each setting that the run in `stored` had otherwise, and that would change the loss curve.
+
+    `facts` are compared, too. With None, only the settings are.
+    """
+    tree, environment = _stored(stored)
     if tree is None:
-        return
-    run, there, here = facts, Path.cwd(), Path.cwd()
+        return []
+    run, there, here = facts or {}, Path.cwd(), Path.cwd()
     if environment is not None:
         run, there = environment["run"], Path(environment.get("working_directory", here))
     run = facts_of_step_size(_step_size(tree, run)) | run
+    facts = run if facts is None else facts
     # Older versions also stored the sections of other verbs.
     before = with_absolute_paths({key: value for key, value in tree.items() if key in RunConfig.model_fields}, there)
     now = with_absolute_paths(config.model_dump(mode="json"), here)
@@ -116,16 +130,12 @@ def refuse_changes(config: RunConfig, facts: dict[str, Any], checkpoint: Path) -
     # A file is the same if its path is, or if the folder in which both runs are started was moved as a whole.
     moved = _changes(_flat(with_relative_paths(before, there)) | run, _flat(with_relative_paths(now, here)) | facts)
     changes = _changes(_flat(before) | run, _flat(now) | facts)
-    if changed := [line for key, line in changes.items() if key in moved]:
-        raise UserError(
-            f"The run in {checkpoint.parent.parent} cannot resume with changed settings: {'; '.join(changed)}. "
-            "Change them back, or choose another run_name."
-        )
+    return [line for key, line in changes.items() if key in moved]
 
 
-def _stored(checkpoint: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """Return the settings of the run that wrote a checkpoint, and its environment.json. A missing file gives None."""
-    config, environment = (checkpoint.parent.parent / name for name in ("config.yaml", "environment.json"))
+def _stored(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Return the settings of the run in a run folder, and its environment.json. A missing file gives None."""
+    config, environment = folder / "config.yaml", folder / "environment.json"
     return (
         yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None,
         json.loads(environment.read_text(encoding="utf-8")) if environment.is_file() else None,

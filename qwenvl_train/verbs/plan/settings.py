@@ -44,4 +44,5 @@ PLAN = Verb(
     # A planned run is often for another machine, so the rules about installed packages do not apply.
     (*RUN_RULES, planned_device_is_described_once),
     "qwenvl_train.verbs.plan.command:run",
+    sweep="qwenvl_train.verbs.plan.sweep:run",
 )

@@ -33,6 +33,21 @@ def print_plan(plan: PlanDict) -> None:
         say(console, line, hanging=4)
 
 
+def print_plans(plans: list[PlanDict]) -> None:
+    """Print the plans of a sweep, one line for each. A plan that could not be made has its reason as `problem`."""
+    console = console_on()
+    for plan in plans:
+        told = plan["problem"] if "problem" in plan else ", ".join(_in_short(plan))
+        say(console, f"{plan['job']}: {told}", hanging=4)
+
+
+def _in_short(plan: PlanDict) -> Iterator[str]:
+    yield f"{'fits' if plan['fits'] else 'does not fit'} on {_devices(plan)}: {_gib(plan['memory']['total'])} of each"
+    if plan["steps"] is not None:
+        yield f"{many(plan['steps'], 'step')} in {_seconds(plan['seconds'])}"
+    yield from (f"it fits with {remedy['words']}" for remedy in plan["remedies"][:1])
+
+
 def _devices(plan: PlanDict) -> str:
     device = plan["device"]
     name = f" {device['name']}" if device["name"] else ""
@@ -49,8 +64,8 @@ def _data(plan: PlanDict) -> Iterator[str]:
     left_out = data["rows"] - data["samples"]
     about = "about " if data["estimated"] else ""
     yield (
-        f"{many(data['samples'], 'sample')}, {about}{count(data['tokens'])} tokens (longest sample {count(data['longest'])}), "
-        f"{count(data['media'])} images and videos"
+        f"{many(data['samples'], 'sample')}, {about}{count(data['tokens'])} tokens "
+        f"(longest sample {count(data['longest'])}), {count(data['media'])} images and videos"
     )
     visual, learned = data["visual"] / data["tokens"], data["supervised"] / data["tokens"]
     yield f"{percent(visual)} of the tokens are visual, {percent(1 - visual)} text; {percent(learned)} are supervised"

@@ -156,8 +156,8 @@ def test_a_published_model_is_planned_without_it(name, own_rows, told):
 
 
 def test_an_estimate_says_that_it_is_one(own_rows, plan):
-    words = (LORA, "model=qwen2_5_vl_7b", f"data.train={own_rows}", "plan.devices=8", "train.accumulation=4")
-    out, _ = plan(*words)
+    words = (LORA, "model=qwen2_5_vl_7b", f"data.train={own_rows}", "plan.devices=8", "train.max_steps=9")
+    out, _ = plan(*words, "train.accumulation=4")
     assert "31 rows" in out
     assert "so 4 characters of text count as one token (2 if they are not ASCII)" in out
     assert re.search(r"31 samples, about [\d,]+ tokens", out)
@@ -221,7 +221,7 @@ def test_a_mixture_of_experts_that_fits_nowhere_says_why(plan, own_rows, monkeyp
         (["data.train=nowhere.jsonl"], "nowhere.jsonl"),
         (
             ["model=qwen3_vl_30b_a3b", "deepspeed=zero3"],
-            "every device holds all weights; qwenvl-train plan says whether they fit",
+            "qwenvl-train plan says whether they fit",
         ),
         (["train.max_steps=10", "train.warmup=9", "train.max_steps=5"], "given twice"),
     ],
@@ -396,3 +396,19 @@ def test_a_copy_to_compare_with_takes_its_weights(told):
     small = (f"plan.device_gib={room}", "plan.fit=report")
     (remedy,) = told(*words, "data.eval=null", *small)["remedies"]
     assert remedy["words"] == "dpo.reference=cached"
+
+
+def test_the_plans_of_a_sweep_stand_beside_each_other(plan, monkeypatch):
+    monkeypatch.setattr(module, "remedies", lambda *_: [])
+    words = ("-m", LORA, "data.packing=false", "plan.device_gib=100,0.1", "data.max_length=1000,9")
+    out, err = plan(*words, "output=json", code=2)
+    plans = json.loads(out)
+    names = [f"device_gib-{gib}_max_length-{most}" for gib in ("100", "0.1") for most in (1000, 9)]
+    assert [one["job"] for one in plans] == names
+    assert [one.get("fits") for one in plans] == [True, None, False, None]
+    assert "tokens long, but data.max_length is 9" in plans[1]["problem"]
+    assert "1 run does not fit: device_gib-0.1_max_length-1000" in err
+    assert f"2 runs cannot be planned: {names[1]}, {names[3]}" in err
+    out, _ = plan("-m", LORA, "data.packing=false", "plan.device_gib=100,0.1", "plan.fit=report")
+    assert re.search(r"^device_gib-100: fits on 1 × h100 with 100 GiB: [\d.,]+ .iB of each, [\d,]+ steps in ", out)
+    assert "\ndevice_gib-0.1: does not fit on 1 × h100 with 0.1 GiB" in out
