@@ -30,15 +30,15 @@ def say(console: Console, line: Text | str, hanging: int = 0) -> None:
     """Print a line. It breaks only between words, and the continuation is indented by `hanging` columns. In a log file
     it does not break. Rich does not interpret anything in the line as markup."""
     text = Text(line) if isinstance(line, str) else line
-    for shown in _broken(text, console, hanging) if _has_columns(console) else [text]:
-        console.print(shown, soft_wrap=True)
+    # A live bar is drawn again after each print, so all lines are printed at once.
+    console.print(_broken(text, console, hanging) if _has_columns(console) else text, soft_wrap=True)
 
 
 def _has_columns(console: Console) -> bool:
     return console.is_terminal or "COLUMNS" in os.environ
 
 
-def _broken(text: Text, console: Console, hanging: int) -> list[Text]:
+def _broken(text: Text, console: Console, hanging: int) -> Text:
     shown: list[Text] = []
     for line in text.split(allow_blank=True):
         if line.cell_len <= console.width:
@@ -48,7 +48,7 @@ def _broken(text: Text, console: Console, hanging: int) -> list[Text]:
         shown += [first, *(Text(" " * hanging) + part for part in rest)]
     for line in shown:
         line.rstrip()
-    return shown
+    return Text("\n").join(shown)
 
 
 def _breaks(line: str, width: int) -> list[int]:

@@ -64,5 +64,5 @@ def _command(job: Job[RunConfig], folder: Path) -> list[str]:
     kept = [word for word in job.arguments if word.lstrip("+").partition("=")[0] not in _OF_THE_SWEEP]
     # All runs of output_dir share one cache, those of sweeps included.
     cache = config.data.cache or Path(config.output_dir) / ".cache"
-    own = {"output_dir": folder, "run_name": job.name, "data.cache": cache}
+    own: dict[str, str | Path] = {"output_dir": folder, "run_name": job.name, "data.cache": cache}
     return ["train", *kept, *(f"{key}={quoted(value)}" for key, value in own.items())]
