@@ -78,6 +78,8 @@ OTHER_NAMES = {
     "train_file": "data.train",
     "val_dataset": "data.eval",
     "eval_dataset": "data.eval",
+    "val_size": "data.eval=5%",
+    "split_dataset_ratio": "data.eval=5%",
     "cutoff_len": "data.max_length",
     "max_seq_length": "data.max_length",
     "model_max_length": "data.max_length",

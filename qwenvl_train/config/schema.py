@@ -1,6 +1,7 @@
 """The whole configuration as one frozen tree. The defaults are in configs/, never here. This module does not import
 torch."""
 
+import re
 from typing import Annotated, Literal, get_args
 
 from pydantic import (
@@ -12,6 +13,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    TypeAdapter,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
@@ -191,11 +193,29 @@ def _as_sources(value: object) -> object:
 
 
 Sources = Annotated[tuple[SourceConfig, ...], BeforeValidator(_as_sources), Field(min_length=1)]
+_SOURCES: TypeAdapter[Sources | None] = TypeAdapter(Sources | None)
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
+_MEANT_AS_SHARE = re.compile(r"0?\.\d+|[\d.]+\s*%")
+
+
+def _share_or_sources(value: object, _: ValidatorFunctionWrapHandler) -> object:
+    if not isinstance(value, str) or not _MEANT_AS_SHARE.fullmatch(value):
+        return _SOURCES.validate_python(value)  # its errors name the entry, and those of the union would name its type
+    share = _SHARE.fullmatch(value)
+    if share is None or not 0 < float(share[1]) < 100:
+        raise PydanticCustomError("share", "Input should be files, or a share above 0% and below 100%, such as 5%,")
+    return value
+
+
+HeldOut = Annotated[str | tuple[SourceConfig, ...] | None, WrapValidator(_share_or_sources)]
+"""Entries as in data.train, or a share of data.train, such as 5%, which is kept as text."""
 
 
 class DataConfig(Section):
     train: Sources
-    eval: Sources | None
+    eval: HeldOut
+    """The held-out samples. A share, such as 5%, takes them out of data.train, so that no image or video is on both
+    sides."""
     streaming: bool
     """Whether to read data.train from front to back during training, instead of measuring every row before it. This
     needs train.max_steps."""
@@ -228,6 +248,16 @@ class DataConfig(Section):
     workers: NonNegativeInt
     """The number of processes that decode pictures beside the training process, and that measure rows before the
     training."""
+
+    @property
+    def eval_share(self) -> float | None:
+        """The share of data.train that is held out, between 0 and 1, or None if data.eval does not give a share."""
+        return float(self.eval.removesuffix("%")) / 100 if isinstance(self.eval, str) else None
+
+    @property
+    def eval_entries(self) -> tuple[SourceConfig, ...]:
+        """The entries of data.eval. There are none if it is a share or null."""
+        return () if self.eval is None or isinstance(self.eval, str) else self.eval
 
 
 class TrainConfig(Section):

@@ -2,10 +2,15 @@
 
 import hashlib
 import os
+import zlib
 from bisect import bisect_right
+from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+
+import numpy as np
 
 from qwenvl_train.config.schema import SourceConfig
 from qwenvl_train.data.formats import Detected, detect, renamed, row_id, to_sample
@@ -47,9 +52,23 @@ class Samples:
         """The indices in `sources` of each entry's sources."""
         stops = [self._ends[entry.stop - 1] for entry in self._sources_of_entries]
         self.entries = tuple(map(SampleRange, configs, [0, *stops], stops))
+        self.chosen: np.ndarray | None = None
+        """The indices that the samples have in `whole`, if these are a part of the samples."""
+        self.whole = self
+
+    def part(self, indices: np.ndarray) -> "Samples":
+        """Return some of the samples, in the same order. `indices` are sorted."""
+        assert self.chosen is None
+        made = copy(self)
+        made.chosen = indices
+        made.entries = tuple(
+            SampleRange(entry.config, *np.searchsorted(indices, (entry.start, entry.stop)).tolist())
+            for entry in self.entries
+        )
+        return made
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self._ends[-1] if self.chosen is None else len(self.chosen)
 
     def __getitem__(self, index: int) -> Sample:
         number, row = self._locate(index)
@@ -76,13 +95,22 @@ class Samples:
     def names(self) -> list[str]:
         return [source.name for source in self.sources]
 
+    def files(self) -> Iterator[tuple[str, range]]:
+        """Yield the name of each source with the indices of its samples."""
+        ends = [0, *self._ends] if self.chosen is None else np.searchsorted(self.chosen, [0, *self._ends]).tolist()
+        return zip(self.names(), map(range, ends, ends[1:]), strict=True)
+
     def fingerprint(self) -> str:
         """Return a hash of everything that the samples depend on, except for the media files that they name."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self.choice().encode())
         for source, config, locator in zip(self.sources, self._configs, self._locators, strict=True):
             read_as = (config.format, config.columns, str(locator.folder), locator.fenced, locator.allow_remote)
             digest.update(repr((source.name, source.fingerprint(), read_as)).encode())
         return digest.hexdigest()
+
+    def choice(self) -> str:
+        """Return a short digest of `chosen`. It is empty if these are all samples."""
+        return "" if self.chosen is None else f"{zlib.crc32(self.chosen.astype(np.int64).tobytes()):08x}"
 
     def describe(self) -> list[str]:
         """Return a line for each source: its name, its number of raw rows, and their format with the reason for it.
@@ -91,22 +119,35 @@ class Samples:
         data.train that look like held-out rows.
         """
         lines = []
+        counts = [len(indices) for _, indices in self.files()]
         for samples, sources in zip(self.entries, self._sources_of_entries, strict=True):
             formats = {self._format(number) for number in sources}
             if len(sources) > 1 and len(formats) == 1:
                 what = f"{samples.config.path}: {len(sources)} files,"
-                lines.append(_described(what, samples.stop - samples.start, *formats))
+                lines.append(_described(what, self._counted(counts, sources), *formats))
             else:
                 lines += [
-                    _described(f"{self.sources[number].name}:", len(self.sources[number]), self._format(number))
+                    _described(
+                        f"{self.sources[number].name}:",
+                        self._counted(counts, range(number, number + 1)),
+                        self._format(number),
+                    )
                     for number in sources
                 ]
             names = [self.sources[number].name for number in sources]
             lines += trained_on_too(samples.config.path, names) if self._key == "data.train" else []
         return lines
 
+    def _counted(self, counts: list[int], sources: range) -> str:
+        """Return the number of samples of some sources in words. `counts` has the number of each source."""
+        whole, counted = (sum(each[number] for number in sources) for each in (list(map(len, self.sources)), counts))
+        of = "" if counted == whole else f" of {whole:,}"
+        return f"{counted:,}{of} {'row' if whole == 1 else 'rows'}"
+
     def _locate(self, index: int) -> tuple[int, int]:
         """Return the index of the source and the index of the raw row in it."""
+        if self.chosen is not None:
+            index = self.chosen[index]
         number = bisect_right(self._ends, index)
         return number, int(index) - (self._ends[number - 1] if number else 0)
 
@@ -140,9 +181,8 @@ def _where(source: Source, row: int) -> str:
     return f"{source.name}:{source.line(row)}"
 
 
-def _described(what: str, rows: int, detected: Detected | None) -> str:
-    counted = f"{rows:,} {'row' if rows == 1 else 'rows'}"
-    return f"{what} {counted}, {detected.reason if detected else 'no known format in its first rows'}"
+def _described(what: str, rows: str, detected: Detected | None) -> str:
+    return f"{what} {rows}, {detected.reason if detected else 'no known format in its first rows'}"
 
 
 def trained_on_too(path: str, names: list[str]) -> list[str]:

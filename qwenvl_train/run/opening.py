@@ -24,9 +24,10 @@ from qwenvl_train.reporting.progress import ProgressReporter
 from qwenvl_train.reporting.reporter import Reporter
 from qwenvl_train.reporting.wandb import WandbRun
 from qwenvl_train.run.context import RunContext
+from qwenvl_train.run.held_out import overlap_in_words
 from qwenvl_train.run.resume import checkpoint_to_resume, facts_of_step_size, refuse_changes, step_size_of
-from qwenvl_train.run.rows import make_renderer, open_rows
-from qwenvl_train.run.training_data import TrainingData, open_training_data
+from qwenvl_train.run.rows import make_renderer
+from qwenvl_train.run.training_data import MeasuredData, TrainingData, open_data
 from qwenvl_train.training.checkpoint import step_of
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.distributed.processes import agree
@@ -40,6 +41,8 @@ class RunData:
     held_out: Rows | None
     steps: int
     rows_per_step: int
+    overlap: str
+    """A line that counts what is trained on and held out alike. It is empty if there is nothing."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,12 @@ def open_run(composed: Composed[RunConfig], family: Family, precision: str, stat
 
 
 def _open_data(config: RunConfig, renderer: Renderer, state: PartialState, resumed: StepSize | None) -> RunData:
-    train = open_training_data(config, renderer, state, resumed)
-    held_out = open_rows(config, "data.eval", renderer, state) if config.data.eval else None
+    train, held_out = open_data(config, renderer, state, resumed)
     rows_per_step = train.config.accumulation * state.num_processes
-    return RunData(train, held_out, train.steps(rows_per_step), rows_per_step)
+    warning = ""
+    if state.is_main_process and held_out and isinstance(train, MeasuredData) and config.data.eval_share is None:
+        warning = overlap_in_words(config, train.rows, held_out)
+    return RunData(train, held_out, train.steps(rows_per_step), rows_per_step, agree(state, warning))
 
 
 def _checkpoint(config: RunConfig, folder: Path, state: PartialState) -> Path | None:

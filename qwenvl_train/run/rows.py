@@ -1,5 +1,6 @@
 """Functions that the verbs share: open data files, measure their samples once for all processes, and describe them."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
@@ -51,8 +52,7 @@ def open_rows(
     config: RunConfig, key: Literal["data.train", "data.eval"], renderer: Renderer, state: PartialState
 ) -> Rows:
     """Return the rows of the data files, all of them checked. Show a progress bar on a terminal."""
-    sources = config.data.train if key == "data.train" else config.data.eval
-    assert sources is not None
+    sources = config.data.train if key == "data.train" else config.data.eval_entries
     cache = cache_folder(config)
     options = MeasureOptions(
         cache, config.data.workers, tolerated_problems(config), config.data.max_skipped, state.is_main_process
@@ -97,7 +97,8 @@ class Fitted(Generic[C]):
 
 def fit(config: C, train: Rows, world: int, resumed: StepSize | None = None) -> Fitted[C]:
     """Fit the settings that are auto to the data. With `resumed`, use the size of the steps of a run that resumes."""
-    if resumed is not None:
+    # If a sample is longer than the packed rows of that run, its data have changed, and it cannot resume anyway.
+    if resumed is not None and int(train.lengths.tokens.max()) <= (resumed.pack_length or sys.maxsize):
         config = resumed.in_config(config)
         return Fitted(config, make_order(config, train, world), None)
     order = make_order(config, train, world)

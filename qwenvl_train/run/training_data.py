@@ -3,6 +3,7 @@ read."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -16,6 +17,7 @@ from qwenvl_train.data.streaming.draw import open_entries
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.data.streaming.windows import Planner, State
 from qwenvl_train.errors import UserError
+from qwenvl_train.run.held_out import split, split_in_words
 from qwenvl_train.run.rows import (
     about_data,
     about_stream,
@@ -35,12 +37,14 @@ class MeasuredData:
 
     stream = None
 
-    def __init__(self, config: RunConfig, renderer: Renderer, state: PartialState, resumed: StepSize | None):
-        self.rows = open_rows(config, "data.train", renderer, state)
-        fitted = fit(config, self.rows, state.num_processes, resumed)
+    def __init__(self, config: RunConfig, rows: Rows, world: int, resumed: StepSize | None):
+        self.rows = rows
+        fitted = fit(config, rows, world, resumed)
         self.config, self.counts, self._fitted = fitted.config, fitted.order, fitted.description
-        lengths = self.rows.lengths
-        self.facts = {"samples": int(lengths.usable.sum()), "tokens": int(lengths.tokens.sum())}
+        lengths, choice = rows.lengths, rows.samples.choice()
+        self.facts: dict[str, Any] = {"samples": int(lengths.usable.sum()), "tokens": int(lengths.tokens.sum())}
+        if choice:
+            self.facts["trained_rows"] = choice
         self.problems = lengths.problems
 
     def steps(self, rows_per_step: int) -> int:
@@ -56,7 +60,9 @@ class MeasuredData:
 
     def about(self, held_out: Rows | None, steps: int, rows_per_step: int) -> str:
         lines = [self._fitted] if self._fitted else []
-        return "\n".join([*lines, about_data(self.config, self.rows, held_out, self.counts, steps, rows_per_step)])
+        if held_out and self.config.data.eval_share is not None:
+            lines.insert(0, split_in_words(self.config, held_out))
+        return "\n".join([about_data(self.config, self.rows, held_out, self.counts, steps, rows_per_step), *lines])
 
 
 class Streamed:
@@ -113,12 +119,24 @@ class Streamed:
 TrainingData = MeasuredData | Streamed
 
 
-def open_training_data(
+def open_data(
     config: RunConfig, renderer: Renderer, state: PartialState, resumed: StepSize | None
-) -> TrainingData:
-    """Open data.train. The `config` of the result has the size of a step in place of auto: that of the run that
-    resumes, or else one that fits the data."""
-    return (Streamed if config.data.streaming else MeasuredData)(config, renderer, state, resumed)
+) -> tuple[TrainingData, Rows | None]:
+    """Open data.train and data.eval. The `config` of the training data has the size of a step in place of auto: that
+    of the run that resumes, or else one that fits the data."""
+    if config.data.streaming:
+        streamed = Streamed(config, renderer, state, resumed)
+        return streamed, _open_eval(config, renderer, state)
+    rows = open_rows(config, "data.train", renderer, state)
+    if config.data.eval_share is None:
+        held_out = _open_eval(config, renderer, state)
+    else:
+        rows, held_out = split(config, rows, state)
+    return MeasuredData(config, rows, state.num_processes, resumed), held_out
+
+
+def _open_eval(config: RunConfig, renderer: Renderer, state: PartialState) -> Rows | None:
+    return open_rows(config, "data.eval", renderer, state) if config.data.eval else None
 
 
 def _stored(checkpoint: Path) -> State:

@@ -133,9 +133,10 @@ class Run:
 
     def _introduce(self) -> None:
         config, data = self.context.config, self.data
-        say(console_on(), data.train.about(data.held_out, data.steps, data.rows_per_step))
-        if line := in_words(self.lineage):
-            say(console_on(), line)
+        lines = (data.train.about(data.held_out, data.steps, data.rows_per_step), data.overlap, in_words(self.lineage))
+        for line in lines:
+            if line:
+                say(console_on(), line)
         print_components(self.recorder.info.components)
         liger = about_liger(self.model, self.context.family) if config.train.liger else suggest_liger(config)
         for line in (liger, about_fp16(config, self.context.precision)):

@@ -96,6 +96,18 @@ def test_a_mistake_is_named(words, line):
             [LORA, OWN, "data.pack_length=9", "data.streaming=true", "train.max_steps=5"],
             "data.pack_length=9 may be below the longest sample of a stream",
         ),
+        (
+            [LORA, OWN, "data.eval=5%", "data.streaming=true", "train.max_steps=5"],
+            "data.eval=5% takes samples out of data.train before training",
+        ),
+        (
+            [LORA, OWN, "data.eval=0%"],
+            "data.eval=0%: must be files, or a share above 0% and below 100%, such as 5%, or",
+        ),
+        ([LORA, OWN, "data.eval=100%"], "data.eval=100%: must be files, or a share above 0% and below 100%"),
+        ([LORA, OWN, "data.eval=0.05"], "data.eval=0.05: must be files, or a share above 0% and below 100%"),
+        ([LORA, OWN, "data.eval=[{format: auto}]"], "data.eval.0.path is not set"),
+        ([LORA, OWN, "data.eval=[]"], "data.eval=[]: must be a list of at least one entry or null"),
         ([LORA, "data.pack_length=0"], "data.pack_length=0: must be a whole number above 0, or auto"),
         ([LORA, "train.accumulation=all"], "train.accumulation=all: must be a whole number above 0, or auto"),
         ([LORA, "data.train=[{path: a, weight: 1}, b]"], "only some entries have a weight"),

@@ -63,7 +63,12 @@ def test_a_run_of_a_version_that_had_fewer_settings_goes_on(halfway, tmp_path, c
     """As it was: what it did not know had no other value than the default."""
     folder, settings = halfway
     stored = yaml.safe_load((folder / "config.yaml").read_text())
-    del stored["method"], stored["dpo"], stored["train"]["compile"]
+    del stored["method"], stored["dpo"], stored["train"]["compile"], stored["data"]["pack_length"]
+    stored["train"]["accumulation"] = 3  # auto would be 1 for this sample
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["run"].pop("train.accumulation") == 1
+    del environment["run"]["data.pack_length"]
+    (folder / "environment.json").write_text(json.dumps(environment))
     stored |= {"output": "json", "inspect": {"samples": 7}, "plan": {"devices": 8}}  # as it stored those of all verbs
     (folder / "config.yaml").write_text(yaml.safe_dump(stored))
     where = (f"output_dir={tmp_path}", "run_name=run", "logging.wandb.mode=disabled")
@@ -72,3 +77,4 @@ def test_a_run_of_a_version_that_had_fewer_settings_goes_on(halfway, tmp_path, c
     train(tmp_path, *settings)
     assert summary(folder)["status"] == "done"
     assert [row["step"] for row in rows(folder)] == [1, 2]
+    assert json.loads((folder / "environment.json").read_text())["run"]["train.accumulation"] == 3

@@ -47,7 +47,8 @@ def rehearse(case: Case, checkpoint: Path, rows: dict[str, Path], folder: Path) 
     method = "dpo" if case.kind.startswith("dpo") else "sft"
     settings = [
         *case.settings, f"model.path={checkpoint}", f"data.train={rows[method]}", f"output_dir={folder}",
-        *([f"data.eval={rows[method]}"] if case.evaluates else []), "data.workers=0", "data.max_length=384",
+        *([f"data.eval={rows[method]}"] if case.evaluates else []), "data.workers=0",
+        "data.max_length=384", "data.pack_length=384",
         f"train.max_steps={STEPS}", "train.accumulation=1", "logging.wandb.mode=disabled", "logging.predictions=0",
     ]  # fmt: skip
     watch, error, started = Watch(), None, time.perf_counter()

@@ -51,6 +51,14 @@ def length_policy_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
         yield f"data.too_long={config.data.too_long} has no effect without data.max_length"
 
 
+def a_share_is_known_in_advance(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.data.eval_share is not None and config.data.streaming:
+        yield (
+            f"data.eval={config.data.eval} takes samples out of data.train before training, but with "
+            "data.streaming=true they are read during it; name files, or set data.streaming=false"
+        )
+
+
 def skipping_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
     if "data.max_skipped" in given and config.data.on_error != "skip" and config.data.too_long != "skip":
         yield "data.max_skipped has no effect without data.on_error=skip or data.too_long=skip"
@@ -65,7 +73,7 @@ def mixtures_are_whole(config: RunConfig, given: frozenset[str]) -> Lines:
     for source in config.data.train:
         if source.weight is not None and source.repeats is not None:
             yield f"data.train: {source.path} has both weight and repeats; set one of the two"
-    for source in config.data.eval or ():
+    for source in config.data.eval_entries:
         if source.weight is not None or source.repeats is not None:
             yield f"data.eval: weight and repeats have no effect on {source.path}; each held-out row is scored once"
 
@@ -77,6 +85,7 @@ DATA_RULES: tuple[Rule, ...] = (
     packing_has_a_length,
     pack_length_is_possible,
     length_policy_is_used,
+    a_share_is_known_in_advance,
     skipping_is_used,
     mixtures_are_whole,
 )

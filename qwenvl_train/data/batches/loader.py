@@ -8,6 +8,7 @@ from functools import partial
 from multiprocessing import parent_process
 from threading import Thread
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from qwenvl_train.batch import Batch, Contents
@@ -46,6 +47,10 @@ class Rows:
     def __call__(self, indices: Iterable[int]) -> Row:
         parts = ((self.samples.origin(int(index)), partial(self.rendered, int(index))) for index in indices)
         return make_row(parts, self.renderer)
+
+    def part(self, indices: np.ndarray) -> "Rows":
+        """Return a copy with some of the samples. `indices` are sorted."""
+        return replace(self, samples=self.samples.part(indices), lengths=self.lengths.part(indices))
 
     def with_features(self, features: FeatureCache) -> "Rows":
         """Return a copy whose rows hold stored vision tower outputs instead of pictures."""

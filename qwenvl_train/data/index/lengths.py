@@ -4,7 +4,6 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
-from itertools import accumulate, pairwise
 from typing import Literal
 
 import numpy as np
@@ -56,6 +55,12 @@ class Lengths:
     def table(self) -> np.ndarray:
         """Return the arrays as one table, [columns, samples] with the columns of COLUMNS."""
         return np.stack([getattr(self, name) for name in COLUMNS])
+
+    def part(self, indices: np.ndarray) -> "Lengths":
+        """Return the lengths of some of the samples. `indices` are sorted."""
+        chosen = np.isin(np.flatnonzero(~self.usable), indices).tolist()
+        problems = (problem for problem, its in zip(self.problems, chosen, strict=True) if its)
+        return Lengths.of(self.table()[:, indices], problems)
 
     def digest(self) -> str:
         return f"{zlib.crc32(self.table().tobytes()):08x}"
@@ -186,9 +191,8 @@ def _measured(sample: Sample, renderer: Renderer) -> Measured:
 def detail_by_source(lengths: Lengths, samples: Samples) -> dict[str, int]:
     """Return the number of pictures with OpenAI's `detail`, by the name of their source."""
     found: Counter[str] = Counter()
-    borders = accumulate(map(len, samples.sources), initial=0)
-    for source, (start, stop) in zip(samples.sources, pairwise(borders), strict=True):
-        found[source.name] += int(lengths.detailed[start:stop].sum())
+    for name, indices in samples.files():
+        found[name] += int(lengths.detailed[indices.start : indices.stop].sum())
     return dict(found)
 
 

@@ -56,6 +56,8 @@ def lengths_of(samples: Samples, renderer: Renderer, options: MeasureOptions, pr
 
     Raise UserError for the first sample that cannot be used and must not be left out.
     """
+    if samples.chosen is not None:
+        return lengths_of(samples.whole, renderer, options, progress).part(samples.chosen)
     made_by = [version(package) for package in _PACKAGES]
     facts = f"{_VERSION} {made_by} {samples.fingerprint()} {renderer.fingerprint()}"
     files = IndexFiles(options.cache / "lengths", hashlib.sha256(facts.encode()).hexdigest()[:32])

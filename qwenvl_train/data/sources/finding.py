@@ -42,7 +42,7 @@ def naming(config: SourceConfig, key: str) -> Iterator[None]:
 
 def refuse_missing(data: DataConfig) -> None:
     """Raise UserError when an entry does not exist or is not a data file."""
-    for key, entries in (("data.train", data.train), ("data.eval", data.eval or ())):
+    for key, entries in (("data.train", data.train), ("data.eval", data.eval_entries)):
         for entry in entries:
             with naming(entry, key):
                 found = find(entry, data.allow_remote)

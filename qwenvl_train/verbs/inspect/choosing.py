@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 
 import numpy as np
 
@@ -68,12 +67,7 @@ def _at_line(rows: Samples | Head, wanted: str) -> int:
 
 def _files(rows: Samples | Head) -> Iterator[tuple[str, Sequence[int]]]:
     """Yield the name of each file with the indices of its rows."""
-    if isinstance(rows, Head):
-        yield from rows.files()
-        return
-    ends = list(accumulate(map(len, rows.sources), initial=0))
-    for source, start, stop in zip(rows.sources, ends, ends[1:], strict=False):
-        yield source.name, range(start, stop)
+    yield from rows.files()
 
 
 def _cut(rows: Samples | Head) -> bool:

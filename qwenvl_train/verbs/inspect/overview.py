@@ -27,11 +27,9 @@ def overview_of(config: InspectConfig, rows: Samples | Head, renderer: Renderer)
     if isinstance(rows, Head):
         head = _overview(config, rows.lengths(), rows.extent, None, _fills_of_packs(config, rows.units))
         return replace(head, notes=detail_in_words(rows.detailed()))
-    options = MeasureOptions(cache_folder(config), config.data.workers, EVERY_KIND)
-    with counting("measuring all rows", len(rows)) as progress:
-        lengths = lengths_of(rows, renderer, options, progress)
+    whole = measured(config, rows, renderer)
+    lengths, fitted = whole.lengths, _fitted(config, whole)
     notes = detail_in_words(detail_by_source(lengths, rows))
-    fitted = _fitted(config, Rows(rows, lengths, renderer))
     if fitted is None:
         return replace(_overview(config, lengths, "all rows", None, None), notes=notes)
     config, order = fitted.config, fitted.order
@@ -39,6 +37,13 @@ def overview_of(config: InspectConfig, rows: Samples | Head, renderer: Renderer)
     fills = _fills_of_rows(config, order, per_epoch, lengths)
     overview = _overview(config, lengths, "all rows", per_epoch, fills)
     return replace(overview, fitted=fitted.description, mixture=mixture_in_words(config, order), notes=notes)
+
+
+def measured(config: InspectConfig, samples: Samples, renderer: Renderer) -> Rows:
+    """Return the samples with their lengths. Every problem is tolerated."""
+    options = MeasureOptions(cache_folder(config), config.data.workers, EVERY_KIND)
+    with counting("measuring all rows", len(samples)) as progress:
+        return Rows(samples, lengths_of(samples, renderer, options, progress), renderer)
 
 
 def _overview(

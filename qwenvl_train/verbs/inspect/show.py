@@ -17,13 +17,14 @@ from qwenvl_train.reporting.bar import counted
 from qwenvl_train.reporting.console import console_on
 from qwenvl_train.reporting.stdout import print_json
 from qwenvl_train.reporting.wording import count, many
+from qwenvl_train.run.held_out import split_alone
 from qwenvl_train.run.rows import cache_folder, make_renderer, tolerated_problems
 from qwenvl_train.verbs.inspect.choosing import choose
 from qwenvl_train.verbs.inspect.facts import Broken, Inspected, Overview
 from qwenvl_train.verbs.inspect.inspector import Inspector
 from qwenvl_train.verbs.inspect.json_rows import as_json
 from qwenvl_train.verbs.inspect.media import Windows
-from qwenvl_train.verbs.inspect.overview import EVERY_KIND, overview_of
+from qwenvl_train.verbs.inspect.overview import EVERY_KIND, measured, overview_of
 from qwenvl_train.verbs.inspect.page import DrawnSample, Heading, write_page
 from qwenvl_train.verbs.inspect.settings import InspectConfig
 from qwenvl_train.verbs.inspect.text import InspectionText
@@ -34,8 +35,7 @@ Results = Iterator[tuple[Inspected, Rendered] | Broken]
 def show(config: InspectConfig, family: Family) -> None:
     processor = load_processor(config.model, family)
     renderer = make_renderer(config, processor, family)
-    sources = config.data.train if config.inspect.source == "train" else config.data.eval
-    assert sources is not None
+    sources = config.data.train if config.inspect.source == "train" else config.data.eval_entries or config.data.train
     rows = _open(config, sources, renderer)
     chosen = choose(rows, config.inspect, config.seed)
     inspector = Inspector(rows, renderer, processor.tokenizer)
@@ -95,6 +95,10 @@ class _UnusableRows:
 
 def _open(config: InspectConfig, sources: tuple[SourceConfig, ...], renderer: Renderer) -> Samples | Head:
     """Return all rows, or, for a stream, the rows that a run reads first."""
+    if config.data.eval_share is not None:
+        whole = Samples(sources, "data.train", config.data.allow_remote, cache_folder(config))
+        trained, evaluated = split_alone(config, measured(config, whole, renderer))
+        return (trained if config.inspect.source == "train" else evaluated).samples
     if not config.data.streaming or config.inspect.source == "eval":
         return Samples(sources, f"data.{config.inspect.source}", config.data.allow_remote, cache_folder(config))
     with console_on(sys.stderr).status("reading the first rows"):

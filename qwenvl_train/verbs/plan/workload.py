@@ -16,6 +16,7 @@ from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head, read_head
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.flops import FlopCount, Flops
+from qwenvl_train.run.held_out import split, split_in_words
 from qwenvl_train.run.rows import cache_folder, fit, open_rows, steps_of, tolerated_problems
 from qwenvl_train.verbs.plan.memory import Load
 from qwenvl_train.verbs.plan.settings import PlanConfig
@@ -75,6 +76,10 @@ class Workload:
 def counted(config: PlanConfig, renderer: Renderer, count: FlopCount, state: PartialState) -> Workload:
     """Return the workload from the index of lengths. The index is made as in training, which can then use it."""
     rows = open_rows(config, "data.train", renderer, state)
+    descriptions = rows.samples.describe()
+    if config.data.eval_share is not None:
+        rows, evaluated = split(config, rows, state)
+        descriptions.append(split_in_words(config, evaluated))
     fitted = fit(config, rows, config.plan.devices)
     config, order = fitted.config, fitted.order
     rows_per_step = config.accumulation * config.plan.devices
@@ -87,7 +92,7 @@ def counted(config: PlanConfig, renderer: Renderer, count: FlopCount, state: Par
         config=config,
         fitted=fitted.description,
         source="index",
-        descriptions=tuple(rows.samples.describe()),
+        descriptions=tuple(descriptions),
         dataset=_dataset(lengths, renderer),
         rows_per_epoch=per_epoch,
         rows_per_step=rows_per_step,
