@@ -8,7 +8,7 @@ import yaml
 
 from qwenvl_train.config.compose import compose
 from qwenvl_train.config.paths import with_absolute_paths, with_relative_paths
-from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.config.schema import RunConfig, SourceConfig
 from qwenvl_train.data.order.step_size import StepSize
 from qwenvl_train.errors import UserError
 from qwenvl_train.training.checkpoint import PROGRESS, is_checkpoint, saved, step_of
@@ -115,6 +115,7 @@ def changed_settings(config: RunConfig, stored: Path, facts: dict[str, Any] | No
     tree, environment = _stored(stored)
     if tree is None:
         return []
+    tree = _with_whole_entries(tree)
     run, there, here = facts or {}, Path.cwd(), Path.cwd()
     if environment is not None:
         run, there = environment["run"], Path(environment.get("working_directory", here))
@@ -131,6 +132,16 @@ def changed_settings(config: RunConfig, stored: Path, facts: dict[str, Any] | No
     moved = _changes(_flat(with_relative_paths(before, there)) | run, _flat(with_relative_paths(now, here)) | facts)
     changes = _changes(_flat(before) | run, _flat(now) | facts)
     return [line for key, line in changes.items() if key in moved]
+
+
+def _with_whole_entries(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return stored settings in which the entries of data.train and data.eval have every key. An older version did not
+    have all of them, and behaved as their defaults do now."""
+    data, defaults = dict(tree["data"]), SourceConfig(path="").model_dump(mode="json")
+    for key in ("train", "eval"):
+        if isinstance(data.get(key), list):
+            data[key] = [defaults | entry for entry in data[key]]
+    return tree | {"data": data}
 
 
 def _stored(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
