@@ -60,15 +60,15 @@ def _refuse_empty(config: RunConfig, rows: Rows, evaluated: np.ndarray) -> None:
     share, samples = f"data.eval={config.data.eval}", many(int(usable.sum()), "sample")
     if len(evaluated) == 0:
         raise UserError(
-            f"{share} holds out none of {samples}, since samples that share an image or video stay together; raise "
-            "the share, or name a file."
+            f"{share} holds out none of {samples} (those that share an image or video stay together); raise the share, "
+            "or name a file of held-out samples."
         )
     usable[evaluated] = False
     for entry in rows.samples.entries:
         if not usable[entry.start : entry.stop].any() and rows.lengths.usable[entry.start : entry.stop].any():
             raise UserError(
-                f"{share} leaves no sample of {entry.config.path} to train on, since samples that share an image or "
-                "video stay together; lower the share, or name a file."
+                f"{share} leaves no sample of {entry.config.path} to train on (those that share an image or video stay "
+                "together); lower the share, or name a file of held-out samples."
             )
 
 
