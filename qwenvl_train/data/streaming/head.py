@@ -53,7 +53,7 @@ class Head:
         return self.sources
 
     def files(self) -> Iterator[tuple[str, list[int]]]:
-        """Return each source with the numbers of its rows."""
+        """Return the name of each source with the indices of its rows."""
         found: dict[str, list[int]] = {name: [] for name in self.sources}
         for index, row in enumerate(self.rows):
             found[row.origin[0]].append(index)

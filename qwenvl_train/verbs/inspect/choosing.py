@@ -1,11 +1,11 @@
 """The choice of the rows that inspect shows."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from qwenvl_train.data.samples import Samples
+from qwenvl_train.data.spread import spread
 from qwenvl_train.data.streaming.head import Head
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counted
@@ -14,13 +14,13 @@ from qwenvl_train.verbs.inspect.settings import InspectSection
 
 def choose(rows: Samples | Head, config: InspectSection, seed: int) -> list[int]:
     """Return the indices of the chosen rows. Rows chosen by inspect.ids and inspect.lines keep the order in which the
-    user names them. All other rows, also those drawn at random, are in the order of the files."""
+    user names them. All other rows are in the order of the files."""
     if config.ids or config.lines:
         named = [*_with_ids(rows, config.ids), *(_at_line(rows, line) for line in config.lines)]
         return list(dict.fromkeys(named))
     wanted = len(rows) if config.samples is None else min(config.samples, len(rows))
     if not config.random:
-        return list(range(wanted))
+        return spread([indices for _, indices in rows.files()], wanted, seed)
     return sorted(np.random.default_rng(seed).choice(len(rows), wanted, replace=False).tolist())
 
 
@@ -51,7 +51,7 @@ def _at_line(rows: Samples | Head, wanted: str) -> int:
     file, _, number = wanted.rpartition(":")
     if not number.isdecimal():
         raise UserError(f"inspect.lines: {wanted} is not a line; write 17 or my.jsonl:17.")
-    places = [place for place in _files(rows) if not file or place[0] == file or place[0].endswith(f"/{file}")]
+    places = [place for place in rows.files() if not file or place[0] == file or place[0].endswith(f"/{file}")]
     if len(places) != 1:
         names = "no file" if not places else f"{len(places)} files"
         raise UserError(
@@ -63,11 +63,6 @@ def _at_line(rows: Samples | Head, wanted: str) -> int:
         why = f" {_where(rows)}{_hint(rows)}" if _cut(rows) else f"; {name} has {len(indices)} rows"
         raise UserError(f"inspect.lines: there is no row at {wanted}{why}.")
     return indices[row]
-
-
-def _files(rows: Samples | Head) -> Iterator[tuple[str, Sequence[int]]]:
-    """Yield the name of each file with the indices of its rows."""
-    yield from rows.files()
 
 
 def _cut(rows: Samples | Head) -> bool:

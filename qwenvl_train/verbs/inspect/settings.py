@@ -25,7 +25,8 @@ class InspectSection(Section):
     samples: NonNegativeInt | None
     """The number of samples to show. With null, all are shown."""
     random: bool
-    """Whether to draw the samples at random with the seed, instead of taking the first ones."""
+    """Whether to draw the samples from all rows alike, instead of the same number from each source. The seed decides
+    in both cases."""
     ids: Names
     """The ids of the samples to show."""
     lines: Names
