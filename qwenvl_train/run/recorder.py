@@ -9,7 +9,7 @@ from typing import Any
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.evaluation.generation import AnswerGenerator
-from qwenvl_train.evaluation.predictions import predictions
+from qwenvl_train.evaluation.predictions import place_of, predictions
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.metrics import read_metrics
 from qwenvl_train.reporting.report import write_report
@@ -55,14 +55,11 @@ class Recorder:
         if step not in (0, trainer.state.max_steps) or not (self.writes or sharded):
             return
         assert self.eval_rows is not None
-        before = {(row["source"], row["line"]): row["before"] for row in self.predictions}
+        stored, config = {place_of(row): row for row in self.predictions}, self.info.config
         generate = AnswerGenerator(trainer.model, self.renderer, self.processor, synced=sharded)
-        self.predictions = []
         with trainer.accelerator.autocast():
-            for one in predictions(self.eval_rows, self.info.config["logging"]["predictions"], generate):
-                answers = {"before": before.get((one.sample.source, one.sample.line)), "after": None}
-                answers["after" if step else "before"] = one.answer.generated
-                self.predictions.append(one.as_dict() | answers)
+            answered = predictions(self.eval_rows, config["logging"]["predictions"], config["seed"], generate)
+            self.predictions = [one.row("after" if step else "before", stored.get(one.place)) for one in answered]
         if self.writes:
             RunFolder(self.info.folder).write_predictions(self.predictions)
 

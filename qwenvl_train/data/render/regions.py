@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 
-from qwenvl_train.data.sample import Coordinates, Listing, Reference, Region
+from qwenvl_train.data.sample import Coordinates, Listing, Reference, Region, Text
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 
@@ -30,13 +30,15 @@ def _scaled(values: Sequence[float], family: Family, original: Size, resized: Si
 
 
 def in_words(
-    part: Coordinates | Reference | Listing, family: Family, sizes: Sequence[tuple[Size, Size]], where: str
+    part: Text | Coordinates | Reference | Listing, family: Family, sizes: Sequence[tuple[Size, Size]], where: str
 ) -> str:
     """Return the text of a part in the notation of the family. `sizes` holds each picture's original and resized size.
 
     Raise UserError when a region lies in no picture of the sample or leaves its picture.
     """
     match part:
+        case Text(text):
+            return text
         case Reference(label):
             return _named(label) if family.regions == "tokens" else label
         case Coordinates(region):

@@ -212,9 +212,7 @@ class Renderer:
                     _refuse_media(turn, sample.where)
                     put_media(part, turn.train)
                 else:
-                    tokens.text(
-                        part.text if isinstance(part, Text) else in_words(part, self.family, of_pictures, sample.where)
-                    )
+                    tokens.text(in_words(part, self.family, of_pictures, sample.where))
             if turn.role == "tool":
                 tokens.text("\n</tool_response>")
             if closes:

@@ -1,23 +1,13 @@
 """The boxes and points of a sample. A row gives them in pixels, or has them as numbers in its text."""
 
-import re
 from collections.abc import Iterator
 
 from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.render.regions import to_convention, to_pixels
+from qwenvl_train.data.render.written import written_regions
 from qwenvl_train.data.sample import Coordinates, Listing, Region, Sample, Text
 from qwenvl_train.families.family import Family
 from qwenvl_train.verbs.inspect.facts import Mark
-
-# The two formats of the published models: JSON, with the label after the numbers, and control tokens, with the name
-# before them.
-_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
-_PAIR, _FOUR = rf"\[{_NUMBER},{_NUMBER}\]", rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]"
-_IN_JSON = re.compile(rf'"(?:bbox_2d"\s*:\s*{_FOUR}|point_2d"\s*:\s*{_PAIR})(?:\s*,\s*"label"\s*:\s*"([^"]*)")?')
-_IN_TOKENS = re.compile(
-    r"(?:<\|object_ref_start\|>([^<]*)<\|object_ref_end\|>)?"
-    rf"<\|box_start\|>\({_NUMBER},{_NUMBER}\)(?:,\({_NUMBER},{_NUMBER}\))?<\|box_end\|>"
-)
 
 
 def marks_of(sample: Sample, pictures: tuple[PictureSize, ...], family: Family) -> Iterator[Mark]:
@@ -31,27 +21,14 @@ def marks_of(sample: Sample, pictures: tuple[PictureSize, ...], family: Family) 
                 case Listing(regions):
                     yield from (_given(region, pictures, family) for region in regions)
                 case Text(text) if len(pictures) == 1:
-                    yield from _in_words(text, pictures[0], family)
+                    for found in written_regions(text):
+                        yield _mark(0, found.label, None, found.numbers, pictures[0], family)
 
 
 def _given(region: Region, pictures: tuple[PictureSize, ...], family: Family) -> Mark:
     size = pictures[region.image]
     written = to_convention(region.coordinates, family, size.original, size.resized)
     return _mark(region.image, region.label, region.coordinates, tuple(written), size, family)
-
-
-def _in_words(text: str, size: PictureSize, family: Family) -> Iterator[Mark]:
-    for found in _IN_JSON.finditer(text):
-        *numbers, label = found.groups()
-        yield _read(numbers, label, size, family)
-    for found in _IN_TOKENS.finditer(text):
-        label, *numbers = found.groups()
-        yield _read(numbers, label, size, family)
-
-
-def _read(numbers: list[str | None], label: str | None, size: PictureSize, family: Family) -> Mark:
-    written = tuple(float(number) for number in numbers if number is not None)
-    return _mark(0, label or "", None, written, size, family)
 
 
 def _mark(
