@@ -113,7 +113,7 @@ class WandbRun:
         prefix = "eval/" if is_evaluation(row) else "train/"
         figures = {
             prefix + key.removeprefix("eval_"): value
-            for key, value in row.items()
+            for key, value in _flat(row).items()
             if key != "step" and value is not None
         }
         self._run.log({"step": row["step"], **figures})

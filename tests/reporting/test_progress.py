@@ -159,3 +159,18 @@ def test_the_bar_ends_at_the_last_step_and_breaks_no_figure(width, run, stream, 
     assert "loss 0.4213  lr 8.1e-04  5,120 tokens/s" in last
     assert "…" not in stream.getvalue()
     assert "left" not in last.split("\r")[-1]
+
+
+def test_each_source_of_an_evaluation_has_a_line(progress, run, stream):
+    progress.start(run)
+    sources = {
+        "receipts.jsonl": {"exact_match": 0.5, "token_accuracy": 0.75, "loss": 0.25, "samples": 1},
+        "cats.jsonl": {"rewards/accuracies": 1.0, "loss": None, "samples": 1200},
+    }
+    progress.log(evaluation_row(40, 0.5) | {"eval_sources": sources})
+    first, *lines = stream.getvalue().splitlines()
+    assert first == "evaluation at step 40: exact match 50.0 %, token accuracy 65.0 %, loss 0.0213 (120 samples, 3.1 s)"
+    assert lines == [
+        "  receipts.jsonl: exact match 50.0 %, token accuracy 75.0 %, loss 0.2500 (1 sample)",
+        "  cats.jsonl: reward accuracy 100.0 %, loss not a number (1,200 samples)",
+    ]

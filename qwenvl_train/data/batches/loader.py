@@ -12,6 +12,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from qwenvl_train.batch import Batch, Contents
+from qwenvl_train.config.schema import SourceConfig
 from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.data.index.lengths import Lengths, Problem, problem_of
 from qwenvl_train.data.media.feature_cache import FeatureCache
@@ -145,15 +146,20 @@ def _end_when_told_by(parent: int) -> None:
 
 
 class EvalRows(Dataset):
-    """This process's share of the packed rows of the evaluation set, in file order.
+    """This process's share of the packed rows of the evaluation set, in file order. A packed row has samples of one
+    entry of data.eval only, so that each entry can have a score of its own.
 
     Every process gets the same number of rows, because the processes of a sharded model must call it equally often.
     Rows that are added to reach this number are not counted.
     """
 
     def __init__(self, rows: Rows, batch_size: int, rank: int, world: int):
-        usable = rows.lengths.usable.nonzero()[0]
-        cut = [usable[start : start + batch_size] for start in range(0, len(usable), batch_size)]
+        self.entries = entry_names([entry.config for entry in rows.samples.entries])
+        """A name for each entry of data.eval."""
+        cut: list[tuple[np.ndarray, int]] = []
+        for number, entry in enumerate(rows.samples.entries):
+            usable = entry.start + rows.lengths.usable[entry.start : entry.stop].nonzero()[0]
+            cut += [(usable[start : start + batch_size], number) for start in range(0, len(usable), batch_size)]
         mine = cut[rank::world]
         self._make = rows
         self._rows = mine + [cut[0]] * (-(-len(cut) // world) - len(mine))
@@ -162,7 +168,21 @@ class EvalRows(Dataset):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> tuple[Batch, Contents, tuple[Problem, ...], bool]:
-        """Return the fields of a row, since a loader that pins memory does not handle Row, and whether it counts."""
-        row = self._make(self._rows[index])
-        return row.batch, row.contents, row.problems, index < self._counted
+    def __getitem__(self, index: int) -> tuple[Batch, Contents, tuple[Problem, ...], int | None]:
+        """Return the fields of a row, since a loader that pins memory does not handle Row, and the index of its entry.
+        The index is None if the row does not count."""
+        indices, entry = self._rows[index]
+        row = self._make(indices)
+        return row.batch, row.contents, row.problems, entry if index < self._counted else None
+
+
+def entry_names(entries: Sequence[SourceConfig]) -> list[str]:
+    """Return a short name for each entry: the last part of its path, or the whole path if two end alike, with subset
+    and split if two have the same path."""
+    paths = [entry.path.rstrip("/") for entry in entries]
+    short = [path.rpartition("/")[2] for path in paths]
+    names = [one if short.count(one) == 1 else path for one, path in zip(short, paths, strict=True)]
+    parts = [" ".join(filter(None, (entry.subset, entry.split))) for entry in entries]
+    return [
+        f"{name} ({part})" if part and names.count(name) > 1 else name for name, part in zip(names, parts, strict=True)
+    ]
