@@ -1,5 +1,6 @@
-"""Writing a file so that it is complete or absent."""
+"""Writing a file so that it is complete or absent, and telling whether a disk is full."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,3 +28,18 @@ def replacing(path: Path, sync: bool = False) -> Iterator[BinaryIO]:
         with suppress(OSError):
             part.unlink()
         raise
+
+
+# The writer of safetensors says so in words. That of torch only says that it could not write.
+_FULL = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing", "inline_container.cc")
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Return whether an error, or one that led to it, says that a disk is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(error) for words in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

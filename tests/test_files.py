@@ -1,10 +1,11 @@
 """A file is written whole or not at all."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from qwenvl_train.files import replacing
+from qwenvl_train.files import is_full_disk, replacing
 
 
 def test_a_file_appears_only_once_it_is_complete(tmp_path: Path):
@@ -45,3 +46,16 @@ def _interrupted(path: Path) -> None:
     with replacing(path) as file:
         file.write(b"half")
         raise KeyboardInterrupt
+
+
+def test_a_full_disk_is_told_from_other_errors():
+    from_torch = RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed")
+    from_rust = RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    at_exit = RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 20800 vs 20692")
+    for error in (at_exit, OSError(errno.ENOSPC, "full"), OSError(errno.EDQUOT, "quota"), from_torch, from_rust):
+        assert is_full_disk(error)
+        outer = ValueError("saving failed")
+        outer.__cause__ = error
+        assert is_full_disk(outer)
+    assert not is_full_disk(OSError(errno.EACCES, "Permission denied"))
+    assert not is_full_disk(ValueError("out of space"))

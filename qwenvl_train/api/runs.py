@@ -41,7 +41,8 @@ def open_run(composed: Composed[RunConfig]) -> "OpenedRun":
 
     config = composed.config
     state = join_processes(config)
-    return opening.open_run(composed, load_family(config.model), choose_precision(config), state)
+    folder = opening.run_folder(composed, state)
+    return opening.open_run(composed, folder, load_family(config.model), choose_precision(config), state)
 
 
 def prepare(composed: Composed[RunConfig]) -> "Run":

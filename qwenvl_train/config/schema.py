@@ -306,7 +306,10 @@ class TrainConfig(Section):
     save_steps: PositiveInt | None
     """The number of steps between checkpoints. With null, a checkpoint is saved only at the end."""
     keep: PositiveInt | None
-    """The number of checkpoints that stay on disk. With null, all of them stay."""
+    """The number of checkpoints that stay on disk: the newest, the best, and then the next newest. With null, all of
+    them stay."""
+    best_metric: str
+    """The metric of the evaluation at a checkpoint's own step by which the best checkpoint is chosen."""
     resume: str
     """The checkpoint to continue. With auto, it is the newest checkpoint of this run_name. With never, the run starts
     from the beginning. Any other value is the path of a checkpoint folder."""

@@ -57,7 +57,8 @@ def predictions(rows: Rows, count: int, seed: int, generate: AnswerGenerator) ->
     """Yield the answers to `count` usable samples, which are spread over the sources. Leave out samples that cannot be
     decoded."""
     usable = rows.lengths.usable
-    sources = [files.start + usable[files.start : files.stop].nonzero()[0] for _, files in rows.samples.files()]
+    files = [indices for _, indices in rows.samples.files()]
+    sources = [(mine.start + usable[mine.start : mine.stop].nonzero()[0]).tolist() for mine in files]
     for index in spread(sources, count, seed):
         sample = rows.samples[index]
         try:

@@ -15,6 +15,7 @@ import yaml
 
 import qwenvl_train
 from qwenvl_train.files import replacing
+from qwenvl_train.reporting.repeat import command
 from qwenvl_train.reporting.reporter import Row
 
 PACKAGES = (
@@ -66,7 +67,7 @@ def write_json_lines_atomic(path: Path, rows: Iterable[Row]) -> None:
 
 def read_json_lines(path: Path) -> list[Row]:
     """Return the rows of a JSON Lines file. The list is empty if the file does not exist."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] if path.exists() else []
 
 
 class RunFolder:
@@ -80,8 +81,8 @@ class RunFolder:
         text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
         write_text_atomic(self.path / "config.yaml", text)
 
-    def write_environment(self, gpus: list[str], run: Row, model: Row) -> None:
-        write_json_atomic(self.path / "environment.json", environment(gpus, run) | {"model": model})
+    def write_environment(self, gpus: list[str], run: Row, model: Row, recipe: str | None) -> None:
+        write_json_atomic(self.path / "environment.json", environment(gpus, run, recipe) | {"model": model})
 
     def write_components(self, rows: list[Row]) -> None:
         write_json_atomic(self.path / "components.json", rows)
@@ -94,13 +95,15 @@ class RunFolder:
         write_json_lines_atomic(self.path / "predictions.jsonl", rows)
 
 
-def environment(gpus: list[str], run: Row) -> Row:
+def environment(gpus: list[str], run: Row, recipe: str | None) -> Row:
     """Return the facts that are needed to repeat the run. The caller passes the names of the GPUs, since only torch
-    knows them, and the facts of the run."""
+    knows them, the facts of the run, and the name of its recipe."""
     return {
+        "command": command(),
+        "recipe": recipe,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": package_versions(),
         "checkout": checkout(Path(qwenvl_train.__file__).parent),
         "working_directory": str(Path.cwd()),
         "run": run,
@@ -111,6 +114,10 @@ def environment(gpus: list[str], run: Row) -> Row:
             "gpus": gpus,
         },
     }
+
+
+def package_versions() -> Row:
+    return {name: _version(name) for name in PACKAGES}
 
 
 def checkout(package: Path) -> Row | None:

@@ -6,7 +6,7 @@ from typing import TextIO
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.folder import json_line, write_json_lines_atomic
-from qwenvl_train.reporting.reporter import Row, RunInfo
+from qwenvl_train.reporting.reporter import Row, RunInfo, is_evaluation
 
 FILE_NAME = "metrics.jsonl"
 
@@ -26,6 +26,14 @@ def read_metrics(folder: Path) -> list[Row]:
             if number < len(lines):
                 raise UserError(f"{path}, line {number}: this is not a JSON object ({error.msg})") from error
     return rows
+
+
+def before_and_after(rows: list[Row]) -> tuple[Row | None, Row | None]:
+    """Return the evaluation before the first step, and the last evaluation after it. Each is None if there is none, so
+    that a run with a single evaluation never shows it twice."""
+    evaluations = [row for row in rows if is_evaluation(row)]
+    before = next((row for row in evaluations if row["step"] == 0), None)
+    return before, next((row for row in reversed(evaluations) if row["step"] > 0), None)
 
 
 class MetricsFile:

@@ -2,6 +2,8 @@
 are read, so mistakes in the user's input are reported early."""
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,21 +16,23 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.order.step_size import StepSize
 from qwenvl_train.data.render.renderer import Renderer
+from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import refuse_kernel
 from qwenvl_train.model.build import refuse_what_needs_a_gpu
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.stored_adapter import with_stored_lora
+from qwenvl_train.reporting.checkpoints import step_of
 from qwenvl_train.reporting.metrics import MetricsFile
 from qwenvl_train.reporting.progress import ProgressReporter
 from qwenvl_train.reporting.reporter import Reporter
 from qwenvl_train.reporting.wandb import WandbRun
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.held_out import overlap_in_words
+from qwenvl_train.run.lock import locked
 from qwenvl_train.run.resume import checkpoint_to_resume, facts_of_step_size, refuse_changes, step_size_of
 from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.run.training_data import MeasuredData, TrainingData, open_data
-from qwenvl_train.training.checkpoint import step_of
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.distributed.processes import agree
 
@@ -54,6 +58,7 @@ class StartingPoint:
     """The configuration as the user wrote it, in which auto is not fitted to the data."""
     facts: dict[str, Any]
     """Values that the loss curve depends on but that are not in the configuration."""
+    recipe: str | None
     checkpoint: Path | None
     step: int
 
@@ -70,7 +75,31 @@ class OpenedRun:
         return self.start.step >= self.data.steps
 
 
-def open_run(composed: Composed[RunConfig], family: Family, precision: str, state: PartialState) -> OpenedRun:
+def run_folder(composed: Composed[RunConfig], state: PartialState) -> Path:
+    """Return the folder of a run. If the run has no name, each call returns another one."""
+    config = composed.config
+    return Path(config.output_dir) / agree(state, config.run_name or _new_name(composed.recipe, config.method))
+
+
+@contextmanager
+def locked_folder(composed: Composed[RunConfig], state: PartialState) -> Iterator[Path]:
+    """Yield the folder of a run, which the main process has locked. Raise UserError on all processes if another run
+    uses it."""
+    folder, failure = run_folder(composed, state), ""
+    with ExitStack() as stack:
+        if state.is_main_process:
+            try:
+                stack.enter_context(locked(folder))
+            except UserError as error:
+                failure = message_of(error)
+        if failure := agree(state, failure):
+            raise UserError(failure)
+        yield folder
+
+
+def open_run(
+    composed: Composed[RunConfig], folder: Path, family: Family, precision: str, state: PartialState
+) -> OpenedRun:
     config = with_stored_lora(composed.config, composed.given)
     composed = replace(composed, config=config)
     refuse_kernel(config.train.attention, precision)
@@ -78,7 +107,6 @@ def open_run(composed: Composed[RunConfig], family: Family, precision: str, stat
     reporters = _reporters(config, state)  # a missing W&B login is reported here, before slow work
     processor = load_processor(config.model, family)
     renderer = make_renderer(config, processor, family)
-    folder = Path(config.output_dir) / agree(state, config.run_name or _new_name(composed.recipe, config.method))
     checkpoint = _checkpoint(config, folder, state)
     data = _open_data(config, renderer, state, _resumed_step_size(checkpoint, state))
     config = data.train.config
@@ -86,7 +114,8 @@ def open_run(composed: Composed[RunConfig], family: Family, precision: str, stat
     facts |= data.train.facts
     if checkpoint is not None:
         refuse_changes(composed.config, facts, checkpoint)
-    start = StartingPoint(folder, composed.config, facts, checkpoint, step_of(checkpoint) if checkpoint else 0)
+    step = step_of(checkpoint) if checkpoint else 0
+    start = StartingPoint(folder, composed.config, facts, composed.recipe, checkpoint, step)
     context = RunContext(config, family, processor, renderer, precision, state, CpuGroup(state.num_processes))
     return OpenedRun(context, data, start, reporters)
 

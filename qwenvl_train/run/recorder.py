@@ -1,7 +1,6 @@
 """Writes the records of a run while it trains and when it ends. The trainer calls it through its hooks."""
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,12 @@ from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.evaluation.generation import AnswerGenerator
 from qwenvl_train.evaluation.predictions import place_of, predictions
-from qwenvl_train.reporting.folder import RunFolder
-from qwenvl_train.reporting.metrics import read_metrics
+from qwenvl_train.reporting.checkpoints import best_of, evaluation_in, saved, step_of
+from qwenvl_train.reporting.folder import RunFolder, package_versions
+from qwenvl_train.reporting.metrics import before_and_after, read_metrics
+from qwenvl_train.reporting.model_card import model_card
 from qwenvl_train.reporting.report import write_report
-from qwenvl_train.reporting.reporter import Reporter, RunInfo, is_evaluation
+from qwenvl_train.reporting.reporter import Reporter, RunInfo
 from qwenvl_train.training.skipped import Skipped
 
 
@@ -46,6 +47,11 @@ class Recorder:
         for reporter in self.reporters:
             reporter.log(row)
 
+    def written(self, folder: Path, step: int) -> None:
+        """Add the model card to a folder that is about to become a checkpoint. PEFT writes one without any facts."""
+        card = model_card(self.info, step, package_versions(), evaluation_in(folder))
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
     def saved(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
 
@@ -63,12 +69,22 @@ class Recorder:
         if self.writes:
             RunFolder(self.info.folder).write_predictions(self.predictions)
 
+    def best(self) -> dict[str, Any] | None:
+        """Return the best checkpoint on disk by train.best_metric, with the metrics of the evaluation at its step, or
+        None if no checkpoint has a score."""
+        metric = self.info.config["train"]["best_metric"]
+        best = best_of(saved(self.info.folder / "checkpoints"), metric)
+        if best is None:
+            return None
+        found = {"metric": metric, "step": step_of(best.checkpoint), "checkpoint": best.checkpoint}
+        return found | evaluation_in(best.checkpoint)
+
     def finish(self, status: str, totals: dict[str, float], reason: str | None = None) -> Path | None:
         """Write the summary and the report. Return the report's path on the main process, and None on the others.
         `totals` are the meter's."""
         if not self.writes:
             return None
-        evaluations = [row for row in read_metrics(self.info.folder) if is_evaluation(row)]
+        before, after = before_and_after(read_metrics(self.info.folder))
         summary = {
             "status": status,
             "reason": reason,
@@ -77,24 +93,15 @@ class Recorder:
             "tokens": totals["tokens"],
             "skipped": len(self.skipped),
             "seconds": totals["seconds"],
-            "metrics": {
-                "before": next((row for row in evaluations if row["step"] == 0), None),
-                "after": next((row for row in reversed(evaluations) if row["step"] > 0), None),
-            },
-            "best": min(evaluations, key=_badness, default=None),
+            "metrics": {"before": before, "after": after},
+            "best": self.best(),
             "checkpoint": self.checkpoint,
         }
         RunFolder(self.info.folder).write_summary(summary)
+        report = write_report(self.info.folder)
         for reporter in self.reporters:
             reporter.finish(summary)
-        return write_report(self.info.folder)
-
-
-def _badness(row: dict[str, Any]) -> tuple[float, float]:
-    """Return a sort key that is larger for a worse evaluation. A loss that was NaN or infinite is stored as null, and
-    counts as the worst."""
-    loss, score = row["eval_loss"], row.get("eval_rewards/accuracies", row["eval_exact_match"])
-    return math.inf if loss is None or score is None else -score, math.inf if loss is None else loss
+        return report
 
 
 def _is_sharded() -> bool:

@@ -11,7 +11,8 @@ from qwenvl_train.config.paths import with_absolute_paths, with_relative_paths
 from qwenvl_train.config.schema import RunConfig, SourceConfig
 from qwenvl_train.data.order.step_size import StepSize
 from qwenvl_train.errors import UserError
-from qwenvl_train.training.checkpoint import PROGRESS, is_checkpoint, saved, step_of
+from qwenvl_train.reporting.checkpoints import is_checkpoint, saved, step_of
+from qwenvl_train.training.checkpoint import PROGRESS
 from qwenvl_train.training.meter import RunProgress
 
 # These keys may change when a run resumes. A change of any other key would change the loss curve.
@@ -30,6 +31,7 @@ FREE = (
     "train.offload_activations",
     "train.cache_vision",
     "train.keep",
+    "train.best_metric",
     "train.resume",
     "logging.wandb",
 )

@@ -1,7 +1,7 @@
 """A training run: the parts that it is made of, and the training itself."""
 
 import shutil
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from peft import PeftModel
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin
 
+from qwenvl_train.config.best import about_best
 from qwenvl_train.config.paths import with_absolute_paths
 from qwenvl_train.config.schema import TWO_MODELS, RunConfig
 from qwenvl_train.data.batches.loader import EvalRows
 from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.files import is_full_disk
 from qwenvl_train.model.build import (
     about_fp16,
     about_liger,
@@ -27,12 +29,15 @@ from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.trainable import continued_adapter
 from qwenvl_train.model.vision_features import with_shared_features
+from qwenvl_train.reporting.checkpoints import saved
 from qwenvl_train.reporting.console import console_on, say
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.progress import print_components
 from qwenvl_train.reporting.reporter import RunInfo
+from qwenvl_train.reporting.wording import figure, label
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.lineage import in_words, lineage, with_merged_model
+from qwenvl_train.run.lock import locked
 from qwenvl_train.run.opening import OpenedRun, RunData, StartingPoint
 from qwenvl_train.run.recorder import Recorder
 from qwenvl_train.run.reference_cache import store_references
@@ -41,6 +46,8 @@ from qwenvl_train.run.training_data import MeasuredData
 from qwenvl_train.run.vision_cache import store_features
 from qwenvl_train.training.arguments import training_arguments
 from qwenvl_train.training.devices import peak_tflops
+from qwenvl_train.training.disk_space import NoRoom, checkpoint_bytes, refuse_full_disk
+from qwenvl_train.training.distributed.processes import agree
 from qwenvl_train.training.distributed.workers import naming_dead_workers
 from qwenvl_train.training.interrupt import StopOnSignal
 from qwenvl_train.training.meter import Devices, Meter, RunProgress
@@ -89,6 +96,10 @@ class Run:
     def train(self) -> int | None:
         """Train from the starting point to the last step, and write the run folder. Return the number of the signal
         that ended the run early, if there was one."""
+        with locked(self.folder) if self.context.is_main else nullcontext():
+            return self._train()
+
+    def _train(self) -> int | None:
         self.stop.catch()
         state, trainer, stop, resumed = self.context.state, self.trainer, self.stop, self.start.checkpoint
         state.wait_for_everyone()  # until all have read the content of the folder
@@ -104,18 +115,20 @@ class Run:
                 trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         except UserError as error:
             stop.restore()
-            error.on_every_process = isinstance(error, UnusableRows)
+            error.on_every_process = isinstance(error, UnusableRows | NoRoom)
             self._finish("failed", message_of(error))
             raise
         except BaseException as error:
             stop.restore()
+            if is_full_disk(error):
+                raise self._ended_by_full_disk() from error
             self._finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", repr(error))
             raise
         cut_short = stop.received is not None and trainer.state.global_step < self.data.steps
         report = self._finish("interrupted" if cut_short else "done")
         if self.context.is_main:
             shutil.rmtree(_staging(self.start), ignore_errors=True)
-            print(f"checkpoint  {self.recorder.checkpoint}\nreport      {report}")
+            self._conclude(report)
             if cut_short:
                 print(f"to resume: the same command with run_name={self.start.folder.name}")
         state.wait_for_everyone()  # a launcher ends the others when one process exits early
@@ -126,7 +139,7 @@ class Run:
         info, folder = self.recorder.info, RunFolder(self.start.folder)
         folder.write_config(with_absolute_paths(self.start.config.model_dump(mode="json"), Path.cwd()))
         gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        folder.write_environment(gpus, self.start.facts, self.lineage)
+        folder.write_environment(gpus, self.start.facts, self.lineage, self.start.recipe)
         folder.write_components(info.components)
         # A checkpoint that a killed run was writing is incomplete.
         shutil.rmtree(_staging(self.start), ignore_errors=True)
@@ -139,9 +152,31 @@ class Run:
                 say(console_on(), line)
         print_components(self.recorder.info.components)
         liger = about_liger(self.model, self.context.family) if config.train.liger else suggest_liger(config)
-        for line in (liger, about_fp16(config, self.context.precision)):
+        for line in (liger, about_fp16(config, self.context.precision), about_best(config, data.steps)):
             if line:
                 say(console_on(), line)
+
+    def _conclude(self, report: Path | None) -> None:
+        newest, best = self.recorder.checkpoint, self.recorder.best()
+        print(f"checkpoint  {newest}")
+        if best and best["checkpoint"] != newest:
+            metric = best["metric"]
+            score = f"{label(metric)} {figure(metric, best[metric])}"
+            print(f"best        {best['checkpoint']} (held-out {score})")
+        print(f"report      {report}")
+
+    def _ended_by_full_disk(self) -> UserError:
+        """Record that the run failed, as far as the disk has room, and return the error."""
+        reason = (
+            f"{self.folder}: the disk is full. The run ended after step {self.trainer.state.global_step}; free some "
+            f"space, then start the same command with run_name={self.folder.name}."
+        )
+        with suppress(OSError):
+            shutil.rmtree(_staging(self.start), ignore_errors=True)  # an incomplete checkpoint takes the last room
+            self._finish("failed", reason)
+        error = UserError(reason)
+        error.on_every_process = False
+        return error
 
     def _finish(self, status: str, reason: str | None = None) -> Path | None:
         step = max(self.trainer.state.global_step, self.start.step)
@@ -169,6 +204,8 @@ def prepare(opened: OpenedRun) -> Run:
     if config.train.cache_vision:
         _use_stored_features(context, data, base_model(model), skipped)
     table = [row.as_dict() for row in component_table(model, context.family, config)]
+    each = checkpoint_bytes(table, config, context.precision)
+    _refuse_full_disk(context, data, start, each)
     settings = start.config.model_dump(mode="json")
     info = RunInfo(start.folder.name, start.folder, settings, table, data.steps, start.step)
     recorder = Recorder(
@@ -196,7 +233,8 @@ def prepare(opened: OpenedRun) -> Run:
             meter,
             _flops(config, base_model(model)),
             start.folder / "checkpoints",
-            Hooks(recorder.logged, recorder.evaluated, recorder.saved),
+            each,
+            Hooks(recorder.logged, recorder.evaluated, recorder.written, recorder.saved),
         ),
     )
     trainer.add_callback(stop)
@@ -206,6 +244,20 @@ def prepare(opened: OpenedRun) -> Run:
         start.folder.rmdir()
     origin = lineage(start.config, start.folder)
     return Run(context, data, start, model, trainer, recorder, meter, stop, skipped, origin)
+
+
+def _refuse_full_disk(context: RunContext, data: RunData, start: StartingPoint, each: int) -> None:
+    """Raise UserError on all processes if the checkpoints of the run do not fit on the disk, as the main process sees
+    it."""
+    failure = ""
+    if context.is_main:
+        existing = len(saved(start.folder / "checkpoints"))
+        try:
+            refuse_full_disk(start.folder, each, context.config, data.steps - start.step, existing)
+        except UserError as error:
+            failure = message_of(error)
+    if failure := agree(context.state, failure):
+        raise UserError(failure)
 
 
 def _staging(start: StartingPoint) -> Path:

@@ -1,10 +1,12 @@
-"""Publishes and lists checkpoints. A checkpoint is complete or absent, because it is written to another folder, synced
+"""Publishes checkpoints. A checkpoint is complete or absent, because it is written to another folder, synced
 to disk, and only then renamed."""
 
 import os
-import re
 import shutil
 from pathlib import Path
+
+from qwenvl_train.config.schema import TrainConfig
+from qwenvl_train.reporting.checkpoints import saved, surplus
 
 STREAM = "stream.json"
 """Name of the file in a checkpoint that stores where the stream resumes. Only runs on streamed data have it."""
@@ -12,12 +14,10 @@ STREAM = "stream.json"
 PROGRESS = "progress.json"
 """Name of the file in a checkpoint that stores the time the run has taken and the counts of what it was trained on."""
 
-_NAME = re.compile(r"step-(\d+)")
 
-
-def publish(written: Path, checkpoints: Path, step: int, keep: int | None) -> Path:
+def publish(written: Path, checkpoints: Path, step: int, train: TrainConfig) -> Path:
     """Rename the folder `written` to the checkpoint of `step`, and return its path. Only this rename makes a folder a
-    checkpoint. Delete all but the newest `keep` checkpoints, unless `keep` is None."""
+    checkpoint. Delete the checkpoints that train.keep does not keep."""
     for file in sorted(written.rglob("*")):
         if file.is_file():
             _sync(file)
@@ -27,25 +27,10 @@ def publish(written: Path, checkpoints: Path, step: int, keep: int | None) -> Pa
         shutil.rmtree(final)
     os.replace(written, final)
     _sync(checkpoints)
-    if keep is not None:
-        for old in saved(checkpoints)[:-keep]:
+    if train.keep is not None:
+        for old in surplus(saved(checkpoints), train.keep, train.best_metric):
             shutil.rmtree(old)
     return final
-
-
-def saved(checkpoints: Path) -> list[Path]:
-    """Return the complete checkpoints, oldest first."""
-    return sorted(filter(is_checkpoint, checkpoints.glob("step-*")), key=step_of)
-
-
-def is_checkpoint(folder: Path) -> bool:
-    return _NAME.fullmatch(folder.name) is not None and folder.is_dir()
-
-
-def step_of(checkpoint: Path) -> int:
-    match = _NAME.fullmatch(checkpoint.name)
-    assert match, checkpoint
-    return int(match[1])
 
 
 def _sync(path: Path) -> None:

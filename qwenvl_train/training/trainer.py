@@ -38,8 +38,11 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.loop import eval_loader, evaluate
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.flops import FlopCount
+from qwenvl_train.reporting.checkpoints import EVALUATION, saved
+from qwenvl_train.reporting.folder import write_json_atomic
 from qwenvl_train.training.checkpoint import PROGRESS, STREAM, publish
 from qwenvl_train.training.devices import peak_memory_gib
+from qwenvl_train.training.disk_space import NoRoom, about_missing_space
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.meter import Counts, Meter
 from qwenvl_train.training.objectives.objective import Objective
@@ -55,6 +58,8 @@ class Hooks:
     """Called on every process with each row of metrics."""
     evaluated: Callable[["VisionTrainer"], None]
     """Called on every process at each evaluation, before its metrics are logged."""
+    written: Callable[[Path, int], None]
+    """Called on the main process with each folder that is about to become a checkpoint, and its step."""
     saved: Callable[[Path], None]
     """Called on the main process with the path of each new checkpoint."""
 
@@ -88,6 +93,8 @@ class TrainerRecords:
     meter: Meter
     flops: FlopCount
     checkpoints: Path
+    checkpoint_bytes: int
+    """About how many bytes a checkpoint takes."""
     hooks: Hooks
 
 
@@ -135,6 +142,9 @@ class VisionTrainer(Trainer):
         self._stream, self._held_out, self._skipped = data.stream, data.held_out, data.skipped
         self._meter, self._flops = records.meter, records.flops
         self._checkpoints, self._hooks = records.checkpoints, records.hooks
+        self._checkpoint_bytes = records.checkpoint_bytes
+        self._evaluated: tuple[int, dict[str, Any]] = (-1, {})
+        """The step and the metrics of the last evaluation."""
         self._objective.prepare(self.accelerator)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
@@ -207,7 +217,7 @@ class VisionTrainer(Trainer):
         return 0
 
     @torch.no_grad()
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, Any]:
         """Return the metrics over all held-out samples. They are exact for any batch size and number of processes."""
         assert self._held_out is not None
         started = time.perf_counter()
@@ -218,6 +228,7 @@ class VisionTrainer(Trainer):
         metrics = result.metrics()
         self._hooks.evaluated(self)
         metrics["eval_seconds"] = time.perf_counter() - started
+        self._evaluated = (self.state.global_step, metrics)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.model_wrapped.train()
@@ -256,17 +267,30 @@ class VisionTrainer(Trainer):
         """Save a checkpoint. The transformers Trainer writes it to the staging folder, and the main process renames it
         to a checkpoint when every process has finished writing."""
         started = time.perf_counter()
+        self._refuse_full_disk()
         super()._save_checkpoint(model, trial)
         step = self.state.global_step
         written = Path(self.args.output_dir) / f"checkpoint-{step}"
         self._save_stream(written / STREAM)
         if self.accelerator.is_main_process:
             (written / PROGRESS).write_text(json.dumps(self._meter.progress(step).as_dict()), encoding="utf-8")
+            evaluated, metrics = self._evaluated
+            if evaluated == step:
+                write_json_atomic(written / EVALUATION, _only(metrics, "eval_"))
+            self._hooks.written(written, step)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            self._hooks.saved(publish(written, self._checkpoints, step, self._config.train.keep))
+            self._hooks.saved(publish(written, self._checkpoints, step, self._config.train))
         self.accelerator.wait_for_everyone()
         self._meter.pause(time.perf_counter() - started)
+
+    def _refuse_full_disk(self) -> None:
+        """End the run on all processes if the next checkpoint does not fit on the disk."""
+        missing = None
+        if self.accelerator.is_main_process:
+            missing = about_missing_space(saved(self._checkpoints), self._checkpoint_bytes, self._checkpoints.parent)
+        if found := self._cpu_group.everything([missing] if missing else []):
+            raise NoRoom(found[0])
 
     def _save_stream(self, file: Path) -> None:
         if self._stream is None:

@@ -17,17 +17,18 @@ def run(composed: Composed[RunConfig]) -> None:
     if state.is_main_process:
         processes = many(state.num_processes, "process", "processes")
         print(f"{family.name} from {config.model.path}, {precision}, {processes}", flush=True)
-    from qwenvl_train.run.opening import open_run
+    from qwenvl_train.run.opening import locked_folder, open_run
     from qwenvl_train.run.training_run import prepare
 
-    opened = open_run(composed, family, precision, state)
-    start, steps = opened.start, opened.data.steps
-    if state.is_main_process and start.checkpoint:
-        print(f"{start.folder.name} resumes from {start.checkpoint}, step {start.step} of {steps}")
-    if opened.is_finished:
-        if state.is_main_process:
-            print("this run is already finished")
-        return
-    interrupted_by = prepare(opened).train()
+    with locked_folder(composed, state) as folder:
+        opened = open_run(composed, folder, family, precision, state)
+        start, steps = opened.start, opened.data.steps
+        if state.is_main_process and start.checkpoint:
+            print(f"{start.folder.name} resumes from {start.checkpoint}, step {start.step} of {steps}")
+        if opened.is_finished:
+            if state.is_main_process:
+                print("this run is already finished")
+            return
+        interrupted_by = prepare(opened).train()
     if interrupted_by is not None:
         sys.exit(128 + interrupted_by)

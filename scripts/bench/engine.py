@@ -102,13 +102,18 @@ def run_ours(
     told: list[dict[str, float]] = []
     meter = Meter(job.train.counts, job.config.train.accumulation, None, Devices(1, None), RunProgress())
     skipped = Skipped([], 0, True, folder / "skipped.jsonl", resumed=False)
-    hooks = Hooks(logged=told.append, evaluated=lambda trainer: None, saved=lambda path: None)
+    hooks = Hooks(
+        logged=told.append,
+        evaluated=lambda trainer: None,
+        written=lambda folder, step: None,
+        saved=lambda path: None,
+    )
     trainer = VisionTrainer(
         model,
         arguments,
         TrainerSetup(job.config, job.family, job.processor, objective, CpuGroup(1)),
         TrainerData(dataset, stream=None, held_out=None, skipped=skipped),
-        TrainerRecords(meter, job.count, folder, hooks),
+        TrainerRecords(meter, job.count, folder, 0, hooks),
     )
     run = measured(trainer, job)
     return Measured(run.seconds, run.waited, told[0])

@@ -70,7 +70,7 @@ def test_the_file_is_complete_before_it_gets_its_name(tmp_path, monkeypatch):
 
 
 def test_environment_names_versions_and_hardware(tmp_path):
-    RunFolder(tmp_path).write_environment(["NVIDIA H100"], {"processes": 2}, {"path": "m"})
+    RunFolder(tmp_path).write_environment(["NVIDIA H100"], {"processes": 2}, {"path": "m"}, "sft_lora")
     found = json.loads((tmp_path / "environment.json").read_text())
     assert found["packages"]["transformers"].split(".")[0].isdigit()
     assert found["hardware"]["gpus"] == ["NVIDIA H100"]

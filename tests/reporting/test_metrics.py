@@ -6,7 +6,7 @@ import numpy
 import pytest
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.reporting.metrics import MetricsFile, read_metrics
+from qwenvl_train.reporting.metrics import MetricsFile, before_and_after, read_metrics
 from qwenvl_train.reporting.reporter import RunInfo
 
 from .rows import SUMMARY, evaluation_row, training_row
@@ -82,3 +82,11 @@ def test_a_fault_before_the_last_line_is_named(run):
 
 def test_no_file_means_no_rows(tmp_path):
     assert read_metrics(tmp_path) == []
+
+
+def test_a_single_evaluation_is_either_before_or_after():
+    first, last = {"step": 0, "eval_loss": 2.0}, {"step": 9, "eval_loss": 1.0}
+    assert before_and_after([first, {"step": 1, "loss": 1.5}]) == (first, None)
+    assert before_and_after([{"step": 4, "eval_loss": 1.5}, last]) == (None, last)
+    assert before_and_after([first, {"step": 4, "eval_loss": 1.5}, last]) == (first, last)
+    assert before_and_after([]) == (None, None)

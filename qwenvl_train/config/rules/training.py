@@ -1,5 +1,6 @@
 """The rules of training that hold on any machine."""
 
+from qwenvl_train.config.best import comparable_metrics
 from qwenvl_train.config.options import recipe_files
 from qwenvl_train.config.rules.rule import Lines, Rule, among
 from qwenvl_train.config.schema import COMPONENTS, RunConfig
@@ -127,11 +128,21 @@ def evaluation_settings_are_used(config: RunConfig, given: frozenset[str]) -> Li
     asked = {
         "train.eval_steps": config.train.eval_steps is not None,
         "train.eval_batch_size": True,
+        "train.best_metric": True,
         "logging.predictions": config.logging.predictions > 0,
     }
     for key in among(given, *asked):
         if asked[key]:
             yield f"{key} has no effect without data.eval"
+
+
+def best_metric_is_evaluated(config: RunConfig, given: frozenset[str]) -> Lines:
+    known = comparable_metrics(config)
+    if config.train.best_metric not in known:
+        yield (
+            f"train.best_metric={config.train.best_metric}: must be a metric that the evaluations of "
+            f"method={config.method} give: {', '.join(known)}"
+        )
 
 
 def wandb_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
@@ -172,6 +183,7 @@ TRAINING_RULES: tuple[Rule, ...] = (
     compiled_weights_are_whole,
     blocks_are_fused_once,
     evaluation_settings_are_used,
+    best_metric_is_evaluated,
     wandb_settings_are_used,
     deepspeed_settings_are_used,
     streams_are_endless,

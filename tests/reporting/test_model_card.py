@@ -1,0 +1,28 @@
+"""The README.md of a checkpoint."""
+
+from dataclasses import replace
+
+import yaml
+
+from qwenvl_train.reporting.model_card import model_card
+
+from .rows import evaluation_row
+
+
+def test_the_card_holds_facts_of_the_run(run):
+    run = replace(
+        run, config=run.config | {"method": "sft", "data": {"train": [{"path": "a"}], "eval": [{"path": "e"}]}}
+    )
+    card = model_card(run, 60, {"torch": "2.15.0", "trl": None}, evaluation_row(60, 0.5))
+    _, head, text = card.split("---\n", 2)
+    assert yaml.safe_load(head) == {
+        "base_model": "Qwen/Qwen2.5-VL-3B-Instruct", "library_name": "peft", "tags": ["sft"]
+    }  # fmt: skip
+    assert "after 60 of 120 steps of supervised fine-tuning of Qwen/Qwen2.5-VL-3B-Instruct." in text
+    assert "| llm | lora | 3,102,404,608 | 29,933,568 | 1.0 % | 1.0e-04 |" in text
+    assert "- a\n" in text
+    assert "| exact match | 50.0 % |" in text
+    assert "- torch 2.15.0\n" in text
+    assert "trl" not in text
+    assert "More Information Needed" not in text
+    assert "Held-out score" not in model_card(run, 60, {}, None)
