@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image, ImageOps
 
+from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.answers import card
 from qwenvl_train.reporting.charts import charts
+from qwenvl_train.reporting.checkpoints import best_of, saved
 from qwenvl_train.reporting.folder import read_json_lines, write_text_atomic
-from qwenvl_train.reporting.metrics import read_metrics
-from qwenvl_train.reporting.page import Tile, data_uri, fill_template
+from qwenvl_train.reporting.metrics import before_and_after, read_metrics
+from qwenvl_train.reporting.page import Tile, fill_template
 from qwenvl_train.reporting.progress import EVALUATION_FIRST, whole_model
+from qwenvl_train.reporting.repeat import repeat_rows
 from qwenvl_train.reporting.reporter import Row, is_evaluation
 from qwenvl_train.reporting.wording import count, duration, figure, label, percent
-
-THUMBNAIL = 160
 
 
 def write_report(folder: Path) -> Path:
@@ -32,28 +33,37 @@ def render(folder: Path) -> str:
         read_json(folder / "components.json") or [],
         read_json(folder / "summary.json") or {},
     )
+    environment = read_json(folder / "environment.json") or {}
     page = {
         "name": config.get("run_name") or folder.resolve().name,
         "subtitle": subtitle(config),
         "status": summary.get("status", "not finished"),
         "reason": summary.get("reason") or "",
-        "tiles": tiles(rows, summary, components),
+        "tiles": [*tiles(rows, summary, components), *filter(None, [best_tile(folder, config)])],
+        "sources": source_scores(rows),
         "broken_steps": [row["step"] for row in rows if "loss" in row and row["loss"] is None],
         "charts": charts(rows),
         "components": [*components, whole_model(components)] if components else [],
-        "predictions": [prediction(row) for row in read_json_lines(folder / "predictions.jsonl")],
+        "predictions": [card(row) for row in read_json_lines(folder / "predictions.jsonl")],
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
-        "environment": environment_rows(read_json(folder / "environment.json") or {}),
+        "repeat": repeat_rows(environment, folder.resolve()),
+        "environment": environment_rows(environment),
     }
     return fill_template(Path(__file__).with_name("report.html.j2"), page)
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); restore or delete it.") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+    try:
+        return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path} is not YAML ({' '.join(str(error).split())}); restore or delete it.") from None
 
 
 def subtitle(config: dict[str, Any]) -> str:
@@ -69,7 +79,7 @@ def tiles(rows: list[Row], summary: Row, components: list[Row]) -> list[Tile]:
     steps = [row for row in rows if not is_evaluation(row)]
     last: Row = {**(steps[-1] if steps else {}), **summary}
     last |= {"step": summary["steps"]} if "steps" in summary else {}
-    shown = [score_tile(rows, summary)]
+    shown = [score_tile(rows)]
     if "step" in last:
         shown.append(Tile("Steps", count(last["step"])))
     shown += [Tile(name.capitalize(), count(last[name])) for name in ("samples", "tokens") if name in last]
@@ -83,61 +93,58 @@ def tiles(rows: list[Row], summary: Row, components: list[Row]) -> list[Tile]:
     return [tile for tile in shown if tile]
 
 
-def score_tile(rows: list[Row], summary: Row) -> Tile | None:
-    """Return the tile of the held-out score before and after training, or None if there is no score. The scores come
-    from the summary if it has them, and otherwise from the first and the last evaluation."""
-    metrics = summary.get("metrics") or {}
-    evaluations = [row for row in rows if is_evaluation(row)]
-    first, last = (evaluations[0], evaluations[-1]) if evaluations else ({}, {})
-    before, after = metrics.get("before") or first, metrics.get("after") or last
-    metric = next((key for key in EVALUATION_FIRST if after.get(key) is not None), None)
+def score_tile(rows: list[Row]) -> Tile | None:
+    """Return the tile of the held-out score before and after training, or None if there is no score. A run with a
+    single evaluation has one figure, and the name of the tile says when it was."""
+    before, after = before_and_after(rows)
+    last = after or before or {}
+    metric = next((key for key in EVALUATION_FIRST if last.get(key) is not None), None)
     if not metric:
         return None
-    changed = before.get(metric) is not None and (before is not after)
-    name = f"Held-out {label(metric)}"
-    return Tile(name, figure(metric, after[metric]), figure(metric, before[metric]) if changed else "")
+    name = f"Held-out {label(metric)}" + ("" if after else " before training")
+    changed = after and before and before.get(metric) is not None
+    return Tile(name, figure(metric, last[metric]), figure(metric, before[metric]) if before and changed else "")
 
 
-def prediction(row: Row) -> Row:
+def best_tile(folder: Path, config: Row) -> Tile | None:
+    """Return the tile that names the best checkpoint on disk, or None if no checkpoint has a score."""
+    metric: str = (config.get("train") or {}).get("best_metric") or ""
+    best = best_of(saved(folder / "checkpoints"), metric) if metric else None
+    return best and Tile(f"Best checkpoint ({label(metric)} {figure(metric, best.value)})", best.checkpoint.name)
+
+
+def source_scores(rows: list[Row]) -> Row | None:
+    """Return the table of the held-out scores of each source before and after training, or None if the held-out samples
+    are of one source."""
+    before, after = (((row or {}).get("eval_sources") or {}) for row in before_and_after(rows))
+    last = after or before
+    keys = [key for key in EVALUATION_FIRST if any(key.removeprefix("eval_") in scores for scores in last.values())]
+    if not keys:
+        return None
     return {
-        **row,
-        "pictures": [thumbnail(Path(path)) for path in row["images"]],
-        "right_before": is_right(row["before"], row["expected"]),
-        "right": is_right(row["after"], row["expected"]),
+        "headings": [label(key) for key in keys],
+        "rows": [
+            (name, count(scores["samples"]), [_change(key, (after and before).get(name), scores) for key in keys])
+            for name, scores in last.items()
+        ],
     }
 
 
-def is_right(answer: str | None, expected: str) -> bool | None:
-    """Return whether the answer is the expected one. Return None if there is no answer, which is the case for the
-    answers before a resumed run."""
-    return None if answer is None else answer.strip() == expected.strip()
-
-
-def thumbnail(path: Path) -> str | None:
-    """Return the picture as a data: address, so that the page needs no other file. Return None if the picture cannot
-    be read."""
-    try:
-        with Image.open(path) as picture:
-            small = ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, Image.DecompressionBombError):
-        return None
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    return data_uri(small, "webp", quality=85)
+def _change(metric: str, before: Row | None, after: Row) -> tuple[str, str]:
+    """Return a figure before and after training. The first is empty if there is none."""
+    key = metric.removeprefix("eval_")
+    return figure(metric, before[key]) if before else "", figure(metric, after[key])
 
 
 def environment_rows(environment: Row) -> list[tuple[str, str]]:
     """Return the name and the value of each known fact about the environment."""
-    hardware, checkout = environment.get("hardware") or {}, environment.get("checkout") or {}
+    hardware = environment.get("hardware") or {}
     memory = hardware.get("memory_gib")
     cores = hardware.get("cores")
-    changes = " with uncommitted changes" if checkout.get("uncommitted_changes") else ""
     found = [
         ("GPU", ", ".join(hardware.get("gpus") or []) or ("none" if hardware else None)),
         ("CPU", f"{hardware['cpu']}, {cores} cores" if hardware.get("cpu") else None),
         ("memory", f"{memory} GiB" if memory else None),
-        ("commit", checkout["commit"] + changes if checkout.get("commit") else None),
         ("system", environment.get("platform")),
-        ("Python", environment.get("python")),
-        *(environment.get("packages") or {}).items(),
     ]
     return [(name, value) for name, value in found if value]

@@ -2,18 +2,24 @@ import base64
 import io
 import json
 import re
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.answers import Folded, folded, is_right
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.metrics import MetricsFile
-from qwenvl_train.reporting.report import is_right, write_report
+from qwenvl_train.reporting.repeat import command
+from qwenvl_train.reporting.report import write_report
 
 from .rows import SUMMARY, draw_receipt, evaluation_row, training_row, write_run
 
 VOID = {"meta", "img", "line", "circle", "path", "link", "br"}
+GROUNDED = {"id": "1", "source": "e.jsonl", "line": 1, "turn": 1, "prompt": "Where?"}
 
 
 class Page(HTMLParser):
@@ -115,7 +121,7 @@ def test_the_page_needs_nothing_from_outside(run, tmp_path):
     write_run(run, tmp_path)
     source = write_report(run.folder).read_text(encoding="utf-8")
     assert not re.search(r"https?:|@import|url\(|<link|<script[^>]+src|fetch\(", source)
-    assert str(tmp_path) not in source
+    assert "12.80.png" not in source
 
 
 def test_the_full_configuration_and_the_environment_are_there(page):
@@ -164,7 +170,7 @@ def test_a_running_run_shows_its_last_logged_step(run):
     assert "receipts not finished" in text
     assert "Steps 40" in text
     assert "Training time 1m 14s" in text
-    assert "Held-out exact match 5.0 %" in text
+    assert "Held-out exact match before training 5.0 %" in text
     assert "→" not in text
 
 
@@ -196,14 +202,142 @@ def test_an_answer_that_was_not_asked_for_has_no_mark(run):
 def test_right_means_equal_but_for_white_space_around():
     assert is_right(" 12.80\n", "12.80") is True
     assert is_right("12.8", "12.80") is False
-    assert is_right(None, "12.80") is None
 
 
 def test_a_page_that_cannot_be_made_leaves_the_old_one(run, tmp_path):
     write_run(run, tmp_path)
     before = write_report(run.folder).read_text(encoding="utf-8")
     (run.folder / "summary.json").write_text("{")
-    with pytest.raises(json.JSONDecodeError):
+    with pytest.raises(UserError, match=r"summary\.json is not JSON"):
         write_report(run.folder)
     assert (run.folder / "report.html").read_text(encoding="utf-8") == before
     assert not list(run.folder.glob("*.part"))
+
+
+def test_boxes_are_drawn_in_pixels_of_the_original_picture(run, tmp_path):
+    """The picture on the page is smaller than the original, and the numbers on the page are those of the original."""
+    Image.new("RGB", (1600, 1200), "white").save(tmp_path / "large.png")
+    box, point = {"label": "cat", "coordinates": [400, 300, 1200, 900]}, {"label": "", "coordinates": [80.5, 60]}
+    turned_round = {"label": "cat", "coordinates": [1200, 900, 400, 300]}
+    row = GROUNDED | {"images": [str(tmp_path / "large.png")], "expected": "cat", "before": "dog", "after": "cat"}
+    row |= {"regions": {"expected": [box], "before": [point], "after": [turned_round]}}
+    RunFolder(run.folder).write_predictions([row])
+    page = page_of(run)
+    (drawing,) = page.all("svg")
+    assert drawing["viewbox"] == "0 0 1600 1200"
+    (embedded,) = page.all("image")
+    assert (embedded["width"], embedded["height"]) == ("1600", "1200")
+    small = Image.open(io.BytesIO(base64.b64decode(embedded["href"].split(",")[1])))
+    assert small.size == (640, 480)
+    place = {"x": "400", "y": "300", "width": "800", "height": "600"}
+    assert page.all("rect") == [place, place]
+    assert [(circle["cx"], circle["cy"]) for circle in page.all("circle")] == [("80.5", "60")]
+    assert "after training ✓ right cat cat [1200, 900, 400, 300] in pixels of the original image" in page.text
+
+
+def test_a_box_without_its_picture_is_told_in_words(run):
+    row = GROUNDED | {"images": ["gone.png"], "expected": "cat", "before": None, "after": "cat"}
+    row |= {"regions": {"expected": [{"label": "cat", "coordinates": [1, 2, 3, 4]}], "before": [], "after": []}}
+    RunFolder(run.folder).write_predictions([row])
+    page = page_of(run)
+    assert page.all("rect") == []
+    assert "image cannot be read" in page.text
+    assert "cat [1, 2, 3, 4] in pixels of the original image" in page.text
+
+
+def test_words_in_angle_brackets_are_shown(run):
+    row = GROUNDED | {"images": [], "prompt": "Find <ref-object>", "expected": "<box>", "before": None, "after": "<b>x"}
+    RunFolder(run.folder).write_predictions([row])
+    assert "Find <ref-object> expected <box> after training ✗ wrong <b>x e.jsonl, line 1" in page_of(run).text
+
+
+def test_a_long_answer_is_folded_and_whole():
+    assert folded("Red. " * 20) == Folded("Red. " * 20)
+    for text in ("no end " * 256, "no end\n" * 30):
+        found = folded(text)
+        assert found.start + found.rest == text
+        assert 0 < len(found.start) <= 300
+        assert found.start.count("\n") < 8
+
+
+def test_a_long_answer_opens_on_the_page(run):
+    row = GROUNDED | {"images": [], "expected": "Red.", "before": None, "after": "no end " * 256}
+    RunFolder(run.folder).write_predictions([row])
+    page = page_of(run)
+    assert page.all("details") == [{"class": "rest"}]
+    assert "… 1,492 more characters" in page.text
+
+
+def test_each_answer_of_a_conversation_has_its_number(run):
+    row = GROUNDED | {"images": [], "expected": "Red.", "before": None, "after": "Red."}
+    RunFolder(run.folder).write_predictions([row, row | {"turn": 2}])
+    assert "e.jsonl, line 1 Where?" in page_of(run).text
+    assert page_of(run).text.endswith("e.jsonl, line 1, answer 2")
+
+
+def of_sources(step: int, *scores: float) -> dict:
+    names = ("receipts.jsonl", "cats.jsonl")
+    return evaluation_row(step, sum(scores) / 2) | {
+        "eval_sources": {
+            name: {"exact_match": score, "token_accuracy": 0.5, "loss": 1 - score, "samples": 60}
+            for name, score in zip(names, scores, strict=True)
+        }
+    }
+
+
+def test_each_source_has_its_held_out_score(run):
+    metrics = MetricsFile()
+    metrics.start(run)
+    metrics.log(of_sources(0, 0.0, 0.1))
+    assert "receipts.jsonl 60 0.0 % 50.0 % 1.0000" in page_of(run).text
+    metrics.log(of_sources(40, 1.0, 0.2))
+    text = page_of(run).text
+    assert "source samples exact match token accuracy loss" in text
+    assert "receipts.jsonl 60 0.0 % → 100.0 % 50.0 % → 50.0 % 1.0000 → 0.0000" in text
+    assert "cats.jsonl 60 10.0 % → 20.0 % 50.0 % → 50.0 % 0.9000 → 0.8000" in text
+
+
+@pytest.mark.parametrize(("step", "name"), [(0, "Held-out exact match before training"), (40, "Held-out exact match")])
+def test_a_single_evaluation_is_no_change(run, step, name):
+    metrics = MetricsFile()
+    metrics.start(run)
+    row = evaluation_row(step, 0.0)
+    metrics.log(row)
+    before, after = (row, None) if step == 0 else (None, row)
+    RunFolder(run.folder).write_summary({**SUMMARY, "metrics": {"before": before, "after": after}})
+    text = page_of(run).text
+    assert f"{name} 0.0 %" in text
+    assert "→" not in text
+
+
+def test_the_best_checkpoint_on_disk_is_named(run):
+    RunFolder(run.folder).write_config({**run.config, "train": {"best_metric": "eval_loss"}})
+    for step, loss in ((20, 0.5), (40, 0.25), (60, 0.75)):
+        folder = run.folder / "checkpoints" / f"step-{step}"
+        folder.mkdir(parents=True)
+        (folder / "evaluation.json").write_text(json.dumps({"eval_loss": loss}))
+    assert "Best checkpoint (loss 0.2500) step-40" in page_of(run).text
+    (run.folder / "checkpoints" / "step-40").rename(run.folder / "checkpoints" / "moved")
+    assert "Best checkpoint (loss 0.5000) step-20" in page_of(run).text
+
+
+def test_how_to_repeat_it(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "qwenvl_train", "+recipe=sft_lora", "run_name=my run"])
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    folder = RunFolder(run.folder)
+    folder.write_config(run.config)
+    folder.write_environment([], {"processes": 1}, {"path": "m"}, "sft_lora")
+    text = page_of(run).text
+    assert "command python -m qwenvl_train +recipe=sft_lora 'run_name=my run'" in text
+    assert f"working directory {Path.cwd()} recipe sft_lora" in text
+    assert f"same settings again qwenvl-train +recipe={run.folder}/config.yaml" in text
+    assert re.search(r"versions Python \d\S+, qwenvl-train \S+, torch \S+, transformers", text)
+
+
+def test_an_executable_script_is_repeated_without_its_interpreter(monkeypatch, tmp_path):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    script = tmp_path / "qwenvl-train"
+    script.write_text("")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python", str(script), "+recipe=sft_lora"])
+    assert command() == [str(script), "+recipe=sft_lora"]
