@@ -14,9 +14,10 @@ from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.flags import read_flags
 from qwenvl_train.config.options import Names, nearest, recipe_files, recipe_summary
 from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.files import is_full_disk
 from qwenvl_train.reporting.stdout import reserve_stdout
 from qwenvl_train.reporting.wrapping import wrapped
-from qwenvl_train.verbs.table import VERBS, load_verb
+from qwenvl_train.verbs.table import FOLDER_VERBS, VERBS, load_verb, run_on_folder
 
 # Some launchers append this argument for each process. It is ignored: the rank is read from the environment.
 _LOCAL_RANK = re.compile(r"--local[-_]rank=\d+")
@@ -28,6 +29,7 @@ Fine-tune Qwen vision-language models from one YAML recipe.
 
   qwenvl-train [verb] +recipe=<recipe> [group=<option> …] [key=value …]
   qwenvl-train [verb] -m +recipe=<recipe> key=value,value,… …
+  qwenvl-train report <run folder>
 
 Verbs
 {verbs}
@@ -73,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        _report(UserError(f"the disk is full: {' '.join(str(error).split())}. Free some space and start again."))
+        return 2
     return 0
 
 
@@ -90,6 +97,9 @@ def _run(words: list[str]) -> None:
 
 
 def _run_verb(name: str, arguments: list[str], names: Names) -> None:
+    if name in FOLDER_VERBS:
+        run_on_folder(name, arguments)
+        return
     _prepare_environment()
     from qwenvl_train.config.compose import compose
     from qwenvl_train.data.sources.finding import refuse_missing
@@ -128,15 +138,16 @@ def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
     if not arguments or "=" in arguments[0] or arguments[0][:1] in "-+~":
         return "train", arguments
     word, rest = arguments[0], arguments[1:]
-    if word in VERBS:
+    if word in VERBS or word in FOLDER_VERBS:
         return word, rest
-    raise UserError(f"{word}: there is no such verb{_meant_by(word)} Verbs: {', '.join([*VERBS, 'help'])}")
+    verbs = ", ".join([*VERBS, *FOLDER_VERBS, "help"])
+    raise UserError(f"{word}: there is no such verb{_meant_by(word)} Verbs: {verbs}")
 
 
 def _meant_by(word: str) -> str:
     if word in recipe_files():
         return f"; did you mean +recipe={word}?"
-    verb = nearest(word, VERBS)
+    verb = nearest(word, [*VERBS, *FOLDER_VERBS])
     return f"; did you mean {verb}?" if verb else "."
 
 
@@ -184,7 +195,10 @@ def _help(names: Names) -> str:
     recipes = {name: recipe_summary(path) for name, path in (recipe_files() | names.own.get("recipe", {})).items()}
     options = {f"{group}=": ", ".join(options) for group, options in names.groups.items()}
     text = _HELP.format(
-        verbs=_table({name: entry.summary for name, entry in VERBS.items()}),
+        verbs=_table(
+            {name: entry.summary for name, entry in VERBS.items()}
+            | {name: entry.summary for name, entry in FOLDER_VERBS.items()}
+        ),
         recipes=_table(recipes),
         groups=_table(options),
         configs=asset_dir("configs"),

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_arguments_come_from_the_command_line(trained, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trainn"], "trainn: there is no such verb; did you mean train? Verbs: train, inspect, plan, help"),
+        (["trainn"], "trainn: there is no such verb; did you mean train? Verbs: train, inspect, plan, report, help"),
         (["sft_lora"], "did you mean +recipe=sft_lora?"),
         (["--foo"], "--foo: there is no such flag"),
         ([], "no component is trained; choose a recipe"),
@@ -81,6 +82,15 @@ def test_of_several_processes_the_first_speaks(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     assert cli.main(["trainn"]) == 2
     assert capsys.readouterr().err == ""
+
+
+def test_a_full_disk_is_one_sentence(monkeypatch, capsys):
+    fail_with(monkeypatch, OSError(errno.ENOSPC, "No space left on device", "/cache/lengths.npy"))
+    assert cli.main([LORA]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("qwenvl-train: the disk is full: ")
+    assert told.count("\n") == 1
+    assert "/cache/lengths.npy" in told
 
 
 def test_our_own_fault_keeps_its_traceback(monkeypatch):

@@ -1,10 +1,14 @@
-"""The verbs of the command line. A new verb is a module or a package in this folder, and one entry here.
+"""The verbs of the command line. A new verb is a module or a package in this folder, and one entry here. Those in VERBS
+take settings, and those in FOLDER_VERBS take a run folder.
 
 Settings are imported only for the verb that runs, so that --help is quick.
 """
 
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, NamedTuple
+
+from qwenvl_train.errors import UserError
 
 if TYPE_CHECKING:
     from qwenvl_train.config.verb import Verb
@@ -29,5 +33,26 @@ VERBS = {
 }
 
 
+class FolderVerb(NamedTuple):
+    summary: str
+    function: str
+    """The function that carries out the verb, as module:name. It takes the path of a run folder."""
+
+
+FOLDER_VERBS = {
+    "report": FolderVerb(
+        "make report.html of a run folder again, also of a run that was killed", "qwenvl_train.verbs.report:run"
+    ),
+}
+
+
 def load_verb(name: str) -> "Verb":
     return resolve_name(VERBS[name].verb)
+
+
+def run_on_folder(name: str, arguments: list[str]) -> None:
+    """Carry out a verb that takes a run folder, which must be its only argument."""
+    if len(arguments) != 1 or "=" in arguments[0] or arguments[0].startswith("-"):
+        given = f"got {' '.join(arguments)}" if arguments else "no folder is given"
+        raise UserError(f"{name} takes a run folder and nothing else, such as qwenvl-train {name} runs/mine; {given}.")
+    resolve_name(FOLDER_VERBS[name].function)(Path(arguments[0]))
