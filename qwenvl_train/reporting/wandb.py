@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
-from qwenvl_train.reporting.folder import read_json_lines, write_text_atomic
+from qwenvl_train.reporting.folder import write_text_atomic
 from qwenvl_train.reporting.reporter import Row, RunInfo, is_evaluation
 
 ID_FILE = "wandb_id.txt"
@@ -21,7 +21,6 @@ PUBLIC_HOST = "api.wandb.ai"
 PUBLIC_HOST_NOW = ".forge.coreweave.com"
 """The end of the host name that newer wandb packages use for the public service. A login that was made with an older
 package is stored under PUBLIC_HOST."""
-COMPONENT_COLUMNS = ("component", "mode", "parameters", "trained", "lr", "where")
 
 
 class WandbRun:
@@ -34,15 +33,11 @@ class WandbRun:
         self._mode()  # raises an error before any other work if the mode is online and there is no login
 
     def start(self, run: RunInfo) -> None:
-        import wandb
-
         hush()
         self._folder = run.folder
         self._run = self._open(run)
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
-        rows = [[row[name] for name in COMPONENT_COLUMNS] for row in run.components]
-        self._run.log({"components": wandb.Table(columns=list(COMPONENT_COLUMNS), data=rows)})
 
     def _open(self, run: RunInfo) -> Any:
         import wandb
@@ -104,7 +99,7 @@ class WandbRun:
             group=self._config.group,
             tags=list(self._config.tags),
             dir=str(run.folder),
-            config=run.config,
+            config=run.config | {"components": {row["component"]: row for row in run.components}},
             settings=settings,
         )
 
@@ -122,8 +117,10 @@ class WandbRun:
         import wandb
 
         self._run.summary.update(_flat(summary))
-        if rows := read_json_lines(self._folder / "predictions.jsonl"):
-            self._run.log({"predictions": _table(rows)})
+        # Not a table: wandb keeps the files of tables outside the run folder and remembers their absolute paths, so a
+        # run folder that was copied could not be uploaded.
+        if (page := self._folder / "report.html").is_file():
+            self._run.log({"report": wandb.Html(page.read_text(encoding="utf-8"), False, data_is_not_path=True)})
         try:
             self._run.finish(exit_code=0 if summary["status"] == "done" else 1)
         except TimeoutError:
@@ -131,23 +128,6 @@ class WandbRun:
             self._say(f"W&B did not receive the whole run within {UPLOAD_SECONDS} s. Upload the rest with: {later}")
         else:
             wandb.teardown()  # unlike finish, this waits until the last rows are on disk
-
-
-def _picture(images: list[str]) -> Any:
-    """Return the first picture, or None if there is no picture or its file no longer exists."""
-    import wandb
-
-    return wandb.Image(images[0]) if images and Path(images[0]).is_file() else None
-
-
-def _table(rows: list[Row]) -> Any:
-    """Return the table of answers on held-out samples, with the first picture of each sample."""
-    import wandb
-
-    columns = [name for name in rows[0] if name not in ("source", "line", "images")]
-    pictures = [_picture(row["images"]) for row in rows]
-    cells = [[picture, *(row[name] for name in columns)] for picture, row in zip(pictures, rows, strict=True)]
-    return wandb.Table(columns=["picture", *columns], data=cells)
 
 
 def hush() -> None:

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 import wandb
-from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
-from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.wandb import WandbRun, has_login
 
 from .rows import SUMMARY, evaluation_row, training_row
@@ -87,14 +85,13 @@ def test_without_login_auto_writes_a_whole_run_into_the_run_folder(run, said):
     found, begun = records(folder), run_of(folder)
     assert (begun.project, begun.display_name, begun.run_group) == ("receipts", "receipts", "g")
     assert list(begun.tags) == ["a", "b"]
-    assert "train" in {update.key for update in begun.config.update}
+    assert {"train", "components"} <= {update.key for update in begun.config.update}
 
     history = [
         {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
         for record in found
         if record.HasField("history")
     ]
-    assert any('"table-file"' in row.get("components", "") or "components/_type" in row for row in history)
     (training,) = [row for row in history if "train/loss" in row]
     assert training["step"] == "1"
     assert float(training["train/tokens_per_second"]) == training_row(1)["tokens_per_second"]
@@ -230,24 +227,22 @@ def test_a_resumed_online_run_continues_its_own_and_says_where_it_is(run, said, 
     monkeypatch.setattr(wandb, "init", init)
     WandbRun(config(entity="team"), said.append).start(replace(run, start_step=40))
     assert (asked["mode"], asked["id"], asked["resume"]) == ("online", "4f1c22aa", "allow")
-    assert (asked["entity"], asked["config"]) == ("team", run.config)
+    components = {row["component"]: row for row in run.components}
+    assert (asked["entity"], asked["config"]) == ("team", run.config | {"components": components})
     assert asked["settings"].api_key == KEY
     assert said == ["W&B: https://wandb.example.org/p/runs/4f1c22aa"]
 
 
-def test_answers_on_held_out_samples_become_a_table(run, said, tmp_path):
-    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
-    answered = {"id": "x", "source": "pairs.jsonl", "line": 1, "prompt": "What?", "expected": "A.", "rejected": "B."}
-    rows = [
-        answered | {"images": [str(tmp_path / "a.png")], "before": "B.", "after": "A."},
-        answered | {"images": [str(tmp_path / "gone.png")], "before": "B.", "after": None},
-        answered | {"images": [], "before": None, "after": "A."},
-    ]
-    RunFolder(run.folder).write_predictions(rows)
-    logged(run, said)
-    (file,) = run.folder.rglob("predictions*.table.json")
-    table = json.loads(file.read_text())
-    assert table["columns"] == ["picture", "id", "prompt", "expected", "rejected", "before", "after"]
-    pictures, answers = [row[0] for row in table["data"]], [row[1:] for row in table["data"]]
-    assert [picture is not None for picture in pictures] == [True, False, False]
-    assert answers == [["x", "What?", "A.", "B.", row["before"], row["after"]] for row in rows]
+def test_a_run_folder_that_was_copied_can_be_uploaded(run, said, tmp_path, monkeypatch):
+    """No file lies outside it, and no record names an absolute path in it. Tables would do both."""
+    elsewhere = tmp_path / "elsewhere"
+    monkeypatch.setenv("WANDB_DATA_DIR", str(elsewhere))
+    (run.folder / "report.html").write_text("<p>all of it</p>", encoding="utf-8")
+    folder = logged(run, said)
+    assert not [path for path in elsewhere.rglob("*") if path.is_file()]
+    assert not [record for record in records(folder) if record.HasField("artifact")]
+    (page,) = (folder / "files" / "media" / "html").iterdir()
+    assert page.read_text(encoding="utf-8") == "<p>all of it</p>"
+    items = [item for record in records(folder) for item in record.history.item]
+    values = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
+    assert folder / "files" / values["report/path"] == page
