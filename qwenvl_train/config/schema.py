@@ -151,10 +151,8 @@ def _known_columns(value: object) -> object:
         if name not in get_args(ColumnName):
             meant = nearest(str(name), get_args(ColumnName))
             hint = f"did you mean {meant}?" if meant else f"the names are {', '.join(get_args(ColumnName))}"
-            words = (
-                f"a mapping from names such as image, prompt and answer to columns of the file; {name} is no such name"
-            )
-            raise PydanticCustomError("columns", "{problem}", {"problem": f"{words}; {hint}"})
+            words = "a mapping from names such as image, prompt and answer to columns of the file"
+            raise PydanticCustomError("columns", "{problem}", {"problem": f"{words}; {name} is no such name; {hint}"})
     return value
 
 

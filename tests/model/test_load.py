@@ -59,5 +59,5 @@ def test_another_rule_in_the_checkpoint_is_refused(tmp_path, checkpoints):
     processor.video_processor.cap_pixels_per_frame = True
     processor.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_bytes((checkpoints["qwen2_5_vl"] / "config.json").read_bytes())
-    with pytest.raises(UserError, match="cap_pixels_per_frame=true, which is not supported for Qwen2.5-VL: set it"):
+    with pytest.raises(UserError, match=r"cap_pixels_per_frame=true, which is not supported for Qwen2\.5-VL: set it"):
         loaded(tmp_path)

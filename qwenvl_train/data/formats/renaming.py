@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 
+from qwenvl_train.config.schema import ColumnName
 from qwenvl_train.data.formats.keys import MEDIA, present
 
 _WITH_EVERY_FORMAT = ("id", *MEDIA, "system", "tools", "objects")
-_NAMES = {"answer": "completion"}
-_TEXTS = ("prompt", "answer", "chosen", "rejected")
+_NAMES: dict[ColumnName, str] = {"answer": "completion"}
+_TEXTS: tuple[ColumnName, ...] = ("prompt", "answer", "chosen", "rejected")
 
 
-def renamed(row: object, columns: Mapping[str, str] | None) -> object:
+def renamed(row: object, columns: Mapping[ColumnName, str] | None) -> object:
     """Return a raw row with the columns that `columns` names, under their new names, and with those that every format
     can have. Its other columns are left out, so that they cannot be taken for turns.
 

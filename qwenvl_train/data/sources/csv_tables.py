@@ -27,10 +27,13 @@ def open_csv(path: Path, cache: Path, address: str | None = None) -> TableRows:
     key = hashlib.sha256(f"{_VERSION} {path.suffix.lower()} {mark}".encode()).hexdigest()[:32]
     copy = cache / "tables" / f"{key}.arrow"
     if not copy.exists():
-        with opened_csv(path, name) as reader, replacing_index(copy) as file:
-            with pyarrow.ipc.new_stream(file, reader.schema) as writer:
-                for batch in reader:
-                    writer.write_batch(batch)
+        with (
+            opened_csv(path, name) as reader,
+            replacing_index(copy) as file,
+            pyarrow.ipc.new_stream(file, reader.schema) as writer,
+        ):
+            for batch in reader:
+                writer.write_batch(batch)
     dataset = Dataset.from_file(str(copy))
     if len(dataset) == 0:
         raise UserError(f"{name} has no rows below its header.")

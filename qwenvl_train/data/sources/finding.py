@@ -23,8 +23,8 @@ from qwenvl_train.data.sources.source import unreadable
 from qwenvl_train.errors import UserError
 
 _READ = (
-    "Supported are .jsonl, .json, .parquet, .csv and .tsv files, folders and globs of these, arrow dataset folders, and "
-    "hub ids; with data.allow_remote=true also s3://, gs://, hf:// and similar addresses."
+    "Supported are .jsonl, .json, .parquet, .csv and .tsv files, folders and globs of these, arrow dataset folders, "
+    "and hub ids; with data.allow_remote=true also s3://, gs://, hf:// and similar addresses."
 )
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _FILE_ENDINGS = (*READ, *PACKED, ".txt", ".arrow", ".tar")

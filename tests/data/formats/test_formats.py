@@ -289,7 +289,8 @@ ROWS: dict[str, tuple[str, dict, list[str]]] = {
             {"type": "image_url", "image_url": {"url": "d.png", "detail": None}},
         ),
         [
-            "user: [red min_pixels=5 auto][a.png resized_height=56 resized_width=84][b.png low][c.png high][d.png]What?",
+            "user: [red min_pixels=5 auto][a.png resized_height=56 resized_width=84][b.png low][c.png high][d.png]"
+            "What?",
             "assistant*: Red.",
         ],
     ),

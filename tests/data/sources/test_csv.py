@@ -82,7 +82,7 @@ def test_a_broken_file_is_named(case, write, tmp_path):
 
 
 def test_a_file_without_rows_is_named(write, tmp_path):
-    with pytest.raises(UserError, match="a.csv has no rows below its header"):
+    with pytest.raises(UserError, match=r"a\.csv has no rows below its header"):
         open_sources(write("a.csv", "a,b\n"), "data.train", tmp_path / "cache")
 
 

@@ -254,7 +254,8 @@ def test_broken_rows_are_shown_and_the_others_too(on_error, bad, checkpoints, in
     out, err = inspect(*words, "inspect.samples=null", "output=json", code=code)
     found = [json.loads(line) for line in out.splitlines()]
     assert [(row["id"], row["line"], "input_ids" in row) for row in found] == [
-        ("good", 1, True), ("half", 2, False), ("gone", 3, False), ("long", 4, True), ("no answer", 5, False), (None, 6, False)
+        ("good", 1, True), ("half", 2, False), ("gone", 3, False), ("long", 4, True), ("no answer", 5, False),
+        (None, 6, False),
     ]  # fmt: skip
     problems = [
         "",
@@ -309,9 +310,8 @@ def test_each_file_with_openai_s_detail_is_named_once(streaming, pictures, check
     files = [write_rows([row(), row("low", "auto"), row("high")], "a.jsonl"), write_rows([row()], "b.jsonl")]
     common = [f"model.path={checkpoints['qwen2_vl']}", f"data.train=[{files[0]},{files[1]}]", "inspect.samples=0"]
     out, _ = inspect(*common, f"data.streaming={str(streaming).lower()}", "train.max_steps=1")
-    assert [line for line in out.splitlines() if "detail" in line] == [
-        f"{files[0]}: 3 images with detail; low limits an image to 512 × 512 pixels, high and auto keep the model's limits"
-    ]
+    (line,) = [line for line in out.splitlines() if "detail" in line]
+    assert line.startswith(f"{files[0]}: 3 images with detail; low limits an image to 512 × 512 pixels, high and auto")
 
 
 def test_the_source_is_measured_once_and_only_for_the_summary(few, checkpoints, inspect, monkeypatch, tmp_path):
