@@ -3,7 +3,8 @@
 import json
 import re
 import shlex
-from dataclasses import dataclass, fields
+from copy import copy
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import get_args
 
@@ -161,6 +162,11 @@ def test_every_row_is_read(block, folder, renderers):
             with pytest.raises(UserError, match="needs fps"):
                 renderer.layout(sample)
             continue
+        if any(turn.thoughts for turn in sample.turns):
+            with pytest.raises(UserError, match="reasoning_content"):
+                renderer.layout(sample)
+            renderer = copy(renderer)
+            renderer.family = replace(renderer.family, thinking=True)
         layout = renderer.layout(sample)
         assert 0 < layout.supervised < layout.length
         if block.heading == "preference":

@@ -108,6 +108,8 @@ class Turn:
     parts: tuple[Part, ...]
     train: bool
     """Whether the loss counts this turn. Only an assistant turn can be counted."""
+    thoughts: str | None = None
+    """The thoughts before an answer, if the raw row gives them apart from its text."""
 
 
 @dataclass(frozen=True)

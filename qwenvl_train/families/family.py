@@ -29,6 +29,8 @@ class Family:
     """Unit of boxes and points: thousandths of the picture ("relative"), or pixels of the resized picture."""
     regions: Literal["tokens", "json"]
     """Whether answers list regions between special tokens for them, or as JSON."""
+    thinking: bool = False
+    """Whether answers begin with thoughts. The checkpoint's chat template decides it."""
     tokens_per_second: float = 0
     """Growth of positions per second if `video_time` is "seconds". The checkpoint's own value replaces this one."""
     window_size: int | None = None

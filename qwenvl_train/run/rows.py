@@ -17,7 +17,7 @@ from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import Order, build_order
 from qwenvl_train.data.order.step_size import StepSize, fitted_in_words, fitting, steps_of_epoch
 from qwenvl_train.data.render.renderer import Renderer
-from qwenvl_train.data.render.template import check_template
+from qwenvl_train.data.render.template import as_template
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError, message_of
@@ -38,7 +38,7 @@ def cache_folder(config: RunConfig) -> Path:
 
 
 def make_renderer(config: RunConfig, processor, family: Family) -> Renderer:
-    check_template(processor, family, f"model.path {config.model.path}")
+    family = as_template(processor, family, f"model.path {config.model.path}")
     return renderer_of(config, processor, family)
 
 

@@ -45,7 +45,8 @@ class Reader:
             parts.append(Text(("\n" if raw_turn.content else "") + "\n".join(raw_turn.calls)))
         if raw_turn.role == "assistant" and any(isinstance(part, Image | Video) for part in parts):
             raise UserError(f"{raw_turn.place}: an answer contains an image or video, but the model writes only text.")
-        return Turn(raw_turn.role, tuple(parts), train=raw_turn.role == "assistant" and raw_turn.train is not False)
+        train = raw_turn.role == "assistant" and raw_turn.train is not False
+        return Turn(raw_turn.role, tuple(parts), train, raw_turn.thoughts)
 
     def settle(self, turns: list[Turn], rejected: list[Turn]) -> list[Turn]:
         """Return the final turns. Call this when all turns are read; raise UserError when any medium or region is left

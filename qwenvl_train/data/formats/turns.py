@@ -22,7 +22,7 @@ ROLES = {
 }
 _CALLING = ("function_call", "tool_call")
 _FLAGS = ("train", "loss", "weight")
-_KNOWN = {"assistant": ("tool_calls", *_FLAGS), "tool": ("name", "tool_call_id", *_FLAGS)}
+_KNOWN = {"assistant": ("tool_calls", "reasoning_content", *_FLAGS), "tool": ("name", "tool_call_id", *_FLAGS)}
 _FOLLOWERS = {
     "": ("system", "user"),
     "system": ("user",),
@@ -42,11 +42,13 @@ class RawTurn:
     """Whether the turn is trained, or None when the row does not say."""
     calls: tuple[str, ...] = ()
     """The tool calls after the content, as the published template writes them."""
+    thoughts: str | None = None
+    """The thoughts before the content, if the row gives them apart from it."""
 
     @property
     def words(self) -> tuple[object, ...]:
         """The values by which two turns are compared: turns with equal values are the same."""
-        return self.role, self.content, self.calls
+        return self.role, self.content, self.calls, self.thoughts
 
 
 def listed_turns(row: dict, key: str, where: str) -> list[RawTurn]:
@@ -94,7 +96,8 @@ def _turns(turns: list, place: str) -> list[RawTurn]:
         turn = _raw_turn(value, f"{place} {number}")
         # A tool call in a turn of its own belongs to the answer before it.
         last = raw_turns[-1] if raw_turns else None
-        if last and turn.calls and not turn.content and last.role == "assistant" and last.train == turn.train:
+        alone = turn.calls and not turn.content and turn.thoughts is None
+        if last and alone and last.role == "assistant" and last.train == turn.train:
             raw_turns[-1] = replace(last, calls=last.calls + turn.calls)
         else:
             raw_turns.append(turn)
@@ -119,7 +122,10 @@ def _raw_turn(value: object, place: str) -> RawTurn:
         calls, content = read_calls(turn["tool_calls"], place), content or ""
     if not isinstance(content, str | list):
         raise UserError(f"{place}: {words} is {shown(content)}; give text or a list of parts.")
-    return RawTurn(role, content, place, _trained(turn, role, place), calls)
+    thoughts = turn.get("reasoning_content")
+    if not isinstance(thoughts, str | None):
+        raise UserError(f"{place}: reasoning_content is {shown(thoughts)}; give text.")
+    return RawTurn(role, content, place, _trained(turn, role, place), calls, thoughts)
 
 
 def _trained(turn: dict, role: str, place: str) -> bool | None:

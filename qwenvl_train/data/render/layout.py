@@ -90,8 +90,7 @@ def preference_pair(chosen: Layout, rejected: Layout, shared: bool, shared_media
     A question that they share occurs once. Both answers attend to it but not to each other, and each answer has the
     positions that it would have alone. Without a shared question, the conversations are laid end to end.
     """
-    start = int(chosen.learned[0]) if shared else 0
-    assert np.array_equal(chosen.input_ids[:start], rejected.input_ids[:start])
+    start = _shared_tokens(chosen, rejected) if shared else 0
     answers = (Piece(chosen.length - start, start), Piece(rejected.length - start, start))
     # The answers' turns begin with the last tokens of the shared question, so the last turn before `start` is theirs.
     question_turns = max(0, sum(turn.token < start for turn in chosen.turns) - 1)
@@ -109,3 +108,11 @@ def preference_pair(chosen: Layout, rejected: Layout, shared: bool, shared_media
         shrink=chosen.shrink,
         pieces=(Piece(start), *answers) if start else answers,
     )
+
+
+def _shared_tokens(chosen: Layout, rejected: Layout) -> int:
+    """Return the number of tokens before the answers. If only one of the answers has thoughts, the answers differ
+    before their first learned token."""
+    before = min(int(chosen.learned[0]), int(rejected.learned[0]))
+    different = np.flatnonzero(chosen.input_ids[:before] != rejected.input_ids[:before])
+    return int(different[0]) if len(different) else before

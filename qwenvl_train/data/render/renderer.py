@@ -24,6 +24,7 @@ from qwenvl_train.data.render.downscale import largest_share, shrunk
 from qwenvl_train.data.render.layout import IGNORED, Layout, TurnStart, preference_pair
 from qwenvl_train.data.render.positions import Span, mrope_positions
 from qwenvl_train.data.render.regions import in_words
+from qwenvl_train.data.render.thoughts import last_question, refuse_other_question, refuse_thoughts, thinking_answer
 from qwenvl_train.data.render.tokens import TextEncoder
 from qwenvl_train.data.render.vision_index import VisionIndex
 from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Sample, Text, Turn, Video
@@ -56,7 +57,7 @@ class Renderer:
         self, processor, family: Family, video: VideoConfig, data: DataConfig, pictures: Path | None = None,
         preferences: bool = False,
     ):  # fmt: skip
-        """Set up the renderer for a processor whose chat template is the family's, as `check_template` finds out.
+        """Set up the renderer for a processor whose chat template is the family's, as `as_template` finds out.
 
         `pictures` is the folder for resized pictures. With `preferences`, each sample is a preference pair and has a
         rejected answer, too.
@@ -166,6 +167,8 @@ class Renderer:
     ) -> Layout:
         if not sample.rejected:
             return self._conversation(sample, sizes, encode, shrink)
+        if self.family.thinking:
+            refuse_other_question(sample)
         chosen = len(sample.chosen_conversation.media)
         shared = sum(isinstance(part, Image | Video) for turn in sample.turns[: sample.shared] for part in turn.parts)
         return preference_pair(
@@ -197,7 +200,13 @@ class Renderer:
                 tokens.put([pad] * spans[-1].tokens(self.pixels.merge))
                 tokens.put([self._vision_end])
 
-        for turn, opens, closes in _with_neighbours(self._with_system(sample)):
+        def in_text(part: Part) -> str:
+            assert not isinstance(part, Image | Video)
+            return in_words(part, self.family, of_pictures, sample.where)
+
+        whole = self._with_system(sample)
+        asked = last_question(whole)
+        for index, (turn, opens, closes) in enumerate(_with_neighbours(whole)):
             turns.append(TurnStart(turn.role, len(tokens.ids)))
             if opens:
                 tokens.put([self._turn_start])
@@ -207,12 +216,20 @@ class Renderer:
                 tokens.close()
             if turn.role == "tool":
                 tokens.text("\n<tool_response>\n")
-            for part in turn.parts:
-                if isinstance(part, Image | Video):
-                    _refuse_media(turn, sample.where)
-                    put_media(part, turn.train)
-                else:
-                    tokens.text(in_words(part, self.family, of_pictures, sample.where))
+            if turn.role == "assistant" and self.family.thinking:
+                words = "".join(map(in_text, turn.parts))
+                answer = thinking_answer(words, turn.thoughts, index > asked, index == len(whole) - 1)
+                tokens.text(answer.given)
+                tokens.close()
+                tokens.text(answer.written)
+            else:
+                refuse_thoughts(turn, self.family.name, sample.where)
+                for part in turn.parts:
+                    if isinstance(part, Image | Video):
+                        _refuse_media(turn, sample.where)
+                        put_media(part, turn.train)
+                    else:
+                        tokens.text(in_text(part))
             if turn.role == "tool":
                 tokens.text("\n</tool_response>")
             if closes:
