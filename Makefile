@@ -51,7 +51,7 @@ test-bounds: .venv-bounds/.ready
 # Only what the package itself needs is old; the tools of the suite are those of constraints.txt.
 .venv-bounds/.ready: pyproject.toml constraints.txt .venv/.ready
 	$(PYTHON) -m venv --clear .venv-bounds
-	$(BIN)/uv pip install --quiet --python .venv-bounds/bin/python --resolution lowest-direct --editable '.[qlora,liger]'
+	$(BIN)/uv pip install --quiet --python .venv-bounds/bin/python --resolution lowest-direct --editable '.[heic,qlora,liger]'
 	$(BIN)/uv pip install --quiet --python .venv-bounds/bin/python --constraint constraints.txt \
 		hatchling hypothesis pytest pytest-xdist
 	touch $@

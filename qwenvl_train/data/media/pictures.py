@@ -136,7 +136,7 @@ def open_picture(content: Content, where: str) -> Iterator[Pillow.Image]:
     name = name_of(content, "image", where)
     with open_file(content, name) as file:
         try:
-            picture = Pillow.open(file)
+            picture = _opened(file, name)
             # Pillow itself only warns until twice its limit.
             if math.prod(picture.size) > (Pillow.MAX_IMAGE_PIXELS or math.inf):
                 raise Pillow.DecompressionBombError
@@ -146,7 +146,9 @@ def open_picture(content: Content, where: str) -> Iterator[Pillow.Image]:
                 "Make it smaller or remove the row."
             ) from None
         except UnidentifiedImageError:
-            raise UserError(f"{name} {_unknown(file)}") from None
+            raise UserError(
+                f"{name} is not an image in a supported format, such as JPEG, PNG or WebP, or it is damaged. Replace it."
+            ) from None
         except _FAULTS as error:
             raise UserError(f"{name} cannot be opened: {error}. Replace it.") from None
         try:
@@ -220,9 +222,23 @@ def _as_rgb(picture: Pillow.Image) -> Pillow.Image:
     return picture.convert("RGB")
 
 
-def _unknown(file: BinaryIO) -> str:
+def _opened(file: BinaryIO, name: str) -> Pillow.Image:
+    """Open a picture of any format that Pillow reads, or HEIC. The package for HEIC is imported only when such a file is
+    read. It turns pictures upright itself, and reports their size and orientation so."""
+    try:
+        return Pillow.open(file)
+    except UnidentifiedImageError:
+        file.seek(0)
+        start = file.read(12)
+        if start[4:8] != b"ftyp" or start[8:12] not in _HEIC_BRANDS:
+            raise
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise UserError(
+            f"{name} is in HEIC format, which needs pillow-heif: pip install 'qwenvl-train[heic]', or convert it to JPEG "
+            "or PNG."
+        ) from None
+    register_heif_opener()
     file.seek(0)
-    start = file.read(12)
-    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
-        return "is in HEIC format, which is not supported. Convert it to JPEG or PNG."
-    return "is not an image in a supported format, such as JPEG, PNG or WebP. Replace it."
+    return Pillow.open(file)

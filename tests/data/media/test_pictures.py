@@ -3,9 +3,11 @@
 import io
 import os
 import struct
+import sys
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 from PIL import Image as Pillow
@@ -145,6 +147,31 @@ def test_16_bit_grey_is_scaled_where_pillow_would_clip_it_to_white(format, deep,
     assert np.array_equal(*(load_pixels(image, size, "row 1") for image in images))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_is_read_upright(orientation, monkeypatch):
+    monkeypatch.setattr(Pillow, "OPEN", dict(Pillow.OPEN))
+    monkeypatch.setattr(Pillow, "ID", list(Pillow.ID))
+    file = io.BytesIO()
+    pillow_heif.from_pillow(PHOTO).save(file, quality=-1, exif=turned(orientation).tobytes())
+    as_png = encoded(ImageOps.exif_transpose(pillow_heif.open_heif(file).to_pillow()), "PNG")
+    assert Pillow.open(io.BytesIO(as_png)).size == ((120, 70) if orientation < 5 else (70, 120))
+    sizes = [measure(Image(content), SETTINGS, "row 1") for content in (file.getvalue(), as_png)]
+    pixels = [load_pixels(Image(content), sizes[0], "row 1") for content in (file.getvalue(), as_png)]
+    assert sizes[0] == sizes[1]
+    assert np.array_equal(*pixels)
+    with pytest.raises(UserError, match="row 1: the image of .* bytes in the row is not an image .* or it is damaged"):
+        measure(Image(file.getvalue()[:300]), SETTINGS, "row 1")
+
+
+def test_heic_without_its_package_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr(Pillow, "ID", [name for name in Pillow.ID if name != "HEIF"])
+    with pytest.raises(
+        UserError, match=r"needs pillow-heif: pip install 'qwenvl-train\[heic\]', or convert it to JPEG"
+    ):
+        measure(Image(HEIC), SETTINGS, "row 1")
+
+
 def test_a_path_is_read_like_its_bytes(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(CASES["jpeg_turned_6"])
@@ -279,7 +306,7 @@ BAD_FILES = {
     "pipe": (pipe, "is not a regular file"),
     "empty": (content(b""), "is an empty file"),
     "web_page": (content(b"<html>404 Not Found</html>"), NOT_READ),
-    "heic": (content(HEIC), "is in HEIC format, which is not supported. Convert it"),
+    "heic": (content(HEIC), NOT_READ),
     "head_only": (content(CASES["png"][:20]), "cannot be opened: Truncated File Read"),
     "too_long": (content(encoded(PHOTO.resize((1, 10000)), "PNG")), "is 1×10000 pixels; one side may be at most 200"),
     "bomb": (content(png(DEEP, 0, claimed=(100_000, 100_000))), "has more than 89478485 pixels, like a decompression"),
