@@ -50,7 +50,8 @@ class Lengths:
     @classmethod
     def of(cls, table: np.ndarray, problems: Iterable[Problem]) -> "Lengths":
         """Return the Lengths of a table, [columns, samples] with the columns of COLUMNS."""
-        return cls(*table, problems=tuple(problems))
+        tokens, supervised, patches, media, shrunk, detailed = table
+        return cls(tokens, supervised, patches, media, shrunk, detailed, tuple(problems))
 
     def table(self) -> np.ndarray:
         """Return the arrays as one table, [columns, samples] with the columns of COLUMNS."""

@@ -147,7 +147,8 @@ def open_picture(content: Content, where: str) -> Iterator[Pillow.Image]:
             ) from None
         except UnidentifiedImageError:
             raise UserError(
-                f"{name} is not an image in a supported format, such as JPEG, PNG or WebP, or it is damaged. Replace it."
+                f"{name} is not an image in a supported format, such as JPEG, PNG or WebP, or it is damaged. Replace "
+                "it."
             ) from None
         except _FAULTS as error:
             raise UserError(f"{name} cannot be opened: {error}. Replace it.") from None
@@ -223,8 +224,8 @@ def _as_rgb(picture: Pillow.Image) -> Pillow.Image:
 
 
 def _opened(file: BinaryIO, name: str) -> Pillow.Image:
-    """Open a picture of any format that Pillow reads, or HEIC. The package for HEIC is imported only when such a file is
-    read. It turns pictures upright itself, and reports their size and orientation so."""
+    """Open a picture of any format that Pillow reads, or HEIC. The package for HEIC is imported only when such a file
+    is read. It turns pictures upright itself, and reports their size and orientation so."""
     try:
         return Pillow.open(file)
     except UnidentifiedImageError:
@@ -236,8 +237,8 @@ def _opened(file: BinaryIO, name: str) -> Pillow.Image:
         from pillow_heif import register_heif_opener
     except ImportError:
         raise UserError(
-            f"{name} is in HEIC format, which needs pillow-heif: pip install 'qwenvl-train[heic]', or convert it to JPEG "
-            "or PNG."
+            f"{name} is in HEIC format, which needs pillow-heif: pip install 'qwenvl-train[heic]', or convert it to "
+            "JPEG or PNG."
         ) from None
     register_heif_opener()
     file.seek(0)

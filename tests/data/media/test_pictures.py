@@ -159,7 +159,7 @@ def test_heic_is_read_upright(orientation, monkeypatch):
     pixels = [load_pixels(Image(content), sizes[0], "row 1") for content in (file.getvalue(), as_png)]
     assert sizes[0] == sizes[1]
     assert np.array_equal(*pixels)
-    with pytest.raises(UserError, match="row 1: the image of .* bytes in the row is not an image .* or it is damaged"):
+    with pytest.raises(UserError, match=r"row 1: the image of .* bytes in the row is not an image .* or it is damaged"):
         measure(Image(file.getvalue()[:300]), SETTINGS, "row 1")
 
 
