@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from qwenvl_train.api.runs import open_run
 from qwenvl_train.cli import main
 from qwenvl_train.config.compose import compose
 from qwenvl_train.errors import UserError
-from qwenvl_train.families import FAMILIES
-from qwenvl_train.run.opening import OpenedRun, open_run
-from qwenvl_train.training.distributed.processes import join_processes
+from qwenvl_train.run.opening import OpenedRun
 from tests.conftest import conversation
 
 
@@ -25,8 +24,7 @@ def opened(checkpoints, tmp_path):
 
     def run(*words: str) -> OpenedRun:
         where = (f"model.path={checkpoints['qwen2_vl']}", f"output_dir={tmp_path}", "data.workers=0")
-        composed = compose(["+recipe=sft_lora", *where, *words, "logging=local"])
-        return open_run(composed, FAMILIES["qwen2_vl"], "fp32", join_processes(composed.config))
+        return open_run(compose(["+recipe=sft_lora", *where, *words, "logging=local"]))
 
     return run
 
