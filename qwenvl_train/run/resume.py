@@ -118,11 +118,13 @@ def changed_settings(config: RunConfig, stored: Path, facts: dict[str, Any] | No
     if tree is None:
         return []
     tree = _with_whole_entries(tree)
-    run, there, here = facts or {}, Path.cwd(), Path.cwd()
-    if environment is not None:
-        run, there = environment["run"], Path(environment.get("working_directory", here))
-    run = facts_of_step_size(_step_size(tree, run)) | run
-    facts = run if facts is None else facts
+    environment, here = environment or {}, Path.cwd()
+    there = Path(environment.get("working_directory", here))
+    run: dict[str, Any] = {}
+    if facts is not None:
+        run = environment.get("run", facts)
+        run = facts_of_step_size(_step_size(tree, run)) | run
+    facts = facts or {}
     # Older versions also stored the sections of other verbs.
     before = with_absolute_paths({key: value for key, value in tree.items() if key in RunConfig.model_fields}, there)
     now = with_absolute_paths(config.model_dump(mode="json"), here)

@@ -89,8 +89,9 @@ def test_the_same_command_starts_only_what_is_not_finished(sweep):
     assert ["run_name='lr-0.0001'" in arguments for arguments in started] == [False, False]
     assert "--- run 1 of 3: lr-0.0001\nthis run is already finished" in out
     # A run with other settings is not the same run; training says so.
-    _, _, started = sweep(*words, "train.clip=7", codes={1: 2, 2: 2, 3: 2})
-    assert len(started) == 3
+    for changed in ("train.clip=7", "train.accumulation=7"):
+        _, _, started = sweep(*words, changed, codes={1: 2, 2: 2, 3: 2})
+        assert len(started) == 3
 
 
 @pytest.mark.parametrize(("codes", "code"), [({}, 0), ({1: 2}, 2), ({1: 2, 2: 1}, 1), ({2: -9}, 1)])
