@@ -37,6 +37,8 @@ def run(jobs: list[Job[RunConfig]]) -> None:
         if results[-1].is_interrupted:
             break
     print_results(results, folder, console)
+    if results[-1].is_interrupted:
+        say(console, f"to continue the sweep: the same command with run_name={folder.name}")
     sys.stdout.flush()
     sys.exit(exit_code(results))
 

@@ -25,7 +25,7 @@ def start(arguments: list[str]) -> tuple[int, str]:
                 lines.append(line.rstrip())
             code = process.wait()
     if received:
-        return 128 + received[-1], f"interrupted by {received[-1].name}"
+        return 128 + received[-1], received[-1].name
     return code, message_of(code, lines) if code else ""
 
 

@@ -82,8 +82,9 @@ def test_a_run_for_each_value_and_a_comparison(sweep, tmp_path):
 
 def test_the_same_command_starts_only_what_is_not_finished(sweep):
     words = ("train.lr=1e-4,2e-4,3e-4", "run_name=rates")
-    code, _, started = sweep(*words, codes={2: 143})
+    code, out, started = sweep(*words, codes={2: 143})
     assert (code, len(started)) == (143, 2), "an interrupted run ends the sweep"
+    assert out.endswith("to continue the sweep: the same command with run_name=rates\n")
     code, out, started = sweep(*words)
     assert code == 0
     assert ["run_name='lr-0.0001'" in arguments for arguments in started] == [False, False]
@@ -149,5 +150,5 @@ def test_a_signal_reaches_the_run_and_ends_the_sweep(monkeypatch):
 
     monkeypatch.setattr(subprocess, "Popen", Waiting)
     monkeypatch.setattr(sys, "stderr", Errors())
-    assert start([]) == (128 + signal.SIGTERM, "interrupted by SIGTERM")
+    assert start([]) == (128 + signal.SIGTERM, "SIGTERM")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
