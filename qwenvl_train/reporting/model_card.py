@@ -11,16 +11,21 @@ from qwenvl_train.reporting.wording import count, figure, label, percent
 
 def model_card(info: RunInfo, step: int, versions: Row, evaluation: Row | None) -> str:
     """Return the text of the card. `evaluation` has the metrics at the checkpoint's own step, if there are any."""
-    config = info.config
-    base = config["model"]["path"]
+    config, origin = info.config, info.lineage
+    base = origin.get("merged_model") or origin.get("base_model") or config["model"]["path"]
     adapters = any(row["mode"] == "lora" for row in info.components)
     method = {"sft": "supervised fine-tuning", "dpo": "DPO"}[config["method"]]
-    facts = {"base_model": base, "library_name": "peft" if adapters else "transformers", "tags": [config["method"]]}
+    facts = {
+        "base_model": str(base),
+        "library_name": "peft" if adapters else "transformers",
+        "tags": [config["method"]],
+    }
     revision = f" (revision {config['model']['revision']})" if config["model"]["revision"] else ""
     sections = [
         f"# {info.name}, step {step:,}",
         f"{'Adapters and trained components' if adapters else 'All weights'} after {step:,} of {info.total_steps:,} "
         f"steps of {method} of {base}{revision}.",
+        *_started_from(origin),
         "## Trained components",
         _table(("component", "mode", "parameters", "trained", "share", "learning rate"), map(_cells, info.components)),
         "## Data",
@@ -30,6 +35,11 @@ def model_card(info: RunInfo, step: int, versions: Row, evaluation: Row | None) 
         _list(f"{name} {version}" for name, version in versions.items() if version),
     ]
     return f"---\n{yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)}---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _started_from(lineage: Row) -> Iterable[str]:
+    if "adapter" in lineage:
+        yield f"The run started from the LoRA adapter {lineage['path']}, which was {lineage['adapter']}."
 
 
 def _cells(row: Row) -> tuple[str, ...]:

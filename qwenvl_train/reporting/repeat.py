@@ -43,8 +43,16 @@ def repeat_rows(environment: Row, folder: Path) -> list[tuple[str, str]]:
         ("command", shlex.join(words) if words else None),
         ("working directory", environment.get("working_directory")),
         ("recipe", environment.get("recipe")),
+        ("started from", _origin(environment.get("model") or {})),
         ("same settings again", f"qwenvl-train +recipe={shlex.quote(str(config))}" if config.is_file() else None),
         ("commit", checkout["commit"] + changes if checkout.get("commit") else None),
         ("versions", ", ".join(f"{name} {version}" for name, version in packages.items() if version)),
     ]
     return [(name, value) for name, value in found if value]
+
+
+def _origin(lineage: Row) -> str | None:
+    """Return the adapter that the run started from, or None for a run that started from a whole model."""
+    if "adapter" not in lineage:
+        return None
+    return f"LoRA adapter {lineage['path']} for {lineage['base_model']}, {lineage['adapter']}"

@@ -1,7 +1,7 @@
 """The interface between the trainer and a reporter. A reporter returns nothing to the trainer and does not need
 torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,8 @@ class RunInfo:
     total_steps: int
     start_step: int
     """The step at which the run starts. It is above 0 if the run continues a checkpoint."""
+    lineage: Row = field(default_factory=dict)
+    """What the run starts from, with the key path and, for an adapter, base_model and adapter."""
 
     @property
     def resumed(self) -> bool:

@@ -16,6 +16,7 @@ from qwenvl_train.model.load import identity_of
 from qwenvl_train.model.stored_adapter import StoredAdapter, continues_adapter, stored_adapter
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.rows import first_then_others
+from qwenvl_train.training.disk_space import free_bytes, gib, size_of
 
 MERGED = "base_model"
 """Name of the folder in a run folder that holds the merged model."""
@@ -69,6 +70,7 @@ def _merge(adapter: StoredAdapter, model: ModelConfig, folder: Path, state: Part
         raise UserError(f"{folder} is not there; all processes must share the disk of output_dir.")
     from qwenvl_train.model.merge import write_merged
 
+    _refuse_full_disk(adapter, folder)
     print(f"merging {model.path} into {adapter.base.path} …", flush=True)
     staging = folder.with_name(f".{folder.name}")
     shutil.rmtree(staging, ignore_errors=True)
@@ -76,6 +78,18 @@ def _merge(adapter: StoredAdapter, model: ModelConfig, folder: Path, state: Part
     write_merged(adapter, model, staging)
     (staging / _ORIGIN).write_text(json.dumps(origin, indent=2), encoding="utf-8")
     os.replace(staging, folder)
+
+
+def _refuse_full_disk(adapter: StoredAdapter, folder: Path) -> None:
+    """Raise UserError if the merged model does not fit on the disk. The size of a base model on the hub is not
+    known."""
+    base = Path(adapter.base.path)
+    needed, free = size_of(base) if base.is_dir() else 0, free_bytes(folder)
+    if needed > free:
+        raise UserError(
+            f"output_dir: the merged model needs about {gib(needed)} in {folder}, and {gib(free)} are free; free some "
+            "space, choose another output_dir, or set lora.existing=continue."
+        )
 
 
 def _origin(folder: Path) -> Any:

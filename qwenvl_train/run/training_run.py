@@ -72,8 +72,6 @@ class Run:
     meter: Meter
     stop: StopOnSignal
     skipped: Skipped
-    lineage: dict[str, Any]
-    """What the run starts from, as environment.json states it."""
 
     @property
     def folder(self) -> Path:
@@ -139,14 +137,15 @@ class Run:
         info, folder = self.recorder.info, RunFolder(self.start.folder)
         folder.write_config(with_absolute_paths(self.start.config.model_dump(mode="json"), Path.cwd()))
         gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        folder.write_environment(gpus, self.start.facts, self.lineage, self.start.recipe)
+        folder.write_environment(gpus, self.start.facts, info.lineage, self.start.recipe)
         folder.write_components(info.components)
         # A checkpoint that a killed run was writing is incomplete.
         shutil.rmtree(_staging(self.start), ignore_errors=True)
 
     def _introduce(self) -> None:
         config, data = self.context.config, self.data
-        lines = (data.train.about(data.held_out, data.steps, data.rows_per_step), data.overlap, in_words(self.lineage))
+        about = data.train.about(data.held_out, data.steps, data.rows_per_step)
+        lines = (about, data.overlap, in_words(self.recorder.info.lineage))
         for line in lines:
             if line:
                 say(console_on(), line)
@@ -207,7 +206,8 @@ def prepare(opened: OpenedRun) -> Run:
     each = checkpoint_bytes(table, config, context.precision)
     _refuse_full_disk(context, data, start, each)
     settings = start.config.model_dump(mode="json")
-    info = RunInfo(start.folder.name, start.folder, settings, table, data.steps, start.step)
+    origin = lineage(start.config, start.folder)
+    info = RunInfo(start.folder.name, start.folder, settings, table, data.steps, start.step, origin)
     recorder = Recorder(
         info,
         context.is_main,
@@ -242,8 +242,7 @@ def prepare(opened: OpenedRun) -> Run:
     with suppress(OSError):
         _staging(start).rmdir()
         start.folder.rmdir()
-    origin = lineage(start.config, start.folder)
-    return Run(context, data, start, model, trainer, recorder, meter, stop, skipped, origin)
+    return Run(context, data, start, model, trainer, recorder, meter, stop, skipped)
 
 
 def _refuse_full_disk(context: RunContext, data: RunData, start: StartingPoint, each: int) -> None:

@@ -26,3 +26,15 @@ def test_the_card_holds_facts_of_the_run(run):
     assert "trl" not in text
     assert "More Information Needed" not in text
     assert "Held-out score" not in model_card(run, 60, {}, None)
+
+
+def test_the_card_of_a_run_on_an_adapter_names_its_base_model(run):
+    origin = {"path": "runs/first/checkpoints/step-9", "base_model": "Qwen/base", "adapter": "trained further"}
+    run = replace(run, config=run.config | {"method": "dpo", "data": {"train": [{"path": "a"}]}}, lineage=origin)
+    card = model_card(run, 60, {}, None)
+    assert "base_model: Qwen/base\n" in card
+    assert "started from the LoRA adapter runs/first/checkpoints/step-9, which was trained further." in card
+    merged = replace(
+        run, lineage=origin | {"adapter": "merged into its base model", "merged_model": "runs/x/base_model"}
+    )
+    assert "base_model: runs/x/base_model\n" in model_card(merged, 60, {}, None)

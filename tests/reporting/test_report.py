@@ -326,8 +326,10 @@ def test_how_to_repeat_it(run, monkeypatch, tmp_path):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     folder = RunFolder(run.folder)
     folder.write_config(run.config)
-    folder.write_environment([], {"processes": 1}, {"path": "m"}, "sft_lora")
+    adapter = {"path": "first/step-9", "base_model": "m", "adapter": "trained further"}
+    folder.write_environment([], {"processes": 1}, adapter, "sft_lora")
     text = page_of(run).text
+    assert "started from LoRA adapter first/step-9 for m, trained further" in text
     assert "command python -m qwenvl_train +recipe=sft_lora 'run_name=my run'" in text
     assert f"working directory {Path.cwd()} recipe sft_lora" in text
     assert f"same settings again qwenvl-train +recipe={run.folder}/config.yaml" in text
