@@ -36,6 +36,8 @@ OTHER_NAMES = {
     "logging_steps": "train.log_steps",
     "save_total_limit": "train.keep",
     "resume_from_checkpoint": "train.resume",
+    "metric_for_best_model": "train.best_metric",
+    "load_best_model_at_end": "train.best_metric",
     # what is trained
     "freeze_vit": "tune_mm_vision, which means the opposite",
     "freeze_vision_tower": "tune_mm_vision, which means the opposite",
@@ -54,6 +56,10 @@ OTHER_NAMES = {
     "lora_alpha": "lora.alpha",
     "lora_dropout": "lora.dropout",
     "use_rslora": "lora.rslora",
+    "adapter_name_or_path": "model.path",
+    "adapters": "model.path",
+    "resume_from_adapter": "model.path",
+    "create_new_adapter": "lora.existing=merge",
     # model
     "model_name_or_path": "model.path",
     "model_id_or_path": "model.path",
@@ -86,6 +92,7 @@ OTHER_NAMES = {
     "truncation_strategy": "data.too_long",
     "data_flatten": "data.packing",
     "data_packing": "data.packing",
+    "packing_length": "data.pack_length",
     "dataloader_num_workers": "data.workers",
     "dataset_num_proc": "data.workers",
     "preprocessing_num_workers": "data.workers",
