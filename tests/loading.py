@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText
 
 from qwenvl_train.batch import Segments
@@ -57,3 +58,16 @@ def assert_same(one, other) -> None:
         assert_same(vars(one), vars(other))
     else:
         assert one == other
+
+
+def write_adapter(checkpoint, folder, **options):
+    """Write an adapter with random weights, as PEFT alone makes it."""
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
+    torch.manual_seed(1)
+    options = {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["merger"], "r": 4} | options
+    adapted = get_peft_model(model, LoraConfig(init_lora_weights=False, **options))
+    for name, parameter in adapted.named_parameters():
+        if ".modules_to_save." in name:
+            parameter.data += 0.01 * torch.randn_like(parameter)
+    adapted.save_pretrained(folder)
+    return folder

@@ -86,6 +86,7 @@ def test_a_mistake_is_named(words, line):
             [],
             "no component is trained; choose a recipe, such as +recipe=sft_lora (recipes: dpo_full, dpo_lora, mpo_lora",
         ),
+        (["+recipe=sft_full", "lora.existing=continue"], "lora.existing=continue trains an adapter further, but no"),
         ([LORA, "tune_mm_llm=false"], "lora.llm=true has no effect while tune_mm_llm=false"),
         ([LORA, "train.epochs=1", "train.max_steps=2"], "train.epochs=1 and train.max_steps=2 are both set"),
         ([LORA, "train.epochs=null"], "train.epochs and train.max_steps are both null"),

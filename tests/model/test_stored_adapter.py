@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -18,22 +18,10 @@ from qwenvl_train.model.merge import write_merged
 from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.stored_adapter import stored_adapter, with_stored_lora
 from qwenvl_train.training.objectives.reference import of_first_weights
+from tests.loading import write_adapter
 from tests.settings import run_config
 
 NOTHING = frozenset()
-
-
-def write_adapter(checkpoint, folder, **options):
-    """Write an adapter with random weights, as PEFT alone makes it."""
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
-    torch.manual_seed(1)
-    options = {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["merger"], "r": 4} | options
-    adapted = get_peft_model(model, LoraConfig(init_lora_weights=False, **options))
-    for name, parameter in adapted.named_parameters():
-        if ".modules_to_save." in name:
-            parameter.data += 0.01 * torch.randn_like(parameter)
-    adapted.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

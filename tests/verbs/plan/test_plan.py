@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from qwenvl_train.cli import main
 from qwenvl_train.config.assets import asset_dir
@@ -26,6 +27,7 @@ from qwenvl_train.verbs.plan.remedies import remedies
 from qwenvl_train.verbs.plan.settings import PLAN
 from tests.commands import train
 from tests.conftest import conversation, sample_of
+from tests.loading import write_adapter
 from tests.model.test_shapes import PUBLISHED
 
 LORA = "+recipe=sft_lora"
@@ -153,6 +155,16 @@ def test_a_published_model_is_planned_without_it(name, own_rows, told):
     assert found["steps"] > 0
     assert found["seconds"] > 0
     assert found["memory"]["total"] > sum(row["parameters"] for row in found["components"]) * 2
+
+
+def test_an_adapter_is_planned_with_its_own_layers(checkpoints, own_rows, plan, tmp_path):
+    adapter = write_adapter(checkpoints["qwen2_5_vl"], tmp_path / "adapter")
+    words = ("tune_mm_llm=true", "lora.llm=true", f"model.path={adapter}", f"data.train={own_rows}", "output=json")
+    rows = {row["component"]: row for row in json.loads(plan(*words)[0])["components"]}
+    stored = load_file(adapter / "adapter_model.safetensors")
+    assert rows["llm"]["trained"] == sum(tensor.numel() for name, tensor in stored.items() if "lora_" in name)
+    assert rows["mlp"]["trained"] == 0
+    assert rows["mlp"]["parameters"] == sum(tensor.numel() for name, tensor in stored.items() if "lora_" not in name)
 
 
 def test_an_estimate_says_that_it_is_one(own_rows, plan):
