@@ -8,6 +8,8 @@ from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# pytest-xdist sets it for its workers. Output that is not on a terminal is wrapped only if it is set.
+os.environ.pop("COLUMNS", None)
 
 import numpy as np
 import pytest

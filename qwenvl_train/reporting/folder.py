@@ -95,7 +95,7 @@ class RunFolder:
         write_json_lines_atomic(self.path / "predictions.jsonl", rows)
 
 
-def environment(gpus: list[str], run: Row, recipe: str | None) -> Row:
+def environment(gpus: list[str], run: Row, recipe: str | None = None) -> Row:
     """Return the facts that are needed to repeat the run. The caller passes the names of the GPUs, since only torch
     knows them, the facts of the run, and the name of its recipe."""
     return {

@@ -347,7 +347,7 @@ def test_a_picture_that_does_not_decode_is_told_before_the_training(on_error, ma
     many.write_text("\n".join([*lines[:7], lines[7].replace("own/3.png", "own/broken.png")]) + "\n", encoding="utf-8")
     common = ("+recipe=dpo_lora", f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={many}", *CACHED)
     where = (f"output_dir={tmp_path}", "run_name=run", "logging.wandb.mode=disabled", f"data.on_error={on_error}")
-    code = main([*common, "train.batch_size=8", *where])
+    code = main([*common, "train.batch_size=8", "train.accumulation=4", *where])
     if on_error == "raise":
         assert code == 2
         assert "rows.jsonl:8 (id 7)" in capsys.readouterr().err

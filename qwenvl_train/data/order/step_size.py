@@ -43,16 +43,15 @@ def fitting(config: RunConfig, order: Order, lengths: Lengths, world: int) -> St
     is as busy with fewer micro-batches as with more. Packed rows become shorter only if this is not enough, and never
     shorter than the longest sample.
     """
-    size, rows = StepSize.of(config), order.rows(1)
+    (accumulation, pack_length), rows = StepSize.of(config), order.rows(1)
     if config.train.accumulation == "auto":
-        most = rows // (ENOUGH_STEPS * world)
-        size = size._replace(accumulation=max(1, min(size.accumulation, most)))
-    wanted = ENOUGH_STEPS * world * size.accumulation
-    if config.data.pack_length == "auto" and size.pack_length is not None and rows < wanted:
+        accumulation = max(1, min(accumulation, rows // (ENOUGH_STEPS * world)))
+    wanted = ENOUGH_STEPS * world * accumulation
+    if config.data.pack_length == "auto" and pack_length is not None and rows < wanted:
         # Even if packed rows of this length were full, there would be enough of them.
         length = order.tokens_per_epoch() // (wanted * config.train.batch_size)
-        size = size._replace(pack_length=min(size.pack_length, max(length, int(lengths.tokens.max()))))
-    return size
+        pack_length = min(pack_length, max(length, int(lengths.tokens.max())))
+    return StepSize(accumulation, pack_length)
 
 
 def fitted_in_words(largest: RunConfig, fitted: RunConfig, steps: tuple[int, int]) -> str:
