@@ -4,6 +4,8 @@ The names are those of transformers and TRL, LLaMA-Factory, ms-swift, and the fi
 repositories.
 """
 
+from qwenvl_train.config.options import nearest
+
 OTHER_NAMES = {
     # training
     "learning_rate": "train.lr",
@@ -117,5 +119,7 @@ OTHER_NAMES = {
 
 
 def suggestion(name: str) -> str | None:
-    """Return what to write instead of a name of another framework, or None. Dashes count as underscores."""
-    return OTHER_NAMES.get(name.lower().replace("-", "_"))
+    """Return what to write instead of a name of another framework, or None. Dashes count as underscores, and a letter
+    may be wrong."""
+    meant = nearest(name.lower().replace("-", "_"), OTHER_NAMES, cutoff=0.9)
+    return meant and OTHER_NAMES[meant]

@@ -44,8 +44,10 @@ def stored_adapter(model: ModelConfig) -> StoredAdapter | None:
     local = Path(model.path).expanduser()
     if local.exists():
         found = None if (local / "config.json").is_file() else local / ADAPTER_CONFIG
-    else:
+    elif model.shape is None:
         found = _config_on_hub(model.path, model.revision or "main")
+    else:  # an option of the group model names a whole model, whose hub need not be asked
+        found = None
     if found is None or not found.is_file():
         return None
     try:

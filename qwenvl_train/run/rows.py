@@ -168,15 +168,18 @@ def about_data(
         lines.append(f"{shrunk:,} samples have downscaled media to fit into data.max_length")
     lines += detail_in_words(detail_by_source(train.lengths, train.samples))
     if train.lengths.problems:
-        lines.append(f"{len(train.lengths.problems):,} rows cannot be used: skipped.jsonl lists them")
+        lines.append(f"{many(len(train.lengths.problems), 'row')} cannot be used: skipped.jsonl lists them")
     lines += mixture_in_words(config, order)
-    of_each = f"{taken.samples / steps:,.4g} samples"
+    each = taken.samples / steps
+    of_each = "1 sample" if each == 1 else f"{each:,.4g} samples"
     if config.pack_length is not None:
         packs = rows_per_step * config.train.batch_size
         full = percent(taken.tokens / (steps * packs * config.pack_length))
         of_each += f" in {many(packs, 'packed row')} of {config.pack_length:,} tokens, {full} filled"
     lines.append(f"{many(steps, 'step')} of {of_each}; {taken.epoch:.2f} epochs")
-    if steps < _FEW_STEPS and config.data.packing:
+    if steps < _FEW_STEPS and config.train.max_steps is not None:
+        lines.append("So few steps change the model little. For more steps, raise train.max_steps.")
+    elif steps < _FEW_STEPS and config.data.packing:
         lines.append(
             "So few steps change the model little. For more steps, lower data.pack_length or train.accumulation, "
             "raise train.epochs, or set data.packing=false."

@@ -26,6 +26,8 @@ def test_the_card_holds_facts_of_the_run(run):
     assert "trl" not in text
     assert "More Information Needed" not in text
     assert "Held-out score" not in model_card(run, 60, {}, None)
+    share = replace(run, config=run.config | {"data": {"train": [{"path": "a"}], "eval": "5%"}})
+    assert "- 5% of the data\n" in model_card(share, 60, {}, evaluation_row(60, 0.5))
 
 
 def test_the_card_of_a_run_on_an_adapter_names_its_base_model(run):

@@ -46,6 +46,7 @@ def detect(row: object, where: str) -> Detected:
     raise UserError(
         f"{where} has the keys {', '.join(map(str, columns))}; a row needs {_NEEDED}."
         + misspelt(columns, {key for _, keys in _RULES for key in keys})
+        + " If its columns have other names, the entry of the file can say so: columns: {prompt: …, answer: …}."
     )
 
 

@@ -64,7 +64,7 @@ def fitted_in_words(largest: RunConfig, fitted: RunConfig, steps: tuple[int, int
         settings.append(f"data.pack_length={fitted.pack_length}")
         instead.append(f"{largest.pack_length}")
     return (
-        f"auto chose {' and '.join(settings)} for this small dataset, which gives {steps[1]} steps an epoch; "
+        f"auto chose {' and '.join(settings)} for this small dataset, which gives {steps[1]} steps an epoch; the usual "
         f"{' and '.join(instead)} would give {steps[0]}"
     )
 
