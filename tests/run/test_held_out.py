@@ -11,6 +11,7 @@ from qwenvl_train.cli import main
 from qwenvl_train.config.compose import compose
 from qwenvl_train.errors import UserError
 from qwenvl_train.run.opening import OpenedRun
+from tests.commands import QUIET, rows, train
 from tests.conftest import conversation
 
 
@@ -108,3 +109,21 @@ def test_what_is_in_both_is_counted_once_and_stored(pictures, write_rows, opened
     monkeypatch.setattr("qwenvl_train.run.held_out.MediaFiles", None)
     assert opened(*words).data.overlap == expected
     assert opened(*words[:1], "data.eval=null").data.overlap == ""
+
+
+def test_a_run_with_a_share_is_evaluated_saved_and_resumed(own_rows, checkpoints, tmp_path):
+    words = ("+recipe=sft_lora", f"model.path={checkpoints['qwen2_vl']}", f"data.train={own_rows}", "data.eval=25%")
+    steps = (
+        "train.max_steps=4",
+        "train.save_steps=2",
+        "train.eval_steps=2",
+        "train.log_steps=1",
+        "data.workers=0",
+        QUIET,
+    )
+    run = train(tmp_path, *words, *steps)
+    whole = rows(run)
+    assert "- 25% of the data" in (run / "checkpoints" / "step-4" / "README.md").read_text(encoding="utf-8")
+    shutil.rmtree(run / "checkpoints" / "step-4")
+    again = rows(train(tmp_path, *words, *steps))
+    assert [row["loss"] for row in again] == [row["loss"] for row in whole]
