@@ -49,7 +49,9 @@ def from_pretrained(config: ModelConfig, auto_class, **options):
     if local.exists() and not any((local / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         raise UserError(f"model.path {local} has no config.json; give the folder of a checkpoint{_in_run(local)}.")
     if not local.exists() and (config.path.startswith((".", "/", "~")) or config.path.count("/") > 1):
-        raise UserError(f"model.path {local} does not exist{_in_run(local.parent.parent)}.")
+        raise UserError(
+            f"model.path {local} does not exist; give the folder of a checkpoint{_in_run(local.parent.parent)}."
+        )
     where = str(local.absolute()) if local.exists() else config.path
     disable_progress_bar()
     try:

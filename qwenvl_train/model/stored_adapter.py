@@ -154,8 +154,8 @@ def _started_in(adapter: Path) -> list[Path]:
 @cache
 def _config_on_hub(path: str, revision: str) -> Path | None:
     """Return the downloaded adapter_config.json of a hub repository that has no config.json, or None."""
-    if path.startswith((".", "/", "~")):
-        return None
+    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+        return None  # it is a local path that does not exist
     if isinstance(cached := try_to_load_from_cache(path, ADAPTER_CONFIG, revision=revision), str):
         return Path(cached)
     if isinstance(try_to_load_from_cache(path, "config.json", revision=revision), str):

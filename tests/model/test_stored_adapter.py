@@ -154,7 +154,9 @@ def test_an_adapter_that_cannot_be_loaded_is_one_sentence(changed, message, adap
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_5_vl"])
-def test_the_base_model_is_found_beside_the_adapter_and_where_the_run_started(adapter, checkpoints, tmp_path):
+def test_the_base_model_is_found_beside_the_adapter_and_where_the_run_started(
+    adapter, checkpoints, tmp_path, monkeypatch
+):
     file = adapter / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "models/base"}))
     with pytest.raises(UserError, match="could not be downloaded from the model hub"):
@@ -168,6 +170,9 @@ def test_the_base_model_is_found_beside_the_adapter_and_where_the_run_started(ad
     assert found.base.path == str(started / "models" / "base")
     with pytest.raises(UserError, match=r"first has no config\.json; .*, such as .*/checkpoints/step-1"):
         load_family(run_config(**{"model.path": str(run)}).model)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"step-290 does not exist; .*, such as runs/first/checkpoints/step-1\."):
+        load_family(settings_of("runs/first/checkpoints/step-290", **LLM).model)
 
 
 @pytest.mark.parametrize("model_type", ["qwen2_5_vl"])
