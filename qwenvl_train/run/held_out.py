@@ -21,7 +21,7 @@ from qwenvl_train.reporting.wording import many
 from qwenvl_train.run.rows import cache_folder, first_then_others
 from qwenvl_train.training.distributed.processes import agree
 
-_VERSION = 1
+_VERSION = 2
 """Version of the stored results. It changes when the same samples would give another result."""
 
 

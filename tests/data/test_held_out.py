@@ -1,5 +1,6 @@
 """Held-out samples: chosen by a share of data.train, and compared with what is trained on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,13 @@ def test_samples_that_share_media_are_one_group(files):
     ]
     contents, media = read(*samples)
     assert groups_of(contents, media.equal_to(range(4))).tolist() == [0, 1, 0, 1, 4, 5, 4]
+
+
+def test_samples_with_other_thoughts_are_not_equal():
+    plain = sample("5")
+    thoughtful = replace(plain, turns=(plain.turns[0], replace(plain.turns[1], thoughts="It is small.")))
+    contents, media = read(plain, thoughtful, plain)
+    assert groups_of(contents, media.equal_to(())).tolist() == [0, 1, 0]
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=200), st.sampled_from([0.05, 0.2, 0.5]), st.integers(0, 9))

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
-from qwenvl_train.data.sample import Content, Media, Sample
+from qwenvl_train.data.sample import Content, Media, Part, Sample
 from qwenvl_train.data.samples import Samples
 
 _HEAD = 4096
@@ -82,13 +82,11 @@ class MediaFiles:
 
 
 def _text_of(sample: Sample) -> bytes:
-    turns = [
-        (turn.role, turn.train, [_without_file(part) for part in turn.parts]) for turn in sample.turns + sample.rejected
-    ]
+    turns = [replace(turn, parts=tuple(map(_without_file, turn.parts))) for turn in sample.turns + sample.rejected]
     return hashlib.sha256(repr((turns, sample.tools, sample.shared)).encode()).digest()
 
 
-def _without_file(part: object) -> object:
+def _without_file(part: Part) -> Part:
     return replace(part, content="") if isinstance(part, Media) else part
 
 
