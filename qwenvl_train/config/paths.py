@@ -10,7 +10,8 @@ from typing import Any
 _PATHS = ("output_dir", "data.cache", "inspect.file")
 """Keys that always hold a path."""
 _SOURCES = ("data.train", "data.eval")
-_DATA_ENDINGS = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
+DATA_ENDINGS = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
+"""The ends of the names of data files, in lower case."""
 
 
 def anchored(values: Mapping[str, object], folder: Path) -> dict[str, object]:
@@ -83,7 +84,7 @@ def _is_local(path: str, folder: Path) -> bool:
     """Return whether a path, which may also be a hub id, is a local one."""
     return (
         path.startswith(("./", "../"))
-        or path.endswith(_DATA_ENDINGS)
+        or path.endswith(DATA_ENDINGS)
         or any(sign in path for sign in "*?[")
         or (folder / path).exists()
     )

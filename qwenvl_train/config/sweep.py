@@ -13,7 +13,8 @@ from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.errors import HydraException
 
 from qwenvl_train.config.compose import C, Composed, compose
-from qwenvl_train.config.options import Names
+from qwenvl_train.config.options import YAML, Names
+from qwenvl_train.config.paths import DATA_ENDINGS
 from qwenvl_train.config.verb import Verb
 from qwenvl_train.errors import UserError
 
@@ -45,7 +46,7 @@ class _Setting:
     def label(self) -> str:
         """The setting as a part of a folder's name: the last part of its key, and its value, of paths the last part."""
         value = self.value.strip("'\"").rstrip("/").rpartition("/")[2]
-        value = re.sub(r"\.(yaml|yml|jsonl|json|parquet)$", "", value)
+        value = next((value.removesuffix(end) for end in (*YAML, *DATA_ENDINGS) if value.endswith(end)), value)
         return f"{self.key.rpartition('.')[2]}-{_NOT_IN_NAMES.sub('-', value).strip('-')}"[:60]
 
 

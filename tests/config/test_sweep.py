@@ -32,6 +32,7 @@ def test_jobs_are_all_combinations_and_are_named_by_what_varies():
         ("train.max_steps=range(10,40,10)", ["max_steps-10", "max_steps-20", "max_steps-30"]),
         ("train.warmup=range(0,0.75,0.25)", ["warmup-0.0", "warmup-0.25", "warmup-0.5"]),
         ("data.train='/a/my rows.jsonl','/b/my rows.jsonl'", ["train-my-rows", "train-my-rows-2"]),
+        ("data.train=a.csv,b.tsv", ["train-a", "train-b"]),
         ("data=glob(shape*)", ["data-shape_pairs", "data-shapes"]),
         ("train.eval_steps=null,5", ["eval_steps-null", "eval_steps-5"]),
     ],

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from qwenvl_train.config.paths import DATA_ENDINGS
 from qwenvl_train.errors import UserError
 
-READ = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
-READ_IN_WORDS = ".jsonl, .json, .parquet, .csv or .tsv file"
+READ = DATA_ENDINGS
+READ_IN_WORDS = f"{', '.join(READ[:-1])} or {READ[-1]} file"
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _GLOB = re.compile(r"[*?\[]")
 _HELD_OUT = re.compile(r"(?<![a-z])(val|valid|validation|test|testing|eval|evaluation|dev|held[-_]?out)(?![a-z])")
