@@ -32,11 +32,10 @@ class Holder:
     def lives(self) -> bool:
         """Whether the process still exists. It must be one of this host."""
         try:
-            os.kill(self.pid, 0)
+            with suppress(PermissionError):  # it is the process of another user
+                os.kill(self.pid, 0)
         except ProcessLookupError:
             return False
-        except PermissionError:  # it is the process of another user
-            pass
         return self.started is None or self.started == _start_of(self.pid)
 
 
