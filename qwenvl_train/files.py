@@ -1,7 +1,8 @@
-"""Writing a file so that it is complete or absent, and telling whether a disk is full."""
+"""Writing a file or a folder so that it is complete or absent, and telling whether a disk is full."""
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,27 @@ def replacing(path: Path, sync: bool = False) -> Iterator[BinaryIO]:
         with suppress(OSError):
             part.unlink()
         raise
+
+
+def publish_folder(written: Path, final: Path) -> None:
+    """Rename a written folder to `final`, in place of an older one. Its files are on the disk before the rename, so
+    that a crash of the machine leaves no folder without them."""
+    for file in sorted(written.rglob("*")):
+        if file.is_file():
+            _sync(file)
+    final.parent.mkdir(exist_ok=True)
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(written, final)
+    _sync(final.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 # The writer of safetensors says so in words. That of torch only says that it could not write.

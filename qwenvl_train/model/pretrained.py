@@ -12,6 +12,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.families import family_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.stored_adapter import ADAPTER_CONFIG, whole_model
+from qwenvl_train.step_folders import saved
 
 
 def load_config(config: ModelConfig):
@@ -68,6 +69,5 @@ def from_pretrained(config: ModelConfig, auto_class, **options):
 
 def _in_run(folder: Path) -> str:
     """Return a hint at the newest checkpoint of a run folder, or nothing for other folders."""
-    found = [path for path in folder.glob("checkpoints/step-*") if path.name.removeprefix("step-").isdigit()]
-    newest = max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
-    return f", such as {newest}" if newest else ""
+    checkpoints = saved(folder / "checkpoints")
+    return f", such as {checkpoints[-1]}" if checkpoints else ""

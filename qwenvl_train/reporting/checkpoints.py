@@ -1,7 +1,6 @@
-"""The checkpoints in a run folder, and which of them is the best."""
+"""The scores of the checkpoints of a run, and which of them is the best."""
 
 import json
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,28 +12,11 @@ EVALUATION = "evaluation.json"
 """Name of the file in a checkpoint that stores the metrics of the evaluation at its step. It is absent if there was no
 evaluation at this step."""
 
-_NAME = re.compile(r"step-(\d+)")
-
 
 class Best(NamedTuple):
     checkpoint: Path
     value: float
     """The value of the metric by which it is the best."""
-
-
-def saved(checkpoints: Path) -> list[Path]:
-    """Return the complete checkpoints, oldest first."""
-    return sorted(filter(is_checkpoint, checkpoints.glob("step-*")), key=step_of)
-
-
-def is_checkpoint(folder: Path) -> bool:
-    return _NAME.fullmatch(folder.name) is not None and folder.is_dir()
-
-
-def step_of(checkpoint: Path) -> int:
-    match = _NAME.fullmatch(checkpoint.name)
-    assert match, checkpoint
-    return int(match[1])
 
 
 def best_of(checkpoints: list[Path], metric: str) -> Best | None:

@@ -10,7 +10,7 @@ import yaml
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.answers import card
 from qwenvl_train.reporting.charts import charts
-from qwenvl_train.reporting.checkpoints import best_of, saved
+from qwenvl_train.reporting.checkpoints import best_of
 from qwenvl_train.reporting.folder import read_json_lines, write_text_atomic
 from qwenvl_train.reporting.metrics import before_and_after, read_metrics
 from qwenvl_train.reporting.page import Tile, fill_template
@@ -18,6 +18,7 @@ from qwenvl_train.reporting.progress import EVALUATION_FIRST, whole_model
 from qwenvl_train.reporting.repeat import repeat_rows
 from qwenvl_train.reporting.reporter import Row, is_evaluation
 from qwenvl_train.reporting.wording import count, duration, figure, label, percent
+from qwenvl_train.step_folders import saved
 
 
 def write_report(folder: Path) -> Path:

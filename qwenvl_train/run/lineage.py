@@ -2,7 +2,6 @@
 adapter is not trained further."""
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from accelerate import PartialState
 
 from qwenvl_train.config.schema import ModelConfig, RunConfig
 from qwenvl_train.errors import UserError
+from qwenvl_train.files import publish_folder
 from qwenvl_train.model.load import identity_of
 from qwenvl_train.model.stored_adapter import StoredAdapter, continues_adapter, stored_adapter
 from qwenvl_train.run.context import RunContext
@@ -77,7 +77,7 @@ def _merge(adapter: StoredAdapter, model: ModelConfig, folder: Path, state: Part
     staging.mkdir(parents=True)
     write_merged(adapter, model, staging)
     (staging / _ORIGIN).write_text(json.dumps(origin, indent=2), encoding="utf-8")
-    os.replace(staging, folder)
+    publish_folder(staging, folder)
 
 
 def _refuse_full_disk(adapter: StoredAdapter, folder: Path) -> None:

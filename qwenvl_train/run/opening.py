@@ -22,7 +22,6 @@ from qwenvl_train.model.attention import refuse_kernel
 from qwenvl_train.model.build import refuse_what_needs_a_gpu
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.stored_adapter import with_stored_lora
-from qwenvl_train.reporting.checkpoints import step_of
 from qwenvl_train.reporting.metrics import MetricsFile
 from qwenvl_train.reporting.progress import ProgressReporter
 from qwenvl_train.reporting.reporter import Reporter
@@ -33,6 +32,7 @@ from qwenvl_train.run.lock import locked
 from qwenvl_train.run.resume import checkpoint_to_resume, facts_of_step_size, refuse_changes, step_size_of
 from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.run.training_data import MeasuredData, TrainingData, open_data
+from qwenvl_train.step_folders import step_of
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.distributed.processes import agree
 

@@ -9,12 +9,13 @@ from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.evaluation.generation import AnswerGenerator
 from qwenvl_train.evaluation.predictions import place_of, predictions
-from qwenvl_train.reporting.checkpoints import best_of, evaluation_in, saved, step_of
+from qwenvl_train.reporting.checkpoints import best_of, evaluation_in
 from qwenvl_train.reporting.folder import RunFolder, package_versions
 from qwenvl_train.reporting.metrics import before_and_after, read_metrics
 from qwenvl_train.reporting.model_card import model_card
 from qwenvl_train.reporting.report import write_report
 from qwenvl_train.reporting.reporter import Reporter, RunInfo
+from qwenvl_train.step_folders import saved, step_of
 from qwenvl_train.training.skipped import Skipped
 
 

@@ -11,7 +11,7 @@ from qwenvl_train.config.paths import with_absolute_paths, with_relative_paths
 from qwenvl_train.config.schema import RunConfig, SourceConfig
 from qwenvl_train.data.order.step_size import StepSize
 from qwenvl_train.errors import UserError
-from qwenvl_train.reporting.checkpoints import is_checkpoint, saved, step_of
+from qwenvl_train.step_folders import is_checkpoint, saved, step_of
 from qwenvl_train.training.checkpoint import PROGRESS
 from qwenvl_train.training.meter import RunProgress
 

@@ -29,7 +29,6 @@ from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.trainable import continued_adapter
 from qwenvl_train.model.vision_features import with_shared_features
-from qwenvl_train.reporting.checkpoints import saved
 from qwenvl_train.reporting.console import console_on, say
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.progress import print_components
@@ -44,6 +43,7 @@ from qwenvl_train.run.reference_cache import store_references
 from qwenvl_train.run.resume import progress_at
 from qwenvl_train.run.training_data import MeasuredData
 from qwenvl_train.run.vision_cache import store_features
+from qwenvl_train.step_folders import saved
 from qwenvl_train.training.arguments import training_arguments
 from qwenvl_train.training.devices import peak_tflops
 from qwenvl_train.training.disk_space import NoRoom, checkpoint_bytes, refuse_full_disk

@@ -1,12 +1,13 @@
 """Publishes checkpoints. A checkpoint is complete or absent, because it is written to another folder, synced
 to disk, and only then renamed."""
 
-import os
 import shutil
 from pathlib import Path
 
 from qwenvl_train.config.schema import TrainConfig
-from qwenvl_train.reporting.checkpoints import saved, surplus
+from qwenvl_train.files import publish_folder
+from qwenvl_train.reporting.checkpoints import surplus
+from qwenvl_train.step_folders import saved
 
 STREAM = "stream.json"
 """Name of the file in a checkpoint that stores where the stream resumes. Only runs on streamed data have it."""
@@ -18,24 +19,9 @@ PROGRESS = "progress.json"
 def publish(written: Path, checkpoints: Path, step: int, train: TrainConfig) -> Path:
     """Rename the folder `written` to the checkpoint of `step`, and return its path. Only this rename makes a folder a
     checkpoint. Delete the checkpoints that train.keep does not keep."""
-    for file in sorted(written.rglob("*")):
-        if file.is_file():
-            _sync(file)
-    checkpoints.mkdir(exist_ok=True)
     final = checkpoints / f"step-{step}"
-    if final.exists():
-        shutil.rmtree(final)
-    os.replace(written, final)
-    _sync(checkpoints)
+    publish_folder(written, final)
     if train.keep is not None:
         for old in surplus(saved(checkpoints), train.keep, train.best_metric):
             shutil.rmtree(old)
     return final
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -38,8 +38,9 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.loop import eval_loader, evaluate
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.flops import FlopCount
-from qwenvl_train.reporting.checkpoints import EVALUATION, saved
+from qwenvl_train.reporting.checkpoints import EVALUATION
 from qwenvl_train.reporting.folder import write_json_atomic
+from qwenvl_train.step_folders import saved
 from qwenvl_train.training.checkpoint import PROGRESS, STREAM, publish
 from qwenvl_train.training.devices import peak_memory_gib
 from qwenvl_train.training.disk_space import NoRoom, about_missing_space

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from qwenvl_train.reporting.checkpoints import best_of, saved, surplus
+from qwenvl_train.reporting.checkpoints import best_of, surplus
+from qwenvl_train.step_folders import saved
 
 
 def checkpoints(folder: Path, **losses: float | None) -> list[Path]:
