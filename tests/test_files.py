@@ -1,11 +1,12 @@
 """A file is written whole or not at all."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from qwenvl_train.files import is_full_disk, replacing
+from qwenvl_train.files import is_full_disk, publish_folder, replacing
 
 
 def test_a_file_appears_only_once_it_is_complete(tmp_path: Path):
@@ -59,3 +60,18 @@ def test_a_full_disk_is_told_from_other_errors():
         assert is_full_disk(outer)
     assert not is_full_disk(OSError(errno.EACCES, "Permission denied"))
     assert not is_full_disk(ValueError("out of space"))
+
+
+def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    written, final = tmp_path / "written", tmp_path / "folders" / "final"
+    (written / "inner").mkdir(parents=True)
+    for name in ("a", "inner/b"):
+        (written / name).write_text(name)
+    (final / "old").mkdir(parents=True)
+    done: list[str] = []
+    sync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.readlink(f"/proc/self/fd/{handle}")) or sync(handle))
+    monkeypatch.setattr(os, "replace", lambda one, other: done.append("renamed") or rename(one, other))
+    publish_folder(written, final)
+    assert done == [str(written / "a"), str(written / "inner" / "b"), "renamed", str(final.parent)]
+    assert sorted(path.name for path in final.rglob("*")) == ["a", "b", "inner"]
