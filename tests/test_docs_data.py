@@ -14,8 +14,9 @@ from PIL import Image as Pillow
 from transformers import AutoProcessor
 
 from qwenvl_train.config.compose import compose
+from qwenvl_train.config.entries import RowFormat, SourceConfig
 from qwenvl_train.config.keys import keys_of
-from qwenvl_train.config.schema import DataConfig, RowFormat, SourceConfig
+from qwenvl_train.config.schema import DataConfig
 from qwenvl_train.data.formats import detect
 from qwenvl_train.data.formats.turns import ROLES
 from qwenvl_train.data.index.lengths import Problem, measure_sample

@@ -7,8 +7,9 @@ from functools import cache
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.config.options import nearest
-from qwenvl_train.config.schema import RunConfig, SourceConfig
+from qwenvl_train.config.schema import RunConfig
 
 
 class Keys:

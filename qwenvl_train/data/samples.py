@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qwenvl_train.config.schema import SourceConfig
+from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.data.formats import Detected, detect, renamed, row_id, to_sample
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample

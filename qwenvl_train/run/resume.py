@@ -7,8 +7,9 @@ from typing import Any
 import yaml
 
 from qwenvl_train.config.compose import compose
+from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.config.paths import with_absolute_paths, with_relative_paths
-from qwenvl_train.config.schema import RunConfig, SourceConfig
+from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.order.step_size import StepSize
 from qwenvl_train.errors import UserError
 from qwenvl_train.step_folders import is_checkpoint, saved, step_of

@@ -5,7 +5,7 @@ import pytest
 
 from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.compose import compose
-from qwenvl_train.config.schema import SourceConfig
+from qwenvl_train.config.entries import SourceConfig
 
 LORA = "+recipe=sft_lora"
 

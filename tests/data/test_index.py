@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from transformers import AutoProcessor
 
-from qwenvl_train.config.schema import SourceConfig
+from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.data.index import measure as module
 from qwenvl_train.data.index.measure import MeasureOptions, lengths_of
 from qwenvl_train.data.render.renderer import Renderer

@@ -10,7 +10,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry, known_implementations
 from PIL import Image
 
-from qwenvl_train.config.schema import DataConfig, SourceConfig
+from qwenvl_train.config.entries import SourceConfig
+from qwenvl_train.config.schema import DataConfig
 from qwenvl_train.data import remote
 from qwenvl_train.data.media import locate
 from qwenvl_train.data.media.locate import Locator

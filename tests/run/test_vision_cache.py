@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from qwenvl_train.cli import main
-from qwenvl_train.config.schema import SourceConfig
+from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.index.measure import MeasureOptions, lengths_of
 from qwenvl_train.data.media import pictures as decoding

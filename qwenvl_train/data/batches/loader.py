@@ -12,7 +12,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from qwenvl_train.batch import Batch, Contents
-from qwenvl_train.config.schema import SourceConfig
+from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.data.index.lengths import Lengths, Problem, problem_of
 from qwenvl_train.data.media.feature_cache import FeatureCache

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from qwenvl_train.config.schema import ColumnName
+from qwenvl_train.config.entries import ColumnName
 from qwenvl_train.data.formats.keys import MEDIA, present
 
 _WITH_EVERY_FORMAT = ("id", *MEDIA, "system", "tools", "objects")

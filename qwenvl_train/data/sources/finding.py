@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from qwenvl_train.config.schema import DataConfig, SourceConfig
+from qwenvl_train.config.entries import SourceConfig
+from qwenvl_train.config.schema import DataConfig
 from qwenvl_train.data.remote import PROTOCOLS, files_at, scheme_of
 from qwenvl_train.data.sources.files import (
     PACKED,

@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 from datasets import Features
 
-from qwenvl_train.config.schema import SourceConfig
+from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.data.sources.csv_tables import opened_csv
 from qwenvl_train.data.sources.source import InFile, Source, keys_of_first, stamp, unreadable
 from qwenvl_train.data.sources.spans import line_blocks

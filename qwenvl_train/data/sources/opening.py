@@ -4,7 +4,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from qwenvl_train.config.schema import SourceConfig
+from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.data.remote import fetched_data_file
 from qwenvl_train.data.sources.csv_tables import open_csv
 from qwenvl_train.data.sources.finding import ending, find, find_at_address, naming

@@ -26,7 +26,7 @@ from datasets.exceptions import DatasetsError
 from datasets.table import InMemoryTable, table_cast
 from huggingface_hub import HfApi
 
-from qwenvl_train.config.schema import SourceConfig
+from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.data.sources.source import LARGEST_ROW, stamp, too_large
 from qwenvl_train.errors import UserError
 

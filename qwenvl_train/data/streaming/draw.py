@@ -4,7 +4,8 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qwenvl_train.config.schema import DataConfig, SourceConfig
+from qwenvl_train.config.entries import SourceConfig
+from qwenvl_train.config.schema import DataConfig
 from qwenvl_train.data.formats import detect, renamed, row_id, to_sample
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample

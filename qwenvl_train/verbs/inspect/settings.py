@@ -6,7 +6,8 @@ from pydantic import BeforeValidator, NonNegativeInt
 
 from qwenvl_train.config.rules.data import DATA_RULES
 from qwenvl_train.config.rules.rule import Lines, among
-from qwenvl_train.config.schema import RunConfig, Section
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.config.section import Section
 from qwenvl_train.config.verb import Verb
 
 

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from qwenvl_train.config.schema import ModelConfig, SourceConfig
+from qwenvl_train.config.entries import SourceConfig
+from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.head import Head, read_head

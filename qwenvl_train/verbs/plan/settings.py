@@ -6,7 +6,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from qwenvl_train.config.devices import DeviceName
 from qwenvl_train.config.rules.rule import Lines
-from qwenvl_train.config.schema import RunConfig, Section
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.config.section import Section
 from qwenvl_train.config.verb import RUN_RULES, Verb
 
 

@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from transformers.utils.chat_template_utils import render_jinja_template
 from trl.data_utils import prepare_multimodal_messages
 
-from qwenvl_train.config.schema import RowFormat
+from qwenvl_train.config.entries import RowFormat
 from qwenvl_train.data.formats import detect, to_sample
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import (

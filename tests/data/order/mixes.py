@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from qwenvl_train.config.schema import RunConfig, SourceConfig
+from qwenvl_train.config.entries import SourceConfig
+from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.index.lengths import Lengths
 from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import Order, build_order

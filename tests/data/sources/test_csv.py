@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from qwenvl_train.config.compose import compose
-from qwenvl_train.config.schema import SourceConfig
+from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.sources.opening import open_flows, open_sources
 from qwenvl_train.errors import UserError

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from qwenvl_train.config.schema import SourceConfig
+from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.data.sources import flows, spans, table
 from qwenvl_train.data.sources.flows import Flow, Hub, Lines, Parquet, RawRow
 from qwenvl_train.data.sources.opening import open_flows, open_sources

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-from qwenvl_train.config.schema import SourceConfig
+from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.sources import spans, table, text
 from qwenvl_train.data.sources.opening import open_sources

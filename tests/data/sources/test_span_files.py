@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from qwenvl_train.config.schema import SourceConfig
+from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.data.sources import span_files, text
 from qwenvl_train.data.sources.opening import open_flows, open_sources
 from qwenvl_train.errors import UserError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from qwenvl_train.config.schema import SourceConfig
+from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.data.streaming import head as head_module
 from qwenvl_train.data.streaming import windows
 from qwenvl_train.data.streaming.head import Head, read_head

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoProcessor
 
-from qwenvl_train.config.schema import RunConfig, SourceConfig
+from qwenvl_train.config.entries import SourceConfig
+from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.order.order import EpochCounts
 from qwenvl_train.data.render.renderer import Renderer
