@@ -106,7 +106,7 @@ def _run_verb(name: str, arguments: list[str], names: Names) -> None:
 
     verb = load_verb(name)
     composed = compose(arguments, verb, names)
-    refuse_missing(composed.config.data)
+    refuse_missing(composed.config.data, verb.reads)
     with _output(composed.config):
         verb.run(composed)
 
@@ -121,7 +121,7 @@ def _run_sweep(name: str, arguments: list[str], names: Names) -> None:
         raise UserError(f"-m: {name} takes one value of each setting; use -m with train and plan.")
     jobs = jobs_of(arguments, verb, names)
     for job in jobs:
-        refuse_missing(job.composed.config.data)
+        refuse_missing(job.composed.config.data, verb.reads)
     with _output(jobs[0].composed.config):
         verb.run_several(jobs)
 

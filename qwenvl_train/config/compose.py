@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qwenvl_train.config.arguments import read_arguments
 from qwenvl_train.config.assets import asset_dir
+from qwenvl_train.config.inference import InferenceConfig, settings_of_run
 from qwenvl_train.config.keys import keys_of
 from qwenvl_train.config.layers import Layer, Layers, is_own_file, read_group_file
 from qwenvl_train.config.options import Names, verbs_with
@@ -47,8 +48,10 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
     read = Layers(keys, names)
     if recipe:
         read.add_recipe(recipe)
+    if isinstance(run := arguments.values.get("run"), str) and issubclass(verb.config, InferenceConfig):
+        read.add_recipe(str(settings_of_run(run).absolute()))
     set_by_user = arguments.values.keys() | {key for layer in read.layers if layer.file for key in layer.values}
-    choices = read.choices | _implied_groups(set_by_user) | read.own_choices | arguments.choices
+    choices = read.choices | _implied_groups(set_by_user, verb) | read.own_choices | arguments.choices
     in_files = [read_group_file(group, option, keys) for group, option in choices.items() if is_own_file(option)]
     named = {group: BASES[group] if is_own_file(option) else option for group, option in choices.items()}
     tree, given, files = _tree(named, [*in_files, *read.layers, Layer(arguments.values)], verb)
@@ -59,12 +62,15 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
     return Composed(validate(tree, frozenset(given), verb, files), _label(recipe), frozenset(given))
 
 
-def _implied_groups(keys: Set[str]) -> dict[str, str]:
+def _implied_groups(keys: Set[str], verb: Verb) -> dict[str, str]:
     """Return the options that keys imply which the user has set. With data.train, the group data becomes files, so that
     the user's own files are not evaluated on the embedded shapes. With model.path, the group model becomes custom,
-    since the user's own checkpoint is not a tiny one."""
-    implied = {"data.train": "data=files", "model.path": "model=custom"}
-    return dict(choice.split("=") for key, choice in implied.items() if key in keys)
+    since the user's own checkpoint is not a tiny one. A verb for trained models needs only data.eval, and does not use
+    the embedded shapes for the user's own model."""
+    implied = [("data.train", "data=files"), ("model.path", "model=custom")]
+    if issubclass(verb.config, InferenceConfig):
+        implied += [("data.eval", "data=files"), ("model.path", "data=files")]
+    return dict(choice.split("=") for key, choice in implied if key in keys)
 
 
 def _with_replaced_length(values: dict[str, object]) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, Literal
 
 from qwenvl_train.config.rules.data import DATA_RULES
 from qwenvl_train.config.rules.dpo import DPO_RULES
@@ -25,6 +25,10 @@ class Verb:
     function: str
     """The function that carries out the verb, as module:name. It takes a Composed, and is imported after the
     configuration is checked, so that a mistake is reported before torch is loaded."""
+
+    reads: tuple[Literal["train", "eval"], ...] = ("train", "eval")
+    """The keys of the section data whose files the verb needs. They must exist, which is checked before torch is
+    loaded."""
 
     sweep: str | None = None
     """The function that carries out the verb for all jobs of -m, as module:name. It takes a list of Job. None if the

@@ -19,6 +19,7 @@ from qwenvl_train.model.components import COMPONENTS, mode_of
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.model.load import load_model
 from qwenvl_train.model.patch_embed import use_linear_patches
+from qwenvl_train.model.stored_adapter import stored_adapter
 from qwenvl_train.model.trainable import continued_adapter, select_trained
 
 
@@ -41,6 +42,16 @@ def build_copy(config: RunConfig, family: Family, processor, precision: str) -> 
     if adapter := continued_adapter(config):
         return _with_stored_weights(with_stored_adapter(model, adapter, config.deepspeed.stage == 0), config)
     return model
+
+
+def build_for_inference(config: RunConfig, family: Family, processor, precision: str) -> PreTrainedModel | PeftModel:
+    """Return the model in model.path, with its adapter if it is one, without parameters that are trained."""
+    model = load_model(config.model, family, precision)
+    _use_our_passes(model, config, family, processor)
+    if adapter := stored_adapter(config.model):
+        model = with_stored_adapter(model, adapter)
+        read_weights(model, adapter)
+    return model.requires_grad_(False).eval()
 
 
 def _with_stored_weights(model: PreTrainedModel | PeftModel, config: RunConfig) -> PreTrainedModel | PeftModel:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -41,11 +41,12 @@ def naming(config: SourceConfig, key: str) -> Iterator[None]:
         raise UserError(f"{key}: {error}") from None
 
 
-def refuse_missing(data: DataConfig) -> None:
-    """Raise UserError when an entry does not exist or is not a data file."""
-    for key, entries in (("data.train", data.train), ("data.eval", data.eval_entries)):
-        for entry in entries:
-            with naming(entry, key):
+def refuse_missing(data: DataConfig, keys: Iterable[Literal["train", "eval"]] = ("train", "eval")) -> None:
+    """Raise UserError when an entry of one of the keys does not exist or is not a data file."""
+    entries = {"train": data.train, "eval": data.eval_entries}
+    for key in keys:
+        for entry in entries[key]:
+            with naming(entry, f"data.{key}"):
                 found = find(entry, data.allow_remote)
                 for file in found if isinstance(found, list) else []:
                     ending(file)
