@@ -22,7 +22,7 @@ from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.sources.finding import refuse_missing
 from qwenvl_train.errors import UserError
-from qwenvl_train.evaluation.generation import media_inputs
+from qwenvl_train.evaluation.media_inputs import media_inputs
 from qwenvl_train.families import family_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.pretrained import load_family, with_own_numbers

@@ -1,28 +1,29 @@
-"""Generates answers to held-out samples, by greedy decoding."""
+"""Generates answers to held-out samples, by greedy decoding of several answers at once."""
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise, zip_longest
 from typing import Any
 
 import numpy as np
-import torch
+from accelerate.utils import send_to_device
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from qwenvl_train.batch import Batch
+from qwenvl_train.data.batches.collate import collate
+from qwenvl_train.data.index.lengths import Problem, problem_of
 from qwenvl_train.data.media.pictures import PictureSize
-from qwenvl_train.data.media.videos import ClipSize
 from qwenvl_train.data.render.layout import IGNORED, Layout
 from qwenvl_train.data.render.regions import in_words
 from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.render.written import regions_in
-from qwenvl_train.data.sample import Coordinates, Image, Region, Sample, Turn, Video
-from qwenvl_train.model.attention import set_attention
-from qwenvl_train.model.autocast import keep_casts
+from qwenvl_train.data.sample import Coordinates, Image, Region, Sample, Video
+from qwenvl_train.errors import UserError
+from qwenvl_train.families.family import Family
 from qwenvl_train.model.build import base_model
-from qwenvl_train.model.pixels import Pixels
+from qwenvl_train.model.decoding import Prompt, decode_greedily, this_process
 
 MAX_NEW_TOKENS = 256
 """Number of tokens at which an answer is cut. It is the same for every sample, because a limit that follows from the
@@ -31,137 +32,102 @@ this many passes for each sample."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class Question:
+    """A trained turn of a sample, which the model answers given the true turns before it."""
+
+    sample: Sample
     turn: int
-    """Number of the answered turn among the trained turns of its conversation, counted from 1."""
-    prompt: str
+    """Number of the turn among the trained turns of its conversation, counted from 1."""
+    text: str
     """The text of the turn before the answer, as the model reads it, without its media."""
     expected: str
-    generated: str
-    rejected: str | None = None
+    rejected: str | None
     """The rejected answer of a preference pair. None for other samples."""
-    expected_regions: tuple[Region, ...] = ()
-    """The boxes and points in the expected answer, in pixels of the original picture. Empty unless the sample has a
-    single picture, since the numbers in an answer do not name theirs."""
-    generated_regions: tuple[Region, ...] = ()
+    picture: PictureSize | None
+    """The size of the picture, if the sample has a single one. The numbers in an answer do not name their picture."""
+    plain_regions: bool
+    """Whether numbers in brackets are boxes and points."""
+
+    def regions(self, text: str, family: Family) -> tuple[Region, ...]:
+        """Return the boxes and points in an answer, in pixels of the original picture."""
+        return () if self.picture is None else tuple(regions_in(text, self.picture, family, self.plain_regions))
 
 
 @dataclass(frozen=True)
-class AnswerGenerator:
-    model: PreTrainedModel | PeftModel
-    renderer: Renderer
-    processor: Any
-    synced: bool = False
-    """Whether weights are sharded, so that every process must continue until the last one has finished."""
+class QuestionRow:
+    """A packed row of samples, with the questions that are asked about them."""
 
-    @torch.no_grad()
-    def __call__(self, sample: Sample) -> list[Answer]:
-        """Return the generated answer for each trained turn of the sample, given the true turns before it."""
-        rejected: list[str] = []
-        if sample.rejected:
-            lost = self.renderer.layout(sample.rejected_conversation)
-            rejected = [self._words(lost.input_ids[start:end]) for _, start, end in _trained_turns(lost)]
-        sample = sample.chosen_conversation
-        rendered = self.renderer.render(sample)
-        # A system turn that the sample does not have may come first.
-        added = len(rendered.layout.turns) - len(sample.turns)
-        answers = [
-            self._answer(sample, rendered, number, (place - added, start, end))
-            for number, (place, start, end) in enumerate(_trained_turns(rendered.layout), start=1)
-        ]
-        return [replace(one, rejected=lost) for one, lost in zip_longest(answers, rejected) if one is not None]
+    batch: Batch
+    questions: tuple[Question, ...]
+    prompts: tuple[Prompt, ...]
+    """The tokens of the packed row that each question consists of."""
+    problems: tuple[Problem, ...]
+    """Samples that could not be decoded. They are not in the batch."""
 
-    def _answer(self, sample: Sample, rendered: Rendered, number: int, answered: tuple[int, int, int]) -> Answer:
-        """Return the answer for a trained turn, which is given by its index in the sample and by its learned tokens."""
-        place, start, end = answered
-        expected = self._words(rendered.layout.input_ids[start:end])
-        generated = self._words(self._generate(rendered, start))
-        regions = partial(self._regions, rendered.layout, sample.turns[place])
-        return Answer(
-            turn=number,
-            prompt=self._prompt(sample, rendered.layout, place - 1) if place else "",
-            expected=expected,
-            generated=generated,
-            expected_regions=regions(expected),
-            generated_regions=regions(generated),
-        )
 
-    def _words(self, ids: np.ndarray | torch.Tensor) -> str:
-        """Return the text of an answer, without the token that ends it. Other control tokens stay, since an answer with
-        boxes may consist of them."""
-        words = self.processor.tokenizer.decode(ids)
-        return words.removesuffix("<|endoftext|>").removesuffix("<|im_end|>")
+@dataclass(frozen=True)
+class Answer:
+    question: Question
+    text: str
+    tokens: int
+    """Number of generated tokens."""
+    ended: bool
+    """Whether the model has ended the answer. Otherwise it was cut at the limit."""
+    expected_regions: tuple[Region, ...]
+    """The boxes and points in the expected answer, in pixels of the original picture."""
+    regions: tuple[Region, ...]
+    """The boxes and points in the generated answer."""
 
-    def _prompt(self, sample: Sample, layout: Layout, place: int) -> str:
-        sizes = [(size.original, size.resized) for size in layout.pictures]
-        return "".join(
-            in_words(part, self.renderer.family, sizes, sample.where)
-            for part in sample.turns[place].parts
-            if not isinstance(part, Image | Video)
-        )
 
-    def _regions(self, layout: Layout, turn: Turn, text: str) -> tuple[Region, ...]:
-        """Return the regions in an answer to `turn`, or none if the sample does not have a single picture."""
-        if len(layout.pictures) != 1:
-            return ()
-        plain = any(isinstance(part, Coordinates) for part in turn.parts)
-        return tuple(regions_in(text, layout.pictures[0], self.renderer.family, plain))
-
-    def _generate(self, rendered: Rendered, start: int) -> torch.Tensor:
-        """Return the tokens that the model generates after the first `start` tokens of a rendered sample."""
-        base = base_model(self.model)
-        ids = torch.from_numpy(rendered.layout.input_ids[:start])[None].to(base.device)
-        kinds = {base.config.image_token_id: 1, base.config.video_token_id: 2}
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "mm_token_type_ids": sum(kind * (ids == token) for token, kind in kinds.items()),
-            **media_inputs(rendered, self.renderer, self.processor, base.device, start),
-        }
-        # Published generation configs set a repetition penalty, with which decoding is not greedy.
-        greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
-        # During generation the cache grows token by token, which packed attention does not support.
-        packed = base.config._attn_implementation
-        set_attention(base, "sdpa")
+def question_row(samples: Sequence[Sample], renderer: Renderer, tokenizer: Any) -> QuestionRow:
+    """Return the packed row of some samples, with a question for each of their trained turns."""
+    rendered: list[Rendered] = []
+    questions: list[Question] = []
+    prompts: list[Prompt] = []
+    problems: list[Problem] = []
+    start = 0
+    for sample in samples:
         try:
-            with keep_casts(base):
-                produced = self.model.generate(
-                    **inputs, max_new_tokens=MAX_NEW_TOKENS, synced_gpus=self.synced, **greedy
-                )
-        finally:
-            set_attention(base, packed)
-        return produced[0, start:]
+            one = renderer.render(sample.chosen_conversation)
+            asked = _questions(sample, one.layout, renderer, tokenizer)
+        except UserError as error:
+            problems.append(problem_of((sample.source, sample.line), error))
+            continue
+        for question, end in asked:
+            questions.append(question)
+            prompts.append(Prompt(start, start + end))
+        rendered.append(one)
+        start += one.layout.length
+    batch = collate(rendered or [renderer.blank()], renderer)
+    return QuestionRow(batch, tuple(questions), tuple(prompts), tuple(problems))
 
 
-def media_inputs(
-    rendered: Rendered, renderer: Renderer, processor: Any, device: torch.device, tokens: int | None = None
-) -> dict[str, torch.Tensor]:
-    """Return the pictures and clips of a sample as keyword arguments of `generate`. With `tokens`, return those in its
-    first `tokens` tokens."""
-    if rendered.planes is None or rendered.frame_pairs is None:
-        return {}
-    planes, frame_pairs = (torch.from_numpy(x).to(device) for x in (rendered.planes, rendered.frame_pairs))
-    ids = rendered.layout.input_ids[:tokens]
-    placeholders = int(((ids == renderer.image_pad) | (ids == renderer.video_pad)).sum())
-    ends = np.cumsum([size.tokens for size in rendered.layout.media])
-    sizes = rendered.layout.media[: int(np.searchsorted(ends, placeholders, side="right"))]
-    pixels = Pixels(processor.image_processor)(planes, frame_pairs).split(
-        [math.prod(size.grid) for size in rendered.layout.media]
-    )
-    inputs = {}
-    for kind, name, grid in (
-        (PictureSize, "pixel_values", "image_grid_thw"),
-        (ClipSize, "pixel_values_videos", "video_grid_thw"),
-    ):
-        mine = [index for index, size in enumerate(sizes) if isinstance(size, kind)]
-        if mine:
-            inputs[name] = torch.cat([pixels[index] for index in mine])
-            inputs[grid] = torch.tensor([sizes[index].grid for index in mine], device=device)
-    clips = [size for size in sizes if isinstance(size, ClipSize)]
-    if renderer.family.video_time == "seconds" and clips:
-        seconds = [renderer.clips.frames_per_patch / clip.sampled_fps for clip in clips]
-        inputs["second_per_grid_ts"] = torch.tensor(seconds, device=device)
-    return inputs
+def _questions(sample: Sample, layout: Layout, renderer: Renderer, tokenizer: Any) -> list[tuple[Question, int]]:
+    """Return the questions of a sample, each with the position of the answer's first token."""
+    rejected: list[str] = []
+    if sample.rejected:
+        lost = renderer.layout(sample.rejected_conversation)
+        rejected = [_words(tokenizer, lost.input_ids[start:end]) for _, start, end in _trained_turns(lost)]
+    conversation = sample.chosen_conversation
+    # A system turn that the sample does not have may come first.
+    added = len(layout.turns) - len(conversation.turns)
+    questions: list[tuple[Question, int]] = []
+    for number, (answered, other) in enumerate(zip_longest(_trained_turns(layout), rejected), start=1):
+        if answered is None:
+            break
+        place, start, end = answered
+        turn = conversation.turns[place - added]
+        question = Question(
+            sample,
+            number,
+            _text_before(conversation, layout, place - added, renderer.family),
+            _words(tokenizer, layout.input_ids[start:end]),
+            other,
+            layout.pictures[0] if len(layout.pictures) == 1 else None,
+            any(isinstance(part, Coordinates) for part in turn.parts),
+        )
+        questions.append((question, start))
+    return questions
 
 
 def _trained_turns(layout: Layout) -> Iterator[tuple[int, int, int]]:
@@ -170,3 +136,49 @@ def _trained_turns(layout: Layout) -> Iterator[tuple[int, int, int]]:
     for place, (start, stop) in enumerate(pairwise([*starts, layout.length])):
         if len(learned := np.flatnonzero(layout.labels[start:stop] != IGNORED)):
             yield place, start + int(learned[0]), start + int(learned[-1]) + 1
+
+
+def _text_before(sample: Sample, layout: Layout, place: int, family: Family) -> str:
+    if not place:
+        return ""
+    sizes = [(size.original, size.resized) for size in layout.pictures]
+    return "".join(
+        in_words(part, family, sizes, sample.where)
+        for part in sample.turns[place - 1].parts
+        if not isinstance(part, Image | Video)
+    )
+
+
+def _words(tokenizer: Any, ids: Any) -> str:
+    """Return the text of an answer, without the token that ends it. Other control tokens stay, since an answer with
+    boxes may consist of them."""
+    return tokenizer.decode(ids).removesuffix("<|endoftext|>").removesuffix("<|im_end|>")
+
+
+@dataclass(frozen=True)
+class AnswerGenerator:
+    model: PreTrainedModel | PeftModel
+    """A model with the packed forward pass, in evaluation mode."""
+    family: Family
+    tokenizer: Any
+    max_new_tokens: int = MAX_NEW_TOKENS
+    any_process: Callable[[bool], bool] = this_process
+    """Says whether any process has unfinished answers. With sharded weights, all processes must go on until then."""
+
+    def answers_to(self, renderer: Renderer, samples: Sequence[Sample]) -> list[Answer]:
+        """Return the answers to the trained turns of some samples, without those that cannot be decoded."""
+        return self(question_row(samples, renderer, self.tokenizer))
+
+    def __call__(self, row: QuestionRow) -> list[Answer]:
+        """Return the generated answers to the questions of a packed row. If weights are sharded, all processes must
+        call this together, also with a row without questions."""
+        batch = send_to_device(row.batch, base_model(self.model).device)
+        prompts = row.prompts or (Prompt(0, 1),)
+        decode = partial(decode_greedily, self.model, batch, prompts, any_process=self.any_process)
+        decoded = decode(max_new_tokens=self.max_new_tokens if row.prompts else 1)
+        answers = []
+        for question, (tokens, ended) in zip(row.questions, decoded, strict=False):
+            text = _words(self.tokenizer, tokens)
+            expected, given = (question.regions(words, self.family) for words in (question.expected, text))
+            answers.append(Answer(question, text, len(tokens), ended, expected, given))
+        return answers

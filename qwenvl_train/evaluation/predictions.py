@@ -1,49 +1,52 @@
 """The rows of predictions.jsonl: held-out samples with the answers that a model generates to them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.sample import Region, Sample
 from qwenvl_train.data.spread import spread
-from qwenvl_train.errors import UserError
-from qwenvl_train.evaluation.generation import Answer, AnswerGenerator
+from qwenvl_train.evaluation.batches import batches_of
+from qwenvl_train.evaluation.generation import Answer
 
 Row = dict[str, Any]
+BATCH_SIZE = 16
+"""Number of samples that are answered together during a training run."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    sample: Sample
     answer: Answer
 
     @property
     def place(self) -> tuple[str, int, int]:
         """What identifies the answer."""
-        return self.sample.source, self.sample.line, self.answer.turn
+        question = self.answer.question
+        return question.sample.source, question.sample.line, question.turn
 
     def row(self, when: str, stored: Row | None) -> Row:
         """Return the row of this answer. `when` is before or after, for the time at which the answer was generated.
         `stored` is the row that the file has so far, from which the other answer is taken."""
-        sample, answer = self.sample, self.answer
+        answer, question = self.answer, self.answer.question
+        sample = question.sample
         stored = stored or {}
         of_stored = stored.get("regions", {})
         regions = {"expected": _plain(answer.expected_regions)}
         regions |= {"before": of_stored.get("before", []), "after": of_stored.get("after", [])}
-        regions[when] = _plain(answer.generated_regions)
+        regions[when] = _plain(answer.regions)
         return {
             "id": sample.id,
             "source": sample.source,
             "line": sample.line,
-            "turn": answer.turn,
+            "turn": question.turn,
             "images": [image.content for image in sample.chosen_conversation.images if isinstance(image.content, str)],
-            "prompt": answer.prompt,
-            "expected": answer.expected,
-            **({} if answer.rejected is None else {"rejected": answer.rejected}),
+            "prompt": question.text,
+            "expected": question.expected,
+            **({} if question.rejected is None else {"rejected": question.rejected}),
             "before": stored.get("before"),
             "after": stored.get("after"),
-            when: answer.generated,
+            when: answer.text,
             **({"regions": regions} if any(regions.values()) else {}),
         }
 
@@ -53,20 +56,25 @@ def place_of(row: Row) -> tuple[str, int, int]:
     return row["source"], row["line"], row.get("turn", 1)
 
 
-def predictions(rows: Rows, count: int, seed: int, generate: AnswerGenerator) -> Iterator[Prediction]:
-    """Yield the answers to `count` usable samples, which are spread over the sources. Leave out samples that cannot be
-    decoded."""
+def predictions(
+    rows: Rows, count: int, seed: int, answers_to: Callable[[Sequence[Sample]], list[Answer]]
+) -> Iterator[Prediction]:
+    """Yield the answers to `count` usable samples, which are spread over the sources.
+
+    Args:
+        answers_to: Returns the answers to some samples, without those that cannot be decoded. The evaluation, which
+            runs first, has recorded their problems.
+    """
     usable = rows.lengths.usable
     files = [indices for _, indices in rows.samples.files()]
     sources = [(mine.start + usable[mine.start : mine.stop].nonzero()[0]).tolist() for mine in files]
-    for index in spread(sources, count, seed):
-        sample = rows.samples[index]
-        try:
-            answers = generate(sample)
-        except UserError:
-            continue  # the evaluation, which runs first, has recorded the problem
-        for answer in answers:
-            yield Prediction(sample, answer)
+    samples = {index: rows.samples[index] for index in spread(sources, count, seed)}
+    answers: list[Answer] = []
+    for batch in batches_of(samples, rows.lengths.tokens, BATCH_SIZE):
+        answers += answers_to([samples[index] for index in batch])
+    order = {(sample.source, sample.line): place for place, sample in enumerate(samples.values())}
+    for answer in sorted(answers, key=lambda answer: order[answer.question.sample.source, answer.question.sample.line]):
+        yield Prediction(answer)
 
 
 def _plain(regions: Sequence[Region]) -> list[Row]:

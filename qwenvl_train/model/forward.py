@@ -2,8 +2,8 @@
 
 It embeds the tokens, runs the vision tower once, puts the features of pictures and clips in their places, runs the
 language model, and scores the learned tokens. It replaces `forward` on one model instance, so that PEFT's adapters
-inside it work unchanged. When called without `samples` (by `generate`), the original runs. It never waits for the
-device to return a number.
+inside it work unchanged. When called without `samples` (while answers are generated), the original runs. It never waits
+for the device to return a number.
 """
 
 import types
@@ -43,10 +43,19 @@ def use_packed_forward(model: PreTrainedModel, image_processor) -> None:
     backbone, original = model.base_model, model.forward
 
     @wraps(type(model).forward)
-    def forward(self, *args, samples: Segments | None = None, spread: bool = False, **kwargs):
+    def forward(
+        self,
+        *args,
+        samples: Segments | None = None,
+        spread: bool = False,
+        next_of: torch.Tensor | None = None,
+        **kwargs,
+    ):
         if samples is None:
             return original(*args, **kwargs)
         states = backbone(samples=samples, **kwargs)
+        if next_of is not None:  # the logits of the tokens that follow these positions
+            return self.get_output_embeddings()(states[0].index_select(0, next_of))
         learned = kwargs["labels"][0].index_select(0, kwargs["learned"])
         return _scores(
             states[0].index_select(0, kwargs["predictor_positions"]), self.get_output_embeddings(), learned, spread
@@ -90,7 +99,8 @@ def _use_packed_backbone(backbone: PreTrainedModel, to_pixels: Pixels) -> None:
             inputs_embeds=embeddings,
             position_ids=row["position_ids"],
             attention_mask=None,
-            use_cache=False,
+            past_key_values=row.get("cache"),
+            use_cache="cache" in row,
             cu_seq_lens_q=samples,
             cu_seq_lens_k=samples,
             max_length_q=samples.longest,

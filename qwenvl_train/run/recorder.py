@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.evaluation.generation import AnswerGenerator
 from qwenvl_train.evaluation.predictions import place_of, predictions
+from qwenvl_train.model.decoding import this_process
 from qwenvl_train.reporting.checkpoints import best_of, evaluation_in
 from qwenvl_train.reporting.folder import RunFolder, package_versions
 from qwenvl_train.reporting.metrics import before_and_after, read_metrics
@@ -16,6 +18,7 @@ from qwenvl_train.reporting.model_card import model_card
 from qwenvl_train.reporting.report import write_report
 from qwenvl_train.reporting.reporter import Reporter, RunInfo
 from qwenvl_train.step_folders import saved, step_of
+from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.skipped import Skipped
 
 
@@ -30,6 +33,7 @@ class Recorder:
     eval_rows: Rows | None
     renderer: Renderer
     processor: Any
+    cpu_group: CpuGroup
     checkpoint: Path | None
     """The newest checkpoint. At the start, the checkpoint that the run resumes from."""
     skipped: Skipped
@@ -63,9 +67,12 @@ class Recorder:
             return
         assert self.eval_rows is not None
         stored, config = {place_of(row): row for row in self.predictions}, self.info.config
-        generate = AnswerGenerator(trainer.model, self.renderer, self.processor, synced=sharded)
+        any_process = self.cpu_group.any if sharded else this_process
+        tokenizer = self.processor.tokenizer
+        generate = AnswerGenerator(trainer.model, self.renderer.family, tokenizer, any_process=any_process)
         with trainer.accelerator.autocast():
-            answered = predictions(self.eval_rows, config["logging"]["predictions"], config["seed"], generate)
+            count, seed = config["logging"]["predictions"], config["seed"]
+            answered = predictions(self.eval_rows, count, seed, partial(generate.answers_to, self.renderer))
             self.predictions = [one.row("after" if step else "before", stored.get(one.place)) for one in answered]
         if self.writes:
             RunFolder(self.info.folder).write_predictions(self.predictions)

@@ -215,6 +215,7 @@ def prepare(opened: OpenedRun) -> Run:
         data.held_out,
         context.renderer,
         context.processor,
+        context.cpu_group,
         start.checkpoint,
         skipped,
     )

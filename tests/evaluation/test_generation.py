@@ -1,81 +1,166 @@
-"""Answers for the report are those that the published model would give."""
+"""Generated answers are those that the published model would give."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from qwenvl_train.evaluation import generation
-from qwenvl_train.evaluation.generation import AnswerGenerator
+from qwenvl_train.data.render.renderer import Renderer
+from qwenvl_train.evaluation.generation import Answer, AnswerGenerator, question_row
+from qwenvl_train.evaluation.media_inputs import media_inputs
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.model.build import arrange
+from qwenvl_train.model.decoding import decode_greedily
 from tests.conftest import conversation, sample_of
 from tests.loading import renderer_of
 from tests.settings import run_config
+from tests.videos import write_video
+
+
+class Generator:
+    """The trained model of a checkpoint, which answers rows."""
+
+    def __init__(self, checkpoint, model_type: str, max_new_tokens: int = 8, adapters: bool = False):
+        self.processor = AutoProcessor.from_pretrained(checkpoint)
+        self.renderer: Renderer = renderer_of(self.processor, checkpoint)
+        loaded = lively_model(checkpoint)
+        config = run_config(**{"tune_mm_llm": True, "lora.llm": adapters})
+        self.model = arrange(loaded, config, FAMILIES[model_type], self.processor).eval()
+        self.answers = AnswerGenerator(self.model, self.renderer.family, self.processor.tokenizer, max_new_tokens)
+
+    def __call__(self, *rows: dict) -> list[Answer]:
+        samples = [sample_of(row) for row in rows]
+        return self.answers(question_row(samples, self.renderer, self.processor.tokenizer))
+
+
+def lively_model(checkpoint) -> torch.nn.Module:
+    """A model whose answers depend on every token, since those of a new tiny model repeat the last one."""
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    torch.manual_seed(3)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.15)
+    return model
+
+
+def answer_of(model, inputs: dict[str, torch.Tensor], tokenizer, max_new_tokens: int) -> str:
+    """The answer of transformers to one prompt."""
+    ids = inputs["input_ids"]
+    config = model.config
+    kinds = (ids == config.image_token_id).long() + 2 * (ids == config.video_token_id).long()
+    greedy = {"do_sample": False, "repetition_penalty": 1.0, "max_new_tokens": max_new_tokens}
+    produced = model.generate(**inputs, attention_mask=torch.ones_like(ids), mm_token_type_ids=kinds, **greedy)
+    return tokenizer.decode(produced[0, ids.shape[1] :]).removesuffix("<|endoftext|>").removesuffix("<|im_end|>")
 
 
 @pytest.mark.parametrize("adapters", [False, True], ids=["full", "lora"])
-def test_a_question_with_pictures_is_answered_as_the_published_model_does(
-    model_type, adapters, checkpoints, pictures, monkeypatch
-):
+def test_a_question_with_pictures_is_answered_as_the_published_model_does(model_type, adapters, checkpoints, pictures):
     """Up to the limit, whatever the expected answer is."""
-    monkeypatch.setattr(generation, "MAX_NEW_TOKENS", 48)
     path = checkpoints[model_type]
-    processor = AutoProcessor.from_pretrained(path)
-    renderer = renderer_of(processor, path)
+    generate = Generator(path, model_type, 48, adapters)
     question = ("user", [pictures[1], "and", pictures[3], "What?"])
     asked = conversation(question, ("assistant", ["Red."]))
-    theirs, ours = (AutoModelForImageTextToText.from_pretrained(path, dtype=torch.float32).eval() for _ in range(2))
-    config = run_config(**{"tune_mm_llm": True, "lora.llm": adapters})
-    model = arrange(ours, config, FAMILIES[model_type], processor).eval()
-    generate = AnswerGenerator(model, renderer, processor)
-    (given,) = generate(sample_of(asked))
     much_expected = conversation(question, ("assistant", ["Red and blue. " * 20]))
-    rendered = renderer.render(sample_of(asked))
-    prompt = rendered.layout.input_ids[: (rendered.layout.labels != -100).argmax()]
+    (given,), (other,) = generate(asked), generate(much_expected)
+    layout = generate.renderer.layout(sample_of(asked))
     images = [Image.open(pictures[index]) for index in (1, 3)]
-    inputs = dict(processor.image_processor(images, return_tensors="pt"))
-    inputs["input_ids"] = torch.from_numpy(prompt)[None]
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    inputs["mm_token_type_ids"] = (inputs["input_ids"] == theirs.config.image_token_id).long()
-    produced = theirs.generate(**inputs, max_new_tokens=48, do_sample=False, repetition_penalty=1.0)
-    words = processor.tokenizer.decode(produced[0, len(prompt) :]).removesuffix("<|im_end|>")
-    assert given.generated == generate(sample_of(much_expected))[0].generated == words != ""
+    inputs = dict(generate.processor.image_processor(images, return_tensors="pt"))
+    inputs["input_ids"] = torch.from_numpy(layout.input_ids[: (layout.labels != -100).argmax()])[None]
+    theirs = lively_model(path)
+    assert given.text == other.text == answer_of(theirs, inputs, generate.processor.tokenizer, 48) != ""
 
 
-def generator_of(checkpoint) -> AnswerGenerator:
-    processor = AutoProcessor.from_pretrained(checkpoint)
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    return AnswerGenerator(model, renderer_of(processor, checkpoint), processor)
+def test_a_batch_has_the_answers_of_each_question_alone(model_type, checkpoints, pictures, tmp_path):
+    """With pictures of different sizes, a clip, text alone and several turns, against transformers one by one."""
+    path = checkpoints[model_type]
+    generate = Generator(path, model_type, 24)
+    clip = write_video(tmp_path / "clip.mp4", frames=8, size=(64, 48))
+    red = ("assistant", ["Red."])
+    rows = [
+        conversation(("user", [pictures[1], "and", pictures[3], "What?"]), red),
+        conversation(("user", ["Say something."]), red, ("user", [pictures[2], "And this?"]), red),
+        conversation(("user", [clip, "What happens?"]), red),
+        conversation(("user", ["A long question. " * 12]), red),
+        conversation(("user", [pictures[0], "What?"]), red),
+    ]
+    theirs = lively_model(path)
+    expected = []
+    for sample in map(sample_of, rows):
+        rendered = generate.renderer.render(sample)
+        learned = rendered.layout.labels != -100
+        for start in np.flatnonzero(learned[1:] & ~learned[:-1]) + 1:
+            inputs = media_inputs(rendered, generate.renderer, generate.processor, torch.device("cpu"), start)
+            inputs["input_ids"] = torch.from_numpy(rendered.layout.input_ids[:start])[None]
+            expected.append(answer_of(theirs, inputs, generate.processor.tokenizer, 24))
+    assert [one.text for one in generate(*rows)] == expected
+    assert len(set(expected)) == len(expected) == 6
 
 
-def test_every_trained_turn_is_answered_from_what_comes_before_it(checkpoints, pictures, monkeypatch):
-    monkeypatch.setattr(generation, "MAX_NEW_TOKENS", 8)
-    generate = generator_of(checkpoints["qwen2_5_vl"])
+def test_answers_that_end_leave_the_batch(checkpoints, monkeypatch):
+    """The others go on as before, and an answer that the limit cuts has not ended."""
+    checkpoint = checkpoints["qwen2_5_vl"]
+    generate = Generator(checkpoint, "qwen2_5_vl")
+    words = ("What", "Which colour", "Why", "A long question, that is")
+    samples = [sample_of(conversation(("user", [f"{word}?"]), ("assistant", ["Red."]))) for word in words]
+    row = question_row(samples, generate.renderer, generate.processor.tokenizer)
+    whole = [one.tokens for one in decode_greedily(generate.model, row.batch, row.prompts, 40)]
+    assert [len(one) for one in whole] == [40] * 4
+    ends = [whole[0][5], whole[1][0]]
+    monkeypatch.setattr(generate.model.generation_config, "eos_token_id", ends)
+    sizes: list[int] = []
+    generate.model.register_forward_pre_hook(
+        lambda _, __, given: sizes.append(len(given["input_ids"])), with_kwargs=True
+    )
+    cut = decode_greedily(generate.model, row.batch, row.prompts, 30)
+    lengths = [next((place for place, token in enumerate(one) if token in ends), 30) for one in whole]
+    assert [one.tokens for one in cut] == [one[:length] for one, length in zip(whole, lengths, strict=True)]
+    assert [one.ended for one in cut] == [length < 30 for length in lengths]
+    # A pass over the packed row gives the first tokens. Each further pass has the answers that have not ended before.
+    going_on = [sum(length >= place for length in lengths) for place in range(1, 30)]
+    assert sizes == [1, *filter(None, going_on)]
+    assert lengths[1] == 0
+    assert len(set(lengths)) > 2
+
+
+def test_every_trained_turn_is_answered_from_what_comes_before_it(checkpoints, pictures):
+    generate = Generator(checkpoints["qwen2_5_vl"], "qwen2_5_vl")
     first = [("user", [pictures[1], "What?"]), ("assistant", ["Red."])]
     second = [("user", ["Sure?"]), ("assistant", ["Yes."])]
     third = [("user", [pictures[2], "And this?"]), ("assistant", ["Blue."])]
     row = conversation(*first, *second, *third)
     row["messages"][3]["train"] = False
-    answers = generate(sample_of(row))
-    assert [(one.turn, one.prompt, one.expected) for one in answers] == [
-        (1, "What?", "Red."), (2, "And this?", "Blue.")
-    ]  # fmt: skip
-    (alone,) = generate(sample_of(conversation(*first)))
-    assert answers[0].generated == alone.generated
+    answers = generate(row)
+    asked = [(one.question.turn, one.question.text, one.question.expected) for one in answers]
+    assert asked == [(1, "What?", "Red."), (2, "And this?", "Blue.")]
+    (alone,) = generate(conversation(*first))
+    assert answers[0].text == alone.text
     rest = conversation(*first, *second, *third)
     for index in (1, 3):
         rest["messages"][index]["train"] = False
-    (last,) = generate(sample_of(rest))
-    assert answers[1].generated == last.generated
+    (last,) = generate(rest)
+    assert answers[1].text == last.text
+
+
+def test_a_row_that_cannot_be_decoded_leaves_the_others(checkpoints, pictures, tmp_path):
+    generate = Generator(checkpoints["qwen2_vl"], "qwen2_vl")
+    rows = [
+        conversation(("user", [path, "What?"]), ("assistant", ["Red."])) for path in (pictures[0], tmp_path / "no.png")
+    ]
+    samples = [sample_of(row) for row in rows]
+    row = question_row(samples, generate.renderer, generate.processor.tokenizer)
+    (problem,) = row.problems
+    assert "no.png" in problem.reason
+    assert [one.question.sample for one in generate.answers(row)] == samples[:1]
+    nothing = question_row(samples[1:], generate.renderer, generate.processor.tokenizer)
+    assert generate.answers(nothing) == []
 
 
 @pytest.mark.parametrize(
     ("model_type", "name"), [("qwen2_vl", "<|object_ref_start|>dog<|object_ref_end|>"), ("qwen3_vl", "dog")]
 )
-def test_names_and_boxes_are_in_question_and_answer(model_type, name, checkpoints, pictures, monkeypatch):
+def test_names_and_boxes_are_in_question_and_answer(model_type, name, checkpoints, pictures):
     """In the notation of the family, and the boxes in pixels of the original picture."""
-    monkeypatch.setattr(generation, "MAX_NEW_TOKENS", 1)
     row = {
         "messages": [
             {"role": "user", "content": "<image>Find <ref-object>."},
@@ -84,8 +169,8 @@ def test_names_and_boxes_are_in_question_and_answer(model_type, name, checkpoint
         "images": [str(pictures[3])],
         "objects": {"ref": ["dog"], "bbox": [[20, 12, 100, 60]]},
     }
-    (answer,) = generator_of(checkpoints[model_type])(sample_of(row))
-    assert answer.prompt == f"Find {name}."
-    assert answer.expected.startswith("At ")
+    (answer,) = Generator(checkpoints[model_type], model_type, 1)(row)
+    assert answer.question.text == f"Find {name}."
+    assert answer.question.expected.startswith("At ")
     (box,) = answer.expected_regions
     assert box.coordinates == pytest.approx((20, 12, 100, 60), abs=1)

@@ -1,12 +1,13 @@
 """The choice of held-out samples with generated answers, and their rows."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from qwenvl_train.data.sample import Region, Sample, Text, Turn
 from qwenvl_train.data.spread import spread
-from qwenvl_train.evaluation.generation import Answer
+from qwenvl_train.evaluation.generation import Answer, Question
 from qwenvl_train.evaluation.predictions import place_of, predictions
 
 
@@ -17,6 +18,7 @@ class FewRows:
         self.samples, self.lengths = self, self
         self.usable = np.ones(1000, dtype=bool)
         self.usable[990] = False
+        self.tokens = np.arange(1000)
 
     def files(self):
         yield "large.jsonl", range(990)
@@ -27,18 +29,26 @@ class FewRows:
         return Sample(str(index), source, index, (Turn("user", (Text("What?"),), train=False),))
 
 
-def answers(sample: Sample) -> list[Answer]:
+def answers(samples: Sequence[Sample]) -> list[Answer]:
+    """Two answers to each sample. The last sample comes first, as the longest does."""
     box = Region((1.04, 2, 3, 4), "cat", image=0)
-    return [Answer(1, "What?", "Red.", "Blue.", expected_regions=(box,)), Answer(2, "Sure?", "Yes.", "No.")]
+    return [
+        Answer(Question(sample, turn, prompt, expected, None, None, False), text, 1, True, regions, ())
+        for sample in reversed(samples)
+        for turn, prompt, expected, text, regions in (
+            (1, "What?", "Red.", "Blue.", (box,)),
+            (2, "Sure?", "Yes.", "No.", ()),
+        )
+    ]
 
 
 def chosen(seed: int) -> list[int]:
-    return [one.sample.line for one in predictions(FewRows(), 8, seed, answers)][::2]
+    return [one.answer.question.sample.line for one in predictions(FewRows(), 8, seed, answers)][::2]
 
 
 def test_predictions_are_spread_over_the_sources_by_the_seed():
     assert chosen(1) == chosen(1) != chosen(2)
-    assert chosen(1) != list(range(8))
+    assert chosen(1) == sorted(chosen(1)) != list(range(8))
     for seed in range(20):
         assert Counter(line < 990 for line in chosen(seed)) == {True: 4, False: 4}
         assert 990 not in chosen(seed)

@@ -13,7 +13,7 @@ from qwenvl_train.data.formats import to_sample
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.render.layout import IGNORED
 from qwenvl_train.data.sample import Sample
-from qwenvl_train.evaluation.generation import media_inputs
+from qwenvl_train.evaluation.media_inputs import media_inputs
 from tests.loading import as_theirs_and_ours, renderer_of
 from tests.videos import write_video
 

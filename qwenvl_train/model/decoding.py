@@ -1,0 +1,141 @@
+"""Greedy decoding of several prompts at once.
+
+The prompts are beginnings of the samples of one packed row. The row goes through the model once and without padding, so
+that all prompts of a conversation share one pass, and each picture is encoded once. The keys and values of each prompt
+are then arranged as a batch, padded on the left, and each further pass adds a token to every answer. An answer that has
+ended leaves the batch.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from peft import PeftModel
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache
+
+from qwenvl_train.batch import Batch
+from qwenvl_train.model.attention import set_attention
+from qwenvl_train.model.autocast import keep_casts
+from qwenvl_train.model.build import base_model
+
+
+class Prompt(NamedTuple):
+    """The tokens of a packed row that an answer continues: from the first token of a sample up to, and without, the
+    token at `end`."""
+
+    start: int
+    end: int
+
+
+class Decoded(NamedTuple):
+    tokens: list[int]
+    """The tokens of the answer, without the token that ends it."""
+    ended: bool
+    """Whether the model has ended the answer. Otherwise it was cut at the limit."""
+
+
+def this_process(unfinished: bool) -> bool:
+    return unfinished
+
+
+@torch.no_grad()
+def decode_greedily(
+    model: PreTrainedModel | PeftModel,
+    batch: Batch,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    any_process: Callable[[bool], bool] = this_process,
+) -> list[Decoded]:
+    """Return the most likely continuation of each prompt, token by token.
+
+    Args:
+        model: A model with the packed forward pass, in evaluation mode.
+        batch: The packed row, on the device of the model.
+        any_process: Says whether any process has unfinished answers, given whether this one has. With sharded weights,
+            all processes must go on until the last one has finished.
+    """
+    base = base_model(model)
+    end_tokens = _end_tokens(base)
+    answers: list[list[int]] = [[] for _ in prompts]
+    ended = [False] * len(prompts)
+    live = list(range(len(prompts)))
+    with keep_casts(base):
+        tokens, decoder = _read_prompts(base, batch, prompts)
+        packed = base.config._attn_implementation
+        set_attention(base, "sdpa")  # packed attention has no support for a cache that grows
+        try:
+            while True:
+                keep = []
+                for place, (prompt, token) in enumerate(zip(live, tokens.tolist(), strict=True)):
+                    if token in end_tokens:
+                        ended[prompt] = True
+                    elif not ended[prompt] and len(answers[prompt]) < max_new_tokens:
+                        answers[prompt].append(token)
+                        if len(answers[prompt]) < max_new_tokens:
+                            keep.append(place)
+                if not any_process(bool(keep)):
+                    break
+                keep = keep or [0]  # it goes on for the other processes alone
+                if len(keep) < len(live):
+                    tokens = decoder.select(tokens, keep)
+                    live = [live[place] for place in keep]
+                tokens = decoder.next(tokens)
+        finally:
+            set_attention(base, packed)
+    return [Decoded(*answer) for answer in zip(answers, ended, strict=True)]
+
+
+class _Decoder:
+    """The state of the answers that have not ended: keys and values, the attention mask, and positions."""
+
+    def __init__(self, model: PreTrainedModel, cache: Cache, mask: torch.Tensor, positions: torch.Tensor):
+        self._model, self._cache, self._mask = model, cache, mask
+        self._positions = positions
+        """[batch]: the M-RoPE position of the next token, which is the same in time, height and width."""
+
+    def select(self, tokens: torch.Tensor, keep: list[int]) -> torch.Tensor:
+        """Keep only some of the answers, and return their tokens."""
+        kept = torch.tensor(keep, device=tokens.device)
+        self._cache.batch_select_indices(kept)
+        self._mask, self._positions = self._mask[kept], self._positions[kept]
+        return tokens[kept]
+
+    def next(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Append the tokens to the answers, and return the most likely next ones."""
+        self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
+        logits = self._model(
+            input_ids=tokens[:, None],
+            attention_mask=self._mask,
+            position_ids=self._positions.expand(3, -1)[..., None],
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        self._positions = self._positions + 1
+        return logits[:, -1].argmax(-1)
+
+
+def _read_prompts(model: PreTrainedModel, batch: Batch, prompts: Sequence[Prompt]) -> tuple[torch.Tensor, _Decoder]:
+    """Run the packed row through the model. Return the first token of each answer, and the decoder of the others."""
+    device = batch["input_ids"].device
+    ends = torch.tensor([prompt.end for prompt in prompts], device=device)
+    cache = DynamicCache()
+    logits = model(**batch, cache=cache, next_of=ends - 1)
+    longest = max(end - start for start, end in prompts)
+    places = ends[:, None] - torch.arange(longest, 0, -1, device=device)
+    mask = places >= torch.tensor([prompt.start for prompt in prompts], device=device)[:, None]
+    places = places.clamp(min=0)
+    padded = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        # From [1, heads, T, d] to [batch, heads, longest, d].
+        keys, values = (states[0][:, places].transpose(0, 1) for states in (layer.keys, layer.values))
+        padded.update(keys, values, number)
+        layer.keys = layer.values = None  # frees the memory before the next layer is arranged
+    positions = batch["position_ids"][1, 0].index_select(0, ends - 1) + 1
+    return logits.argmax(-1), _Decoder(model, padded, mask.long(), positions)
+
+
+def _end_tokens(model: PreTrainedModel) -> frozenset[int]:
+    tokens = getattr(model.generation_config, "eos_token_id", None)
+    return frozenset(tokens if isinstance(tokens, list) else [tokens])
