@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
-from qwenvl_train.data.media.pictures import PictureSize
-from qwenvl_train.data.render.regions import to_pixels
+from qwenvl_train.data.render.regions import Size, to_pixels
 from qwenvl_train.data.sample import Region
 from qwenvl_train.families.family import Family
 
@@ -28,24 +28,36 @@ class Written:
     label: str
 
 
-def written_regions(text: str) -> Iterator[Written]:
-    """Yield the boxes and points in a text, without those that are plain numbers in brackets."""
+class Sizes(Protocol):
+    """The height and width of a picture, as `PictureSize` has them."""
+
+    @property
+    def original(self) -> Size: ...
+    @property
+    def resized(self) -> Size: ...
+
+
+def written_regions(text: str, plain: bool = False) -> Iterator[Written]:
+    """Yield the boxes and points in a text. With `plain`, numbers in brackets are regions, too, if the text has no
+    others."""
+    found = None
     for found in _IN_JSON.finditer(text):
         *numbers, label = found.groups()
         yield _written(numbers, label)
     for found in _IN_TOKENS.finditer(text):
         label, *numbers = found.groups()
         yield _written(numbers, label)
+    if plain and found is None:
+        for match in _PLAIN.finditer(text):
+            yield _written(list(match.groups()), "")
 
 
-def regions_in(text: str, size: PictureSize, family: Family, plain: bool) -> list[Region]:
+def regions_in(text: str, size: Sizes, family: Family, plain: bool) -> list[Region]:
     """Return the boxes and points in a text about a single picture, in pixels of the original picture. With `plain`,
     numbers in brackets are regions, too, if the text has no others."""
-    found = list(written_regions(text))
-    if plain and not found:
-        found = [_written(list(match.groups()), "") for match in _PLAIN.finditer(text)]
     return [
-        Region(tuple(to_pixels(one.numbers, family, size.original, size.resized)), one.label, image=0) for one in found
+        Region(tuple(to_pixels(one.numbers, family, size.original, size.resized)), one.label, image=0)
+        for one in written_regions(text, plain)
     ]
 
 

@@ -1,0 +1,107 @@
+"""What a metric is: a pure function of two texts, whose scores add up over samples."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from qwenvl_train.errors import UserError
+
+if TYPE_CHECKING:
+    from qwenvl_train.families.family import Family
+
+# A Thinking checkpoint's chat template writes <think> into the prompt, so that an answer may begin within the thoughts.
+_THOUGHTS = re.compile(r"\s*(?:<think>)?.*?</think>\s*", re.DOTALL)
+_UNFINISHED = re.compile(r"\s*<think>")
+
+
+class Picture(NamedTuple):
+    """The sizes of a picture, as height and width."""
+
+    original: tuple[int, int]
+    resized: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a metric may know of a sample beside the two texts."""
+
+    accepted: tuple[str, ...] = ()
+    """Accepted answers beside the expected one."""
+    family: "Family | None" = None
+    """The family whose notation boxes and points have. Without it, they are thousandths of the picture."""
+    picture: Picture | None = None
+    """The sizes of the picture, if the sample has a single one."""
+    prompt: str = ""
+    """The text of the question."""
+    targets: tuple[tuple[float, float, float, float], ...] = ()
+    """The boxes of the element that the expected action is done to, in pixels of the original picture."""
+
+    def answers(self, expected: str) -> tuple[str, ...]:
+        """Return all right answers, the expected one first."""
+        return (expected, *self.accepted)
+
+
+class Part(NamedTuple):
+    """What one sample adds to a figure, which is the sum of numerators over the sum of denominators. With denominators
+    of 1, the figure is the mean over samples."""
+
+    numerator: float
+    denominator: float = 1.0
+
+    @property
+    def value(self) -> float:
+        """The score of the sample alone."""
+        return self.numerator / (self.denominator or 1)
+
+
+Scores = Mapping[str, Part]
+"""The scores of one sample by the name of the sub-score. One that does not apply to the sample is absent."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    convention: str
+    """How it scores and whose convention this is, in one line that is shown beside the figures."""
+    function: Callable[[str, str, Question], Mapping[str, Part | float] | float]
+    """Takes the answer, the expected answer and the question. A float is a score with a denominator of 1; without a
+    name, it is the only one. The first sub-score is the main one, and every sample has it."""
+    higher_is_better: bool = True
+
+    def score(self, answer: str, expected: str, question: Question | None = None) -> dict[str, Part]:
+        """Return the scores of one sample. Thoughts before either answer are left out."""
+        found = self.function(without_thoughts(answer), without_thoughts(expected), question or Question())
+        named = found if isinstance(found, Mapping) else {self.name: found}
+        return {name: self._part(value) for name, value in named.items()}
+
+    def _part(self, value: object) -> Part:
+        match value:
+            case Part():
+                return value
+            case int() | float():
+                return Part(float(value))
+        raise UserError(
+            f"The metric {self.name} returned {type(value).__name__}; it must return a number, or a mapping from names "
+            "to numbers."
+        )
+
+
+def figures(scores: Iterable[Scores]) -> dict[str, float]:
+    """Return the figures of a source from the scores of its samples."""
+    numerators: dict[str, float] = defaultdict(float)
+    denominators: dict[str, float] = defaultdict(float)
+    for sample in scores:
+        for name, part in sample.items():
+            numerators[name] += part.numerator
+            denominators[name] += part.denominator
+    return {name: Part(numerators[name], denominators[name]).value for name in numerators}
+
+
+def without_thoughts(answer: str) -> str:
+    """Return an answer without the thoughts at its beginning. It is empty if the thoughts do not end."""
+    if _UNFINISHED.match(answer) and "</think>" not in answer:
+        return ""
+    found = _THOUGHTS.match(answer)
+    return answer[found.end() :] if found else answer

@@ -1,0 +1,63 @@
+"""The boxes and points in an answer, as fractions of the picture."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from qwenvl_train.data.render.written import written_regions
+from qwenvl_train.evaluation.metrics.metric import Question
+
+Coordinates = tuple[float, ...]
+"""`x1, y1, x2, y2` of a box, or `x, y` of a point."""
+
+
+@dataclass(frozen=True)
+class Place:
+    coordinates: Coordinates
+    """In fractions of the picture's width and height, so that the notations of all families are comparable. The
+    intersection over union is the same as in pixels."""
+    label: str = ""
+
+    @property
+    def is_point(self) -> bool:
+        return len(self.coordinates) == 2
+
+
+def places_in(text: str, question: Question) -> list[Place]:
+    """Return the boxes and points in a text. If there are none in the notation of a family, they are the numbers in
+    brackets."""
+    return [Place(as_fractions(one.numbers, question), one.label) for one in written_regions(text, plain=True)]
+
+
+def as_fractions(numbers: Sequence[float], question: Question) -> Coordinates:
+    """Return the numbers that a model writes for a box or a point as fractions of the picture."""
+    height, width = 1000, 1000
+    if question.family and question.family.coordinates == "resized" and question.picture:
+        height, width = question.picture.resized
+    return tuple(_upright(number / side for number, side in zip(numbers, (width, height, width, height), strict=False)))
+
+
+def box_iou(one: Coordinates, other: Coordinates) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    both = max(width, 0) * max(height, 0)
+    union = _area(one) + _area(other) - both
+    return both / union if union > 0 else 0.0
+
+
+def is_inside(point: Coordinates, box: Coordinates) -> bool:
+    return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]
+
+
+def distance(one: Coordinates, other: Coordinates) -> float:
+    return math.dist(one, other)
+
+
+def _area(box: Coordinates) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _upright(numbers: Iterator[float]) -> list[float]:
+    """Return coordinates with the smaller corner of a box first."""
+    found = list(numbers)
+    return [f(found[i], found[i + 2]) for f in (min, max) for i in (0, 1)] if len(found) == 4 else found

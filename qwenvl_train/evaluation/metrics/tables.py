@@ -1,0 +1,29 @@
+"""Finds tables in the text of an answer, in HTML or Markdown."""
+
+import re
+from html import escape
+
+_HTML = re.compile(r"<table\b.*?(?:</table>|\Z)", re.DOTALL | re.IGNORECASE)
+_ROW = r"^[ \t]*\|.*\|[ \t]*$"
+_MARKDOWN = re.compile(rf"{_ROW}\n[ \t]*\|[ \t:|-]*-[ \t:|-]*\|[ \t]*$(?:\n{_ROW})*", re.MULTILINE)
+
+
+def tables_in(text: str) -> list[str]:
+    """Return the tables in a text as HTML, in order. An HTML table that does not end goes on to the end of the text.
+    Tables in Markdown count only if there are none in HTML."""
+    return _HTML.findall(text) or [_as_html(found[0]) for found in _MARKDOWN.finditer(text)]
+
+
+def _as_html(markdown: str) -> str:
+    head, _, *body = [_cells(line) for line in markdown.splitlines()]
+    rows = "".join(_row(cells) for cells in body)
+    return f"<table><thead>{_row(head)}</thead><tbody>{rows}</tbody></table>"
+
+
+def _row(cells: list[str]) -> str:
+    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+
+
+def _cells(line: str) -> list[str]:
+    inside = line.strip().removeprefix("|").removesuffix("|")
+    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", inside)]

@@ -1,0 +1,81 @@
+"""The similarity of tables, as trees of rows and cells."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+from apted import APTED, Config
+from lxml import etree, html
+from rapidfuzz.distance import Levenshtein
+
+from qwenvl_train.evaluation.metrics.metric import Metric, Question
+from qwenvl_train.evaluation.metrics.tables import tables_in
+
+_CELLS = ("td", "th")
+
+
+@dataclass
+class _Node:
+    tag: str
+    spans: tuple[str, str] = ("1", "1")
+    content: list[str] = field(default_factory=list)
+    """The characters and tags in a cell. Empty for other nodes."""
+    children: list["_Node"] = field(default_factory=list)
+
+
+class _Costs(Config):
+    def rename(self, node1: _Node, node2: _Node) -> float:
+        if (node1.tag, node1.spans) != (node2.tag, node2.spans):
+            return 1.0
+        return Levenshtein.normalized_distance(node1.content, node2.content)
+
+
+def teds(answer: str, expected: str, question: Question) -> float:
+    return _mean_similarity(answer, expected, with_content=True)
+
+
+def teds_struct(answer: str, expected: str, question: Question) -> float:
+    return _mean_similarity(answer, expected, with_content=False)
+
+
+def _mean_similarity(answer: str, expected: str, with_content: bool) -> float:
+    """Return the mean over the tables, which are compared in order. A missing one or one too many counts 0."""
+    pairs = list(zip_longest(tables_in(answer), tables_in(expected)))
+    found = [_similarity(given, wanted, with_content) for given, wanted in pairs if given and wanted]
+    return sum(found) / len(pairs) if pairs else 0.0
+
+
+def _similarity(answer: str, expected: str, with_content: bool) -> float:
+    tables = [html.document_fromstring(text).xpath("//table")[0] for text in (answer, expected)]
+    for table in tables:
+        etree.strip_tags(table, etree.Comment)
+    # Tags inside cells count as nodes here, as in PubTabNet's code, although the trees end at the cells.
+    nodes = max(len(table.xpath(".//*")) for table in tables)
+    distance = APTED(*(_tree(table, with_content) for table in tables), _Costs()).compute_edit_distance()
+    return max(0.0, 1 - distance / nodes) if nodes else 1.0
+
+
+def _tree(element: etree._Element, with_content: bool) -> _Node:
+    if element.tag in _CELLS:
+        spans = (element.get("colspan", "1"), element.get("rowspan", "1"))
+        return _Node("td", spans, list(_tokens(element)) if with_content else [])
+    return _Node(element.tag, children=[_tree(child, with_content) for child in element])
+
+
+def _tokens(element: etree._Element) -> Iterator[str]:
+    """Yield what is in an element: characters and tags."""
+    yield from element.text or ""
+    for child in element:
+        yield f"<{child.tag}>"
+        yield from _tokens(child)
+        yield f"</{child.tag}>"
+        yield from child.tail or ""
+
+
+TEDS = Metric(
+    "teds",
+    "TEDS of PubTabNet: 1 - tree edit distance / nodes of the larger table; th counts as td, tables in Markdown are "
+    "read as HTML, several tables are compared in order and averaged",
+    teds,
+)
+TEDS_STRUCT = Metric("teds_struct", "TEDS without the contents of cells (PubTabNet's structure_only)", teds_struct)

@@ -1,0 +1,50 @@
+"""The tool call in an answer."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from qwenvl_train.evaluation.metrics.json_text import json_in
+from qwenvl_train.evaluation.metrics.metric import Question
+from qwenvl_train.evaluation.metrics.places import Coordinates, as_fractions
+
+_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call in the form of the Qwen cookbooks."""
+
+    type: str
+    """The action of mobile_use and computer_use, and the name of any other function."""
+    arguments: dict[str, Any]
+    """The arguments without the action."""
+
+    def point(self, key: str, question: Question) -> Coordinates | None:
+        """Return a coordinate as fractions of the picture. Return None if it is absent or no pair of numbers."""
+        match self.arguments.get(key):
+            case [int() | float() as x, int() | float() as y]:
+                return as_fractions((x, y), question)
+        return None
+
+
+def first_call(text: str) -> Call | None:
+    """Return the first tool call in a text, or the text's JSON if it has the form of a call. Return None if there is
+    none or it is broken."""
+    found = _CALL.search(text)
+    match json_in(found[1] if found else text):
+        case {"name": str(name), "arguments": arguments}:
+            if isinstance(arguments, str):
+                try:
+                    arguments = json.loads(arguments)
+                except json.JSONDecodeError:
+                    return None
+            if not isinstance(arguments, dict):
+                return None
+        case {"action": str()} as arguments:
+            name = ""
+        case _:
+            return None
+    rest = {key: value for key, value in arguments.items() if key != "action"}
+    return Call(str(arguments.get("action", name)), rest)
