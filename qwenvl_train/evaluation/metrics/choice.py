@@ -8,6 +8,8 @@ from qwenvl_train.evaluation.metrics.metric import Metric, Question
 from qwenvl_train.evaluation.metrics.words import normalized
 
 _MARK = re.compile(r"(?:^|(?<=\s))\(?([A-Z])[).:]\s*", re.MULTILINE)
+# The article A at the beginning of a sentence and the pronoun I are not letters of options.
+_ALONE = r"(?<![A-Za-z0-9_'’])(?!^A\s+[a-z])(?!(?<=[.!?]\s)A\s+[a-z])(?!I\s+[a-z])([{letters}])(?![A-Za-z0-9_'’])"
 _LETTERS = ascii_uppercase[:10]
 """The letters that an answer can choose if the question lists no options."""
 
@@ -42,17 +44,23 @@ def chosen_letter(answer: str, options: Mapping[str, str]) -> str | None:
     letters = "".join(options) or _LETTERS
     if alone := re.fullmatch(rf"\W*([{letters}])\W*", answer, re.IGNORECASE):
         return alone[1].upper()
-    # A and I are also words, if another word follows.
-    letter = rf"([{letters}])(?![A-Za-z0-9_'’])(?!(?<=[AI])\s+[a-z])"
     for pattern in (
-        rf"(?i:answer)\W{{0,3}}(?::|\b(?i:is)\b)\W{{0,4}}(?i:option\s+)?\W?{letter}",
+        rf"(?i:answer)\W{{0,3}}(?::|\b(?i:is)\b)\W{{0,4}}(?i:option\s+)?\W?([{letters}])(?![A-Za-z0-9_'’])",
         rf"[(\[]([{letters}])[)\]]",
         rf"^\W*([{letters}])[.:]",
-        rf"(?<![A-Za-z0-9_'’]){letter}",
     ):
         if found := re.findall(pattern, answer, re.MULTILINE):
             return found[-1]
+    if found := re.findall(_ALONE.format(letters=letters), _without(answer, options), re.MULTILINE):
+        return found[-1]
     return _named_option(words, options)
+
+
+def _without(answer: str, options: Mapping[str, str]) -> str:
+    """Return an answer without the texts of options, since these can contain a letter that stands alone."""
+    for text in sorted(filter(None, options.values()), key=len, reverse=True):
+        answer = re.sub(re.escape(text), " ", answer, flags=re.IGNORECASE)
+    return answer
 
 
 def _named_option(words: str, options: Mapping[str, str]) -> str | None:
