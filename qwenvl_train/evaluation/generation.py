@@ -32,7 +32,7 @@ this many passes for each sample."""
 
 
 @dataclass(frozen=True)
-class Question:
+class Request:
     """A trained turn of a sample, which the model answers given the true turns before it."""
 
     sample: Sample
@@ -54,20 +54,20 @@ class Question:
 
 
 @dataclass(frozen=True)
-class QuestionRow:
-    """A packed row of samples, with the questions that are asked about them."""
+class RequestRow:
+    """A packed row of samples, with the turns that are to be answered."""
 
     batch: Batch
-    questions: tuple[Question, ...]
+    requests: tuple[Request, ...]
     prompts: tuple[Prompt, ...]
-    """The tokens of the packed row that each question consists of."""
+    """The tokens of the packed row before each answer."""
     problems: tuple[Problem, ...]
     """Samples that could not be decoded. They are not in the batch."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    question: Question
+    request: Request
     text: str
     tokens: int
     """Number of generated tokens."""
@@ -79,31 +79,31 @@ class Answer:
     """The boxes and points in the generated answer."""
 
 
-def question_row(samples: Sequence[Sample], renderer: Renderer, tokenizer: Any) -> QuestionRow:
-    """Return the packed row of some samples, with a question for each of their trained turns."""
+def request_row(samples: Sequence[Sample], renderer: Renderer, tokenizer: Any) -> RequestRow:
+    """Return the packed row of some samples, with a request for each trained turn."""
     rendered: list[Rendered] = []
-    questions: list[Question] = []
+    requests: list[Request] = []
     prompts: list[Prompt] = []
     problems: list[Problem] = []
     start = 0
     for sample in samples:
         try:
             one = renderer.render(sample.chosen_conversation)
-            asked = _questions(sample, one.layout, renderer, tokenizer)
+            asked = _requests(sample, one.layout, renderer, tokenizer)
         except UserError as error:
             problems.append(problem_of((sample.source, sample.line), error))
             continue
-        for question, end in asked:
-            questions.append(question)
+        for request, end in asked:
+            requests.append(request)
             prompts.append(Prompt(start, start + end))
         rendered.append(one)
         start += one.layout.length
     batch = collate(rendered or [renderer.blank()], renderer)
-    return QuestionRow(batch, tuple(questions), tuple(prompts), tuple(problems))
+    return RequestRow(batch, tuple(requests), tuple(prompts), tuple(problems))
 
 
-def _questions(sample: Sample, layout: Layout, renderer: Renderer, tokenizer: Any) -> list[tuple[Question, int]]:
-    """Return the questions of a sample, each with the position of the answer's first token."""
+def _requests(sample: Sample, layout: Layout, renderer: Renderer, tokenizer: Any) -> list[tuple[Request, int]]:
+    """Return the requests of a sample, each with the position of the answer's first token."""
     rejected: list[str] = []
     if sample.rejected:
         lost = renderer.layout(sample.rejected_conversation)
@@ -111,13 +111,13 @@ def _questions(sample: Sample, layout: Layout, renderer: Renderer, tokenizer: An
     conversation = sample.chosen_conversation
     # A system turn that the sample does not have may come first.
     added = len(layout.turns) - len(conversation.turns)
-    questions: list[tuple[Question, int]] = []
+    requests: list[tuple[Request, int]] = []
     for number, (answered, other) in enumerate(zip_longest(_trained_turns(layout), rejected), start=1):
         if answered is None:
             break
         place, start, end = answered
         turn = conversation.turns[place - added]
-        question = Question(
+        request = Request(
             sample,
             number,
             _text_before(conversation, layout, place - added, renderer.family),
@@ -126,8 +126,8 @@ def _questions(sample: Sample, layout: Layout, renderer: Renderer, tokenizer: An
             layout.pictures[0] if len(layout.pictures) == 1 else None,
             any(isinstance(part, Coordinates) for part in turn.parts),
         )
-        questions.append((question, start))
-    return questions
+        requests.append((request, start))
+    return requests
 
 
 def _trained_turns(layout: Layout) -> Iterator[tuple[int, int, int]]:
@@ -167,18 +167,18 @@ class AnswerGenerator:
 
     def answers_to(self, renderer: Renderer, samples: Sequence[Sample]) -> list[Answer]:
         """Return the answers to the trained turns of some samples, without those that cannot be decoded."""
-        return self(question_row(samples, renderer, self.tokenizer))
+        return self(request_row(samples, renderer, self.tokenizer))
 
-    def __call__(self, row: QuestionRow) -> list[Answer]:
-        """Return the generated answers to the questions of a packed row. If weights are sharded, all processes must
-        call this together, also with a row without questions."""
+    def __call__(self, row: RequestRow) -> list[Answer]:
+        """Return the generated answers to the requests of a packed row. If weights are sharded, all processes must
+        call this together, also with a row without requests."""
         batch = send_to_device(row.batch, base_model(self.model).device)
         prompts = row.prompts or (Prompt(0, 1),)
         decode = partial(decode_greedily, self.model, batch, prompts, any_process=self.any_process)
         decoded = decode(max_new_tokens=self.max_new_tokens if row.prompts else 1)
         answers = []
-        for question, (tokens, ended) in zip(row.questions, decoded, strict=False):
+        for request, (tokens, ended) in zip(row.requests, decoded, strict=False):
             text = _words(self.tokenizer, tokens)
-            expected, given = (question.regions(words, self.family) for words in (question.expected, text))
-            answers.append(Answer(question, text, len(tokens), ended, expected, given))
+            expected, given = (request.regions(words, self.family) for words in (request.expected, text))
+            answers.append(Answer(request, text, len(tokens), ended, expected, given))
         return answers

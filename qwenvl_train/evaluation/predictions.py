@@ -22,14 +22,14 @@ class Prediction:
     @property
     def place(self) -> tuple[str, int, int]:
         """What identifies the answer."""
-        question = self.answer.question
-        return question.sample.source, question.sample.line, question.turn
+        request = self.answer.request
+        return request.sample.source, request.sample.line, request.turn
 
     def row(self, when: str, stored: Row | None) -> Row:
         """Return the row of this answer. `when` is before or after, for the time at which the answer was generated.
         `stored` is the row that the file has so far, from which the other answer is taken."""
-        answer, question = self.answer, self.answer.question
-        sample = question.sample
+        answer, request = self.answer, self.answer.request
+        sample = request.sample
         stored = stored or {}
         of_stored = stored.get("regions", {})
         regions = {"expected": _plain(answer.expected_regions)}
@@ -39,11 +39,11 @@ class Prediction:
             "id": sample.id,
             "source": sample.source,
             "line": sample.line,
-            "turn": question.turn,
+            "turn": request.turn,
             "images": [image.content for image in sample.chosen_conversation.images if isinstance(image.content, str)],
-            "prompt": question.text,
-            "expected": question.expected,
-            **({} if question.rejected is None else {"rejected": question.rejected}),
+            "prompt": request.text,
+            "expected": request.expected,
+            **({} if request.rejected is None else {"rejected": request.rejected}),
             "before": stored.get("before"),
             "after": stored.get("after"),
             when: answer.text,
@@ -73,7 +73,7 @@ def predictions(
     for batch in batches_of(samples, rows.lengths.tokens, BATCH_SIZE):
         answers += answers_to([samples[index] for index in batch])
     order = {(sample.source, sample.line): place for place, sample in enumerate(samples.values())}
-    for answer in sorted(answers, key=lambda answer: order[answer.question.sample.source, answer.question.sample.line]):
+    for answer in sorted(answers, key=lambda answer: order[answer.request.sample.source, answer.request.sample.line]):
         yield Prediction(answer)
 
 

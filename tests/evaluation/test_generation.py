@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from qwenvl_train.data.render.renderer import Renderer
-from qwenvl_train.evaluation.generation import Answer, AnswerGenerator, question_row
+from qwenvl_train.evaluation.generation import Answer, AnswerGenerator, request_row
 from qwenvl_train.evaluation.media_inputs import media_inputs
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.model.build import arrange
@@ -31,7 +31,7 @@ class Generator:
 
     def __call__(self, *rows: dict) -> list[Answer]:
         samples = [sample_of(row) for row in rows]
-        return self.answers(question_row(samples, self.renderer, self.processor.tokenizer))
+        return self.answers(request_row(samples, self.renderer, self.processor.tokenizer))
 
 
 def lively_model(checkpoint) -> torch.nn.Module:
@@ -103,7 +103,7 @@ def test_answers_that_end_leave_the_batch(checkpoints, monkeypatch):
     generate = Generator(checkpoint, "qwen2_5_vl")
     words = ("What", "Which colour", "Why", "A long question, that is")
     samples = [sample_of(conversation(("user", [f"{word}?"]), ("assistant", ["Red."]))) for word in words]
-    row = question_row(samples, generate.renderer, generate.processor.tokenizer)
+    row = request_row(samples, generate.renderer, generate.processor.tokenizer)
     whole = [one.tokens for one in decode_greedily(generate.model, row.batch, row.prompts, 40)]
     assert [len(one) for one in whole] == [40] * 4
     ends = [whole[0][5], whole[1][0]]
@@ -131,7 +131,7 @@ def test_every_trained_turn_is_answered_from_what_comes_before_it(checkpoints, p
     row = conversation(*first, *second, *third)
     row["messages"][3]["train"] = False
     answers = generate(row)
-    asked = [(one.question.turn, one.question.text, one.question.expected) for one in answers]
+    asked = [(one.request.turn, one.request.text, one.request.expected) for one in answers]
     assert asked == [(1, "What?", "Red."), (2, "And this?", "Blue.")]
     (alone,) = generate(conversation(*first))
     assert answers[0].text == alone.text
@@ -148,11 +148,11 @@ def test_a_row_that_cannot_be_decoded_leaves_the_others(checkpoints, pictures, t
         conversation(("user", [path, "What?"]), ("assistant", ["Red."])) for path in (pictures[0], tmp_path / "no.png")
     ]
     samples = [sample_of(row) for row in rows]
-    row = question_row(samples, generate.renderer, generate.processor.tokenizer)
+    row = request_row(samples, generate.renderer, generate.processor.tokenizer)
     (problem,) = row.problems
     assert "no.png" in problem.reason
-    assert [one.question.sample for one in generate.answers(row)] == samples[:1]
-    nothing = question_row(samples[1:], generate.renderer, generate.processor.tokenizer)
+    assert [one.request.sample for one in generate.answers(row)] == samples[:1]
+    nothing = request_row(samples[1:], generate.renderer, generate.processor.tokenizer)
     assert generate.answers(nothing) == []
 
 
@@ -170,7 +170,7 @@ def test_names_and_boxes_are_in_question_and_answer(model_type, name, checkpoint
         "objects": {"ref": ["dog"], "bbox": [[20, 12, 100, 60]]},
     }
     (answer,) = Generator(checkpoints[model_type], model_type, 1)(row)
-    assert answer.question.text == f"Find {name}."
-    assert answer.question.expected.startswith("At ")
+    assert answer.request.text == f"Find {name}."
+    assert answer.request.expected.startswith("At ")
     (box,) = answer.expected_regions
     assert box.coordinates == pytest.approx((20, 12, 100, 60), abs=1)

@@ -7,7 +7,7 @@ import numpy as np
 
 from qwenvl_train.data.sample import Region, Sample, Text, Turn
 from qwenvl_train.data.spread import spread
-from qwenvl_train.evaluation.generation import Answer, Question
+from qwenvl_train.evaluation.generation import Answer, Request
 from qwenvl_train.evaluation.predictions import place_of, predictions
 
 
@@ -33,7 +33,7 @@ def answers(samples: Sequence[Sample]) -> list[Answer]:
     """Two answers to each sample. The last sample comes first, as the longest does."""
     box = Region((1.04, 2, 3, 4), "cat", image=0)
     return [
-        Answer(Question(sample, turn, prompt, expected, None, None, False), text, 1, True, regions, ())
+        Answer(Request(sample, turn, prompt, expected, None, None, False), text, 1, True, regions, ())
         for sample in reversed(samples)
         for turn, prompt, expected, text, regions in (
             (1, "What?", "Red.", "Blue.", (box,)),
@@ -43,7 +43,7 @@ def answers(samples: Sequence[Sample]) -> list[Answer]:
 
 
 def chosen(seed: int) -> list[int]:
-    return [one.answer.question.sample.line for one in predictions(FewRows(), 8, seed, answers)][::2]
+    return [one.answer.request.sample.line for one in predictions(FewRows(), 8, seed, answers)][::2]
 
 
 def test_predictions_are_spread_over_the_sources_by_the_seed():
