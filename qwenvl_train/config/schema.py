@@ -10,28 +10,16 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
 )
-from pydantic_core import PydanticCustomError
 
 from qwenvl_train.config.entries import HeldOut, SourceConfig, Sources
-from qwenvl_train.config.section import Section
+from qwenvl_train.config.section import CountOrAuto, Section
 
 Component = Literal["vision", "mlp", "llm"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
 Kernel = Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"]
 
 
-def _one_error(value: object, handler: ValidatorFunctionWrapHandler) -> object:
-    try:
-        return handler(value)
-    except ValidationError:
-        raise PydanticCustomError("count_or_auto", "Input should be a whole number above 0, or auto") from None
-
-
-CountOrAuto = Annotated[PositiveInt | Literal["auto"], WrapValidator(_one_error)]
 MICRO_BATCHES = 4
 """The number of micro-batches that train.accumulation=auto stands for, unless a small dataset needs a smaller one."""
 

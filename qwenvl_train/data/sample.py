@@ -126,6 +126,10 @@ class Sample:
     shared: int = 0
     """Number of turns at the beginning that both conversations of a preference pair share. 0 if the conversations are
     about different pictures."""
+    accepted: tuple[str, ...] = ()
+    """Further right answers to the last turn, for metrics that compare with several."""
+    metrics: tuple[str, ...] = ()
+    """The metrics by which the raw row wants its answers to be scored."""
 
     @property
     def where(self) -> str:

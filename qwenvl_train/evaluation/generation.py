@@ -1,7 +1,7 @@
 """Generates answers to held-out samples, by greedy decoding of several answers at once."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, zip_longest
 from typing import Any
@@ -45,12 +45,14 @@ class Request:
     """The rejected answer of a preference pair. None for other samples."""
     picture: PictureSize | None
     """The size of the picture, if the sample has a single one. The numbers in an answer do not name their picture."""
-    plain_regions: bool
+    numbers_are_regions: bool
     """Whether numbers in brackets are boxes and points."""
+    accepted: tuple[str, ...] = ()
+    """Further right answers."""
 
     def regions(self, text: str, family: Family) -> tuple[Region, ...]:
         """Return the boxes and points in an answer, in pixels of the original picture."""
-        return () if self.picture is None else tuple(regions_in(text, self.picture, family, self.plain_regions))
+        return () if self.picture is None else tuple(regions_in(text, self.picture, family, self.numbers_are_regions))
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,9 @@ def _requests(sample: Sample, layout: Layout, renderer: Renderer, tokenizer: Any
             any(isinstance(part, Coordinates) for part in turn.parts),
         )
         requests.append((request, start))
+    if requests and sample.accepted:  # they are for the last turn
+        last, start = requests[-1]
+        requests[-1] = replace(last, accepted=tuple(text for text in sample.accepted if text != last.expected)), start
     return requests
 
 
@@ -182,3 +187,10 @@ class AnswerGenerator:
             expected, given = (request.regions(words, self.family) for words in (request.expected, text))
             answers.append(Answer(request, text, len(tokens), ended, expected, given))
         return answers
+
+
+def plain_regions(regions: Sequence[Region]) -> list[dict[str, Any]]:
+    """Return boxes and points as plain data."""
+    return [
+        {"label": region.label, "coordinates": [round(value, 1) for value in region.coordinates]} for region in regions
+    ]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwenvl_train.data.batches.loader import Rows
-from qwenvl_train.data.sample import Region, Sample
+from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.spread import spread
 from qwenvl_train.evaluation.batches import batches_of
-from qwenvl_train.evaluation.generation import Answer
+from qwenvl_train.evaluation.generation import Answer, plain_regions
 
 Row = dict[str, Any]
 BATCH_SIZE = 16
@@ -32,9 +32,9 @@ class Prediction:
         sample = request.sample
         stored = stored or {}
         of_stored = stored.get("regions", {})
-        regions = {"expected": _plain(answer.expected_regions)}
+        regions = {"expected": plain_regions(answer.expected_regions)}
         regions |= {"before": of_stored.get("before", []), "after": of_stored.get("after", [])}
-        regions[when] = _plain(answer.regions)
+        regions[when] = plain_regions(answer.regions)
         return {
             "id": sample.id,
             "source": sample.source,
@@ -75,9 +75,3 @@ def predictions(
     order = {(sample.source, sample.line): place for place, sample in enumerate(samples.values())}
     for answer in sorted(answers, key=lambda answer: order[answer.request.sample.source, answer.request.sample.line]):
         yield Prediction(answer)
-
-
-def _plain(regions: Sequence[Region]) -> list[Row]:
-    return [
-        {"label": region.label, "coordinates": [round(value, 1) for value in region.coordinates]} for region in regions
-    ]

@@ -12,7 +12,13 @@ C = TypeVar("C", bound=InferenceConfig)
 
 
 def with_checkpoint(config: C) -> C:
-    """Return the configuration with the checkpoint of config.run in model.path. Without a run, it stays the same."""
+    """Return the configuration with the checkpoint of config.run in model.path, and without the settings of training
+    that change how a model is built."""
+    sections = {
+        "deepspeed": config.deepspeed.model_copy(update={"stage": 0}),
+        "train": config.train.model_copy(update={"cache_vision": False, "compile": False, "checkpointing": "none"}),
+    }
+    config = config.model_copy(update=sections)
     if config.run is None:
         return config
     path = str(_checkpoint_of(config.run, config.train.best_metric).absolute())

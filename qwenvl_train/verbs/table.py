@@ -26,6 +26,9 @@ VERBS = {
         "show what a run trains on: tokens, labels, images, videos, boxes, lengths",
         "qwenvl_train.verbs.inspect.settings:INSPECT",
     ),
+    "eval": VerbEntry(
+        "generate a model's answers to held-out samples, and score them", "qwenvl_train.verbs.eval.settings:EVAL"
+    ),
     "plan": VerbEntry(
         "predict the steps, the memory of each device and the time of a run; needs no weights",
         "qwenvl_train.verbs.plan.settings:PLAN",

@@ -45,7 +45,15 @@ def to_sample(row: object, source: str, line: int, locator: Locator, format: str
     if rejected == turns[shared:]:
         raise UserError(f"{where}: the chosen and the rejected answer are the same, so there is nothing to prefer.")
     tools = read_tools(columns.get("tools"), where)
-    return Sample(id, source, line, tuple(turns), tools, tuple(rejected), shared)
+    accepted, metrics = _texts(columns.get("answers")), _texts(columns.get("metric"))
+    return Sample(id, source, line, tuple(turns), tools, tuple(rejected), shared, accepted, metrics)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """Return the texts in a column for scoring, which may hold one text or a list. Data sets have columns of these
+    names with other content, too, which says nothing here."""
+    texts = [value] if isinstance(value, str) else value
+    return tuple(texts) if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else ()
 
 
 def _id_of(row: dict, source: str, line: int) -> str:

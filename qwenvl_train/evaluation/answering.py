@@ -1,0 +1,162 @@
+"""Generates the answers to many held-out samples, in groups of similar length that workers read ahead."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from qwenvl_train.data.batches.loader import Rows, entry_names, ignore_terminal_signals
+from qwenvl_train.data.index.lengths import Problem
+from qwenvl_train.data.sample import Image, Sample, Video
+from qwenvl_train.data.spread import spread
+from qwenvl_train.errors import UserError
+from qwenvl_train.evaluation.batches import batches_of
+from qwenvl_train.evaluation.generation import Answer, AnswerGenerator, RequestRow, plain_regions, request_row
+
+Row = dict[str, Any]
+"""A row of predictions.jsonl: a request, and the generated answer."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Samples that are answered together."""
+
+    indices: tuple[int, ...]
+    samples: tuple[Sample, ...]
+    row: RequestRow
+
+
+class Groups(Dataset):
+    """Makes the packed row of each group when it is read."""
+
+    def __init__(self, rows: Rows, tokenizer: Any, groups: Sequence[Sequence[int]]):
+        self._rows, self._tokenizer, self._groups = rows, tokenizer, groups
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __getitem__(self, number: int) -> Group:
+        indices = tuple(self._groups[number])
+        samples = tuple(self._rows.samples[index] for index in indices)
+        return Group(indices, samples, request_row(samples, self._rows.renderer, self._tokenizer))
+
+
+def samples_to_answer(rows: Rows, count: int | None, seed: int) -> list[int]:
+    """Return the indices of all usable samples, or of `count` of them, spread over the files."""
+    usable = rows.lengths.usable
+    if count is None:
+        return usable.nonzero()[0].tolist()
+    files = [(mine.start + usable[mine.start : mine.stop].nonzero()[0]).tolist() for _, mine in rows.samples.files()]
+    return spread(files, count, seed)
+
+
+def answers_to(
+    rows: Rows, groups: Sequence[Sequence[int]], generate: AnswerGenerator, workers: int
+) -> Iterator[tuple[list[Row], list[Problem]]]:
+    """Yield the rows of predictions.jsonl for each group, with the samples that could not be decoded."""
+    entries = _entries_of(rows)
+    loader = DataLoader(
+        Groups(rows, generate.tokenizer, groups), None, num_workers=workers, worker_init_fn=ignore_terminal_signals
+    )
+    for group in loader:
+        found = _answered(group.samples, group.row, rows, generate)
+        yield _as_rows(found, group, entries), list(group.row.problems)
+
+
+def _answered(samples: Sequence[Sample], row: RequestRow, rows: Rows, generate: AnswerGenerator) -> list[Answer]:
+    """Return the answers to some samples. If the device has no room for all of them, they are answered in halves."""
+    try:
+        return generate(row)
+    except torch.OutOfMemoryError:
+        if len(samples) == 1:
+            raise UserError(
+                f"{samples[0].where}: the device has no room to answer this sample; lower eval.max_new_tokens or "
+                "model.max_pixels."
+            ) from None
+    torch.cuda.empty_cache()
+    answers: list[Answer] = []
+    for half in (samples[: len(samples) // 2], samples[len(samples) // 2 :]):
+        answers += _answered(half, request_row(half, rows.renderer, generate.tokenizer), rows, generate)
+    return answers
+
+
+def _as_rows(answers: Sequence[Answer], group: Group, entry_of: Callable[[int], str]) -> list[Row]:
+    numbered = zip(group.indices, group.samples, strict=True)
+    places = {(sample.source, sample.line): index for index, sample in numbered}
+    indices = [places[answer.request.sample.source, answer.request.sample.line] for answer in answers]
+    turns = Counter(indices)
+    return [
+        {"index": index, "turns": turns[index], "entry": entry_of(index), **row_of(answer)}
+        for index, answer in zip(indices, answers, strict=True)
+    ]
+
+
+def row_of(answer: Answer) -> Row:
+    """Return the facts about an answer that metrics and readers need."""
+    request, sample = answer.request, answer.request.sample.chosen_conversation
+    media = [(kind, part) for part in sample.media for kind in (Image, Video) if isinstance(part, kind)]
+    row: Row = {
+        "id": sample.id,
+        "source": sample.source,
+        "line": sample.line,
+        "turn": request.turn,
+        "images": [_named(part) for kind, part in media if kind is Image],
+        "videos": [_named(part) for kind, part in media if kind is Video],
+        "prompt": request.text,
+        "expected": request.expected,
+        "answer": answer.text,
+        "tokens": answer.tokens,
+        "ended": answer.ended,
+    }
+    if request.rejected is not None:
+        row["rejected"] = request.rejected
+    if request.accepted:
+        row["accepted"] = list(request.accepted)
+    if sample.metrics:
+        row["metrics"] = list(sample.metrics)
+    if request.picture is not None:
+        row["picture"] = {"original": list(request.picture.original), "resized": list(request.picture.resized)}
+    regions = {"expected": plain_regions(answer.expected_regions), "answer": plain_regions(answer.regions)}
+    if any(regions.values()):
+        row["regions"] = regions
+    return row
+
+
+def _named(media: Image | Video) -> Any:
+    """Return the path of a picture or clip, or of its frames. Media inside the data file have none."""
+    contents = [content if isinstance(content, str) else None for content in media.contents]
+    return contents if isinstance(media, Video) and isinstance(media.content, tuple) else contents[0]
+
+
+def _entries_of(rows: Rows) -> Callable[[int], str]:
+    names = entry_names([entry.config for entry in rows.samples.entries])
+
+    def entry_of(index: int) -> str:
+        return next(
+            name for name, entry in zip(names, rows.samples.entries, strict=True) if entry.start <= index < entry.stop
+        )
+
+    return entry_of
+
+
+def groups_of(rows: Rows, indices: Sequence[int], size: int) -> list[list[int]]:
+    return batches_of(indices, rows.lengths.tokens, size)
+
+
+def fitting_batch_size(model: torch.nn.Module, longest: int, free_bytes: int | None) -> int:
+    """Return how many answers to decode together.
+
+    Args:
+        longest: The largest number of tokens of a question and its answer.
+        free_bytes: The free memory of the device, or None for the memory of the host.
+    """
+    if free_bytes is None:
+        return 32
+    text = model.config.text_config
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    # Keys and values of each layer. They exist twice while a token is added to them.
+    each = 2 * 2 * text.num_hidden_layers * text.num_key_value_heads * head * model.dtype.itemsize * longest
+    return max(1, min(128, int(0.6 * free_bytes) // each))

@@ -1,0 +1,221 @@
+"""Scores generated answers, and gives the figures of each source with the range in which they probably lie."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qwenvl_train.evaluation.metrics.choose import choose_for_source
+from qwenvl_train.evaluation.metrics.metric import Metric, Part, Picture, Question, Scores
+from qwenvl_train.evaluation.metrics.table import load_metric
+from qwenvl_train.families.family import Family
+
+Row = dict[str, Any]
+"""A row of predictions.jsonl."""
+ROUNDS = 1000
+"""Number of resamples of the bootstrap, and of exchanges of the paired test."""
+_CHUNK = 2**24
+"""Number of random counts that exist at a time."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The metrics of an entry of data.eval."""
+
+    metrics: tuple[str, ...]
+    reason: str
+
+
+class Figure(NamedTuple):
+    """A score of the samples of one entry."""
+
+    entry: str
+    metric: str
+    name: str
+    """Name of the sub-score. It is that of the metric if there is only one."""
+    value: float
+    low: float
+    high: float
+    """The 95 % interval of the bootstrap."""
+    samples: int
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """An answer with its scores."""
+
+    row: Row
+    scores: Mapping[str, Scores]
+    """The scores by metric."""
+
+    def plain(self) -> dict[str, dict[str, float]]:
+        """Return the scores as numbers, as predictions.jsonl has them."""
+        return {
+            metric: {name: round(part.value, 6) for name, part in parts.items()}
+            for metric, parts in self.scores.items()
+        }
+
+
+def choose_metrics(
+    rows: Sequence[Row], wanted: Sequence[str], of_entries: Mapping[str, Sequence[str]]
+) -> dict[str, Chosen]:
+    """Return the metrics of each entry of data.eval.
+
+    Args:
+        wanted: The setting eval.metrics.
+        of_entries: The metrics that entries name in the configuration.
+    """
+    names = [name for name in wanted if name != "auto"]
+    chosen: dict[str, Chosen] = {}
+    for entry, mine in _by_entry(rows).items():
+        found, reason = list(names), "eval.metrics names them"
+        if "auto" in wanted:
+            of_rows = list(dict.fromkeys(name for row in mine for name in row.get("metrics", ())))
+            if own := of_entries.get(entry):
+                found, reason = [*own, *found], "its entry of data.eval names them"
+            elif of_rows:
+                found, reason = [*of_rows, *found], "its rows name them"
+            else:
+                auto = choose_for_source([(row["expected"], row["prompt"]) for row in mine])
+                found, reason = [*auto.metrics, *found], auto.reason
+        chosen[entry] = Chosen(tuple(dict.fromkeys(found)), reason)
+    return chosen
+
+
+def load_metrics(chosen: Mapping[str, Chosen]) -> dict[str, Metric]:
+    return {name: load_metric(name) for one in chosen.values() for name in one.metrics}
+
+
+def score(
+    rows: Sequence[Row], chosen: Mapping[str, Chosen], metrics: Mapping[str, Metric], family: Family
+) -> list[ScoredRow]:
+    """Score each answer by the metrics of its entry, or by those that its own row names."""
+    scored = []
+    for row in rows:
+        question = _question(row, family)
+        names = chosen[row["entry"]].metrics
+        if row.get("metrics"):
+            names = tuple(name for name in names if name in row["metrics"]) or names
+        scores = {name: metrics[name].score(row["answer"], row["expected"], question) for name in names}
+        scored.append(ScoredRow(row, scores))
+    return scored
+
+
+def _question(row: Row, family: Family) -> Question:
+    size = row.get("picture")
+    picture = Picture(tuple(size["original"]), tuple(size["resized"])) if size else None
+    return Question(tuple(row.get("accepted", ())), family, picture, row["prompt"])
+
+
+def figures_of(scored: Sequence[ScoredRow], metrics: Mapping[str, Metric], seed: int) -> list[Figure]:
+    """Return the figures of each entry, and of all entries together where several have the same metric."""
+    found: list[Figure] = []
+    entries: dict[str, list[ScoredRow]] = defaultdict(list)
+    for one in scored:
+        entries[one.row["entry"]].append(one)
+    if len(entries) > 1:
+        entries["all"] = list(scored)
+    for entry, mine in entries.items():
+        for key, metric in metrics.items():
+            of_metric = [one for one in mine if key in one.scores]
+            sources = {one.row["entry"] for one in of_metric}
+            if not of_metric or (entry == "all" and len(sources) < 2):
+                continue
+            for name in dict.fromkeys(name for one in of_metric for name in one.scores[key]):
+                parts = Parts.of(of_metric, key, name)
+                low, high = parts.interval(seed)
+                better = metric.higher_is_better
+                found.append(Figure(entry, key, name, parts.value(), low, high, parts.samples, better))
+    return found
+
+
+class Parts:
+    """What each sample adds to a figure. The answers of one sample stay together, since they are not independent."""
+
+    def __init__(self, sums: Mapping[int, tuple[float, float]]):
+        self.indices = sorted(sums)
+        """The samples, by their index in data.eval."""
+        self._sums = np.array([sums[index] for index in self.indices], dtype=np.float64).reshape(-1, 2)
+
+    @classmethod
+    def of(cls, scored: Iterable[ScoredRow], metric: str, name: str) -> "Parts":
+        sums: dict[int, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
+        for one in scored:
+            part: Part | None = one.scores.get(metric, {}).get(name)
+            if part is not None:
+                before = sums[one.row["index"]]
+                sums[one.row["index"]] = before[0] + part.numerator, before[1] + part.denominator
+        return cls(sums)
+
+    @property
+    def samples(self) -> int:
+        return len(self.indices)
+
+    def value(self) -> float:
+        return float(_ratio(self._sums.sum(0)))
+
+    def interval(self, seed: int) -> tuple[float, float]:
+        """Return the 95 % interval of the bootstrap: samples are drawn anew, with repetition, ROUNDS times."""
+        generator, drawn, count = np.random.default_rng(seed), [], self.samples
+        each = max(1, _CHUNK // count)
+        for start in range(0, ROUNDS, each):
+            times = generator.multinomial(count, np.full(count, 1 / count), size=min(each, ROUNDS - start))
+            drawn.append(_ratio(times @ self._sums))
+        low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5])
+        return float(low), float(high)
+
+    def only(self, indices: Iterable[int]) -> "Parts":
+        kept = set(indices)
+        pairs = zip(self.indices, self._sums.tolist(), strict=True)
+        return Parts({index: (top, bottom) for index, (top, bottom) in pairs if index in kept})
+
+    def compared_with(self, other: "Parts", seed: int) -> "Comparison":
+        """Compare with the scores of another model on the same samples.
+
+        The probability is that of an exchange test: if the models were alike, the scores of each sample could as well
+        be those of the other model.
+        """
+        shared = set(self.indices) & set(other.indices)
+        mine, theirs = self.only(shared), other.only(shared)
+        difference = theirs.value() - mine.value()
+        generator, extreme, each = np.random.default_rng(seed), 0, max(1, _CHUNK // max(1, len(shared)))
+        drawn: list[np.ndarray] = []
+        count = len(shared)
+        for start in range(0, ROUNDS, each):
+            rounds = min(each, ROUNDS - start)
+            swapped = generator.random((rounds, count)) < 0.5
+            gap = theirs._sums - mine._sums
+            one = mine._sums.sum(0) + swapped @ gap
+            two = theirs._sums.sum(0) - swapped @ gap
+            extreme += int((np.abs(_ratio(two) - _ratio(one)) >= abs(difference) - 1e-12).sum())
+            times = generator.multinomial(count, np.full(count, 1 / count), size=rounds)
+            drawn.append(_ratio(times @ theirs._sums) - _ratio(times @ mine._sums))
+        low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5])
+        return Comparison(difference, float(low), float(high), (extreme + 1) / (ROUNDS + 1), count)
+
+
+class Comparison(NamedTuple):
+    difference: float
+    """The figure of the other model minus that of this one."""
+    low: float
+    high: float
+    """The 95 % interval of the difference."""
+    probability: float
+    """How often chance alone gives a difference as large."""
+    samples: int
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    """Return numerators over denominators, which are last in `sums`. Without anything to count it is 0."""
+    bottom = sums[..., 1]
+    return np.divide(sums[..., 0], bottom, out=np.zeros_like(bottom), where=bottom != 0)
+
+
+def _by_entry(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    entries: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        entries[row["entry"]].append(row)
+    return entries

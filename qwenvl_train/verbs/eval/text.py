@@ -1,0 +1,124 @@
+"""Prints the results of an evaluation on the terminal."""
+
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from qwenvl_train.evaluation.metrics.table import METRICS
+from qwenvl_train.evaluation.scoring import Figure, ScoredRow
+from qwenvl_train.reporting.console import console_on, say
+from qwenvl_train.reporting.wording import duration, many, percent
+from qwenvl_train.verbs.eval.results import ModelResults, Results
+
+_SHOWN = 120
+"""The most characters of a text in the list of answers."""
+
+
+def print_results(results: Results) -> None:
+    console = console_on()
+    for line in results.first.answers.described:
+        say(console, line)
+    for model in results.models:
+        for line in _answers(model, results):
+            say(console, line, hanging=4)
+    for line in _metrics(results):
+        say(console, line, hanging=4)
+    say(console, "")
+    for line in _table(results):
+        say(console, line)
+    if results.config.eval.worst:
+        say(console, Text(f"\nThe {many(len(results.worst()), 'answer')} with the lowest scores", "bold"))
+        for one in results.worst():
+            say(console, _answer(one, results), hanging=4)
+    say(console, "")
+    say(console, f"predictions  {results.first.answers.folder.predictions}")
+    say(console, f"scores       {results.first.answers.folder.path / 'scores.json'}")
+
+
+def _answers(model: ModelResults, results: Results) -> Iterator[str]:
+    answers = model.answers
+    found = len(answers.rows) - answers.generated
+    name = f"{answers.model}: " if len(results.models) > 1 else ""
+    if answers.generated:
+        rate = answers.generated / answers.seconds
+        line = f"{name}{many(answers.generated, 'answer')} in {duration(answers.seconds)}, {rate:,.3g} a second"
+        yield line + (f"; {many(found, 'further answer')} from before" if found else "")
+    else:
+        yield f"{name}all {many(found, 'answer')} are from before; nothing was generated"
+    if model.cut:
+        limit = results.config.eval.max_new_tokens
+        yield f"{name}{many(model.cut, 'answer')} cut at {limit} tokens (eval.max_new_tokens)"
+    if answers.problems:
+        first = answers.problems[0]
+        samples = many(len(answers.problems), "sample")
+        yield f"{samples} could not be decoded; the first: {first.reason}"
+
+
+def _metrics(results: Results) -> Iterator[str]:
+    for entry, chosen in results.chosen.items():
+        yield f"{entry}: scored by {', '.join(chosen.metrics)} ({chosen.reason})"
+    for name, metric in results.metrics.items():
+        yield f"{name}: {metric.convention}"
+
+
+def _table(results: Results) -> list[str]:
+    several = len(results.models) > 1
+    rows = [["source", "metric", "score", "95 % interval", "samples"]]
+    if several:
+        rows[0] += ["difference", "95 % interval", "p"]
+    for number, model in enumerate(results.models):
+        if several:
+            rows.append([f"{model.answers.model}"])
+        for figure in model.figures:
+            rows.append([*_cells(figure), *(_differences(results, model, figure) if number else [])])
+    widths = [
+        max((len(row[column]) for row in rows if len(row) > max(1, column)), default=0)
+        for column in range(len(rows[0]))
+    ]
+    return [_aligned(row, widths) for row in rows]
+
+
+def _cells(figure: Figure) -> list[str]:
+    name = figure.metric if figure.name == figure.metric else f"{figure.metric} {figure.name}"
+    low, high = (_number(figure.metric, value) for value in (figure.low, figure.high))
+    value = _number(figure.metric, figure.value)
+    return [figure.entry, name, value, f"{low} to {high}", f"{figure.samples:,}"]
+
+
+def _differences(results: Results, model: ModelResults, figure: Figure) -> list[str]:
+    for one in results.differences:
+        same = (one.figure.entry, one.figure.metric, one.figure.name) == (figure.entry, figure.metric, figure.name)
+        if same and one.model == model.answers.model:
+            found = one.comparison
+            gap, low, high = (_number(figure.metric, value, "+") for value in (found.difference, found.low, found.high))
+            return [gap, f"{low} to {high}", f"{found.probability:.3f}"]
+    return []
+
+
+def _number(metric: str, value: float, sign: str = "") -> str:
+    """Format a score. Those of our metrics are shares of 1, and those of the user's are any numbers."""
+    return f"{100 * value:{sign}.1f} %" if metric in METRICS else f"{value:{sign}.4g}"
+
+
+def _aligned(row: list[str], widths: list[int]) -> str:
+    if len(row) == 1:
+        return row[0]
+    words = [
+        cell.ljust(width) if place < 2 else cell.rjust(width)
+        for place, (cell, width) in enumerate(zip(row, widths, strict=False))
+    ]
+    return "  ".join(words).rstrip()
+
+
+def _answer(one: ScoredRow, results: Results) -> str:
+    row = one.row
+    name, value = results.main_score(one)
+    where = f"{row['source']}:{row['line']}" + (f" turn {row['turn']}" if row["turns"] > 1 else "")
+    score = percent(value) if next(iter(one.scores)) in METRICS else f"{value:.4g}"
+    asked, expected, answer = (_short(row[key]) for key in ("prompt", "expected", "answer"))
+    return f"{where}  {name} {score}  {asked} | expected {expected} | got {answer}"
+
+
+def _short(text: str) -> str:
+    words = " ".join(text.split())
+    return repr(words if len(words) <= _SHOWN else f"{words[: _SHOWN - 1]}…")
