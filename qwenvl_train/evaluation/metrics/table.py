@@ -26,7 +26,7 @@ METRICS = {
     "agent_action": "agent_action:AGENT_ACTION",
 }
 """Where each metric is, as module:name in this folder."""
-EXTRA = ("apted", "jiwer", "lxml", "networkx", "rapidfuzz")
+EXTRA = ("apted", "jiwer", "lxml", "rapidfuzz")
 """The packages of the extra `eval`."""
 
 
