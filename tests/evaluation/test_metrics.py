@@ -44,6 +44,12 @@ BROKEN += (
     '{"action": "click", "coordinate": [1]}',
     '{"start": "x"}',
 )
+BROKEN += (
+    "<table><tr><td>\x00",
+    f"[1, 2, {'9' * 300}, {'9' * 300}]",
+    '{"start": NaN, "end": 1e999}',
+    f"{'9' * 400} - 1e999",
+)
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -31,23 +31,25 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
+    """A kind of expected answer."""
+
     metrics: tuple[str, ...]
     reason: str
     general: str | None
     """The more general kind, for a source whose answers are not nearly all of this one."""
 
 
-_KINDS = {
-    "action": _Kind(("agent_action",), "the expected answer is a tool call", "text"),
-    "regions": _Kind(("grounding",), "the expected answer has boxes or points", "text"),
-    "span": _Kind(("temporal",), "the expected answer is a span of time", "text"),
-    "table": _Kind(("teds", "edit_similarity"), "the expected answer has a table", "text"),
-    "fields": _Kind(("fields",), "the expected answer is a JSON object", "text"),
-    "option": _Kind(("choice",), "the expected answer is one of the options in the question", "short"),
-    "number": _Kind(("number", "exact_match"), "the expected answer is a number", "short"),
-    "short": _Kind(("exact_match", "anls"), f"the expected answer has at most {SHORT_WORDS} words", "text"),
-    "text": _Kind(
+KINDS = {
+    "action": Kind(("agent_action",), "the expected answer is a tool call", "text"),
+    "regions": Kind(("grounding",), "the expected answer has boxes or points", "text"),
+    "span": Kind(("temporal",), "the expected answer is a span of time", "text"),
+    "table": Kind(("teds", "edit_similarity"), "the expected answer has a table", "text"),
+    "fields": Kind(("fields",), "the expected answer is a JSON object", "text"),
+    "option": Kind(("choice",), "the expected answer is one of the options in the question", "short"),
+    "number": Kind(("number", "exact_match"), "the expected answer is a number", "short"),
+    "short": Kind(("exact_match", "anls"), f"the expected answer has at most {SHORT_WORDS} words", "text"),
+    "text": Kind(
         ("edit_similarity",),
         "the expected answer is text; edit distance tells how alike the words are, and no metric here judges meaning",
         None,
@@ -57,7 +59,7 @@ _KINDS = {
 
 def choose(expected: str, prompt: str = "") -> Choice:
     """Return the metrics for one expected answer."""
-    kind = _KINDS[_kind_of(without_thoughts(expected), prompt)]
+    kind = KINDS[_kind_of(without_thoughts(expected), prompt)]
     return Choice(kind.metrics, kind.reason)
 
 
@@ -67,9 +69,9 @@ def choose_for_source(samples: Sequence[tuple[str, str]]) -> Choice:
     counts = Counter(
         kind for expected, prompt in samples for kind in _generalized(_kind_of(without_thoughts(expected), prompt))
     )
-    # Kinds come in the order of _KINDS, in which the more general ones are last.
-    name = next(name for name in _KINDS if counts[name] >= NEARLY_ALL * len(samples))
-    kind, share = _KINDS[name], counts[name] / len(samples)
+    # Kinds come in the order of KINDS, in which the more general ones are last.
+    name = next(name for name in KINDS if counts[name] >= NEARLY_ALL * len(samples))
+    kind, share = KINDS[name], counts[name] / len(samples)
     own = Counter(_kind_of(without_thoughts(expected), prompt) for expected, prompt in samples)
     if own[name] >= NEARLY_ALL * len(samples):
         reason = f"{share:.0%} of {len(samples)} samples: {kind.reason}"
@@ -83,7 +85,7 @@ def _generalized(name: str | None) -> Iterator[str]:
     """Yield a kind and all more general ones."""
     while name:
         yield name
-        name = _KINDS[name].general
+        name = KINDS[name].general
 
 
 def _kind_of(expected: str, prompt: str) -> str:

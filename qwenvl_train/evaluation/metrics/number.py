@@ -26,7 +26,7 @@ def _is_near(answer: str, expected: str) -> bool:
     given, right = number_of(answer), number_of(expected)
     if given is None or right is None:
         return normalized(answer) == normalized(expected)
-    return abs(given - right) <= TOLERANCE * abs(right)
+    return given == right or abs(given - right) <= TOLERANCE * abs(right)
 
 
 NUMBER = Metric(

@@ -42,7 +42,8 @@ def box_iou(one: Coordinates, other: Coordinates) -> float:
     height = min(one[3], other[3]) - max(one[1], other[1])
     both = max(width, 0) * max(height, 0)
     union = _area(one) + _area(other) - both
-    return both / union if union > 0 else 0.0
+    # Numbers that a model repeats to hundreds of digits have an infinite area.
+    return both / union if 0 < union < math.inf else 0.0
 
 
 def is_inside(point: Coordinates, box: Coordinates) -> bool:

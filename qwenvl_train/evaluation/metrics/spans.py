@@ -36,8 +36,10 @@ def _spans_in_json(text: str) -> Iterator[Span]:
 
 
 def _seconds(time: str) -> float:
-    """Return a time as seconds, from hh:mm:ss.ff, mm:ss.ff or seconds."""
+    """Return a time as seconds, from hh:mm:ss.ff, mm:ss.ff or seconds. Raise ValueError for other text."""
     seconds = 0.0
-    for part in re.sub(r"\s*[a-z]+$", "", time.strip().lower()).split(":"):
+    if not (found := re.fullmatch(_TIME, time.strip(), re.IGNORECASE)):
+        raise ValueError(time)
+    for part in found[1].split(":"):
         seconds = 60 * seconds + float(part)
     return seconds

@@ -3,7 +3,7 @@
 import re
 from html import escape
 
-_HTML = re.compile(r"<table\b.*?(?:</table>|\Z)", re.DOTALL | re.IGNORECASE)
+_HTML = re.compile(r"<table(?=[\s>]).*?(?:</table>|\Z)", re.DOTALL | re.IGNORECASE)
 _ROW = r"^[ \t]*\|.*\|[ \t]*$"
 _MARKDOWN = re.compile(rf"{_ROW}\n[ \t]*\|[ \t:|-]*-[ \t:|-]*\|[ \t]*$(?:\n{_ROW})*", re.MULTILINE)
 

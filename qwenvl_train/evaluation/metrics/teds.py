@@ -55,14 +55,14 @@ def _similarity(answer: str, expected: str, with_content: bool) -> float:
     return max(0.0, 1 - distance / nodes) if nodes else 1.0
 
 
-def _tree(element: etree._Element, with_content: bool) -> _Node:
+def _tree(element: html.HtmlElement, with_content: bool) -> _Node:
     if element.tag in _CELLS:
         spans = (element.get("colspan", "1"), element.get("rowspan", "1"))
         return _Node("td", spans, list(_tokens(element)) if with_content else [])
     return _Node(element.tag, children=[_tree(child, with_content) for child in element])
 
 
-def _tokens(element: etree._Element) -> Iterator[str]:
+def _tokens(element: html.HtmlElement) -> Iterator[str]:
     """Yield what is in an element: characters and tags."""
     yield from element.text or ""
     for child in element:
