@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from qwenvl_train.evaluation.metrics.choice import options_in
 from tests.evaluation.metric_scores import main, of_source, score
 
 
@@ -170,6 +171,21 @@ ANIMALS = "What is it? Options: (A) cat (B) dog (C) bird"
 def test_choice(prompt, answer, letter):
     letters = [one for one in "ABCD" if main("choice", answer, one, prompt=prompt)]
     assert letters == ([letter] if letter else [])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options"),
+    [
+        (ANIMALS, {"A": "cat", "B": "dog", "C": "bird"}),
+        (f"{ANIMALS}\nAnswer with (A) or (B).", {"A": "cat", "B": "dog", "C": "bird"}),
+        ("Which?\nA: Zürich\nB: Bern\n\nAnswer with the letter.", {"A": "Zürich", "B": "Bern"}),
+        ("Is J. R. R. Tolkien the author?", {}),
+        (" ".join(f"{chr(65 + index % 26)}." for index in range(30)), {chr(65 + index): "" for index in range(26)}),
+        ("", {}),
+    ],
+)
+def test_the_options_of_a_question(prompt, options):
+    assert options_in(prompt) == options
 
 
 def test_the_expected_choice_can_be_the_text_of_an_option():

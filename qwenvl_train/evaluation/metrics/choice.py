@@ -23,16 +23,18 @@ def choice(answer: str, expected: str, question: Question) -> float:
 
 
 def options_in(prompt: str) -> dict[str, str]:
-    """Return the options that a question lists as A, B, C and so on, by letter. Empty if there are fewer than two."""
+    """Return the options that a question lists as A, B, C and so on, by letter: the longest such list. Empty if there
+    are fewer than two."""
     marks = list(_MARK.finditer(prompt))
-    options: dict[str, str] = {}
+    lists: list[dict[str, str]] = [{}]
     for index, mark in enumerate(marks):
         if mark[1] == "A":
-            options = {}
-        if mark[1] == ascii_uppercase[len(options)]:
+            lists.append({})
+        if mark[1] == ascii_uppercase[len(lists[-1]) % 26]:
             end = marks[index + 1].start() if index + 1 < len(marks) else len(prompt)
-            options[mark[1]] = prompt[mark.end() : end].partition("\n")[0].strip()
-    return options if len(options) > 1 else {}
+            lists[-1][mark[1]] = prompt[mark.end() : end].partition("\n")[0].strip()
+    longest = max(lists, key=len)
+    return longest if len(longest) > 1 else {}
 
 
 def chosen_letter(answer: str, options: Mapping[str, str]) -> str | None:

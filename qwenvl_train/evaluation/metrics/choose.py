@@ -66,13 +66,14 @@ def choose(expected: str, prompt: str = "") -> Choice:
 def choose_for_source(samples: Sequence[tuple[str, str]]) -> Choice:
     """Return the metrics for a source, from the expected answer and the prompt of each of its samples, of which there
     is at least one. It is the most special kind of answer that nearly all of them have."""
-    counts = Counter(
-        kind for expected, prompt in samples for kind in _generalized(_kind_of(without_thoughts(expected), prompt))
-    )
+    own = Counter(_kind_of(without_thoughts(expected), prompt) for expected, prompt in samples)
+    counts: Counter[str] = Counter()
+    for kind_name, count in own.items():
+        for general in _generalized(kind_name):
+            counts[general] += count
     # Kinds come in the order of KINDS, in which the more general ones are last.
     name = next(name for name in KINDS if counts[name] >= NEARLY_ALL * len(samples))
     kind, share = KINDS[name], counts[name] / len(samples)
-    own = Counter(_kind_of(without_thoughts(expected), prompt) for expected, prompt in samples)
     if own[name] >= NEARLY_ALL * len(samples):
         reason = f"{share:.0%} of {len(samples)} samples: {kind.reason}"
     else:
