@@ -1,7 +1,9 @@
 """The metrics of boxes, points, spans of time and actions, beside published examples."""
 
 import json
+from itertools import permutations
 
+import numpy as np
 import pytest
 
 from qwenvl_train.evaluation.metrics.matching import best_matches
@@ -46,6 +48,15 @@ def test_the_matching_has_the_largest_sum():
     assert best_matches([0, 1], [0], lambda one, other: table[one][other]) == [0.9]
     assert best_matches([0], [0, 1], lambda one, other: table[one][other]) == [0.9]
     assert best_matches([], [0], lambda one, other: 1.0) == best_matches([0], [], lambda one, other: 1.0) == []
+
+
+def test_no_other_matching_has_a_larger_sum():
+    for seed in range(30):
+        table = np.random.default_rng(seed).random((4, 5))
+        largest = max(sum(table[range(4), columns]) for columns in permutations(range(5), 4))
+        assert sum(best_matches(range(4), range(5), lambda one, other, of=table: of[one, other])) == pytest.approx(
+            largest
+        )
 
 
 def boxes(*found: tuple[str, list[int]]) -> str:

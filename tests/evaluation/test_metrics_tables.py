@@ -42,6 +42,7 @@ SMALL = table("<td>a</td><td>b</td>", "<td>c</td><td>d</td>")
         # One of the six nodes has another text, is missing, or spans more columns.
         (SMALL.replace("d<", "x<"), SMALL, (5 / 6, 1)),
         (SMALL.replace("<td>d</td>", ""), SMALL, (5 / 6, 5 / 6)),
+        (SMALL.replace("<td>d</td>", "<td>d</td><td>e</td>"), SMALL, (6 / 7, 6 / 7)),
         (SMALL.replace("<td>d", '<td colspan="2">d'), SMALL, (5 / 6, 5 / 6)),
         (SMALL.replace("<td>a", '<td colspan="1">a'), SMALL, (1, 1)),
         (SMALL.replace("td>", "th>"), SMALL, (1, 1)),
