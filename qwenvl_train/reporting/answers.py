@@ -38,41 +38,62 @@ class Shape:
     point: bool
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A text of a card: the expected answer, or a generated one."""
+
+    kind: str
+    """What the text is, by the keys of the row's regions: expected, before, after or answer."""
+    heading: str
+    text: str
+    right: bool | None = None
+    """Whether the answer is right, or None if the card does not say so."""
+    verdict: str = ""
+    """What the card says of a generated answer."""
+
+
 def card(row: Row) -> Row:
-    """Return what the page shows of a row of predictions.jsonl."""
+    """Return what the report shows of a row of predictions.jsonl."""
+    return card_of(row, _answers(row))
+
+
+def card_of(row: Row, answers: list[Shown]) -> Row:
+    """Return what a page shows of a sample: its pictures, with the regions of the row drawn over them, its prompt and
+    its answers."""
     regions = row.get("regions") or {}
-    first = opened(row["images"][0]) if regions and row["images"] else None
+    first = opened(row["images"][0]) if regions and row["images"] and row["images"][0] else None
     return {
         **row,
         "turn": row.get("turn", 1),
         "drawing": first and data_uri(smaller(first, DRAWING), "webp", quality=85),
         "size": first.size if first else (0, 0),
         "shapes": [shape(kind, region) for kind, found in regions.items() for region in found],
-        "pictures": [thumbnail(path) for path in row["images"]] if first is None else [],
+        "pictures": [path and thumbnail(path) for path in row["images"]] if first is None else [],
         "prompt": folded(row["prompt"]),
         "answers": [
             {
-                "kind": kind,
-                "heading": heading,
-                "text": folded(text or "(empty)"),
-                "right": right,
-                "regions": "; ".join(map(in_words, regions.get(kind) or [])),
+                "kind": one.kind,
+                "heading": one.heading,
+                "text": folded(one.text or "(empty)"),
+                "right": one.right,
+                "verdict": one.verdict,
+                "regions": "; ".join(map(in_words, regions.get(one.kind) or [])),
             }
-            for kind, heading, text, right in _answers(row)
+            for one in answers
         ],
     }
 
 
-def _answers(row: Row) -> list[tuple[str, str, str, bool | None]]:
-    """Return the kind, the heading and the text of each answer that there is, and whether it is right."""
+def _answers(row: Row) -> list[Shown]:
     pair = row.get("rejected") is not None
-    found: list[tuple[str, str, str, bool | None]] = []
-    found.append(("expected", "chosen" if pair else "expected", row["expected"], None))
+    found = [Shown("expected", "chosen" if pair else "expected", row["expected"])]
     if pair:
-        found.append(("rejected", "rejected", row["rejected"], None))
+        found.append(Shown("rejected", "rejected", row["rejected"]))
     for kind in ("before", "after"):
         if row.get(kind) is not None:
-            found.append((kind, f"{kind} training", row[kind], is_right(row[kind], row["expected"])))
+            right = is_right(row[kind], row["expected"])
+            verdicts = ("✓ equals chosen", "✗ differs") if pair else ("✓ right", "✗ wrong")
+            found.append(Shown(kind, f"{kind} training", row[kind], right, verdicts[0 if right else 1]))
     return found
 
 

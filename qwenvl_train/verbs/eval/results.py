@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from qwenvl_train.data.batches.loader import entry_names
@@ -72,10 +71,10 @@ class Results:
         name = next(iter(parts))
         return name, parts[name].value
 
-    def _goodness(self, one: ScoredRow) -> float:
-        metric = self.metrics[next(iter(one.scores))]
-        value = self.main_score(one)[1]
-        return value if metric.higher_is_better else -value
+    def _goodness(self, one: ScoredRow) -> list[float]:
+        """Return the main score of each metric, higher ones for better answers."""
+        parts = {name: next(iter(found.values())).value for name, found in one.scores.items()}
+        return [value if self.metrics[name].higher_is_better else -value for name, value in parts.items()]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the results as plain data, as scores.json and output=json have them."""
@@ -160,7 +159,3 @@ def _compared(first: ModelResults, other: ModelResults, figure: Figure, seed: in
         for model in (first, other)
     )
     return Difference(figure, other.answers.model, mine.compared_with(theirs, seed))
-
-
-def page_path(results: Results) -> Path:
-    return results.first.answers.folder.path / "eval.html"

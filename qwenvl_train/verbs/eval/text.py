@@ -1,13 +1,14 @@
 """Prints the results of an evaluation on the terminal."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.text import Text
 
 from qwenvl_train.evaluation.metrics.table import METRICS
 from qwenvl_train.evaluation.scoring import Figure, ScoredRow
 from qwenvl_train.reporting.console import console_on, say
-from qwenvl_train.reporting.wording import duration, many, percent
+from qwenvl_train.reporting.wording import duration, many
 from qwenvl_train.verbs.eval.results import ModelResults, Results
 
 _SHOWN = 120
@@ -21,7 +22,7 @@ def print_results(results: Results) -> None:
     for model in results.models:
         for line in _answers(model, results):
             say(console, line, hanging=4)
-    for line in _metrics(results):
+    for line in metrics_in_words(results):
         say(console, line, hanging=4)
     say(console, "")
     for line in _table(results):
@@ -54,7 +55,8 @@ def _answers(model: ModelResults, results: Results) -> Iterator[str]:
         yield f"{samples} could not be decoded; the first: {first.reason}"
 
 
-def _metrics(results: Results) -> Iterator[str]:
+def metrics_in_words(results: Results) -> Iterator[str]:
+    """Yield the metrics of each source with the reason, and the convention of each metric."""
     for entry, chosen in results.chosen.items():
         yield f"{entry}: scored by {', '.join(chosen.metrics)} ({chosen.reason})"
     for name, metric in results.metrics.items():
@@ -66,33 +68,30 @@ def _table(results: Results) -> list[str]:
     rows = [["source", "metric", "score", "95 % interval", "samples"]]
     if several:
         rows[0] += ["difference", "95 % interval", "p"]
-    for number, model in enumerate(results.models):
+    for model in results.models:
         if several:
-            rows.append([f"{model.answers.model}"])
-        for figure in model.figures:
-            rows.append([*_cells(figure), *(_differences(results, model, figure) if number else [])])
-    widths = [
-        max((len(row[column]) for row in rows if len(row) > max(1, column)), default=0)
-        for column in range(len(rows[0]))
-    ]
+            rows.append([model.answers.model])
+        rows += [[figure.entry, name_of(figure), *cells_of(results, model, figure)] for figure in model.figures]
+    columns = range(len(rows[0]))
+    widths = [max(len(row[column]) for row in rows if len(row) > max(1, column)) for column in columns]
     return [_aligned(row, widths) for row in rows]
 
 
-def _cells(figure: Figure) -> list[str]:
-    name = figure.metric if figure.name == figure.metric else f"{figure.metric} {figure.name}"
-    low, high = (_number(figure.metric, value) for value in (figure.low, figure.high))
-    value = _number(figure.metric, figure.value)
-    return [figure.entry, name, value, f"{low} to {high}", f"{figure.samples:,}"]
+def name_of(figure: Figure) -> str:
+    return figure.metric if figure.name == figure.metric else f"{figure.metric} {figure.name}"
 
 
-def _differences(results: Results, model: ModelResults, figure: Figure) -> list[str]:
+def cells_of(results: Results, model: ModelResults, figure: Figure) -> list[str]:
+    """Return the score, its interval and the number of samples, and for a model of eval.compare how it differs."""
+    value, low, high = (_number(figure.metric, number) for number in (figure.value, figure.low, figure.high))
+    cells = [value, f"{low} to {high}", f"{figure.samples:,}"]
     for one in results.differences:
         same = (one.figure.entry, one.figure.metric, one.figure.name) == (figure.entry, figure.metric, figure.name)
         if same and one.model == model.answers.model:
             found = one.comparison
             gap, low, high = (_number(figure.metric, value, "+") for value in (found.difference, found.low, found.high))
-            return [gap, f"{low} to {high}", f"{found.probability:.3f}"]
-    return []
+            cells += [gap, f"{low} to {high}", f"{found.probability:.3f}"]
+    return cells
 
 
 def _number(metric: str, value: float, sign: str = "") -> str:
@@ -112,11 +111,14 @@ def _aligned(row: list[str], widths: list[int]) -> str:
 
 def _answer(one: ScoredRow, results: Results) -> str:
     row = one.row
-    name, value = results.main_score(one)
-    where = f"{row['source']}:{row['line']}" + (f" turn {row['turn']}" if row["turns"] > 1 else "")
-    score = percent(value) if next(iter(one.scores)) in METRICS else f"{value:.4g}"
+    where = f"{Path(row['source']).name}:{row['line']}" + (f", answer {row['turn']}" if row["turns"] > 1 else "")
     asked, expected, answer = (_short(row[key]) for key in ("prompt", "expected", "answer"))
-    return f"{where}  {name} {score}  {asked} | expected {expected} | got {answer}"
+    return f"  {where}  {main_score_in_words(one, results)}  {asked} | expected {expected} | got {answer}"
+
+
+def main_score_in_words(one: ScoredRow, results: Results) -> str:
+    name, value = results.main_score(one)
+    return f"{name} {_number(next(iter(one.scores)), value)}"
 
 
 def _short(text: str) -> str:
