@@ -3,6 +3,9 @@
 from qwenvl_train.config.schema import RunConfig
 
 _OF_EVERY_METHOD = ("eval_loss", "eval_token_accuracy", "eval_exact_match")
+GENERATED = "eval_generated/"
+"""The metrics of generated answers begin with this."""
+_LOWER_IS_BETTER = ("eval_loss", f"{GENERATED}cer", f"{GENERATED}wer")
 _OF_PAIRS = ("eval_rewards/accuracies", "eval_rewards/margins", "eval_rewards/chosen", "eval_logps/chosen")
 
 
@@ -16,9 +19,18 @@ def comparable_metrics(config: RunConfig) -> list[str]:
 
 
 def is_better(metric: str, value: float, other: float) -> bool:
-    """Return whether `value` is better than `other`. A loss is better if it is lower, every other metric if it is
-    higher."""
-    return value < other if metric.startswith("eval_loss") else value > other
+    """Return whether `value` is better than `other`. A loss or an error rate is better if it is lower, every other
+    metric if it is higher."""
+    return value < other if metric.startswith(_LOWER_IS_BETTER) else value > other
+
+
+def about_patience(config: RunConfig, steps: int) -> str:
+    """Return why a run has ended before its last step."""
+    train = config.train
+    return (
+        f"It ended before its {steps:,} steps: {train.patience} evaluations gave no better {train.best_metric} "
+        "(train.patience)."
+    )
 
 
 def about_best(config: RunConfig, steps: int) -> str | None:

@@ -49,7 +49,7 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
     if recipe:
         read.add_recipe(recipe)
     if isinstance(run := arguments.values.get("run"), str) and issubclass(verb.config, InferenceConfig):
-        read.add_recipe(str(settings_of_run(run).absolute()))
+        read.add_run(settings_of_run(run).absolute())
     set_by_user = arguments.values.keys() | {key for layer in read.layers if layer.file for key in layer.values}
     choices = read.choices | _implied_groups(set_by_user, verb) | read.own_choices | arguments.choices
     in_files = [read_group_file(group, option, keys) for group, option in choices.items() if is_own_file(option)]

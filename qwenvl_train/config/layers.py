@@ -53,6 +53,13 @@ class Layers:
         else:
             self._read(recipe_files()[option], own=False)
 
+    def add_run(self, file: Path) -> None:
+        """Read the settings of a run whose model is used. Those that bound the work of its evaluations do not apply,
+        and the permission to run code must be given again."""
+        self._read(file, own=True)
+        for key in ("eval.samples", "eval.batch_size", "eval.allow_code"):
+            self.layers[-1].values.pop(key, None)
+
     def _read(self, path: Path, own: bool, above: tuple[Path, ...] = ()) -> None:
         if path in above:
             chain = " → ".join(str(file) for file in (*above[above.index(path) :], path))

@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from qwenvl_train.config.entries import HeldOut, SourceConfig, Sources
+from qwenvl_train.config.scoring import EvalConfig
 from qwenvl_train.config.section import CountOrAuto, Section
 
 Component = Literal["vision", "mlp", "llm"]
@@ -215,6 +216,9 @@ class TrainConfig(Section):
     them stay."""
     best_metric: str
     """The metric of the evaluation at a checkpoint's own step by which the best checkpoint is chosen."""
+    patience: PositiveInt | None
+    """The number of evaluations without a better best_metric after which the training ends. With null, it goes on to
+    the last step."""
     resume: str
     """The checkpoint to continue. With auto, it is the newest checkpoint of this run_name. With never, the run starts
     from the beginning. Any other value is the path of a checkpoint folder."""
@@ -308,6 +312,7 @@ class RunConfig(Section):
     optim: OptimConfig
     deepspeed: DeepSpeedConfig
     logging: LoggingConfig
+    eval: EvalConfig
 
     def tuned(self, component: Component) -> bool:
         return {"vision": self.tune_mm_vision, "mlp": self.tune_mm_mlp, "llm": self.tune_mm_llm}[component]

@@ -13,6 +13,8 @@ def _as_names(value: object) -> object:
 
 
 class EvalConfig(Section):
+    generate: bool
+    """Whether answers are generated and scored at each evaluation of a training run."""
     samples: PositiveInt | None
     """The number of held-out samples that are answered, spread over the files of data.eval. With null, all are."""
     metrics: Annotated[tuple[str, ...], BeforeValidator(_as_names), Field(min_length=1)]

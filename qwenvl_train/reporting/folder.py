@@ -94,6 +94,11 @@ class RunFolder:
         """Write predictions.jsonl. A row has id, source, line, images (paths), prompt, expected, before and after."""
         write_json_lines_atomic(self.path / "predictions.jsonl", rows)
 
+    def write_answers(self, step: int, rows: Iterable[Row]) -> None:
+        """Write answers/step-N.jsonl, the answers that were generated and scored at an evaluation."""
+        (self.path / "answers").mkdir(exist_ok=True)
+        write_json_lines_atomic(self.path / "answers" / f"step-{step}.jsonl", rows)
+
 
 def environment(gpus: list[str], run: Row, recipe: str | None = None) -> Row:
     """Return the facts that are needed to repeat the run. The caller passes the names of the GPUs, since only torch

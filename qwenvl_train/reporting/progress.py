@@ -11,7 +11,7 @@ from rich.table import Table
 
 from qwenvl_train.reporting.console import console_on, say
 from qwenvl_train.reporting.reporter import Row, RunInfo, is_evaluation
-from qwenvl_train.reporting.wording import count, duration, figure, is_number, label, many, percent
+from qwenvl_train.reporting.wording import GENERATED, count, duration, figure, is_number, label, many, percent
 
 EVALUATION_FIRST = ("eval_rewards/accuracies", "eval_exact_match", "eval_token_accuracy", "eval_loss")
 LEAST_BAR = 10
@@ -100,6 +100,7 @@ def source_lines(row: Row) -> list[str]:
 
 def _source_figures(scores: Row) -> str:
     keys = [key for key in EVALUATION_FIRST if key.removeprefix("eval_") in scores]
+    keys += [f"eval_{key}" for key in scores if key.startswith(GENERATED)]
     figures = ", ".join(f"{label(key)} {figure(key, scores[key.removeprefix('eval_')])}" for key in keys)
     return f"{figures} ({many(scores['samples'], 'sample')})"
 

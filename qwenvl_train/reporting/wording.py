@@ -5,6 +5,9 @@ from typing import Any
 
 RATIOS = ("exact_match", "accuracy", "accuracies", "mfu", "data_wait", "pack_fill")
 
+GENERATED = "generated/"
+"""The metrics of generated answers begin with this, after eval_."""
+
 _IN_WORDS = {
     "rewards/chosen": "reward of chosen answers",
     "rewards/rejected": "reward of rejected answers",
@@ -51,7 +54,11 @@ def is_finite(value: object) -> bool:
 
 
 def is_ratio(metric: str) -> bool:
-    """Return whether a metric is a share of 1, which is shown in percent."""
+    """Return whether a metric is a share of 1, which is shown in percent. The scores of generated answers are, except
+    for those of the user's own functions, whose names have a dot."""
+    name = metric.removeprefix("eval_")
+    if name.startswith(GENERATED):
+        return "." not in name.partition("@")[0]
     return metric.endswith(RATIOS)
 
 

@@ -35,6 +35,7 @@ from qwenvl_train.run.training_data import MeasuredData, TrainingData, open_data
 from qwenvl_train.step_folders import step_of
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.distributed.processes import agree
+from qwenvl_train.training.patience import evaluations_without_improvement
 
 
 @dataclass
@@ -72,7 +73,15 @@ class OpenedRun:
 
     @property
     def is_finished(self) -> bool:
-        return self.start.step >= self.data.steps
+        return self.start.step >= self.data.steps or self._has_lost_patience()
+
+    def _has_lost_patience(self) -> bool:
+        """Return whether train.patience ended the run at the checkpoint."""
+        train = self.context.config.train
+        if train.patience is None or self.start.checkpoint is None:
+            return False
+        state = json.loads((self.start.checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        return evaluations_without_improvement(state["log_history"], train.best_metric) >= train.patience
 
 
 def run_folder(composed: Composed[RunConfig], state: PartialState) -> Path:

@@ -17,6 +17,7 @@ from qwenvl_train.reporting.metrics import before_and_after, read_metrics
 from qwenvl_train.reporting.model_card import model_card
 from qwenvl_train.reporting.report import write_report
 from qwenvl_train.reporting.reporter import Reporter, RunInfo
+from qwenvl_train.run.generated_scores import GeneratedScores
 from qwenvl_train.step_folders import saved, step_of
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.skipped import Skipped
@@ -37,6 +38,8 @@ class Recorder:
     checkpoint: Path | None
     """The newest checkpoint. At the start, the checkpoint that the run resumes from."""
     skipped: Skipped
+    generated: GeneratedScores | None = None
+    """Scores generated answers at each evaluation, with eval.generate."""
     predictions: list[dict[str, Any]] = field(default_factory=list)
 
     def start(self) -> None:
@@ -60,10 +63,21 @@ class Recorder:
     def saved(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
 
-    def evaluated(self, trainer) -> None:
-        """Generate the answers for the report, if this evaluation is before the first step or after the last one."""
-        step, sharded = trainer.state.global_step, trainer.is_deepspeed_enabled and _is_sharded()
-        if step not in (0, trainer.state.max_steps) or not (self.writes or sharded):
+    def evaluated(self, trainer) -> dict[str, Any]:
+        """Return the scores of generated answers as metrics, if the run has them. Before the first step and after the
+        last one, also generate the answers for the report."""
+        step = trainer.state.global_step
+        if step in (0, trainer.state.max_steps):
+            self.answer_for_report(trainer)
+        if self.generated is None:
+            return {}
+        with trainer.accelerator.autocast():
+            return self.generated(trainer.model, step, _is_sharded(trainer))
+
+    def answer_for_report(self, trainer) -> None:
+        """Generate the answers that the report shows."""
+        step, sharded = trainer.state.global_step, _is_sharded(trainer)
+        if not (self.writes or sharded):
             return
         assert self.eval_rows is not None
         stored, config = {place_of(row): row for row in self.predictions}, self.info.config
@@ -112,7 +126,7 @@ class Recorder:
         return report
 
 
-def _is_sharded() -> bool:
+def _is_sharded(trainer) -> bool:
     from transformers.integrations import is_deepspeed_zero3_enabled
 
-    return is_deepspeed_zero3_enabled()
+    return trainer.is_deepspeed_enabled and is_deepspeed_zero3_enabled()

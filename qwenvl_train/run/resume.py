@@ -33,8 +33,10 @@ FREE = (
     "train.cache_vision",
     "train.keep",
     "train.best_metric",
+    "train.patience",
     "train.resume",
     "logging.wandb",
+    "eval",
 )
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin
 
-from qwenvl_train.config.best import about_best
+from qwenvl_train.config.best import about_best, about_patience
 from qwenvl_train.config.paths import with_absolute_paths
 from qwenvl_train.config.schema import TWO_MODELS, RunConfig
 from qwenvl_train.data.batches.loader import EvalRows
@@ -35,6 +35,7 @@ from qwenvl_train.reporting.progress import print_components
 from qwenvl_train.reporting.reporter import RunInfo
 from qwenvl_train.reporting.wording import figure, label
 from qwenvl_train.run.context import RunContext
+from qwenvl_train.run.generated_scores import GeneratedScores
 from qwenvl_train.run.lineage import in_words, lineage, with_merged_model
 from qwenvl_train.run.lock import locked
 from qwenvl_train.run.opening import OpenedRun, RunData, StartingPoint
@@ -55,6 +56,7 @@ from qwenvl_train.training.objectives.dpo import Preferences
 from qwenvl_train.training.objectives.objective import Objective
 from qwenvl_train.training.objectives.reference import none, of_copy, of_first_weights, stored, without_adapters
 from qwenvl_train.training.objectives.sft import Answers
+from qwenvl_train.training.patience import Patience
 from qwenvl_train.training.skipped import Skipped, UnusableRows
 from qwenvl_train.training.trainer import Hooks, TrainerData, TrainerRecords, TrainerSetup, VisionTrainer
 
@@ -72,6 +74,7 @@ class Run:
     meter: Meter
     stop: StopOnSignal
     skipped: Skipped
+    patience: Patience | None
 
     @property
     def folder(self) -> Path:
@@ -122,10 +125,16 @@ class Run:
                 raise self._ended_by_full_disk() from error
             self._finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", repr(error))
             raise
-        cut_short = stop.received is not None and trainer.state.global_step < self.data.steps
-        report = self._finish("interrupted" if cut_short else "done")
+        ended_early = self.patience is not None and self.patience.ended_at is not None
+        cut_short = stop.received is not None and trainer.state.global_step < self.data.steps and not ended_early
+        if ended_early and trainer.state.global_step < self.data.steps:
+            self.recorder.answer_for_report(trainer)
+        reason = about_patience(self.context.config, self.data.steps) if ended_early else None
+        report = self._finish("interrupted" if cut_short else "done", reason)
         if self.context.is_main:
             shutil.rmtree(_staging(self.start), ignore_errors=True)
+            if reason:
+                print(reason)
             self._conclude(report)
             if cut_short:
                 print(f"to resume: the same command with run_name={self.start.folder.name}")
@@ -219,6 +228,9 @@ def prepare(opened: OpenedRun) -> Run:
         start.checkpoint,
         skipped,
     )
+    if config.eval.generate and data.held_out:
+        decoded = replace(data.held_out, renderer=context.renderer)
+        recorder.generated = GeneratedScores(context, decoded, RunFolder(start.folder))
     stop = StopOnSignal(context.cpu_group)
     room = config.pack_length and config.pack_length * config.train.batch_size
     devices = Devices(context.processes, peak_tflops(context.precision))
@@ -239,11 +251,14 @@ def prepare(opened: OpenedRun) -> Run:
         ),
     )
     trainer.add_callback(stop)
+    patience = Patience(config.train.best_metric, config.train.patience) if config.train.patience else None
+    if patience:
+        trainer.add_callback(patience)
     # The transformers Trainer has made an empty folder, and a run that is never trained leaves nothing.
     with suppress(OSError):
         _staging(start).rmdir()
         start.folder.rmdir()
-    return Run(context, data, start, model, trainer, recorder, meter, stop, skipped)
+    return Run(context, data, start, model, trainer, recorder, meter, stop, skipped, patience)
 
 
 def _refuse_full_disk(context: RunContext, data: RunData, start: StartingPoint, each: int) -> None:

@@ -57,8 +57,9 @@ class Hooks:
 
     logged: Callable[[dict[str, Any]], None]
     """Called on every process with each row of metrics."""
-    evaluated: Callable[["VisionTrainer"], None]
-    """Called on every process at each evaluation, before its metrics are logged."""
+    evaluated: Callable[["VisionTrainer"], dict[str, Any]]
+    """Called on every process at each evaluation, before its metrics are logged. Returns further metrics, which are the
+    same on every process."""
     written: Callable[[Path, int], None]
     """Called on the main process with each folder that is about to become a checkpoint, and its step."""
     saved: Callable[[Path], None]
@@ -227,7 +228,10 @@ class VisionTrainer(Trainer):
         self._skipped.record(result.problems)
         self._skipped.share(self._cpu_group, self.accelerator.is_main_process)
         metrics = result.metrics()
-        self._hooks.evaluated(self)
+        further = self._hooks.evaluated(self)
+        for source, scores in further.pop("eval_sources", {}).items():
+            metrics.setdefault("eval_sources", {}).setdefault(source, {}).update(scores)
+        metrics |= further
         metrics["eval_seconds"] = time.perf_counter() - started
         self._evaluated = (self.state.global_step, metrics)
         self.log(metrics)

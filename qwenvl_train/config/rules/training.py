@@ -1,9 +1,10 @@
 """The rules of training that hold on any machine."""
 
-from qwenvl_train.config.best import comparable_metrics
+from qwenvl_train.config.best import GENERATED, comparable_metrics
 from qwenvl_train.config.options import recipe_files
 from qwenvl_train.config.rules.rule import Lines, Rule, among
 from qwenvl_train.config.schema import COMPONENTS, RunConfig
+from qwenvl_train.config.scoring import EvalConfig, own_code_is_allowed
 
 _OF_DEEPSPEED = tuple(
     f"deepspeed.{key}" for key in ("overlap_comm", "bucket_elements", "grad_accum_dtype", "communication_dtype")
@@ -129,6 +130,8 @@ def evaluation_settings_are_used(config: RunConfig, given: frozenset[str]) -> Li
         "train.eval_steps": config.train.eval_steps is not None,
         "train.eval_batch_size": True,
         "train.best_metric": True,
+        "train.patience": config.train.patience is not None,
+        "eval.generate": config.eval.generate,
         "logging.predictions": config.logging.predictions > 0,
     }
     for key in among(given, *asked):
@@ -138,11 +141,32 @@ def evaluation_settings_are_used(config: RunConfig, given: frozenset[str]) -> Li
 
 def best_metric_is_evaluated(config: RunConfig, given: frozenset[str]) -> Lines:
     known = comparable_metrics(config)
-    if config.train.best_metric not in known:
+    metric = config.train.best_metric
+    if metric.startswith(GENERATED):
+        names = [name for name in config.eval.metrics if metric.removeprefix(GENERATED).startswith(name)]
+        if not config.eval.generate:
+            yield f"train.best_metric={metric} needs eval.generate=true"
+        elif "auto" not in config.eval.metrics and not names:
+            yield f"train.best_metric={metric} is not among eval.metrics ({', '.join(config.eval.metrics)})"
+    elif metric not in known:
         yield (
             f"train.best_metric={config.train.best_metric}: must be a metric that the evaluations of "
-            f"method={config.method} give: {', '.join(known)}"
+            f"method={config.method} give: {', '.join(known)}, and with eval.generate=true {GENERATED}<metric>"
         )
+
+
+def patience_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.train.patience is not None and config.data.eval is not None and config.train.eval_steps is None:
+        yield (
+            f"train.patience={config.train.patience} counts evaluations during training; set train.eval_steps to the "
+            "number of steps between them"
+        )
+
+
+def generation_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
+    if not config.eval.generate:
+        for key in among(given, *(f"eval.{name}" for name in EvalConfig.model_fields if name != "generate")):
+            yield f"{key} has no effect while eval.generate=false"
 
 
 def wandb_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
@@ -184,6 +208,9 @@ TRAINING_RULES: tuple[Rule, ...] = (
     blocks_are_fused_once,
     evaluation_settings_are_used,
     best_metric_is_evaluated,
+    patience_is_used,
+    generation_settings_are_used,
+    own_code_is_allowed,
     wandb_settings_are_used,
     deepspeed_settings_are_used,
     streams_are_endless,

@@ -38,10 +38,15 @@ def samples_are_held_out(config: EvalVerbConfig, given: frozenset[str]) -> Lines
         yield f"data.eval={config.data.eval} is a share of data.train, which is not set"
 
 
+def it_always_generates(config: EvalVerbConfig, given: frozenset[str]) -> Lines:
+    if "eval.generate" in given:
+        yield "eval.generate has no effect on eval, which always generates answers; it is for training runs"
+
+
 EVAL = Verb(
     "eval",
     EvalVerbConfig,
-    (*DATA_RULES, one_model, samples_are_held_out, own_code_is_allowed),
+    (*DATA_RULES, one_model, samples_are_held_out, it_always_generates, own_code_is_allowed),
     "qwenvl_train.verbs.eval.command:run",
     reads=("eval",),
 )

@@ -1,0 +1,100 @@
+"""The scores of answers that are generated at the evaluations of a run, in which all processes share the work."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.data.batches.loader import Rows, entry_names
+from qwenvl_train.errors import UserError
+from qwenvl_train.evaluation.answering import answers_to, groups_of, samples_to_answer
+from qwenvl_train.evaluation.generation import AnswerGenerator
+from qwenvl_train.evaluation.metrics.metric import Scores, figures
+from qwenvl_train.evaluation.metrics.table import load_metric
+from qwenvl_train.evaluation.scoring import ScoredRow, choose_metrics, load_metrics, score
+from qwenvl_train.model.decoding import this_process
+from qwenvl_train.reporting.folder import RunFolder
+from qwenvl_train.run.context import RunContext
+
+PREFIX = "eval_generated/"
+BATCH_SIZE = 16
+"""The number of samples that are answered together if eval.batch_size is auto. During training, the memory of the
+device is needed for other things."""
+
+
+class GeneratedScores:
+    """Answers the same samples at each evaluation, and scores the answers.
+
+    Raises:
+        UserError: If eval.metrics names a metric that does not exist.
+    """
+
+    def __init__(self, context: RunContext, rows: Rows, folder: RunFolder):
+        self._context, self._folder = context, folder
+        config = context.config
+        for name in config.eval.metrics:
+            if name != "auto":
+                load_metric(name)
+        self._rows = rows
+        """The held-out samples, whose media are decoded, since stored features are not made for generation."""
+        size = BATCH_SIZE if config.eval.batch_size == "auto" else config.eval.batch_size
+        groups = groups_of(rows, samples_to_answer(rows, config.eval.samples, config.seed), size)
+        self._groups = groups[context.rank :: context.processes]
+        self._rounds = -(-len(groups) // context.processes)
+
+    def __call__(self, model: PreTrainedModel | PeftModel, step: int, sharded: bool) -> dict[str, Any]:
+        """Return the scores as metrics. All processes must call this together."""
+        context, config = self._context, self._context.config
+        group = context.cpu_group
+        any_process = group.any if sharded else this_process
+        tokenizer, limit = context.processor.tokenizer, config.eval.max_new_tokens
+        generate = AnswerGenerator(model, context.family, tokenizer, limit, any_process)
+        # With sharded weights, a process with fewer groups answers its last one again, without counting it.
+        groups = [*self._groups, *[[]] * (self._rounds - len(self._groups))] if sharded else self._groups
+        mine = [row for answers, _ in answers_to(self._rows, groups, generate, 0) for row in answers]
+        rows = sorted(group.everything(mine), key=lambda row: (row["index"], row["turn"]))
+        if not rows:
+            return {}
+        chosen = choose_metrics(rows, config.eval.metrics, _metrics_of_entries(config))
+        metrics = load_metrics(chosen)
+        # Some metrics are slow, so each process scores a part of the answers.
+        share = rows[context.rank :: context.processes]
+        scored = group.everything(score(share, chosen, metrics, context.family))
+        scored.sort(key=lambda one: (one.row["index"], one.row["turn"]))
+        if context.is_main:
+            self._folder.write_answers(step, [{**one.row, "scores": one.plain()} for one in scored])
+        return self._metrics(scored)
+
+    def _metrics(self, scored: Sequence[ScoredRow]) -> dict[str, Any]:
+        found: dict[str, Any] = {f"{PREFIX}{name}": value for name, value in _figures(scored).items()}
+        wanted = self._context.config.train.best_metric
+        if wanted.startswith(PREFIX) and wanted not in found:
+            raise UserError(f"train.best_metric={wanted}: the generated answers have the scores {', '.join(found)}.")
+        entries = dict.fromkeys(one.row["entry"] for one in scored)
+        if len(entries) > 1:
+            found["eval_sources"] = {
+                entry: {f"generated/{name}": value for name, value in _figures(_of(scored, entry)).items()}
+                for entry in entries
+            }
+        return found
+
+
+def _of(scored: Sequence[ScoredRow], entry: str) -> list[ScoredRow]:
+    return [one for one in scored if one.row["entry"] == entry]
+
+
+def _figures(scored: Sequence[ScoredRow]) -> dict[str, float]:
+    """Return the figure of each metric and of its sub-scores, over all samples that have it."""
+    found: dict[str, float] = {}
+    for metric in dict.fromkeys(name for one in scored for name in one.scores):
+        parts: list[Scores] = [one.scores[metric] for one in scored if metric in one.scores]
+        for number, (name, value) in enumerate(figures(parts).items()):
+            found[metric if number == 0 else f"{metric}_{name}"] = value
+    return found
+
+
+def _metrics_of_entries(config: RunConfig) -> dict[str, tuple[str, ...]]:
+    entries = config.data.train if config.data.eval_share is not None else config.data.eval_entries
+    return {name: entry.metric for name, entry in zip(entry_names(entries), entries, strict=True) if entry.metric}
