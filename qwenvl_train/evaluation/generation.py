@@ -25,11 +25,6 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.model.build import base_model
 from qwenvl_train.model.decoding import Prompt, decode_greedily, this_process
 
-MAX_NEW_TOKENS = 256
-"""Number of tokens at which an answer is cut. It is the same for every sample, because a limit that follows from the
-expected answer would hide that a model goes on too long. A paragraph fits; a model that never ends its answers costs
-this many passes for each sample."""
-
 
 @dataclass(frozen=True)
 class Request:
@@ -166,7 +161,9 @@ class AnswerGenerator:
     """A model with the packed forward pass, in evaluation mode."""
     family: Family
     tokenizer: Any
-    max_new_tokens: int = MAX_NEW_TOKENS
+    max_new_tokens: int
+    """Number of tokens at which an answer is cut. It does not depend on the expected answer, since this would hide that
+    a model goes on too long."""
     any_process: Callable[[bool], bool] = this_process
     """Says whether any process has unfinished answers. With sharded weights, all processes must go on until then."""
 

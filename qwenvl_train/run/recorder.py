@@ -83,7 +83,8 @@ class Recorder:
         stored, config = {place_of(row): row for row in self.predictions}, self.info.config
         any_process = self.cpu_group.any if sharded else this_process
         tokenizer = self.processor.tokenizer
-        generate = AnswerGenerator(trainer.model, self.renderer.family, tokenizer, any_process=any_process)
+        limit = self.info.config["eval"]["max_new_tokens"]
+        generate = AnswerGenerator(trainer.model, self.renderer.family, tokenizer, limit, any_process)
         with trainer.accelerator.autocast():
             count, seed = config["logging"]["predictions"], config["seed"]
             answered = predictions(self.eval_rows, count, seed, partial(generate.answers_to, self.renderer))

@@ -33,13 +33,12 @@ SHORT = (
     "data.packing=false", "data.workers=0", "train.accumulation=2", "train.log_steps=1", "train.warmup=0",
     "train.eval_batch_size=3",
 )  # fmt: skip
-# One generated answer shows that processes generate together; with sharded weights it takes more than a minute.
-GENERATES = "logging.predictions=1"
+GENERATES = ("logging.predictions=1", "eval.generate=true", "eval.samples=6", "eval.max_new_tokens=6")
 MIXED = (*SHORT, "data.train={mixed}", "data.eval={mixed}", "train.max_steps=4")
-RESUMED = (*MIXED, GENERATES, "train.save_steps=2", "train.lr=1e-3", "train.lr_mlp=1e-3")
+RESUMED = (*MIXED, *GENERATES, "train.save_steps=2", "train.lr=1e-3", "train.lr_mlp=1e-3")
 FEATURES = (*MIXED, QUIET)
 STORED = ("train.cache_vision=true", "data.cache={cache}")
-PAIRS = (*SHORT, GENERATES, "data.train={pairs}", "data.eval={pairs}", "train.max_steps=3", "train.lr=1e-4")
+PAIRS = (*SHORT, *GENERATES, "data.train={pairs}", "data.eval={pairs}", "train.max_steps=3", "train.lr=1e-4")
 STREAMED = (
     "data.streaming=true", "data.train={stream}", "data.on_error=skip", "data.packing=false", "train.max_steps=6",
     "train.save_steps=3", "train.log_steps=1", "train.warmup=0", "train.accumulation=2",
@@ -199,6 +198,13 @@ def test_two_processes_equal_one(one, two, resumed):
     for mine, theirs in zip(rows(two, "eval_loss"), rows(one, "eval_loss"), strict=True):
         assert mine["eval_samples"] == theirs["eval_samples"] == 16
         assert mine["eval_loss"] == pytest.approx(theirs["eval_loss"], rel=1e-5)  # measured 3.3e-8
+        scores = [key for key in theirs if key.startswith("eval_generated/")]
+        assert {key: mine[key] for key in scores} == {key: theirs[key] for key in scores}
+        assert scores
+    for step in (0, 4):
+        mine, theirs = (read_lines(folder / "answers" / f"step-{step}.jsonl") for folder in (two, one))
+        assert mine == theirs
+        assert len(mine) == 6
     assert summary(two)["status"] == summary(resumed)["status"] == "done"
     AutoModelForImageTextToText.from_pretrained(two / "checkpoints" / "step-4")
     assert_same_curve(figures(resumed), figures(two)[2:])
