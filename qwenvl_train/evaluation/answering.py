@@ -157,6 +157,6 @@ def fitting_batch_size(model: torch.nn.Module, longest: int, free_bytes: int | N
         return 32
     text = model.config.text_config
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    # Keys and values of each layer. They exist twice while a token is added to them.
-    each = 2 * 2 * text.num_hidden_layers * text.num_key_value_heads * head * model.dtype.itemsize * longest
+    # Keys and values of each layer. Those of one layer exist twice while they are copied.
+    each = 2 * text.num_hidden_layers * text.num_key_value_heads * head * model.dtype.itemsize * longest
     return max(1, min(128, int(0.6 * free_bytes) // each))

@@ -7,17 +7,20 @@ ended leaves the batch.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicLayer
 
 from qwenvl_train.batch import Batch
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.autocast import keep_casts
 from qwenvl_train.model.build import base_model
+
+_ROOM = 64
+"""Number of tokens that are added to the keys and values before they are copied to larger tensors."""
 
 
 class Prompt(NamedTuple):
@@ -126,14 +129,49 @@ def _read_prompts(model: PreTrainedModel, batch: Batch, prompts: Sequence[Prompt
     places = ends[:, None] - torch.arange(longest, 0, -1, device=device)
     mask = places >= torch.tensor([prompt.start for prompt in prompts], device=device)[:, None]
     places = places.clamp(min=0)
-    padded = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        # From [1, heads, T, d] to [batch, heads, longest, d].
-        keys, values = (states[0][:, places].transpose(0, 1) for states in (layer.keys, layer.values))
-        padded.update(keys, values, number)
+    layers = []
+    for layer in cache.layers:
+        layers.append(_GrowingLayer(layer.keys, layer.values, places))
         layer.keys = layer.values = None  # frees the memory before the next layer is arranged
     positions = batch["position_ids"][1, 0].index_select(0, ends - 1) + 1
-    return logits.argmax(-1), _Decoder(model, padded, mask.long(), positions)
+    return logits.argmax(-1), _Decoder(model, Cache(layers=layers), mask.long(), positions)
+
+
+class _GrowingLayer(DynamicLayer):
+    """The keys and values of one layer of the model, in tensors with room for further tokens. The layer of transformers
+    copies all of them for each token."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, places: torch.Tensor):
+        """Take the states of a packed row, [1, heads, T, d], at the places of each answer, [batch, tokens]."""
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self._length = places.shape[1]
+        self._states = [_with_room(states[0][:, places].transpose(0, 1)) for states in (keys, values)]
+        self._show()
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        start, self._length = self._length, self._length + key_states.shape[-2]
+        if self._length > self._states[0].shape[-2]:
+            self._states = [_with_room(states) for states in self._states]
+        for states, new in zip(self._states, (key_states, value_states), strict=True):
+            states[:, :, start : self._length] = new
+        self._show()
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        self._states = [states[indices] for states in self._states]
+        self._show()
+
+    def _show(self) -> None:
+        self.keys, self.values = (states[:, :, : self._length] for states in self._states)
+
+
+def _with_room(states: torch.Tensor) -> torch.Tensor:
+    """Return a copy of [batch, heads, tokens, d] with room for further tokens."""
+    batch, heads, tokens, width = states.shape
+    larger = states.new_empty(batch, heads, tokens + _ROOM, width)
+    larger[:, :, :tokens] = states
+    return larger
 
 
 def _end_tokens(model: PreTrainedModel) -> frozenset[int]:

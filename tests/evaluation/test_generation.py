@@ -58,7 +58,7 @@ def answer_of(model, inputs: dict[str, torch.Tensor], tokenizer, max_new_tokens:
 def test_a_question_with_pictures_is_answered_as_the_published_model_does(model_type, adapters, checkpoints, pictures):
     """Up to the limit, whatever the expected answer is."""
     path = checkpoints[model_type]
-    generate = Generator(path, model_type, 48, adapters)
+    generate = Generator(path, model_type, 72, adapters)
     question = ("user", [pictures[1], "and", pictures[3], "What?"])
     asked = conversation(question, ("assistant", ["Red."]))
     much_expected = conversation(question, ("assistant", ["Red and blue. " * 20]))
@@ -68,7 +68,7 @@ def test_a_question_with_pictures_is_answered_as_the_published_model_does(model_
     inputs = dict(generate.processor.image_processor(images, return_tensors="pt"))
     inputs["input_ids"] = torch.from_numpy(layout.input_ids[: (layout.labels != -100).argmax()])[None]
     theirs = lively_model(path)
-    assert given.text == other.text == answer_of(theirs, inputs, generate.processor.tokenizer, 48) != ""
+    assert given.text == other.text == answer_of(theirs, inputs, generate.processor.tokenizer, 72) != ""
 
 
 def test_a_batch_has_the_answers_of_each_question_alone(model_type, checkpoints, pictures, tmp_path):
