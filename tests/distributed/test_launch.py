@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForImageTextToText
 
+from qwenvl_train.cli import main
 from tests.commands import QUIET, read_lines, rows, summary, train
 from tests.conftest import conversation
 from tests.streams import write_stream
@@ -139,7 +140,7 @@ def settings(files, checkpoints, tmp_path_factory) -> dict[str, tuple[list[str],
 
 
 @pytest.fixture(scope="module")
-def launched(request, settings, tmp_path_factory) -> Path:
+def launched(request, settings, files, checkpoints, tmp_path_factory) -> Path:
     """A folder with the runs of all cases of a launcher, each in a folder of the case's name, `run` in it, and with
     `run` in `resumed` there, which goes on from the middle of the other."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -149,10 +150,26 @@ def launched(request, settings, tmp_path_factory) -> Path:
         if steps := STEPS.get(CASES[name].settings):
             middle = folder / name / "run" / "checkpoints" / f"step-{steps // 2}"
             commands.append([*settings[name][1], f"output_dir={folder / name / 'resumed'}", f"train.resume={middle}"])
+    if request.param == "torchrun":
+        commands.append([*evaluation(files, checkpoints), f"eval.to={folder / 'eval'}"])
     file = folder / "commands.json"
     file.write_text(json.dumps(commands), encoding="utf-8")
     launch(request.param, "tests.distributed.several", str(file))
     return folder
+
+
+def evaluation(files: dict[str, Path], checkpoints: dict[str, Path]) -> list[str]:
+    limits = ("eval.max_new_tokens=6", "eval.batch_size=3", "data.workers=0")
+    return ["eval", f"model.path={checkpoints['qwen3_vl']}", f"data.eval={files['mixed']}", *limits]
+
+
+@pytest.mark.parametrize("launched", ["torchrun"], indirect=True, scope="module")
+def test_two_processes_evaluate_as_one(launched, files, checkpoints, tmp_path):
+    assert main([*evaluation(files, checkpoints), f"eval.to={tmp_path / 'one'}"]) == 0
+    mine, theirs = (read_lines(folder / "predictions.jsonl") for folder in (launched / "eval", tmp_path / "one"))
+    assert mine == theirs
+    assert len(mine) == 16
+    assert not list((launched / "eval").glob("predictions.*.jsonl"))
 
 
 def cases(settings: tuple[str, ...] = (), names: tuple[str, ...] = ()):
