@@ -14,6 +14,7 @@ from qwenvl_train.evaluation.metrics.number import number_of
 from qwenvl_train.evaluation.metrics.spans import spans_in
 from qwenvl_train.evaluation.metrics.tables import tables_in
 from qwenvl_train.evaluation.metrics.tool_calls import first_call
+from qwenvl_train.reporting.wording import many
 
 NEARLY_ALL = 0.9
 """The share of a source's expected answers that must be of one kind."""
@@ -75,10 +76,13 @@ def choose_for_source(samples: Sequence[tuple[str, str]]) -> Choice:
     name = next(name for name in KINDS if counts[name] >= NEARLY_ALL * len(samples))
     kind, share = KINDS[name], counts[name] / len(samples)
     if own[name] >= NEARLY_ALL * len(samples):
-        reason = f"{share:.0%} of {len(samples)} samples: {kind.reason}"
+        counted = "all" if own[name] == len(samples) else f"{100 * share:.0f} % of"
+        reason = f"{counted} {many(len(samples), 'sample')}: {kind.reason}"
     else:
-        mixed = ", ".join(f"{count / len(samples):.0%} {one}" for one, count in own.most_common())
-        reason = f"{len(samples)} samples are of several kinds ({mixed}), scored as the general one: {kind.reason}"
+        mixed = ", ".join(f"{100 * count / len(samples):.0f} % {one}" for one, count in own.most_common())
+        reason = (
+            f"the {len(samples):,} samples are of several kinds ({mixed}), scored as the general one: {kind.reason}"
+        )
     return Choice(kind.metrics, reason)
 
 
