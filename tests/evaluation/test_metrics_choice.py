@@ -62,8 +62,8 @@ def test_otherwise_it_has_the_more_general_kind():
     numbers, options = [("4", "")] * 89, [("B", ANIMALS)] * 11
     assert choose_for_source(numbers + options) == Choice(
         ("exact_match", "anls"),
-        "the 100 samples are of several kinds (89 % number, 11 % option), scored as the general one: the expected answer has "
-        "at most 15 words",
+        "the 100 samples are of several kinds (89 % number, 11 % option), scored as the general one: the expected "
+        "answer has at most 15 words",
     )
     assert choose_for_source(numbers + [('{"a": "b"}', "")] * 11).metrics == ("edit_similarity",)
     assert choose_for_source([(SENTENCE, "")]).metrics == ("edit_similarity",)
