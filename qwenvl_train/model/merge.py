@@ -8,6 +8,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.model.adapters import read_weights, with_stored_adapter
 from qwenvl_train.model.pretrained import from_pretrained
+from qwenvl_train.model.processor_files import save_processor
 from qwenvl_train.model.stored_adapter import StoredAdapter, processor_source
 
 
@@ -24,4 +25,4 @@ def write_merged(adapter: StoredAdapter, model: ModelConfig, folder: Path) -> No
     read_weights(adapted, adapter)
     merged = adapted.merge_and_unload()
     merged.to(base.dtype).save_pretrained(folder)
-    from_pretrained(processor_source(model), AutoProcessor).save_pretrained(folder)
+    save_processor(from_pretrained(processor_source(model), AutoProcessor), folder)

@@ -38,6 +38,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.loop import eval_loader, evaluate
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.flops import FlopCount
+from qwenvl_train.model.processor_files import add_older_files
 from qwenvl_train.reporting.checkpoints import EVALUATION
 from qwenvl_train.reporting.folder import write_json_atomic
 from qwenvl_train.step_folders import saved
@@ -278,6 +279,7 @@ class VisionTrainer(Trainer):
         written = Path(self.args.output_dir) / f"checkpoint-{step}"
         self._save_stream(written / STREAM)
         if self.accelerator.is_main_process:
+            add_older_files(self.processing_class, written)
             (written / PROGRESS).write_text(json.dumps(self._meter.progress(step).as_dict()), encoding="utf-8")
             evaluated, metrics = self._evaluated
             if evaluated == step:

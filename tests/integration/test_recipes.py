@@ -49,6 +49,8 @@ def test_the_checkpoint_loads_with_plain_transformers(two_steps):
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     assert processor.image_processor.size["longest_edge"] == 112 * 112
+    for name in ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"):
+        assert (folder / name).is_file()  # other programs read the last two
     prompt = processor.apply_chat_template(
         [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
         add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
