@@ -56,7 +56,10 @@ def test_arguments_come_from_the_command_line(trained, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trainn"], "trainn: there is no such verb; did you mean train? Verbs: train, inspect, plan, report, help"),
+        (
+            ["trainn"],
+            "trainn: there is no such verb; did you mean train? Verbs: train, inspect, plan, export, report, help",
+        ),
         (["sft_lora"], "did you mean +recipe=sft_lora?"),
         (["--foo"], "--foo: there is no such flag"),
         ([], "no component is trained; choose a recipe"),

@@ -7,7 +7,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-_PATHS = ("output_dir", "data.cache", "inspect.file", "run")
+_PATHS = ("output_dir", "data.cache", "inspect.file", "run", "export.to")
 """Keys that always hold a path."""
 _SOURCES = ("data.train", "data.eval")
 DATA_ENDINGS = (".jsonl", ".json", ".parquet", ".csv", ".tsv")

@@ -14,7 +14,7 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.model.components import component_of, is_shadow, mode_of
 from qwenvl_train.model.stored_adapter import StoredAdapter
 
-_OLDER_NAMES = {r"^model\.(?!language_model\.|visual\.)": "model.language_model.", r"^visual\.": "model.visual."}
+OLDER_NAMES = {r"^model\.(?!language_model\.|visual\.)": "model.language_model.", r"^visual\.": "model.visual."}
 """Names of transformers before 4.52, as patterns, and their present form."""
 
 
@@ -77,7 +77,7 @@ def read_weights(model: PeftModel, adapter: StoredAdapter) -> None:
             "default",
             is_trainable=True,
             torch_device="cpu",
-            key_mapping=_OLDER_NAMES,
+            key_mapping=OLDER_NAMES,
             revision=adapter.revision,
         )
     except KeyError as error:

@@ -17,6 +17,7 @@ import pytest
 from transformers import AutoModelForImageTextToText
 
 from qwenvl_train.cli import main
+from qwenvl_train.verbs.export import reload, verifying
 from tests.commands import QUIET, read_lines, rows, summary, train
 from tests.conftest import conversation
 from tests.streams import write_stream
@@ -225,6 +226,15 @@ def test_two_processes_equal_one(one, two, resumed):
     assert summary(two)["status"] == summary(resumed)["status"] == "done"
     AutoModelForImageTextToText.from_pretrained(two / "checkpoints" / "step-4")
     assert_same_curve(figures(resumed), figures(two)[2:])
+
+
+@cases(names=("zero2 full", "zero3 full", "zero3 lora", "zero2 dpo without its adapters"))
+def test_what_deepspeed_saved_is_exported(two, tmp_path, capfd, monkeypatch):
+    """Checkpoints of ZeRO have the same files as others, with all weights gathered."""
+    monkeypatch.setattr(verifying, "in_new_process", lambda job, file: reload.main(job))
+    assert main(["export", f"run={two}", f"export.to={tmp_path / 'out'}", "export.rows=2"]) == 0
+    assert "on 2 held-out rows" in (told := capfd.readouterr().out)
+    assert "2 of 2 greedy answers the same" in told
 
 
 @cases(names=("zero3 full",))
