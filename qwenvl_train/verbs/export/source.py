@@ -12,6 +12,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.model.published import StoredTensor, local_folder, tensors_in
 from qwenvl_train.model.stored_adapter import StoredAdapter, stored_adapter
 from qwenvl_train.run.finished import with_checkpoint
+from qwenvl_train.run.lineage import MERGED
 from qwenvl_train.verbs.export.settings import ExportConfig
 
 _TYPES = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"}
@@ -57,9 +58,9 @@ class Source:
 def find_source(config: ExportConfig) -> Source:
     """Return what is exported. Raise UserError if it or its base model is not there, or if it has no such form."""
     model = config.model.model_copy(update={"quantize": "none"})  # adapters are added to the 16-bit weights
-    config = with_checkpoint(config.model_copy(update={"model": model}))
+    named, config = config.model, with_checkpoint(config.model_copy(update={"model": model}))
     adapter, run = stored_adapter(config.model), _run_of(config)
-    base = adapter.base if adapter else _base_of_whole_model(config, run)
+    base = adapter.base if adapter else _base_of_whole_model(config, named, run)
     folder = local_folder(base)
     if not (folder / "config.json").is_file():
         instead = "" if adapter else f", or export model.path={config.model.path} without its run"
@@ -83,16 +84,21 @@ def _run_of(config: ExportConfig) -> Path | None:
     return folder if (folder / "config.yaml").is_file() else None
 
 
-def _base_of_whole_model(config: ExportConfig, run: Path | None) -> ModelConfig:
-    """Return the model that a run trained in full. Without run=, a whole model stands for itself."""
-    lineage = facts_in(run, "environment.json").get("model", {}) if config.run else {}
-    path = lineage.get("merged_model") or lineage.get("path")
-    if path is None:
+def _base_of_whole_model(config: ExportConfig, named: ModelConfig, run: Path | None) -> ModelConfig:
+    """Return the model that a run trained in full. Without run=, a whole model stands for itself.
+
+    Args:
+        named: The model that the settings of the run name.
+    """
+    if config.run is None or run is None:
         return config.model
-    started = facts_in(run, "environment.json").get("working_directory", "")
-    here = Path(path) if Path(path).exists() else Path(started, path)
-    revision = lineage.get("revision")
-    return config.model.model_copy(update={"path": str(here) if here.exists() else path, "revision": revision})
+    if (run / MERGED).is_dir():
+        return config.model.model_copy(update={"path": str(run / MERGED), "revision": None})
+    environment = facts_in(run, "environment.json")
+    path = environment.get("model", {}).get("path", named.path)
+    here = next((at for at in (Path(path), Path(environment.get("working_directory", ""), path)) if at.exists()), None)
+    revision = named.revision if here is None else None
+    return config.model.model_copy(update={"path": str(here or path), "revision": revision})
 
 
 def _refuse_as_adapter(config: ExportConfig, adapter: StoredAdapter | None) -> None:
