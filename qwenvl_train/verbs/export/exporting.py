@@ -1,5 +1,6 @@
 """Exports a model: finds it, writes it to a folder, compares it with the run, and renames the folder."""
 
+import shutil
 from pathlib import Path
 
 from qwenvl_train.errors import UserError, message_of
@@ -43,6 +44,9 @@ def export(config: ExportConfig, staging: Path, final: Path) -> list[str]:
     python = "\n".join(python_lines(source, placed))
     compared = in_words(verified) if verified else None
     write_cards(source, parts, name, limits, [("transformers", "python", python), ("vLLM", "sh", serve)], compared)
+    for folder in parts.all:
+        for file in folder.glob("*.safetensors"):  # which safetensors lets only their owner read
+            shutil.copymode(folder / "README.md", file)
     size = size_of(staging)
     publish_folder(staging, final)
     what = "one model" if placed.adapter is None else "LoRA weights" + (" and their base model" if placed.model else "")

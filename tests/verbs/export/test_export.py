@@ -67,6 +67,8 @@ def test_a_run_becomes_one_model_in_the_published_form(model_type, mode, make_ru
         assert (folder / f"{name}.json").is_file()
     assert AutoProcessor.from_pretrained(folder).chat_template == AutoProcessor.from_pretrained(base).chat_template
     assert [path.name for path in (run / "export").iterdir()] == ["merged"]
+    # A server may run as another user.
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
 
 
 @every(ADAPTERS, {("qwen2_5_vl", "lora + merger"), ("qwen3_vl", "lora all"), ("qwen3_vl_moe", "lora llm")})
