@@ -119,6 +119,7 @@ class Sample:
     line: int
     """Number of the raw row in its file, counted from 1."""
     turns: tuple[Turn, ...]
+    """The last turn is an answer, except in a conversation that the model is to answer."""
     tools: tuple[dict[str, Any], ...] = ()
     """JSON schemas of the functions that the assistant may call."""
     rejected: tuple[Turn, ...] = ()
@@ -150,6 +151,12 @@ class Sample:
     def chosen_conversation(self) -> "Sample":
         """The whole chosen conversation of a preference pair."""
         return replace(self, rejected=(), shared=0)
+
+    @property
+    def question(self) -> "Sample":
+        """The chosen conversation without its last answer."""
+        turns = self.turns[:-1] if self.turns[-1].role == "assistant" else self.turns
+        return replace(self, turns=turns, rejected=(), shared=0)
 
     @property
     def images(self) -> list[Image]:

@@ -145,6 +145,18 @@ def test_tokens_are_those_of_the_template(processor, renderers):
         assert layout.input_ids.tolist() == processor.tokenizer(text)["input_ids"], text
 
 
+def test_a_question_ends_where_the_model_begins_to_think(processor, renderers):
+    rng = random.Random(2)
+    for _ in range(60):
+        row = random_row(rng)
+        text = processor.apply_chat_template(
+            row["messages"][:-1], tools=row.get("tools"), tokenize=False, add_generation_prompt=True
+        )
+        layout = renderers[0].layout(sample_of(row).question)
+        assert processor.tokenizer.decode(layout.input_ids) == text
+        assert layout.input_ids.tolist() == processor.tokenizer(text)["input_ids"], text
+
+
 def test_generation_continues_where_the_thoughts_are_supervised(processor, renderers):
     rng = random.Random(1)
     for _ in range(40):

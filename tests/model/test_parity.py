@@ -153,7 +153,8 @@ def reference(processor, model_type: str, row: dict, renderer: Renderer, **templ
         media["videos"] = [frames for frames, _ in videos]
         metadata = [metadata for _, metadata in videos]
         media["videos_kwargs"] = {"video_metadata": metadata, "do_sample_frames": False}
-    text = written(processor, model_type, row, images, **template)
+    said = row["messages"][:-1] if template.get("add_generation_prompt") else row["messages"]
+    text = written(processor, model_type, row | {"messages": said}, images, **template)
     if model_type.startswith("qwen3"):
         # transformers 5.x keeps the template's outer pair of tokens around all frames of a video. The processor that
         # was published with the models replaced it by the frames, each with its own pair, and so does vLLM (its issue
@@ -232,6 +233,16 @@ def test_ids_labels_pixels_and_positions_equal_the_processor_and_model(model_typ
     check(rendered, expected, processor)
     assert_positions(rendered, expected, theirs)
     assert supervised(rendered.layout, processor.tokenizer) == supervised_by_prompt(processor, model_type, row)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_question_ends_where_the_answer_begins(model_type, case, loaded, pictures, clips):
+    processor, theirs, _, ours = loaded(model_type)
+    row = cases(pictures, clips)[case]
+    rendered = ours.render(sample_of(row).question)
+    expected = reference(processor, model_type, row, ours, add_generation_prompt=True)
+    check(rendered, expected, processor)
+    assert_positions(rendered, expected, theirs)
 
 
 def check(rendered: Rendered, expected: dict, processor) -> None:

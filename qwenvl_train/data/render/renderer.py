@@ -24,7 +24,13 @@ from qwenvl_train.data.render.downscale import largest_share, shrunk
 from qwenvl_train.data.render.layout import IGNORED, Layout, TurnStart, preference_pair
 from qwenvl_train.data.render.positions import Span, mrope_positions
 from qwenvl_train.data.render.regions import in_words
-from qwenvl_train.data.render.thoughts import last_question, refuse_other_question, refuse_thoughts, thinking_answer
+from qwenvl_train.data.render.thoughts import (
+    BEGIN_THOUGHTS,
+    last_question,
+    refuse_other_question,
+    refuse_thoughts,
+    thinking_answer,
+)
 from qwenvl_train.data.render.tokens import TextEncoder
 from qwenvl_train.data.render.vision_index import VisionIndex
 from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Sample, Text, Turn, Video
@@ -103,11 +109,12 @@ class Renderer:
     def layout(self, sample: Sample) -> Layout:
         """Return tokens, labels and positions, from text and the headers of media alone.
 
-        The layout may be longer than max_length.
+        The layout may be longer than max_length. If the sample ends with a question, the layout is a prompt: it ends
+        where the model's answer begins.
         """
         # Cached, because most text stays the same when a sample is laid out again with smaller media.
         encode = cache(self._text_encoder.encode)
-        sizes = [self._measured(media, sample.where) for media in sample.media]
+        sizes = [self.measured(media, sample.where) for media in sample.media]
         whole = self._laid_out(sample, sizes, encode)
         if not self._downscale or self.max_length is None or whole.length <= self.max_length or not sizes:
             return whole
@@ -237,6 +244,8 @@ class Renderer:
                 tokens.put([self._turn_end], turn.train)
                 tokens.text("\n")
                 tokens.close()
+        if whole[-1].role != "assistant":
+            self._open_answer(tokens)
         return Layout(
             input_ids=np.array(tokens.ids),
             labels=np.array(tokens.labels),
@@ -247,7 +256,18 @@ class Renderer:
             pieces=(Piece(len(tokens.ids)),),
         )
 
-    def _measured(self, media: Media, where: str) -> PictureSize | ClipSize:
+    def _open_answer(self, tokens: "_TokenBuilder") -> None:
+        """Append the tokens after which the model answers, as the published template does with
+        add_generation_prompt."""
+        tokens.put([self._turn_start])
+        tokens.text("assistant\n")
+        tokens.close()
+        if self.family.thinking:
+            tokens.text(BEGIN_THOUGHTS)
+            tokens.close()
+
+    def measured(self, media: Media, where: str) -> PictureSize | ClipSize:
+        """Return the size of a picture or clip, from its header alone."""
         if isinstance(media, Image):
             return measure(media, self.pixels, where)
         return measure_clip(media, self.clips, where)

@@ -7,6 +7,8 @@ from qwenvl_train.data.sample import Sample, Text, Turn
 from qwenvl_train.errors import UserError
 
 _BEGIN, _END = "<think>", "</think>"
+BEGIN_THOUGHTS = f"{_BEGIN}\n"
+"""The text before the thoughts, after which the model writes."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def thinking_answer(words: str, thoughts: str | None, after_question: bool, last
     thoughts, words = thoughts.strip("\n"), words.lstrip("\n")
     if not thoughts:
         return ThinkingAnswer(f"{_BEGIN}\n\n{_END}\n\n", words)
-    return ThinkingAnswer(f"{_BEGIN}\n", f"{thoughts}\n{_END}\n\n{words}")
+    return ThinkingAnswer(BEGIN_THOUGHTS, f"{thoughts}\n{_END}\n\n{words}")
 
 
 def refuse_other_question(sample: Sample) -> None:
