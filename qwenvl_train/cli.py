@@ -48,6 +48,7 @@ Examples
   qwenvl-train +recipe=sft_lora model=qwen2_5_vl_7b data.train=my.jsonl data.eval=held_out.jsonl
   qwenvl-train inspect model=qwen2_5_vl_7b data.train=my.jsonl output=html
   qwenvl-train plan +recipe=sft_full model=qwen2_5_vl_7b data.train=my.jsonl deepspeed=zero2 plan.devices=8
+  qwenvl-train chat run=runs/first
   qwenvl-train +recipe=./mine.yaml train.lr=1e-4
   qwenvl-train +recipe=sft_full model.path=/models/mine data.train='[a.jsonl,b.jsonl]' train.max_steps=500
   qwenvl-train -m +recipe=sft_lora train.lr=1e-4,2e-4 lora.rank=8,16 run_name=rates

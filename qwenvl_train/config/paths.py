@@ -7,9 +7,10 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-_PATHS = ("output_dir", "data.cache", "inspect.file", "run", "export.to")
+_PATHS = ("output_dir", "data.cache", "inspect.file", "run", "eval.to", "export.to", "chat.to", "chat.save")
 """Keys that always hold a path."""
-_SOURCES = ("data.train", "data.eval")
+_SOURCES = ("data.train", "data.eval", "chat.input", "chat.images", "chat.videos")
+"""Keys whose entries may be paths."""
 DATA_ENDINGS = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
 """The ends of the names of data files, in lower case."""
 

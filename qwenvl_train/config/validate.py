@@ -104,7 +104,9 @@ def _unknown(key: str, value: object, verb: Verb) -> str:
     """Return the line for a key that the verb does not have. It may be a key of other verbs."""
     section = key.partition(".")[0]
     if section not in verb.config.model_fields and (others := verbs_with(section)):
-        return f"{key} has no effect on {verb.name}; it is a setting of qwenvl-train {' and '.join(others)}"
+        *first, last = others
+        named = f"{', '.join(first)} and {last}" if first else last
+        return f"{key} has no effect on {verb.name}; it is a setting of qwenvl-train {named}"
     meant = suggestion(key.rpartition(".")[2]) or keys_of(verb.config).nearest(key)
     hint = f"; did you mean {meant}?" if meant else "; configs/train.yaml and the groups next to it list all settings"
     return f"{key}={_text(value)}: there is no such setting{hint}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from qwenvl_train.config.entries import SourceConfig
-from qwenvl_train.data.formats import Detected, detect, renamed, row_id, to_sample
+from qwenvl_train.data.formats import Detected, detect, renamed, row_id, to_sample, with_answer
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.sources.files import look_held_out
@@ -175,6 +175,16 @@ class Samples:
                 # The error of this raw row is raised when its sample is read.
                 continue
         return None
+
+
+class Questions(Samples):
+    """The conversations of data files without their last answers, which rows may also lack."""
+
+    def __getitem__(self, index: int) -> Sample:
+        return super().__getitem__(index).question
+
+    def _raw(self, number: int, row: int) -> object:
+        return with_answer(super()._raw(number, row))
 
 
 def _where(source: Source, row: int) -> str:

@@ -37,6 +37,10 @@ VERBS = {
         "write the model of a run as one model, or as an adapter for vLLM, and compare it with the run",
         "qwenvl_train.verbs.export.settings:EXPORT",
     ),
+    "chat": VerbEntry(
+        "ask a trained model: on the terminal, once, for the rows of a file, or on a page",
+        "qwenvl_train.verbs.chat.settings:CHAT",
+    ),
 }
 
 

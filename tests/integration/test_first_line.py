@@ -9,7 +9,7 @@ LATER = {
     "torch._dynamo", "torch._inductor", "torchvision", "transformers.modeling_utils", "triton", "trl", "wandb",
 }  # fmt: skip
 # A launcher's group of processes is joined by accelerate.
-ALLOWED = {"inspect": set(), "plan": set(), "train": {"accelerate"}}
+ALLOWED = {"inspect": set(), "plan": set(), "chat": set(), "train": {"accelerate"}}
 # Each verb ends at its first line, so that what comes after it takes no time; the process is new to all of them.
 CODE = """
 import json, sys
@@ -27,7 +27,7 @@ class FirstLine:
     def isatty(self): return False
 
 told, stdout, sys.stdout = [], sys.stdout, FirstLine()
-for verb in ("inspect", "plan", "train"):
+for verb in ("inspect", "plan", "chat", "train"):
     try:
         main([verb, "+recipe=sft_lora", WHERE])
     except Ended:

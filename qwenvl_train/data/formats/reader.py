@@ -15,7 +15,7 @@ from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, T
 from qwenvl_train.errors import UserError
 
 # A line break next to a mark is removed with the mark, because the published template has none there.
-_MEDIA_MARK = re.compile(r"(?:\r?\n)?<(image|video)>(?:\r?\n)?")
+MEDIA_MARK = re.compile(r"(?:\r?\n)?<(image|video)>(?:\r?\n)?")
 _KINDS = ("image", "video")
 
 
@@ -69,9 +69,9 @@ class Reader:
 
     def _words(self, text: str, raw_turn: RawTurn) -> Iterator[Part]:
         # In an answer, <image> and <video> are always plain text.
-        marked = raw_turn.role != "assistant" and _MEDIA_MARK.search(text) and self._marked
+        marked = raw_turn.role != "assistant" and MEDIA_MARK.search(text) and self._marked
         # Pieces with odd numbers are the kinds of the marks; the other pieces are the text between the marks.
-        for index, piece in enumerate(_MEDIA_MARK.split(text) if marked else [text]):
+        for index, piece in enumerate(MEDIA_MARK.split(text) if marked else [text]):
             if index % 2:
                 yield from self._from_column(piece, None, {}, raw_turn.place)
             else:

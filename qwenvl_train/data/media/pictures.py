@@ -108,15 +108,21 @@ def load_patches(
 
 def load_pixels(image: Image, size: PictureSize, where: str) -> np.ndarray:
     """Return the resized picture, [height, width, 3] uint8, upright. Transparent areas become white."""
+    decoded = F.pil_to_tensor(load_picture(image, where))
+    # In this layout, with the colours of a pixel next to each other, torch resizes twice as fast as plane by plane.
+    resized = F.resize(decoded, list(size.resized), InterpolationMode.BICUBIC, antialias=True)
+    return resized.permute(1, 2, 0).numpy()
+
+
+def load_picture(image: Image, where: str) -> Pillow.Image:
+    """Return the whole picture in RGB, upright and in its original size. Transparent areas become white."""
     with open_picture(image.content, where) as picture:
         # The orientation is read before decoding, because decoding may find one behind the pixels, which `measure`,
         # reading only what comes before the pixels, did not see.
         turn = _TURNS.get(_orientation(picture))
         rgb = _as_rgb(picture)
-        decoded = F.pil_to_tensor(rgb if turn is None else rgb.transpose(turn))
-    # In this layout, with the colours of a pixel next to each other, torch resizes twice as fast as plane by plane.
-    resized = F.resize(decoded, list(size.resized), InterpolationMode.BICUBIC, antialias=True)
-    return resized.permute(1, 2, 0).numpy()
+        rgb.load()
+        return rgb if turn is None else rgb.transpose(turn)
 
 
 def patchify(pixels: np.ndarray, patch: int, merge: int) -> np.ndarray:

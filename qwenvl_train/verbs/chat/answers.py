@@ -1,0 +1,170 @@
+"""The answers to the rows of data files. They are written line by line, so that a killed job goes on where it was."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from qwenvl_train.data.sample import Sample, Text, Turn
+from qwenvl_train.data.samples import Questions
+from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.families.family import Family
+from qwenvl_train.reporting.bar import counted
+from qwenvl_train.reporting.wording import count, many
+from qwenvl_train.run.rows import cache_folder
+from qwenvl_train.verbs.chat.model import ChatModel, open_model, sampling_of
+from qwenvl_train.verbs.chat.session import Answer, Reply
+from qwenvl_train.verbs.chat.settings import ChatConfig
+
+
+@dataclass(frozen=True)
+class Question:
+    index: int
+    problem: str | None
+    """Why the row cannot be answered, or None."""
+
+
+def answer_all(config: ChatConfig, family: Family) -> None:
+    chat = config.chat
+    assert chat.input is not None
+    assert chat.to is not None
+    rows = Questions(chat.input, "chat.input", config.data.allow_remote, cache_folder(config))
+    for line in rows.describe():
+        print(line)
+    file = AnswersFile(Path(chat.to).expanduser().absolute(), _settings(config))
+    done = file.done(rows)
+    if done:
+        print(f"{count(done)} of {many(len(rows), 'row')} are already answered in {file.path}", flush=True)
+    if done < len(rows):
+        model = open_model(config, family)
+        questions = _checked(rows, range(done, len(rows)), model, config)
+        file.add(rows, counted(_records(rows, questions, model, config), "answering", len(questions)))
+        unusable = sum(one.problem is not None for one in questions)
+        left_out = f"; {many(unusable, 'row')} could not be used" if unusable else ""
+        print(f"{many(len(questions) - unusable, 'answer')} added to {file.path}{left_out}")
+
+
+def answers_to(samples: Iterable[Sample], model: ChatModel, sampling: dict[str, Any]) -> Iterator[Answer]:
+    """Yield the answer to each question, in their order."""
+    for sample in samples:
+        reply = Reply(model, sample, sampling)
+        for _ in reply:
+            pass
+        yield reply.answer
+
+
+def _checked(rows: Questions, indices: range, model: ChatModel, config: ChatConfig) -> list[Question]:
+    """Read and lay out the rows, so that a broken one is reported before the first answer. With data.on_error=skip, its
+    problem takes the place of its answer."""
+    return [
+        Question(index, _problem(rows, index, model, config))
+        for index in counted(indices, "checking chat.input", len(indices))
+    ]
+
+
+def _problem(rows: Questions, index: int, model: ChatModel, config: ChatConfig) -> str | None:
+    try:
+        model.renderer.layout(_with_system(rows[index], config))
+    except UserError as error:
+        if config.data.on_error == "raise":
+            raise UserError(f"{message_of(error)} (data.on_error=skip goes on with the other rows.)") from None
+        return message_of(error)
+    return None
+
+
+def _records(
+    rows: Questions, questions: list[Question], model: ChatModel, config: ChatConfig
+) -> Iterator[dict[str, Any]]:
+    """Yield for each row what is written of it beside its name."""
+    usable = (_with_system(rows[one.index], config) for one in questions if one.problem is None)
+    answers = answers_to(usable, model, sampling_of(config.chat))
+    for question in questions:
+        if question.problem is not None:
+            yield {"problem": question.problem}
+            continue
+        answer = next(answers)
+        yield {
+            "answer": answer.text,
+            "regions": answer.grounding.as_json(),
+            "tokens": {"prompt": answer.prompt_tokens, "answer": answer.tokens},
+            "ended": answer.ended,
+        }
+
+
+def _with_system(sample: Sample, config: ChatConfig) -> Sample:
+    """Return the sample with the system turn of chat.system, unless it has one."""
+    if config.chat.system is None or sample.turns[0].role == "system":
+        return sample
+    return replace(sample, turns=(Turn("system", (Text(config.chat.system),), train=False), *sample.turns))
+
+
+def _settings(config: ChatConfig) -> dict[str, Any]:
+    """Return the settings that answers depend on, and which each line of the file has."""
+    chat = config.chat
+    drawn = {} if chat.temperature == 0 else {"top_p": chat.top_p, "top_k": chat.top_k, "seed": config.seed}
+    return {
+        "model": config.model.path,
+        "system": chat.system,
+        "temperature": chat.temperature,
+        **drawn,
+        "max_new_tokens": chat.max_new_tokens,
+    }
+
+
+class AnswersFile:
+    def __init__(self, path: Path, settings: dict[str, Any]):
+        self.path = path
+        self._settings = settings
+
+    def done(self, rows: Questions) -> int:
+        """Return the number of rows that the file has answers to. They are the first ones.
+
+        Raises:
+            UserError: If the file holds something else, so that a wrong one is not added to.
+        """
+        lines = self._lines()
+        for index, line in enumerate(lines):
+            place = f"chat.to={self.path}: line {index + 1}"
+            try:
+                written = json.loads(line)
+                found, settings = (written["source"], written["line"]), written["settings"]
+            except (ValueError, KeyError, TypeError):
+                raise UserError(f"{place} is not an answer of this command; name another file.") from None
+            if index >= len(rows) or found != rows.origin(index):
+                raise UserError(f"{place} answers {found[0]}:{found[1]}, another row; name another file.")
+            if differing := [key for key in self._settings | settings if self._settings.get(key) != settings.get(key)]:
+                key = differing[0]
+                raise UserError(
+                    f"{place} was answered with {key}={settings.get(key)}, and now it is {self._settings.get(key)}; "
+                    "name another file, or remove this one."
+                )
+        return len(lines)
+
+    def add(self, rows: Questions, records: Iterable[dict[str, Any]]) -> None:
+        start = len(self._lines())
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                for index, record in enumerate(records, start=start):
+                    source, line = rows.origin(index)
+                    row = {"id": rows.id(index), "source": source, "line": line, **record, "settings": self._settings}
+                    file.write(json.dumps(row, ensure_ascii=False).encode(errors="replace") + b"\n")
+                    file.flush()
+        except OSError as error:
+            raise UserError(f"chat.to={self.path} cannot be written: {error.strerror}.") from error
+
+    def _lines(self) -> list[bytes]:
+        """Return the whole lines of the file, and cut off the rest, which a killed job has left."""
+        try:
+            with self.path.open("rb") as file:
+                content = file.read()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UserError(f"chat.to={self.path} cannot be read: {error.strerror}.") from None
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            os.truncate(self.path, len(whole))
+        return whole.splitlines()

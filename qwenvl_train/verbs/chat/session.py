@@ -1,0 +1,104 @@
+"""A conversation with a model: its turns so far, and its answers in pieces. It knows no terminal and no page."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qwenvl_train.data.formats import Reference, typed_question
+from qwenvl_train.data.media.locate import Locator
+from qwenvl_train.data.media.pictures import PictureSize
+from qwenvl_train.data.sample import Media, Sample, Text, Turn
+from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.verbs.chat.grounding import Grounding, grounded
+from qwenvl_train.verbs.chat.model import ChatModel
+
+_SOURCE = "question"
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    tokens: int
+    """The number of generated tokens, with the one that ends the answer."""
+    prompt_tokens: int
+    ended: bool
+    """Whether the model has ended the answer. Otherwise it was cut or stopped."""
+    grounding: Grounding
+    """The boxes and points of the answer."""
+
+
+class Reply:
+    """The answer to a question, generated while it is iterated. Raises UserError if a file cannot be used."""
+
+    def __init__(self, model: ChatModel, question: Sample, sampling: dict[str, Any]):
+        self._model, self._question, self._sampling = model, question, sampling
+        self._rendered = model.renderer.render(question)
+        self._text, self._tokens, self._ended = "", 0, False
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self._model.stream(self._rendered, self._sampling):
+            self._text += piece.text
+            self._tokens, self._ended = piece.tokens, piece.ended
+            if piece.text:
+                yield piece.text
+
+    @property
+    def answer(self) -> Answer:
+        """The answer so far."""
+        layout = self._rendered.layout
+        regions = grounded(self._text, self._question, layout.pictures, self._model.family)
+        return Answer(self._text, self._tokens, layout.length, self._ended, regions)
+
+
+class ChatSession:
+    def __init__(self, model: ChatModel, sampling: dict[str, Any], locator: Locator, system: str | None = None):
+        self.model, self.sampling, self.system = model, sampling, system
+        self._locator = locator
+        self.turns: tuple[Turn, ...] = ()
+        """The questions and answers so far."""
+        self.last: Answer | None = None
+
+    def clear(self) -> None:
+        self.turns, self.last = (), None
+
+    def measured(self, reference: Reference) -> str:
+        """Return the size of a picture or clip in words. Raise UserError if it cannot be used."""
+        where = f"/{reference[0]}"
+        media = typed_question("", [reference], self._locator, where).parts[0]
+        assert isinstance(media, Media)
+        size = self.model.renderer.measured(media, where)
+        height, width = size.original
+        words = f"{width}×{height} pixels, {size.tokens} tokens"
+        return words if isinstance(size, PictureSize) else f"{len(size.frames)} frames of {words}"
+
+    def ask(self, text: str, media: Sequence[Reference] = ()) -> Iterator[str]:
+        """Yield the pieces of the answer. Afterwards `last` holds the answer, and question and answer are part of the
+        conversation, also if the answer was stopped.
+
+        Raises:
+            UserError: If a file cannot be used. The conversation then stays as it was.
+        """
+        number = sum(turn.role == "user" for turn in self.turns) + 1
+        where = f"{_SOURCE} {number}"
+        question = typed_question(text, media, self._locator, where)
+        sample = Sample(where, _SOURCE, number, (*self._opening, *self.turns, question))
+        try:
+            reply = Reply(self.model, sample, self.sampling)
+        except UserError as error:
+            raise UserError(message_of(error).replace(sample.where, where)) from None
+        try:
+            yield from reply
+        finally:
+            self.last = reply.answer
+            if self.last.tokens:
+                self.turns += (question, self._answered(self.last))
+
+    @property
+    def _opening(self) -> tuple[Turn, ...]:
+        return () if self.system is None else (Turn("system", (Text(self.system),), train=False),)
+
+    def _answered(self, answer: Answer) -> Turn:
+        """Return an answer as a turn. If it was stopped amid its thoughts, the next question does not repeat them."""
+        if self.model.family.thinking and "</think>" not in answer.text:
+            return Turn("assistant", (Text(""),), train=False, thoughts=answer.text)
+        return Turn("assistant", (Text(answer.text),), train=False)
