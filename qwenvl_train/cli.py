@@ -155,6 +155,7 @@ def _meant_by(word: str) -> str:
 def _prepare_environment() -> None:
     """Set environment variables that libraries read when they are imported. Values that the user has set are kept."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Threads that spin long while they wait make a run on a busy machine many times slower.

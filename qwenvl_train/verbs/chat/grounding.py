@@ -80,7 +80,7 @@ def drawing(grounding: Grounding) -> Pillow.Image:
     picture = load_picture(grounding.picture, "the answer").copy()
     draw = ImageDraw.Draw(picture)
     line = max(2, round(max(picture.size) / 300))
-    font = ImageFont.load_default(size=max(12, round(max(picture.size) / 45)))
+    font = ImageFont.load_default(size=max(13, round(max(picture.size) / 36)))
     for number, region in enumerate(grounding.regions):
         colour = COLOURS[number % len(COLOURS)]
         x, y, *corner = map(round, region.coordinates)

@@ -9,9 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 
-from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.data.render.renderer import Rendered, Renderer
-from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.generation import media_inputs
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import set_attention
@@ -19,7 +17,6 @@ from qwenvl_train.model.autocast import autocast, keep_casts
 from qwenvl_train.model.build import base_model, build_for_inference
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.processor import load_processor
-from qwenvl_train.model.stored_adapter import stored_adapter
 from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.training.distributed.processes import choose_precision
 from qwenvl_train.verbs.chat.pieces import Piece, text_pieces
@@ -88,18 +85,6 @@ def open_model(config: ChatConfig, family: Family) -> ChatModel:
     if config.model.quantize == "none":
         model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return ChatModel(config.model.path, model, renderer, processor, precision)
-
-
-def base_of(chosen: ModelConfig, started_from: ModelConfig) -> ModelConfig | None:
-    """Return the model below the one that is chosen: the base model of an adapter, or the model that its run started
-    from. Return None if the run trained an adapter, whose base model is loaded with it."""
-    if stored_adapter(chosen) is not None:
-        return None
-    if chosen.path == started_from.path:
-        raise UserError(
-            f"chat.compare=base: {chosen.path} is a whole model that does not name its base; give that model's path."
-        )
-    return started_from
 
 
 def sampling_of(chat: ChatSection) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A conversation with a model: its turns so far, and its answers in pieces. It knows no terminal and no page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,9 +61,9 @@ class ChatSession:
     def clear(self) -> None:
         self.turns, self.last = (), None
 
-    def measured(self, reference: Reference) -> str:
-        """Return the size of a picture or clip in words. Raise UserError if it cannot be used."""
-        where = f"/{reference[0]}"
+    def measured(self, reference: Reference, where: str) -> str:
+        """Return the size of a picture or clip in words. Raise UserError, which begins with `where`, if it cannot be
+        used."""
         media = typed_question("", [reference], self._locator, where).parts[0]
         assert isinstance(media, Media)
         size = self.model.renderer.measured(media, where)
@@ -71,7 +71,7 @@ class ChatSession:
         words = f"{width}×{height} pixels, {size.tokens} tokens"
         return words if isinstance(size, PictureSize) else f"{len(size.frames)} frames of {words}"
 
-    def ask(self, text: str, media: Sequence[Reference] = ()) -> Iterator[str]:
+    def ask(self, text: str, media: Sequence[Reference] = ()) -> Generator[str, None, None]:
         """Yield the pieces of the answer. Afterwards `last` holds the answer, and question and answer are part of the
         conversation, also if the answer was stopped.
 

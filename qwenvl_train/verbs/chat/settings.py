@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, P
 from qwenvl_train.config.entries import Sources
 from qwenvl_train.config.inference import InferenceConfig, one_model
 from qwenvl_train.config.rules.data import DATA_RULES
-from qwenvl_train.config.rules.machine import bitsandbytes_is_installed
+from qwenvl_train.config.rules.machine import bitsandbytes_is_installed, is_installed
 from qwenvl_train.config.rules.rule import Lines, among
 from qwenvl_train.config.section import Section
 from qwenvl_train.config.verb import Verb
@@ -104,12 +104,18 @@ def sampling_settings_are_used(config: ChatConfig, given: frozenset[str]) -> Lin
             yield f"{key} has no effect with chat.temperature=0"
 
 
+def gradio_is_installed(config: ChatConfig, given: frozenset[str]) -> Lines:
+    if config.chat.web and not is_installed("gradio"):
+        yield "chat.web=true needs gradio: pip install 'qwenvl-train[web]'"
+
+
 CHAT = Verb(
     "chat",
     ChatConfig,
     (
         *DATA_RULES,
         bitsandbytes_is_installed,
+        gradio_is_installed,
         one_model,
         one_way_to_chat,
         output_settings_are_used,

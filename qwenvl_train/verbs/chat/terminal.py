@@ -82,7 +82,7 @@ class Terminal:
         if not paths:
             raise UserError(f"/{kind}: name a file, in quotes if its name has spaces.")
         for reference in references(kind, paths):
-            size = self._session.measured(reference)
+            size = self._session.measured(reference, f"/{kind}")
             self._media.append(reference)
             print(f"{kind} {sum(of == kind for of, _ in self._media)}: {reference[1]}, {size}")
 
