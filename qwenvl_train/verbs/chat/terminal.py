@@ -95,6 +95,8 @@ class Terminal:
                 print(piece, end="", flush=True)
         except KeyboardInterrupt:
             stopped = True
+        finally:
+            pieces.close()  # an interrupt may come between two pieces
         print()
         answer = self._session.last
         if answer is not None and self._config.output == "json":

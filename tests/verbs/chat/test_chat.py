@@ -11,6 +11,7 @@ from PIL import Image
 
 from qwenvl_train.config.compose import compose
 from qwenvl_train.errors import UserError
+from qwenvl_train.verbs.chat import terminal
 from qwenvl_train.verbs.chat.answers import AnswersFile
 from qwenvl_train.verbs.chat.settings import CHAT
 from tests.commands import read_lines
@@ -113,6 +114,18 @@ def test_a_system_turn_starts_the_conversation_again(typed, monkeypatch):
 def test_ctrl_c_stops_the_answer_and_not_the_chat(typed, monkeypatch):
     let_it_say(monkeypatch, "A long answer", "Yes.", interrupted=True)
     assert typed("A?", "Go on?") == ["A", "(stopped)", "Yes.", "(stopped)"]
+
+
+def test_ctrl_c_between_two_pieces_stops_the_answer_too(typed, monkeypatch):
+    let_it_say(monkeypatch, "A long answer", "Yes.")
+
+    def shown(*words, **options):
+        print(*words, **options)
+        if words == (" long",):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(terminal, "print", shown, raising=False)
+    assert typed("A?", "Go on?") == ["A long", "(stopped)", "Yes."]
 
 
 def test_boxes_are_told_and_drawn_in_pixels_of_the_original(chat, monkeypatch, tmp_path):
