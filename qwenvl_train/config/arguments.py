@@ -19,6 +19,9 @@ from qwenvl_train.errors import UserError
 # Matches plain text that Hydra's grammar refuses without quotes, such as ~/my.jsonl and names that are not ASCII.
 _PLAIN_TEXT = re.compile(r"(?P<key>\+{0,2}[A-Za-z_][\w.]*)=(?P<text>[^\s'\"=,()\[\]{}$\\]+)")
 
+_VERBATIM = ("chat.prompt=", "chat.system=")
+"""Keys whose values are sentences, in which commas, brackets and quotes are nothing special."""
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -38,6 +41,10 @@ def read_arguments(arguments: list[str], keys: Keys, names: Names) -> Arguments:
     options = {**names.groups, "recipe": names.recipes}
     for argument in arguments:
         try:
+            if argument.startswith(_VERBATIM):
+                key, _, text = argument.partition("=")
+                _put(values, key, _as_written(text))
+                continue
             override = _parse(argument)
             group = override.key_or_group
             if group in options and not isinstance(override.value(), dict):
@@ -49,6 +56,15 @@ def read_arguments(arguments: list[str], keys: Keys, names: Names) -> Arguments:
         except UserError as problem:
             problems.append(str(problem))
     return Arguments(choices, values, problems)
+
+
+def _as_written(text: str) -> str | None:
+    """Return a text without quotes around it, or None for null."""
+    if text == "null":
+        return None
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1]
+    return text.replace("${", r"\${")  # otherwise it would be replaced by the value of a setting
 
 
 def _values(override: Override, keys: Keys) -> list[tuple[str, object]]:

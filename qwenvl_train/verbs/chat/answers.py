@@ -7,22 +7,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from qwenvl_train.data.render.renderer import Rendered
 from qwenvl_train.data.sample import Sample, Text, Turn
 from qwenvl_train.data.samples import Questions
 from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.evaluation.answering import fitting_batch_size
+from qwenvl_train.evaluation.batches import MAX_TOKENS
 from qwenvl_train.families.family import Family
+from qwenvl_train.model.build import base_model
 from qwenvl_train.reporting.bar import counted
 from qwenvl_train.reporting.wording import count, many
 from qwenvl_train.run.rows import cache_folder
 from qwenvl_train.verbs.chat.model import ChatModel, open_model, sampling_of
-from qwenvl_train.verbs.chat.session import Answer, Reply
+from qwenvl_train.verbs.chat.session import Answer, Reply, answer_of
 from qwenvl_train.verbs.chat.settings import ChatConfig
 
 
 @dataclass(frozen=True)
 class Question:
     index: int
-    problem: str | None
+    tokens: int
+    problem: str | None = None
     """Why the row cannot be answered, or None."""
 
 
@@ -40,57 +47,102 @@ def answer_all(config: ChatConfig, family: Family) -> None:
     if done < len(rows):
         model = open_model(config, family)
         questions = _checked(rows, range(done, len(rows)), model, config)
-        file.add(rows, counted(_records(rows, questions, model, config), "answering", len(questions)))
-        unusable = sum(one.problem is not None for one in questions)
+        unusable = file.add(rows, counted(_records(rows, questions, model, config), "answering", len(questions)))
         left_out = f"; {many(unusable, 'row')} could not be used" if unusable else ""
         print(f"{many(len(questions) - unusable, 'answer')} added to {file.path}{left_out}")
-
-
-def answers_to(samples: Iterable[Sample], model: ChatModel, sampling: dict[str, Any]) -> Iterator[Answer]:
-    """Yield the answer to each question, in their order."""
-    for sample in samples:
-        reply = Reply(model, sample, sampling)
-        for _ in reply:
-            pass
-        yield reply.answer
 
 
 def _checked(rows: Questions, indices: range, model: ChatModel, config: ChatConfig) -> list[Question]:
     """Read and lay out the rows, so that a broken one is reported before the first answer. With data.on_error=skip, its
     problem takes the place of its answer."""
-    return [
-        Question(index, _problem(rows, index, model, config))
-        for index in counted(indices, "checking chat.input", len(indices))
-    ]
+    checked = []
+    for index in counted(indices, "checking chat.input", len(indices)):
+        try:
+            length = model.renderer.layout(_with_system(rows[index], config)).length
+            checked.append(Question(index, length))
+        except UserError as error:
+            checked.append(Question(index, 0, _tolerated(error, config)))
+    return checked
 
 
-def _problem(rows: Questions, index: int, model: ChatModel, config: ChatConfig) -> str | None:
-    try:
-        model.renderer.layout(_with_system(rows[index], config))
-    except UserError as error:
-        if config.data.on_error == "raise":
-            raise UserError(f"{message_of(error)} (data.on_error=skip goes on with the other rows.)") from None
-        return message_of(error)
-    return None
+def _tolerated(error: UserError, config: ChatConfig) -> str:
+    if config.data.on_error == "raise":
+        raise UserError(f"{message_of(error)} (data.on_error=skip goes on with the other rows.)") from None
+    return message_of(error)
 
 
 def _records(
     rows: Questions, questions: list[Question], model: ChatModel, config: ChatConfig
 ) -> Iterator[dict[str, Any]]:
     """Yield for each row what is written of it beside its name."""
-    usable = (_with_system(rows[one.index], config) for one in questions if one.problem is None)
-    answers = answers_to(usable, model, sampling_of(config.chat))
-    for question in questions:
-        if question.problem is not None:
-            yield {"problem": question.problem}
-            continue
-        answer = next(answers)
-        yield {
-            "answer": answer.text,
-            "regions": answer.grounding.as_json(),
-            "tokens": {"prompt": answer.prompt_tokens, "answer": answer.tokens},
-            "ended": answer.ended,
-        }
+    for group in _groups(questions, model, config):
+        found = [one.problem or _question(rows, one.index, model, config) for one in group]
+        answers = iter(_answers_to([one for one in found if not isinstance(one, str)], model, config))
+        for one in found:
+            yield {"problem": one} if isinstance(one, str) else _record(next(answers))
+
+
+def _record(answer: Answer) -> dict[str, Any]:
+    return {
+        "answer": answer.text,
+        "regions": answer.grounding.as_json(),
+        "tokens": {"prompt": answer.prompt_tokens, "answer": answer.tokens},
+        "ended": answer.ended,
+    }
+
+
+def _groups(questions: list[Question], model: ChatModel, config: ChatConfig) -> Iterator[list[Question]]:
+    """Yield successive questions that are answered together."""
+    longest = max(one.tokens for one in questions) + config.chat.max_new_tokens
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
+    size = fitting_batch_size(base_model(model.model), longest, free) if config.chat.temperature == 0 else 1
+    group: list[Question] = []
+    for one in questions:
+        tokens = sum(other.tokens for other in group)
+        if group and (len(group) == size or tokens + one.tokens > MAX_TOKENS):
+            yield group
+            group = []
+        group.append(one)
+    yield group
+
+
+def _question(rows: Questions, index: int, model: ChatModel, config: ChatConfig) -> tuple[Sample, Rendered] | str:
+    """Return a question with its rendering, or its problem if a picture or clip cannot be decoded."""
+    try:
+        sample = _with_system(rows[index], config)
+        return sample, model.renderer.render(sample)
+    except UserError as error:
+        return _tolerated(error, config)
+
+
+def _answers_to(questions: list[tuple[Sample, Rendered]], model: ChatModel, config: ChatConfig) -> list[Answer]:
+    """Return the answers to some questions. If the device has no room for all of them, they are answered in halves."""
+    if config.chat.temperature > 0:
+        return [_drawn(sample, model, config) for sample, _ in questions]
+    if not questions:
+        return []
+    try:
+        decoded = model.decode([rendered for _, rendered in questions], config.chat.max_new_tokens)
+    except torch.OutOfMemoryError:
+        if len(questions) == 1:
+            raise UserError(
+                f"{questions[0][0].where}: the device has no room to answer this row; lower chat.max_new_tokens or "
+                "model.max_pixels."
+            ) from None
+        torch.cuda.empty_cache()
+        half = len(questions) // 2
+        return [*_answers_to(questions[:half], model, config), *_answers_to(questions[half:], model, config)]
+    return [
+        answer_of(said, sample, rendered.layout, model.family)
+        for said, (sample, rendered) in zip(decoded, questions, strict=True)
+    ]
+
+
+def _drawn(sample: Sample, model: ChatModel, config: ChatConfig) -> Answer:
+    reply = Reply(model, sample, sampling_of(config.chat))
+    for _ in reply:
+        pass
+    return reply.answer
 
 
 def _with_system(sample: Sample, config: ChatConfig) -> Sample:
@@ -142,8 +194,9 @@ class AnswersFile:
                 )
         return len(lines)
 
-    def add(self, rows: Questions, records: Iterable[dict[str, Any]]) -> None:
-        start = len(self._lines())
+    def add(self, rows: Questions, records: Iterable[dict[str, Any]]) -> int:
+        """Add the records of the rows that the file does not have yet, and return how many of them are problems."""
+        start, problems = len(self._lines()), 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
@@ -152,8 +205,10 @@ class AnswersFile:
                     row = {"id": rows.id(index), "source": source, "line": line, **record, "settings": self._settings}
                     file.write(json.dumps(row, ensure_ascii=False).encode(errors="replace") + b"\n")
                     file.flush()
+                    problems += "problem" in record
         except OSError as error:
             raise UserError(f"chat.to={self.path} cannot be written: {error.strerror}.") from error
+        return problems
 
     def _lines(self) -> list[bytes]:
         """Return the whole lines of the file, and cut off the rest, which a killed job has left."""

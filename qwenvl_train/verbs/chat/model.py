@@ -1,20 +1,24 @@
 """The model that answers, with everything that turns a conversation into its input."""
 
-from collections.abc import Generator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from peft import PeftModel
 from transformers import PreTrainedModel, set_seed
 
+from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.data.render.renderer import Rendered, Renderer
-from qwenvl_train.evaluation.generation import media_inputs
+from qwenvl_train.evaluation.media_inputs import media_inputs
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.autocast import autocast, keep_casts
 from qwenvl_train.model.build import base_model, build_for_inference
+from qwenvl_train.model.decoding import Prompt, decode_greedily
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.run.rows import make_renderer
@@ -56,21 +60,42 @@ class ChatModel:
         inputs = {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),
+            # transformers 5.23 would continue after a clip at other positions than those of the training.
+            "position_ids": torch.from_numpy(rendered.layout.position_ids)[:, None].to(base.device),
             "mm_token_type_ids": sum(kind * (ids == token) for token, kind in kinds.items()),
             **media_inputs(rendered, self.renderer, self.processor, base.device),
         }
         # During generation the cache grows token by token, which packed attention does not support.
+        packed = base.config._attn_implementation
         set_attention(base, "sdpa")
-        # Adapters and what was trained beside them are in float32, as during training.
-        dtype = None if self.precision == "fp32" else DTYPES[self.precision]
-        with self._adapters(), autocast(base.device.type, dtype), keep_casts(base):
-            self.model.generate(**inputs, **options)
+        try:
+            with self._as_trained(), keep_casts(base):
+                self.model.generate(**inputs, **options)
+        finally:
+            set_attention(base, packed)
 
-    def _adapters(self) -> AbstractContextManager[None]:
-        if self.adapted:
-            return nullcontext()
-        assert isinstance(self.model, PeftModel)
-        return self.model.disable_adapter()
+    def decode(self, rendered: list[Rendered], max_new_tokens: int) -> list[Piece]:
+        """Return the whole greedy answers to several rendered questions, computed together."""
+        base = base_model(self.model)
+        ends = list(accumulate(one.layout.length for one in rendered))
+        prompts = list(map(Prompt, [0, *ends], ends))
+        batch = send_to_device(collate(rendered, self.renderer), base.device)
+        with self._as_trained():
+            decoded = decode_greedily(self.model, batch, prompts, max_new_tokens)
+        words = self.processor.tokenizer.decode
+        return [Piece(words(tokens), len(tokens) + ended, ended) for tokens, ended in decoded]
+
+    @contextmanager
+    def _as_trained(self) -> Iterator[None]:
+        """Compute with or without the adapter, which is in float32 with what was trained beside it."""
+        device = base_model(self.model).device.type
+        with autocast(device, None if self.precision == "fp32" else DTYPES[self.precision]):
+            if self.adapted:
+                yield
+            else:
+                assert isinstance(self.model, PeftModel)
+                with self.model.disable_adapter():
+                    yield
 
 
 def open_model(config: ChatConfig, family: Family) -> ChatModel:

@@ -7,10 +7,13 @@ from typing import Any
 from qwenvl_train.data.formats import Reference, typed_question
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.media.pictures import PictureSize
+from qwenvl_train.data.render.layout import Layout
 from qwenvl_train.data.sample import Media, Sample, Text, Turn
 from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.families.family import Family
 from qwenvl_train.verbs.chat.grounding import Grounding, grounded
 from qwenvl_train.verbs.chat.model import ChatModel
+from qwenvl_train.verbs.chat.pieces import Piece
 
 _SOURCE = "question"
 
@@ -25,6 +28,12 @@ class Answer:
     """Whether the model has ended the answer. Otherwise it was cut or stopped."""
     grounding: Grounding
     """The boxes and points of the answer."""
+
+
+def answer_of(said: Piece, question: Sample, layout: Layout, family: Family) -> Answer:
+    """Return the answer that a model has given to a question with this layout."""
+    grounding = grounded(said.text, question, layout.pictures, family)
+    return Answer(said.text, said.tokens, layout.length, said.ended, grounding)
 
 
 class Reply:
@@ -45,9 +54,8 @@ class Reply:
     @property
     def answer(self) -> Answer:
         """The answer so far."""
-        layout = self._rendered.layout
-        regions = grounded(self._text, self._question, layout.pictures, self._model.family)
-        return Answer(self._text, self._tokens, layout.length, self._ended, regions)
+        said = Piece(self._text, self._tokens, self._ended)
+        return answer_of(said, self._question, self._rendered.layout, self._model.family)
 
 
 class ChatSession:

@@ -41,5 +41,10 @@ def let_it_say(monkeypatch: pytest.MonkeyPatch, *answers: str, interrupted: bool
                 raise KeyboardInterrupt
         yield Piece("", len(words) + 1, ended=True)
 
+    def decode(self, rendered, max_new_tokens) -> list[Piece]:
+        asked.extend(rendered)
+        return [Piece(next(waiting), 1, ended=True) for _ in rendered]
+
     monkeypatch.setattr(ChatModel, "stream", stream)
+    monkeypatch.setattr(ChatModel, "decode", decode)
     return asked

@@ -17,6 +17,7 @@ from qwenvl_train.verbs.chat.settings import CHAT
 from tests.commands import read_lines
 from tests.verbs.chat.models import let_it_say
 
+TEXT = {"type": "text", "text": "What?"}
 BOX = '```json\n[\n\t{"bbox_2d": [14, 28, 70, 56], "label": "part"}\n]\n```'
 
 
@@ -65,6 +66,21 @@ def typed(chat, monkeypatch):
 def test_a_mistake_in_what_chat_reads_is_named(words, line):
     with pytest.raises(UserError, match=line):
         compose(words, CHAT)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("chat.prompt=Look closely, is it [a] {b} = c?", "Look closely, is it [a] {b} = c?"),
+        ("chat.prompt='Is it, or \"not\"?'", 'Is it, or "not"?'),
+        ('chat.prompt="', '"'),
+        ("chat.prompt=17", "17"),
+        ("chat.prompt=null", None),
+        ("chat.prompt=${HOME} <image>\nWhat's it?", "${HOME} <image>\nWhat's it?"),
+    ],
+)
+def test_a_question_is_taken_as_it_is_written(word, value):
+    assert compose([word], CHAT).config.chat.prompt == value
 
 
 def test_a_conversation_with_commands(typed, monkeypatch, pictures):
@@ -249,6 +265,23 @@ def test_a_broken_row_is_named_before_the_first_answer(chat, monkeypatch, write_
     out, _ = chat(f"chat.input={file}", f"chat.to={to}", "data.on_error=skip")
     assert out.splitlines()[-1] == f"2 answers added to {to}; 1 row could not be used"
     assert [row.get("answer", row.get("problem", ""))[:4] for row in read_lines(to)] == ["Yes.", str(file)[:4], "No."]
+
+
+def test_an_image_that_cannot_be_decoded_does_not_lose_what_is_answered(
+    chat, monkeypatch, write_rows, pictures, tmp_path
+):
+    """Its header is whole, so it is found only when its row is to be answered."""
+    let_it_say(monkeypatch, "Yes.", "Yes.", "No.")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(pictures[3].read_bytes()[:2000])
+    asked = [{"messages": [{"role": "user", "content": [{"type": "image", "image": str(path)}, TEXT]}]}
+             for path in (pictures[0], broken, pictures[0])]  # fmt: skip
+    words = (f"chat.input={write_rows(asked)}", f"chat.to={tmp_path / 'to.jsonl'}", "chat.temperature=1")
+    _, err = chat(*words, code=2)
+    assert f"the image {broken} cannot be decoded" in err
+    assert [row["line"] for row in read_lines(tmp_path / "to.jsonl")] == [1]
+    chat(*words, "data.on_error=skip")
+    assert ["answer" in row for row in read_lines(tmp_path / "to.jsonl")] == [True, False, True]
 
 
 def test_answers_that_cannot_be_written_are_the_users_affair(tmp_path):

@@ -1,6 +1,7 @@
 """A conversation has the answers of the published model, and keeps its turns."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from qwenvl_train.data.sample import Text
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.verbs.chat.model import ChatModel
+from tests.conftest import conversation, sample_of
 from tests.data.test_thoughts import THINKING, processor_with
 from tests.loading import write_adapter
 from tests.settings import run_config
@@ -75,10 +77,21 @@ def test_clips_and_pictures_come_first_in_the_order_given(models, monkeypatch, p
     assert len(asked[0].layout.clips) == len(asked[0].layout.pictures) == 1
 
 
-def test_a_real_clip_is_answered(model_type, models, tmp_path):
-    session = session_with(models[model_type])
-    assert "".join(session.ask("What moves?", [("video", str(write_video(tmp_path / "walk.mp4")))]))
-    assert session.last.tokens == 24
+def test_answers_computed_together_are_those_that_are_streamed(model_type, models, pictures, tmp_path):
+    """Also after a long clip, where transformers would go on at other positions."""
+    model = models[model_type]
+    clip = str(write_video(tmp_path / "walk.mp4", frames=60, fps=5))
+    rows = [
+        conversation(("user", [Path(clip), "What moves?"]), ("assistant", ["x"])),
+        conversation(("user", [pictures[1], "What is it?"]), ("assistant", ["x"])),
+        conversation(("user", ["Why?"]), ("assistant", ["x"])),
+    ]
+    together = model.decode([model.renderer.render(sample_of(row).question) for row in rows], 24)
+    asked = [("What moves?", [("video", clip)]), ("What is it?", [("image", str(pictures[1]))]), ("Why?", [])]
+    for piece, (text, media) in zip(together, asked, strict=True):
+        session = session_with(model)
+        assert "".join(session.ask(text, media)) == piece.text
+        assert (session.last.tokens, session.last.ended) == (piece.tokens, piece.ended)
 
 
 def test_control_tokens_that_are_typed_are_text(models, monkeypatch):
