@@ -16,7 +16,7 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.verbs.chat.compared import open_second, second_model
 from qwenvl_train.verbs.chat.model import ChatModel, open_model, sampling_of
 from qwenvl_train.verbs.chat.settings import ChatConfig
-from qwenvl_train.verbs.chat.visitor import VIDEOS, Messages, Visitor
+from qwenvl_train.verbs.chat.visitor import VIDEOS, Visitor
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _POLICY = (
@@ -93,9 +93,9 @@ def page_of(models: list[ChatModel], config: ChatConfig) -> gr.Blocks:
     def stop(request: gr.Request) -> None:
         visitor(request).stopped = True
 
-    def clear(request: gr.Request) -> list[Messages]:
+    def clear(request: gr.Request) -> list[Any]:
         visitor(request).clear()
-        return visitor(request).messages
+        return [gr.skip(), *visitor(request).messages]
 
     def leave(request: gr.Request) -> None:
         if one := visitors.pop(str(request.session_hash), None):
@@ -149,7 +149,7 @@ def page_of(models: list[ChatModel], config: ChatConfig) -> gr.Blocks:
         stopping.click(stop, show_progress="hidden", api_visibility="private")
         # The button in the corner of each conversation would empty only what is shown of it.
         for event in (clearing.click, *(one.clear for one in shown)):
-            event(clear, outputs=shown, show_progress="hidden", api_visibility="private")
+            event(clear, outputs=[question, *shown], show_progress="hidden", api_visibility="private")
         page.unload(leave)
     return page
 
