@@ -20,7 +20,7 @@ from qwenvl_train.data.sample import Image, Part, Sample, Text, Turn
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.spread import spread
 from qwenvl_train.errors import UserError, message_of
-from qwenvl_train.evaluation.generation import media_inputs
+from qwenvl_train.evaluation.media_inputs import media_inputs
 from qwenvl_train.run.held_out import split_alone
 from qwenvl_train.run.rows import cache_folder, make_renderer, open_rows
 from qwenvl_train.verbs.export.settings import ExportConfig
