@@ -32,8 +32,15 @@ setup: .venv/.ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,qlora,liger,eval]'
 	touch $@
 
+DEMO := demo-$(shell date +%Y%m%d-%H%M%S)
+
 demo: setup
-	$(BIN)/qwenvl-train +recipe=sft_lora
+	$(BIN)/qwenvl-train +recipe=sft_lora run_name=$(DEMO)
+	$(BIN)/qwenvl-train eval run=runs/$(DEMO) eval.compare=base eval.worst=3 output=html
+	$(BIN)/qwenvl-train export run=runs/$(DEMO)
+	@echo
+	@echo "Ask it yourself:"
+	@echo "  $(BIN)/qwenvl-train chat run=runs/$(DEMO) chat.images=data/shapes/images/eval-000.png chat.prompt='Where does this part go?'"
 
 test: setup
 	$(PYTEST) -m 'not distributed and not nightly' --numprocesses $(WORKERS) $(SPREAD)
