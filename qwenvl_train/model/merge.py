@@ -83,6 +83,14 @@ def published_weights(model: PreTrainedModel, head: bool) -> dict[str, torch.Ten
     return weights
 
 
+def use_names_of(base: ModelConfig, model: PreTrainedModel) -> None:
+    """Let `published_weights` give a whole model the names that its base model has in its files. Those in its own files
+    can be others: under ZeRO-3, transformers 5.23 saves full weights as model.model.…, and reads them again."""
+    # Without weights, this only reads which names are in the files.
+    named = from_pretrained(base, AutoModelForImageTextToText, device_map="meta")
+    model._weight_conversions = named._weight_conversions
+
+
 def write_weights(
     weights: dict[str, torch.Tensor], folder: Path, dtype: torch.dtype, shard_size: str, progress: Progress
 ) -> None:

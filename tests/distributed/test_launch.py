@@ -230,7 +230,7 @@ def test_two_processes_equal_one(one, two, resumed):
 
 @cases(names=("zero2 full", "zero3 full", "zero3 lora", "zero2 dpo without its adapters"))
 def test_what_deepspeed_saved_is_exported(two, tmp_path, capfd, monkeypatch):
-    """Checkpoints of ZeRO have the same files as others, with all weights gathered."""
+    """Also under the names that full weights have under ZeRO-3."""
     monkeypatch.setattr(verifying, "in_new_process", lambda job, file: reload.main(job))
     assert main(["export", f"run={two}", f"export.to={tmp_path / 'out'}", "export.rows=2"]) == 0
     assert "on 2 held-out rows" in (told := capfd.readouterr().out)

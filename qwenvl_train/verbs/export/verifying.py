@@ -20,7 +20,7 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.model.adapter_files import lora_tensors
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.build import base_model, build_for_inference
-from qwenvl_train.model.merge import HEAD, merged_in_place, published_weights
+from qwenvl_train.model.merge import HEAD, merged_in_place, published_weights, use_names_of
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.published import tensors_in
 from qwenvl_train.reporting.bar import counted
@@ -181,6 +181,8 @@ def _compare_weights(source: Source, parts: Parts, model: Any) -> int:
         return 0
     if source.adapter:
         model = merged_in_place(model) if source.config.export.form == "merged" else model.unload()
+    else:
+        use_names_of(source.base, model)
     inexact = 0
     expected = published_weights(model, head=HEAD in source.tensors)
     written = tensors_in(parts.model)

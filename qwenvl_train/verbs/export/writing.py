@@ -8,7 +8,15 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from qwenvl_train.model.adapter_files import write_adapter
 from qwenvl_train.model.load import DTYPES
-from qwenvl_train.model.merge import HEAD, adapted, adapted_layers, merged_in_place, published_weights, write_weights
+from qwenvl_train.model.merge import (
+    HEAD,
+    adapted,
+    adapted_layers,
+    merged_in_place,
+    published_weights,
+    use_names_of,
+    write_weights,
+)
 from qwenvl_train.model.pretrained import from_pretrained
 from qwenvl_train.model.processor_files import add_older_files
 from qwenvl_train.model.published import copy_config, copy_licence, copy_tokenizer
@@ -71,6 +79,8 @@ def _write_model(source: Source, folder: Path) -> None:
                 model = merged_in_place(trained, progress)
         else:
             model = trained.unload()  # with the modules that were trained in full, and without adapters
+    else:
+        use_names_of(source.base, model)
     weights = published_weights(model, head=HEAD in source.tensors)
     with counting("writing weights", len(weights)) as progress:
         write_weights(weights, folder, dtype, config.export.shard_size, progress)

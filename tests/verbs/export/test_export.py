@@ -161,6 +161,20 @@ def test_a_run_on_a_merged_model_is_compared_with_that(make_run, checkpoints, in
     assert f"base_model: {run}/base_model" in (run / "export" / "merged" / "README.md").read_text()
 
 
+def test_names_that_zero_3_gives_to_full_weights_become_those_of_the_base_model(
+    make_run, checkpoints, capfd, in_this_process
+):
+    run = make_run("qwen2_5_vl", **MODES["full"])
+    file = run / "checkpoints" / "step-3" / "model.safetensors"
+    weights = load_file(file)
+    renamed = {name.replace("model.", "model.model.", 1): tensor for name, tensor in weights.items()}
+    assert renamed.keys() != weights.keys()
+    save_file(renamed, file, metadata={"format": "pt"})
+    export(f"run={run}")
+    assert "all equal to the run's" in figures(capfd)[0]
+    assert tensors_in(run / "export" / "merged").keys() == tensors_in(checkpoints["qwen2_5_vl"]).keys()
+
+
 def test_the_licence_of_the_base_model_comes_along(checkpoints, tmp_path, in_this_process):
     base = shutil.copytree(checkpoints["qwen2_vl"], tmp_path / "base")
     (base / "README.md").write_text("---\nlicense: other\nlicense_name: qwen-research\n---\n# Base\n")
