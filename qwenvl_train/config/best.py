@@ -26,10 +26,10 @@ def is_better(metric: str, value: float, other: float) -> bool:
 
 def about_patience(config: RunConfig, steps: int) -> str:
     """Return why a run has ended before its last step."""
-    train = config.train
+    patience = config.train.patience
+    evaluations = "1 evaluation" if patience == 1 else f"{patience} evaluations"
     return (
-        f"It ended before its {steps:,} steps: {train.patience} evaluations gave no better {train.best_metric} "
-        "(train.patience)."
+        f"It ended before its {steps:,} steps: {evaluations} gave no better {config.train.best_metric} (train.patience)."
     )
 
 

@@ -59,13 +59,20 @@ class Keys:
             return meant and f"{parent}.{meant}"
         keys = list(self.fields)
         sections = [known for known in self._config.model_fields if known not in keys]
-        same_name = [known for known in keys if known.rpartition(".")[2] == name]
+        same_name = [known for known in keys if _squeezed(known) == _squeezed(name)]
+        if same_name and not parent:
+            return same_name[0]  # that of training comes first
         return nearest(key, same_name, cutoff=0) or nearest(key, [*keys, *sections, "recipe"]) or self._by_last(name)
 
     def _by_last(self, name: str) -> str | None:
         by_name = {known.rpartition(".")[2]: known for known in self.fields}
         meant = nearest(name, by_name, cutoff=0.75)
         return meant and by_name[meant]
+
+
+def _squeezed(key: str) -> str:
+    """Return the last name of a key without signs between its words."""
+    return key.rpartition(".")[2].replace("_", "").replace("-", "").lower()
 
 
 @cache

@@ -125,9 +125,10 @@ class Run:
                 raise self._ended_by_full_disk() from error
             self._finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", repr(error))
             raise
-        ended_early = self.patience is not None and self.patience.ended_at is not None
-        cut_short = stop.received is not None and trainer.state.global_step < self.data.steps and not ended_early
-        if ended_early and trainer.state.global_step < self.data.steps:
+        before_last = trainer.state.global_step < self.data.steps
+        ended_early = self.patience is not None and self.patience.ended_at is not None and before_last
+        cut_short = stop.received is not None and before_last and not ended_early
+        if ended_early:
             self.recorder.answer_for_report(trainer)
         reason = about_patience(self.context.config, self.data.steps) if ended_early else None
         report = self._finish("interrupted" if cut_short else "done", reason)

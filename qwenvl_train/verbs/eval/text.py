@@ -28,7 +28,7 @@ def print_results(results: Results) -> None:
     for line in _table(results):
         say(console, line)
     if results.config.eval.worst:
-        say(console, Text(f"\nThe {many(len(results.worst()), 'answer')} with the lowest scores", "bold"))
+        say(console, Text("\nThe answers with the lowest scores", "bold"))
         for one in results.worst():
             say(console, _answer(one, results), hanging=4)
     say(console, "")
