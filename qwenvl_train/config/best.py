@@ -29,7 +29,8 @@ def about_patience(config: RunConfig, steps: int) -> str:
     patience = config.train.patience
     evaluations = "1 evaluation" if patience == 1 else f"{patience} evaluations"
     return (
-        f"It ended before its {steps:,} steps: {evaluations} gave no better {config.train.best_metric} (train.patience)."
+        f"It ended before its {steps:,} steps: {evaluations} gave no better {config.train.best_metric} "
+        "(train.patience)."
     )
 
 
