@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 .PHONY: help setup demo test test-distributed test-nightly test-bounds bench gpu-report lint format clean
 
 help:
-	@echo "make demo              fine-tune the embedded default on a laptop's CPU, about 3 minutes"
+	@echo "make demo              fine-tune, score and export the embedded default on a laptop's CPU, about 4 minutes"
 	@echo "make test              the test suite"
 	@echo "make test-distributed  the tests that start several processes"
 	@echo "make test-nightly      the tests that take long"
