@@ -33,6 +33,7 @@ PRIVATE = {
     "_gradient_checkpointing_func": "transformers.modeling_layers:GradientCheckpointingLayer",
     "_n_gpu": "transformers:TrainingArguments",
     "_set_gradient_checkpointing": "transformers:PreTrainedModel",
+    "_weight_conversions": "transformers.core_model_loading:revert_weight_conversion",
     # What the package overrides.
     "_load_from_checkpoint": "transformers:Trainer",
     "_prepare_inputs": "transformers:Trainer",
@@ -102,8 +103,9 @@ def test_the_package_relies_on_these_and_no_others():
 @pytest.mark.parametrize("name", PRIVATE)
 def test_the_installed_version_has_it(name):
     owner = resolve_name(PRIVATE[name])
-    if inspect.isclass(owner):
-        kept = name in chain.from_iterable(getattr(base, "__annotations__", ()) for base in owner.__mro__)
+    if inspect.isclass(owner) or inspect.isfunction(owner):
+        bases = getattr(owner, "__mro__", ())
+        kept = name in chain.from_iterable(getattr(base, "__annotations__", ()) for base in bases)
         assert kept or hasattr(owner, name) or re.search(rf"[.\"]{name}\b", inspect.getsource(owner))
     else:
         assert hasattr(owner, name.removeprefix(f"{PRIVATE[name]}."))

@@ -47,6 +47,7 @@ def interpreted(checkpoints, tmp_path_factory) -> dict:
 
 
 @needs_liger
+@pytest.mark.nightly
 @pytest.mark.parametrize("case", ["full", "adapters, recomputed"])
 def test_losses_and_gradients_stay_the_same(model_type, case, interpreted):
     found = interpreted[model_type][case]
@@ -57,6 +58,7 @@ def test_losses_and_gradients_stay_the_same(model_type, case, interpreted):
 
 
 @needs_liger
+@pytest.mark.nightly
 def test_rounding_in_16_bits_is_no_worse(model_type, interpreted):
     """Compares the distance of all gradients from those in float32. The measured worst case is 1.01 times torch's."""
     (errors,) = (found["in 16 bits"] for found in interpreted[model_type].values() if "in 16 bits" in found)
