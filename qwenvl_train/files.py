@@ -31,6 +31,19 @@ def replacing(path: Path, sync: bool = False) -> Iterator[BinaryIO]:
         raise
 
 
+def whole_lines(path: Path) -> list[bytes]:
+    """Return the whole lines of a file, and cut off the rest, which a killed process has left. A file that does not
+    exist has none."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        os.truncate(path, len(whole))
+    return whole.splitlines()
+
+
 def publish_folder(written: Path, final: Path) -> None:
     """Rename a written folder to `final`, in place of an older one. Its files are on the disk before the rename, so
     that a crash of the machine leaves no folder without them."""

@@ -45,7 +45,7 @@ def read_arguments(arguments: list[str], keys: Keys, names: Names) -> Arguments:
                 key, _, text = argument.partition("=")
                 _put(values, key, _as_written(text))
                 continue
-            override = _parse(argument)
+            override = _parse(argument, keys)
             group = override.key_or_group
             if group in options and not isinstance(override.value(), dict):
                 option = _option(group, override.get_value_string().strip("'\""), options[group])
@@ -76,7 +76,7 @@ def _values(override: Override, keys: Keys) -> list[tuple[str, object]]:
     return list(keys.leaves(key, override.value()))
 
 
-def _parse(argument: str) -> Override:
+def _parse(argument: str, keys: Keys) -> Override:
     if argument.startswith("-"):
         meant = suggestion(argument.lstrip("-").partition("=")[0])
         hint = f"; did you mean {meant}?" if meant else ""
@@ -84,7 +84,10 @@ def _parse(argument: str) -> Override:
     if argument.startswith("~"):
         raise UserError(f"{argument}: a setting cannot be removed; set it to null instead")
     if "=" not in argument:
-        meant = f"; did you mean data.train={argument}?" if os.path.exists(os.path.expanduser(argument)) else ""
+        path = os.path.expanduser(argument)
+        is_run = "run" in keys.fields and os.path.isfile(os.path.join(path, "config.yaml"))
+        key = "run" if is_run else "data.train"
+        meant = f"; did you mean {key}={argument}?" if os.path.exists(path) else ""
         raise UserError(f"{argument}: write settings as key=value{meant}")
     override = _parse_with_hydra(argument)
     key = override.key_or_group

@@ -14,7 +14,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from qwenvl_train.config.options import nearest
-from qwenvl_train.config.section import Section
+from qwenvl_train.config.section import NameList, Section
 
 RowFormat = Literal[
     "auto", "llava", "sharegpt", "messages", "prompt_completion", "query_response", "instruction", "preference"
@@ -37,10 +37,6 @@ def _known_columns(value: object) -> object:
     return value
 
 
-def _as_names(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 class SourceConfig(Section):
     """An entry of data.train or data.eval. Only this section and model.shape have defaults here, since they are written
     by hand."""
@@ -60,7 +56,7 @@ class SourceConfig(Section):
     repeats: PositiveFloat | None = None
     """How often an epoch goes through this entry. With 0.5, an epoch takes half of it, and the next epoch another
     half."""
-    metric: Annotated[tuple[str, ...], BeforeValidator(_as_names)] = ()
+    metric: NameList = ()
     """The metrics by which generated answers to its rows are scored, where eval.metrics is auto."""
     split: str | None = None
     """The split of an arrow dataset folder or a hub id. With null, it is train if there is such a split."""

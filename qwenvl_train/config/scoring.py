@@ -2,14 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PositiveInt
+from pydantic import Field, PositiveInt
 
 from qwenvl_train.config.rules.rule import Lines
-from qwenvl_train.config.section import CountOrAuto, Section
-
-
-def _as_names(value: object) -> object:
-    return value if isinstance(value, list | tuple) else [value]
+from qwenvl_train.config.section import CountOrAuto, NameList, Section
 
 
 class EvalConfig(Section):
@@ -17,7 +13,7 @@ class EvalConfig(Section):
     """Whether answers are generated and scored at each evaluation of a training run."""
     samples: PositiveInt | None
     """The number of held-out samples that are answered, spread over the files of data.eval. With null, all are."""
-    metrics: Annotated[tuple[str, ...], BeforeValidator(_as_names), Field(min_length=1)]
+    metrics: Annotated[NameList, Field(min_length=1)]
     """The metrics, by name. auto takes those that a row or its entry of data.eval names, and otherwise chooses by the
     form of the expected answers. A dotted name, such as my_package.my_metric, is a function of your own."""
     allow_code: bool

@@ -1,9 +1,26 @@
-"""The base class of the sections of a configuration, and a type of value that several sections have."""
+"""The base class of the sections of a configuration, and the types of values that several sections have."""
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PositiveInt,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
+
+
+def _as_names(value: object) -> object:
+    entries = value if isinstance(value, list | tuple) else [value]
+    return [str(entry) if isinstance(entry, int) else entry for entry in entries]
+
+
+NameList = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
+"""One name or a list of names. A name that reads as a number is converted to text."""
 
 
 class Section(BaseModel):

@@ -12,8 +12,7 @@ from qwenvl_train.data.batches.loader import Rows, entry_names, ignore_terminal_
 from qwenvl_train.data.index.lengths import Problem
 from qwenvl_train.data.sample import Image, Sample, Video
 from qwenvl_train.data.spread import spread
-from qwenvl_train.errors import UserError
-from qwenvl_train.evaluation.batches import batches_of
+from qwenvl_train.evaluation.batches import batches_of, in_halves
 from qwenvl_train.evaluation.generation import Answer, AnswerGenerator, RequestRow, plain_regions, request_row
 
 Row = dict[str, Any]
@@ -62,25 +61,16 @@ def answers_to(
         Groups(rows, generate.tokenizer, groups), None, num_workers=workers, worker_init_fn=ignore_terminal_signals
     )
     for group in loader:
-        found = _answered(group.samples, group.row, rows, generate)
+        found = _answered(group, rows, generate)
         yield _as_rows(found, group, entries), list(group.row.problems)
 
 
-def _answered(samples: Sequence[Sample], row: RequestRow, rows: Rows, generate: AnswerGenerator) -> list[Answer]:
-    """Return the answers to some samples. If the device has no room for all of them, they are answered in halves."""
-    try:
-        return generate(row)
-    except torch.OutOfMemoryError:
-        if len(samples) == 1:
-            raise UserError(
-                f"{samples[0].where}: the device has no room to answer this sample; lower eval.max_new_tokens or "
-                "model.max_pixels."
-            ) from None
-    torch.cuda.empty_cache()
-    answers: list[Answer] = []
-    for half in (samples[: len(samples) // 2], samples[len(samples) // 2 :]):
-        answers += _answered(half, request_row(half, rows.renderer, generate.tokenizer), rows, generate)
-    return answers
+def _answered(group: Group, rows: Rows, generate: AnswerGenerator) -> list[Answer]:
+    def answers(samples: Sequence[Sample]) -> list[Answer]:
+        whole = len(samples) == len(group.samples)
+        return generate(group.row if whole else request_row(samples, rows.renderer, generate.tokenizer))
+
+    return in_halves(group.samples, answers, lambda sample: sample.where)
 
 
 def _as_rows(answers: Sequence[Answer], group: Group, entry_of: Callable[[int], str]) -> list[Row]:

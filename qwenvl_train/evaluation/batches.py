@@ -1,8 +1,15 @@
-"""Groups samples into the packed rows that are answered together."""
+"""Groups samples into the packed rows that are answered together, and smaller ones where the device is too small."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
+import torch
+
+from qwenvl_train.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 MAX_TOKENS = 16384
 """The largest number of tokens of a packed row, unless a single sample is longer."""
@@ -26,3 +33,24 @@ def batches_of(indices: Iterable[int], lengths: np.ndarray, size: int, max_token
         groups[-1].append(index)
         tokens += int(lengths[index])
     return groups
+
+
+def in_halves(
+    items: Sequence[Item], compute: Callable[[Sequence[Item]], list[Result]], place_of: Callable[[Item], str]
+) -> list[Result]:
+    """Return the results of `compute` on all items together. If the device has no room, compute them in halves.
+
+    Raises:
+        UserError: If there is no room for a single item. It begins with what `place_of` returns.
+    """
+    try:
+        return compute(items)
+    except torch.OutOfMemoryError:
+        if len(items) == 1:
+            raise UserError(
+                f"{place_of(items[0])}: the device has no room to answer this sample; lower the number of new "
+                "tokens (max_new_tokens) or model.max_pixels."
+            ) from None
+    torch.cuda.empty_cache()
+    half = len(items) // 2
+    return [result for part in (items[:half], items[half:]) for result in in_halves(part, compute, place_of)]

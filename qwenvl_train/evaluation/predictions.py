@@ -6,7 +6,7 @@ from typing import Any
 
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.sample import Sample
-from qwenvl_train.data.spread import spread
+from qwenvl_train.evaluation.answering import samples_to_answer
 from qwenvl_train.evaluation.batches import batches_of
 from qwenvl_train.evaluation.generation import Answer, plain_regions
 
@@ -65,10 +65,7 @@ def predictions(
         answers_to: Returns the answers to some samples, without those that cannot be decoded. The evaluation, which
             runs first, has recorded their problems.
     """
-    usable = rows.lengths.usable
-    files = [indices for _, indices in rows.samples.files()]
-    sources = [(mine.start + usable[mine.start : mine.stop].nonzero()[0]).tolist() for mine in files]
-    samples = {index: rows.samples[index] for index in spread(sources, count, seed)}
+    samples = {index: rows.samples[index] for index in samples_to_answer(rows, count, seed)}
     answers: list[Answer] = []
     for batch in batches_of(samples, rows.lengths.tokens, BATCH_SIZE):
         answers += answers_to([samples[index] for index in batch])

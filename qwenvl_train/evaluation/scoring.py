@@ -3,10 +3,13 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from qwenvl_train.config.schema import DataConfig
+from qwenvl_train.data.batches.loader import entry_names
 from qwenvl_train.evaluation.metrics.choose import choose_for_source
 from qwenvl_train.evaluation.metrics.metric import Metric, Part, Picture, Question, Scores
 from qwenvl_train.evaluation.metrics.table import load_metric
@@ -83,6 +86,19 @@ def choose_metrics(
                 found, reason = [*auto.metrics, *found], auto.reason
         chosen[entry] = Chosen(tuple(dict.fromkeys(found)), reason)
     return chosen
+
+
+def metrics_of_entries(data: DataConfig) -> dict[str, tuple[str, ...]]:
+    """Return the metrics that the entries of the held-out samples name, by the names of the entries."""
+    entries = data.train if data.eval_share is not None else data.eval_entries
+    return {name: entry.metric for name, entry in zip(entry_names(entries), entries, strict=True) if entry.metric}
+
+
+def check_metrics(wanted: Sequence[str], data: DataConfig) -> None:
+    """Raise UserError unless there are all metrics that eval.metrics and entries of the held-out samples name."""
+    for name in (*wanted, *chain.from_iterable(metrics_of_entries(data).values())):
+        if name != "auto":
+            load_metric(name)
 
 
 def load_metrics(chosen: Mapping[str, Chosen]) -> dict[str, Metric]:

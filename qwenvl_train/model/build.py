@@ -44,13 +44,17 @@ def build_copy(config: RunConfig, family: Family, processor, precision: str) -> 
     return model
 
 
-def build_for_inference(config: RunConfig, family: Family, processor, precision: str) -> PreTrainedModel | PeftModel:
-    """Return the model in model.path, with its adapter if it is one, without parameters that are trained."""
+def build_for_inference(
+    config: RunConfig, family: Family, processor, precision: str, device: torch.device
+) -> PreTrainedModel | PeftModel:
+    """Return the model in model.path on a device, with its adapter if it is one. No parameter is trained."""
     model = load_model(config.model, family, precision)
     _use_our_passes(model, config, family, processor)
     if adapter := stored_adapter(config.model):
         model = with_stored_adapter(model, adapter)
         read_weights(model, adapter)
+    if config.model.quantize == "none":  # 4-bit weights are where they were loaded
+        model = model.to(device)
     return model.requires_grad_(False).eval()
 
 

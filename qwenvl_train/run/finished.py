@@ -13,10 +13,11 @@ C = TypeVar("C", bound=InferenceConfig)
 
 def with_checkpoint(config: C) -> C:
     """Return the configuration with the checkpoint of config.run in model.path, and without the settings of training
-    that change how a model is built."""
+    that change how a model is built. The machine on which a model is used may have other kernels."""
+    plain = {"cache_vision": False, "compile": False, "liger": False, "checkpointing": "none", "attention": "auto"}
     sections = {
         "deepspeed": config.deepspeed.model_copy(update={"stage": 0}),
-        "train": config.train.model_copy(update={"cache_vision": False, "compile": False, "checkpointing": "none"}),
+        "train": config.train.model_copy(update=plain),
     }
     config = config.model_copy(update=sections)
     if config.run is None:

@@ -6,14 +6,19 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.batches.loader import Rows, entry_names
+from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.answering import answers_to, groups_of, samples_to_answer
 from qwenvl_train.evaluation.generation import AnswerGenerator
 from qwenvl_train.evaluation.metrics.metric import Scores, figures
-from qwenvl_train.evaluation.metrics.table import load_metric
-from qwenvl_train.evaluation.scoring import ScoredRow, choose_metrics, load_metrics, score
+from qwenvl_train.evaluation.scoring import (
+    ScoredRow,
+    check_metrics,
+    choose_metrics,
+    load_metrics,
+    metrics_of_entries,
+    score,
+)
 from qwenvl_train.model.decoding import this_process
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.run.context import RunContext
@@ -34,9 +39,7 @@ class GeneratedScores:
     def __init__(self, context: RunContext, rows: Rows, folder: RunFolder):
         self._context, self._folder = context, folder
         config = context.config
-        for name in config.eval.metrics:
-            if name != "auto":
-                load_metric(name)
+        check_metrics(config.eval.metrics, config.data)
         self._rows = rows
         """The held-out samples, whose media are decoded, since stored features are not made for generation."""
         size = BATCH_SIZE if config.eval.batch_size == "auto" else config.eval.batch_size
@@ -57,7 +60,7 @@ class GeneratedScores:
         rows = sorted(group.everything(mine), key=lambda row: (row["index"], row["turn"]))
         if not rows:
             return {}
-        chosen = choose_metrics(rows, config.eval.metrics, _metrics_of_entries(config))
+        chosen = choose_metrics(rows, config.eval.metrics, metrics_of_entries(config.data))
         metrics = load_metrics(chosen)
         # Some metrics are slow, so each process scores a part of the answers.
         share = rows[context.rank :: context.processes]
@@ -93,8 +96,3 @@ def _figures(scored: Sequence[ScoredRow]) -> dict[str, float]:
         for number, (name, value) in enumerate(figures(parts).items()):
             found[metric if number == 0 else f"{metric}_{name}"] = value
     return found
-
-
-def _metrics_of_entries(config: RunConfig) -> dict[str, tuple[str, ...]]:
-    entries = config.data.train if config.data.eval_share is not None else config.data.eval_entries
-    return {name: entry.metric for name, entry in zip(entry_names(entries), entries, strict=True) if entry.metric}

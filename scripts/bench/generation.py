@@ -107,7 +107,7 @@ def measure(rounds: int) -> dict[str, Any]:
     config = compose([f"model.path={MODEL}", "tune_mm_mlp=true", "data=shapes"]).config
     family = load_family(config.model)
     processor = AutoProcessor.from_pretrained(MODEL)
-    mine = build_for_inference(config, family, processor, "fp32")
+    mine = build_for_inference(config, family, processor, "fp32", torch.device("cpu"))
     theirs = AutoModelForImageTextToText.from_pretrained(MODEL, dtype=torch.float32).eval()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():

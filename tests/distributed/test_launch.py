@@ -230,12 +230,12 @@ def test_two_processes_equal_one(one, two, resumed):
 
 @cases(names=("zero2 full", "zero3 full", "zero3 lora", "zero2 dpo without its adapters"))
 def test_what_deepspeed_saved_is_exported(two, tmp_path, capfd, monkeypatch):
-    """Also under the names that full weights have under ZeRO-3. New tiny models often have two tokens that are equally
-    likely, where answers may part; export itself refuses any other difference."""
+    """Also under the names that full weights have under ZeRO-3. In float32, since new tiny models often have two tokens
+    that are about equally likely, and rounding may then choose the other."""
     monkeypatch.setattr(verifying, "in_new_process", lambda job, file: reload.main(job))
-    assert main(["export", f"run={two}", f"export.to={tmp_path / 'out'}", "export.rows=2"]) == 0
+    assert main(["export", f"run={two}", f"export.to={tmp_path / 'out'}", "export.rows=2", "export.dtype=fp32"]) == 0
     assert "on 2 held-out rows" in (told := capfd.readouterr().out)
-    assert "of 2 greedy answers the same" in told
+    assert "2 of 2 greedy answers the same" in told
 
 
 @cases(names=("zero3 full",))

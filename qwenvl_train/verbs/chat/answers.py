@@ -1,8 +1,7 @@
 """The answers to the rows of data files. They are written line by line, so that a killed job goes on where it was."""
 
 import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from qwenvl_train.data.sample import Sample, Text, Turn
 from qwenvl_train.data.samples import Questions
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.evaluation.answering import fitting_batch_size
-from qwenvl_train.evaluation.batches import MAX_TOKENS
+from qwenvl_train.evaluation.batches import MAX_TOKENS, in_halves
 from qwenvl_train.families.family import Family
+from qwenvl_train.files import whole_lines
 from qwenvl_train.model.build import base_model
 from qwenvl_train.reporting.bar import counted
 from qwenvl_train.reporting.wording import count, many
@@ -116,33 +116,17 @@ def _question(rows: Questions, index: int, model: ChatModel, config: ChatConfig)
 
 
 def _answers_to(questions: list[tuple[Sample, Rendered]], model: ChatModel, config: ChatConfig) -> list[Answer]:
-    """Return the answers to some questions. If the device has no room for all of them, they are answered in halves."""
     if config.chat.temperature > 0:
-        return [_drawn(sample, model, config) for sample, _ in questions]
+        return [Reply(model, sample, sampling_of(config.chat)).whole() for sample, _ in questions]
     if not questions:
         return []
-    try:
-        decoded = model.decode([rendered for _, rendered in questions], config.chat.max_new_tokens)
-    except torch.OutOfMemoryError:
-        if len(questions) == 1:
-            raise UserError(
-                f"{questions[0][0].where}: the device has no room to answer this row; lower chat.max_new_tokens or "
-                "model.max_pixels."
-            ) from None
-        torch.cuda.empty_cache()
-        half = len(questions) // 2
-        return [*_answers_to(questions[:half], model, config), *_answers_to(questions[half:], model, config)]
-    return [
-        answer_of(said, sample, rendered.layout, model.family)
-        for said, (sample, rendered) in zip(decoded, questions, strict=True)
-    ]
 
+    def answers(some: Sequence[tuple[Sample, Rendered]]) -> list[Answer]:
+        decoded = model.decode([rendered for _, rendered in some], config.chat.max_new_tokens)
+        pairs = zip(decoded, some, strict=True)
+        return [answer_of(said, sample, rendered.layout, model.family) for said, (sample, rendered) in pairs]
 
-def _drawn(sample: Sample, model: ChatModel, config: ChatConfig) -> Answer:
-    reply = Reply(model, sample, sampling_of(config.chat))
-    for _ in reply:
-        pass
-    return reply.answer
+    return in_halves(questions, answers, lambda question: question[0].where)
 
 
 def _with_system(sample: Sample, config: ChatConfig) -> Sample:
@@ -213,13 +197,6 @@ class AnswersFile:
     def _lines(self) -> list[bytes]:
         """Return the whole lines of the file, and cut off the rest, which a killed job has left."""
         try:
-            with self.path.open("rb") as file:
-                content = file.read()
-        except FileNotFoundError:
-            return []
+            return whole_lines(self.path)
         except OSError as error:
             raise UserError(f"chat.to={self.path} cannot be read: {error.strerror}.") from None
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            os.truncate(self.path, len(whole))
-        return whole.splitlines()

@@ -99,16 +99,13 @@ class ChatModel:
 
 
 def open_model(config: ChatConfig, family: Family) -> ChatModel:
-    """Load the model in model.path. Settings that make training fast are not used."""
-    train = config.train.model_copy(update={"compile": False, "liger": False, "attention": "auto"})
-    config = config.model_copy(update={"train": train})
+    """Load the model in model.path."""
     precision = choose_precision(config)
     processor = load_processor(config.model, family)
     renderer = make_renderer(config, processor, family)
     set_seed(config.seed)
-    model = build_for_inference(config, family, processor, precision)
-    if config.model.quantize == "none":
-        model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = build_for_inference(config, family, processor, precision, device)
     return ChatModel(config.model.path, model, renderer, processor, precision)
 
 

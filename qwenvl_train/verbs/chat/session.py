@@ -1,5 +1,6 @@
 """A conversation with a model: its turns so far, and its answers in pieces. It knows no terminal and no page."""
 
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,11 @@ class Reply:
             self._tokens, self._ended = piece.tokens, piece.ended
             if piece.text:
                 yield piece.text
+
+    def whole(self) -> Answer:
+        """Return the whole answer."""
+        deque(self, maxlen=0)
+        return self.answer
 
     @property
     def answer(self) -> Answer:

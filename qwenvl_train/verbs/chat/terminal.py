@@ -45,10 +45,10 @@ class Terminal:
     def take(self, line: str) -> bool:
         """Carry out a command or answer a question. Return False if the conversation has ended."""
         command, _, rest = line.strip().partition(" ")
+        if not command:
+            return True
         try:
             match command:
-                case "":
-                    pass
                 case "/exit" | "/quit":
                     return False
                 case "/help":

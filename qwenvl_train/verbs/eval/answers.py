@@ -106,9 +106,7 @@ def _generate(context: RunContext, rows: Rows, missing: Sequence[int], folder: E
     process."""
     config, device = context.config, context.device
     assert isinstance(config, EvalVerbConfig)
-    model = build_for_inference(config, context.family, context.processor, context.precision)
-    if config.model.quantize == "none":
-        model = model.to(device)
+    model = build_for_inference(config, context.family, context.processor, context.precision, device)
     longest = int(rows.lengths.tokens[list(missing)].max()) + config.eval.max_new_tokens
     size = config.eval.batch_size
     if size == "auto":

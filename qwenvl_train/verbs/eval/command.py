@@ -24,11 +24,14 @@ def run(composed: Composed[EvalVerbConfig]) -> None:
         if state.is_main_process and config.output != "json":
             for family, model in zip(families, models, strict=True):
                 print(f"{family.name} from {model.model.path}, {precision}", flush=True)
+        from qwenvl_train.evaluation.scoring import check_metrics
         from qwenvl_train.verbs.eval.answers import answers_of
-        from qwenvl_train.verbs.eval.results import check_metrics, results_of
+        from qwenvl_train.verbs.eval.results import results_of
         from qwenvl_train.verbs.eval.text import print_results
 
-        check_metrics(config)  # a name that does not exist is reported before anything is generated
+        check_metrics(
+            config.eval.metrics, config.data
+        )  # a name that does not exist is reported before anything is generated
         answers = [answers_of(model, family, precision, state) for model, family in zip(models, families, strict=True)]
         if not state.is_main_process:
             return

@@ -5,15 +5,14 @@ killed goes on where it was. At the end they become one file, predictions.jsonl,
 """
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.answering import Row
-from qwenvl_train.files import replacing
+from qwenvl_train.files import replacing, whole_lines
 from qwenvl_train.reporting.folder import json_line, write_json_atomic
 
 PREDICTIONS, SETTINGS = "predictions.jsonl", "settings.json"
@@ -58,7 +57,8 @@ class EvalFolder:
         """Return the answers of each sample that is answered completely, by the index of the sample."""
         found: dict[int, dict[int, Row]] = defaultdict(dict)
         for file in sorted(self.path.glob("predictions*.jsonl")):
-            for row in _rows(file):
+            for line in whole_lines(file):
+                row = json.loads(line)
                 found[row["index"]][row["turn"]] = row
         return {
             index: [turns[turn] for turn in sorted(turns)]
@@ -68,10 +68,8 @@ class EvalFolder:
 
     def append(self, rows: Sequence[Row], process: int) -> None:
         """Add the answers of one process, which are on the disk when this returns."""
-        with (self.path / f"predictions.{process}.jsonl").open("ab+") as file:
-            if file.tell() and _last_byte(file) != b"\n":
-                file.write(b"\n")  # a process was killed within a line
-            file.write("".join(map(json_line, rows)).encode())
+        with (self.path / f"predictions.{process}.jsonl").open("a", encoding="utf-8") as file:
+            file.write("".join(map(json_line, rows)))
 
     def finish(self, rows: Sequence[Row]) -> None:
         """Write all answers in one file, in place of those of each process."""
@@ -79,19 +77,3 @@ class EvalFolder:
             file.write("".join(map(json_line, rows)).encode())
         for part in self.path.glob("predictions.*.jsonl"):
             part.unlink()
-
-
-def _last_byte(file: BinaryIO) -> bytes:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1)
-
-
-def _rows(file: Path) -> list[Row]:
-    """Return the rows of a file, without a last line that was cut when its process was killed."""
-    found: list[Row] = []
-    for line in file.read_text(encoding="utf-8").split("\n"):
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found

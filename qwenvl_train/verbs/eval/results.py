@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qwenvl_train.data.batches.loader import entry_names
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.answering import Row
 from qwenvl_train.evaluation.metrics.metric import Metric
-from qwenvl_train.evaluation.metrics.table import load_metric
 from qwenvl_train.evaluation.scoring import (
     Chosen,
     Comparison,
@@ -18,6 +16,7 @@ from qwenvl_train.evaluation.scoring import (
     choose_metrics,
     figures_of,
     load_metrics,
+    metrics_of_entries,
     score,
 )
 from qwenvl_train.reporting.folder import plain, write_json_atomic
@@ -114,21 +113,12 @@ def _difference(one: Difference) -> dict[str, Any]:
     return facts | {key: round(value, 6) for key, value in one.comparison._asdict().items()}
 
 
-def check_metrics(config: EvalVerbConfig) -> None:
-    """Load the metrics that the configuration names, and raise UserError if there is none of a name."""
-    of_entries = [name for entry in config.data.eval_entries for name in entry.metric]
-    for name in (*config.eval.metrics, *of_entries):
-        if name != "auto":
-            load_metric(name)
-
-
 def results_of(config: EvalVerbConfig, answers: Sequence[Answers]) -> Results:
     """Score the answers of all models, and write the predictions and the scores of each to its folder."""
     first = answers[0]
     if not first.rows:
         raise UserError(f"data.eval: no sample could be answered; the first problem: {first.problems[0].reason}")
-    own = _metrics_of_entries(config)
-    chosen = choose_metrics(first.rows, config.eval.metrics, own)
+    chosen = choose_metrics(first.rows, config.eval.metrics, metrics_of_entries(config.data))
     metrics = load_metrics(chosen)
     models = []
     for one in answers:
@@ -142,11 +132,6 @@ def results_of(config: EvalVerbConfig, answers: Sequence[Answers]) -> Results:
         model.answers.folder.finish([_with_scores(one) for one in model.scored])
     write_json_atomic(first.folder.path / "scores.json", results.as_dict())
     return results
-
-
-def _metrics_of_entries(config: EvalVerbConfig) -> dict[str, tuple[str, ...]]:
-    entries = config.data.train if config.data.eval_share is not None else config.data.eval_entries
-    return {name: entry.metric for name, entry in zip(entry_names(entries), entries, strict=True) if entry.metric}
 
 
 def _with_scores(one: ScoredRow) -> Row:

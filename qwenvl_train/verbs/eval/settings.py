@@ -1,24 +1,21 @@
 """The settings of the verb eval, and the rules that they keep to."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, NonNegativeInt
+from pydantic import NonNegativeInt
 
 from qwenvl_train.config.inference import InferenceConfig, one_model
 from qwenvl_train.config.rules.data import DATA_RULES
 from qwenvl_train.config.rules.rule import Lines
 from qwenvl_train.config.scoring import EvalConfig, own_code_is_allowed
+from qwenvl_train.config.section import NameList
 from qwenvl_train.config.verb import Verb
-
-
-def _as_names(value: object) -> object:
-    return value if isinstance(value, list | tuple) else [value]
 
 
 class EvalSection(EvalConfig):
     to: str | None
     """The folder of the results. With null, it is a folder in eval/ of the run folder, or of output_dir."""
-    compare: Annotated[tuple[str, ...], BeforeValidator(_as_names)]
+    compare: NameList
     """Further models that answer the same samples: run folders, checkpoints, paths or hub ids of models, or base for
     the base model of an adapter."""
     worst: NonNegativeInt

@@ -112,12 +112,11 @@ def refuse_other_names(source: Source, parts: Parts) -> None:
 
 def _of_run(source: Source, parts: Parts, family: Family, device: torch.device) -> tuple[Prompts, list[_Result], int]:
     """Return the prompts and what the run's model makes of them, and compare its weights with the written ones."""
-    plain = {"compile": False, "liger": False, "attention": "auto"}
-    config = source.config.model_copy(update={"train": source.config.train.model_copy(update=plain)})
+    config = source.config
     processor = load_processor(config.model, family)
     prompts = prompts_for(config, processor, family)
     with _exact_products():
-        model = build_for_inference(config, family, processor, "fp32").to(device)
+        model = build_for_inference(config, family, processor, "fp32", device)
         own = [_result(model, prompt) for prompt in counted(prompts.items, "answering", len(prompts.items))]
         inexact = _compare_weights(source, parts, model)
     return prompts, own, inexact

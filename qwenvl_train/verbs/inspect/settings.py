@@ -1,23 +1,14 @@
 """The settings of the verb inspect, and the rules that they keep to."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, NonNegativeInt
+from pydantic import NonNegativeInt
 
 from qwenvl_train.config.rules.data import DATA_RULES
 from qwenvl_train.config.rules.rule import Lines, among
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.config.section import Section
+from qwenvl_train.config.section import NameList, Section
 from qwenvl_train.config.verb import Verb
-
-
-def _as_names(value: object) -> object:
-    entries = value if isinstance(value, list | tuple) else [value]
-    return [str(entry) if isinstance(entry, int) else entry for entry in entries]
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
-"""One name or a list of names. A name that reads as a number is converted to text."""
 
 
 class InspectSection(Section):
@@ -28,9 +19,9 @@ class InspectSection(Section):
     random: bool
     """Whether to draw the samples from all rows alike, instead of the same number from each source. The seed decides
     in both cases."""
-    ids: Names
+    ids: NameList
     """The ids of the samples to show."""
-    lines: Names
+    lines: NameList
     """The lines of the rows to show, such as 17, or my.jsonl:17 if there are several files."""
     summary: bool
     """Whether to measure the whole source and show its figures."""

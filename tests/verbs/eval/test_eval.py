@@ -185,6 +185,9 @@ def test_bad_input_is_one_sentence(settings, told, held_out, evaluate, tmp_path)
 def test_run_and_model_path_name_one_model(evaluate, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/config.yaml").write_text("model: {path: x}\n")
+    code, _, told = evaluate("a")
+    assert code == 2
+    assert "a: write settings as key=value; did you mean run=a?" in told
     code, _, told = evaluate("run=a", "model.path=b", "data.eval=x.jsonl")
     assert code == 2
     assert "run and model.path both name a model; set one of the two" in told
