@@ -105,6 +105,17 @@ def compiler(monkeypatch):
     torch._dynamo.reset()
 
 
+two_families_by_day = pytest.mark.parametrize(
+    "model_type",
+    [
+        "qwen2_5_vl",
+        "qwen3_vl_moe",
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("qwen2_vl", "qwen3_vl")),
+    ],
+)
+"""For a long test of what does not depend on the family: the two that differ most, and the others at night."""
+
+
 def conversation(*turns: tuple[str, list], id: str = "a") -> dict:
     """`("user", [path, "text"])`: paths become pictures, or clips where they end in .mp4; strings text."""
     return {

@@ -20,7 +20,7 @@ from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.run import reference_cache, training_run
 from qwenvl_train.training.objectives.sft import Answers
 from tests.commands import read_lines, rows, summary, train
-from tests.conftest import by_pairs, conversation, sample_of
+from tests.conftest import by_pairs, conversation, sample_of, two_families_by_day
 from tests.loading import renderer_of
 
 SHAPES = asset_dir("data") / "shapes"
@@ -60,6 +60,7 @@ def assert_one_curve(one, other, rel: float, at_most: float) -> None:
             assert mine[key] == pytest.approx(theirs[key], rel=rel, abs=at_most), key
 
 
+@two_families_by_day
 def test_a_mixture_has_one_trajectory_however_a_step_is_cut(settings, tmp_path):
     common = (*settings, *LORA, *MIXTURE, "data.packing=false")
     runs = [

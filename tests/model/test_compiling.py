@@ -70,10 +70,13 @@ def losses_and_gradients(model: torch.nn.Module, batch: dict) -> tuple[float, di
     return loss.item(), {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
 
 
-CASES = [("qwen2_5_vl", False, True), ("qwen3_vl", True, True)]
+CASES = [
+    pytest.param("qwen2_5_vl", False, True, marks=pytest.mark.nightly, id="qwen2_5_vl"),
+    pytest.param("qwen3_vl", True, True, id="qwen3_vl"),
+]
 
 
-@pytest.mark.parametrize(("model_type", "lora", "checkpointing"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(("model_type", "lora", "checkpointing"), CASES)
 def test_rows_of_any_size_run_through_the_same_code(model_type, lora, checkpointing, checkpoints, pictures):
     processor, first, later = batches_of(checkpoints[model_type], pictures)
     eager, compiled = (model_of(model_type, lora, checkpointing, processor, compiled) for compiled in (False, True))

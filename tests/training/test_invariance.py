@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.commands import rows, train
-from tests.conftest import by_pairs, conversation
+from tests.conftest import by_pairs, conversation, two_families_by_day
 
 
 @pytest.fixture
@@ -39,6 +39,7 @@ def weights(folder):
     return load_file(folder / "checkpoints" / "step-3" / "model.safetensors")
 
 
+@two_families_by_day
 def test_8x1_4x2_and_1x8_share_one_trajectory(model_type, checkpoints, uneven, tmp_path):
     common = (f"model.path={checkpoints[model_type]}", f"data.train={uneven}", *FULL, *STEPS, PLAIN)
     runs = [

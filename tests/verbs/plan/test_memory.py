@@ -29,7 +29,7 @@ from qwenvl_train.verbs.plan.memory import (
     traced_pass,
     weights,
 )
-from tests.conftest import conversation, sample_of
+from tests.conftest import conversation, sample_of, two_families_by_day
 from tests.settings import run_config
 
 FULL = {"tune_mm_vision": True, "tune_mm_mlp": True, "tune_mm_llm": True}
@@ -225,6 +225,7 @@ def test_each_part_that_is_recomputed_keeps_less(run):
     assert kept["vision"] + kept["llm"] == kept["none"] + kept["all"]
 
 
+@two_families_by_day
 def test_kept_activations_grow_with_the_pass_and_never_with_its_square(run):
     trained = run("full", **{"train.checkpointing": "none"})
     sizes = architecture(trained.config.model)

@@ -146,7 +146,9 @@ def test_a_stream_is_planned_by_its_beginning(own_rows, told, checkpoints, monke
     assert found["seconds"] > 0
 
 
-@pytest.mark.parametrize("name", ["qwen2_5_vl_7b", "qwen3_vl_30b_a3b", "qwen2_5_vl_72b"])
+@pytest.mark.parametrize(
+    "name", ["qwen2_5_vl_7b", "qwen3_vl_30b_a3b", pytest.param("qwen2_5_vl_72b", marks=pytest.mark.nightly)]
+)
 def test_a_published_model_is_planned_without_it(name, own_rows, told):
     found = told(LORA, f"model={name}", f"data.train={own_rows}", "plan.fit=report")
     assert sum(row["parameters"] for row in found["components"]) == PUBLISHED[name]
