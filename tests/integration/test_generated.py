@@ -7,7 +7,7 @@ from qwenvl_train.training.patience import evaluations_without_improvement
 from tests.commands import QUIET, read_lines, rows, summary, train
 
 SHORT = (
-    "tune_mm_mlp=true", "train.epochs=null", "train.accumulation=1", "train.log_steps=1", "train.warmup=0", QUIET,
+    "tune_mm_mlp=true", "train.epochs=null", "train.accumulation=1", "train.log_steps=1", "train.warmup=0",
     "data.workers=0", "eval.generate=true", "eval.max_new_tokens=6",
 )  # fmt: skip
 
@@ -18,6 +18,7 @@ def patient(tmp_path_factory):
     settings = (
         *SHORT, "train.max_steps=9", "train.eval_steps=2", "train.save_steps=3", "train.lr=1e-9", "eval.samples=5",
         "train.best_metric=eval_generated/anls", "train.patience=2",
+        "logging.predictions=2",
     )  # fmt: skip
     output = tmp_path_factory.mktemp("patient")
     return train(output, *settings), settings
@@ -42,6 +43,8 @@ def test_a_run_without_better_scores_ends(patient, capsys):
     assert "2 evaluations gave no better eval_generated/anls (train.patience)" in found["reason"]
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-3", "step-4"]
     assert found["best"]["metric"] == "eval_generated/anls"
+    predictions = read_lines(folder / "predictions.jsonl")
+    assert [(type(row["before"]), type(row["after"])) for row in predictions] == [(str, str)] * 2
     where = f"output_dir={folder.parent}", "run_name=run", "logging.wandb.mode=disabled"
     assert main([*settings, *where]) == 0
     assert "this run is already finished" in capsys.readouterr().out

@@ -98,15 +98,18 @@ def test_a_killed_evaluation_goes_on_where_it_was(held_out, evaluate, monkeypatc
 def test_a_run_is_evaluated_at_its_best_checkpoint_and_compared_with_its_base(held_out, evaluate, tmp_path):
     settings = (
         "+recipe=sft_lora", f"data.eval={held_out}", "train.max_steps=2", "train.epochs=null", "train.save_steps=1",
-        "train.eval_steps=1", "train.lr=0.5", QUIET, "model=tiny_qwen2_vl", "model.max_pixels=50176",
+        "train.eval_steps=1", "train.lr=1", "train.lr_mlp=1", "train.warmup=1", QUIET, "model=tiny_qwen2_vl",
+        "eval.generate=true", "eval.samples=1", "eval.max_new_tokens=4",
     )  # fmt: skip
     folder = train(tmp_path / "runs", *settings)
-    best = json.loads((folder / "summary.json").read_text())["best"]["checkpoint"]
+    # The first step has a learning rate of 0, and the second one makes the model worse.
+    best = folder / "checkpoints" / "step-1"
     code, out, _ = evaluate(
         "run=runs/run", "eval.compare=[base]", "output=html", "eval.max_new_tokens=8", "eval.worst=1"
     )
     assert code == 0
-    assert f"from {Path(best).absolute()}, fp32" in out
+    assert f"from {best.absolute()}, fp32" in out
+    assert f"{best.absolute()}: 4 answers in " in out  # eval.samples bounds the evaluations of the run alone
     (found,) = (folder / "eval").iterdir()
     assert "data/tiny_qwen2_vl" in json.loads((found / "scores.json").read_text())["compare"][0]["model"]
     page = (found / "eval.html").read_text()
