@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 Detail = Literal["low", "high", "auto"]
 """The values of `detail` in the image parts of OpenAI's format."""
+Box = tuple[float, float, float, float]
+"""`x1, y1, x2, y2`."""
 Content = str | bytes
 """The path of a file, or the file's own bytes, still encoded."""
 
@@ -131,6 +133,9 @@ class Sample:
     """Further right answers to the last turn, for metrics that compare with several."""
     metrics: tuple[str, ...] = ()
     """The metrics by which the raw row wants its answers to be scored."""
+    targets: tuple[Box, ...] = ()
+    """The boxes of the element that the last turn acts on, for the metric of an agent's actions. They are in pixels of
+    the original picture."""
 
     @property
     def where(self) -> str:

@@ -105,6 +105,8 @@ def row_of(answer: Answer) -> Row:
         row["rejected"] = request.rejected
     if request.accepted:
         row["accepted"] = list(request.accepted)
+    if request.targets:
+        row["targets"] = [list(box) for box in request.targets]
     if sample.metrics:
         row["metrics"] = list(sample.metrics)
     if request.picture is not None:

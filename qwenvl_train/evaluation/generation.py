@@ -19,7 +19,7 @@ from qwenvl_train.data.render.layout import IGNORED, Layout
 from qwenvl_train.data.render.regions import in_words
 from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.render.written import regions_in
-from qwenvl_train.data.sample import Coordinates, Image, Region, Sample, Video
+from qwenvl_train.data.sample import Box, Coordinates, Image, Region, Sample, Video
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.build import base_model
@@ -44,6 +44,8 @@ class Request:
     """Whether numbers in brackets are boxes and points."""
     accepted: tuple[str, ...] = ()
     """Further right answers."""
+    targets: tuple[Box, ...] = ()
+    """The boxes of the element that the answer acts on, in pixels of the original picture. Empty without `picture`."""
 
     def regions(self, text: str, family: Family) -> tuple[Region, ...]:
         """Return the boxes and points in an answer, in pixels of the original picture."""
@@ -124,9 +126,11 @@ def _requests(sample: Sample, layout: Layout, renderer: Renderer, tokenizer: Any
             any(isinstance(part, Coordinates) for part in turn.parts),
         )
         requests.append((request, start))
-    if requests and sample.accepted:  # they are for the last turn
+    if requests:  # what the row has for scoring is about the last turn
         last, start = requests[-1]
-        requests[-1] = replace(last, accepted=tuple(text for text in sample.accepted if text != last.expected)), start
+        accepted = tuple(text for text in sample.accepted if text != last.expected)
+        targets = sample.targets if last.picture is not None else ()
+        requests[-1] = replace(last, accepted=accepted, targets=targets), start
     return requests
 
 

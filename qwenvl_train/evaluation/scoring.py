@@ -123,7 +123,8 @@ def score(
 def _question(row: Row, family: Family) -> Question:
     size = row.get("picture")
     picture = Picture(tuple(size["original"]), tuple(size["resized"])) if size else None
-    return Question(tuple(row.get("accepted", ())), family, picture, row["prompt"])
+    targets = tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in row.get("targets", ()))
+    return Question(tuple(row.get("accepted", ())), family, picture, row["prompt"], targets)
 
 
 def figures_of(scored: Sequence[ScoredRow], metrics: Mapping[str, Metric], seed: int) -> list[Figure]:

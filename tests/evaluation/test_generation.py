@@ -1,5 +1,8 @@
 """Generated answers are those that the published model would give."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,11 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from qwenvl_train.data.render.renderer import Renderer
+from qwenvl_train.evaluation.answering import row_of
 from qwenvl_train.evaluation.generation import Answer, AnswerGenerator, request_row
 from qwenvl_train.evaluation.media_inputs import media_inputs
+from qwenvl_train.evaluation.metrics.table import load_metric
+from qwenvl_train.evaluation.scoring import Chosen, score
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.model.build import arrange
 from qwenvl_train.model.decoding import decode_greedily
@@ -174,3 +180,21 @@ def test_names_and_boxes_are_in_question_and_answer(model_type, name, checkpoint
     assert answer.request.expected.startswith("At ")
     (box,) = answer.expected_regions
     assert box.coordinates == pytest.approx((20, 12, 100, 60), abs=1)
+
+
+@pytest.mark.parametrize(("targets", "step"), [([[200, 0, 380, 60]], 1), ([[0, 0, 20, 60]], 0), ("the menu", 0)])
+def test_the_boxes_of_an_action_come_from_its_row(targets, step, checkpoints, tmp_path):
+    """From the raw row over predictions.jsonl to the score. 750 of 1,000 is pixel 300 of 400, far from 500. A column of
+    this name with other content says nothing."""
+    Image.new("RGB", (400, 60), "red").save(tmp_path / "screen.png")
+    expected = (
+        '<tool_call>\n{"name": "mobile_use", "arguments": {"action": "click", "coordinate": [500, 500]}}\n</tool_call>'
+    )
+    row = conversation(("user", [tmp_path / "screen.png", "Open the menu."]), ("assistant", [expected]))
+    row["targets"] = targets
+    (answer,) = Generator(checkpoints["qwen3_vl"], "qwen3_vl", 1)(row)
+    stored = json.loads(json.dumps(row_of(replace(answer, text=expected.replace("[500, 500]", "[750, 500]")))))
+    metric = load_metric("agent_action")
+    stored |= {"entry": "a", "index": 0}
+    (scored,) = score([stored], {"a": Chosen(("m",), "")}, {"m": metric}, FAMILIES["qwen3_vl"])
+    assert scored.plain()["m"] == {"step": step, "type": 1, "point": step}

@@ -9,7 +9,7 @@ from qwenvl_train.data.formats.rows import read_turns
 from qwenvl_train.data.formats.tools import read_tools
 from qwenvl_train.data.formats.turns import RawTurn
 from qwenvl_train.data.media.locate import Locator
-from qwenvl_train.data.sample import Sample, Text, Turn, sample_name
+from qwenvl_train.data.sample import Box, Sample, Text, Turn, sample_name
 from qwenvl_train.errors import UserError
 
 _REFUSED = {
@@ -46,7 +46,8 @@ def to_sample(row: object, source: str, line: int, locator: Locator, format: str
         raise UserError(f"{where}: the chosen and the rejected answer are the same, so there is nothing to prefer.")
     tools = read_tools(columns.get("tools"), where)
     accepted, metrics = _texts(columns.get("answers")), _texts(columns.get("metric"))
-    return Sample(id, source, line, tuple(turns), tools, tuple(rejected), shared, accepted, metrics)
+    targets = _boxes(columns.get("targets"))
+    return Sample(id, source, line, tuple(turns), tools, tuple(rejected), shared, accepted, metrics, targets)
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -54,6 +55,18 @@ def _texts(value: object) -> tuple[str, ...]:
     names with other content, too, which says nothing here."""
     texts = [value] if isinstance(value, str) else value
     return tuple(texts) if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else ()
+
+
+def _boxes(value: object) -> tuple[Box, ...]:
+    """Return the boxes in a column for scoring, which holds a list of them. As for `_texts`, other content says
+    nothing."""
+    boxes = value if isinstance(value, list) else []
+    whole = [box for box in boxes if isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))]
+    return tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in whole) if len(whole) == len(boxes) else ()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _id_of(row: dict, source: str, line: int) -> str:

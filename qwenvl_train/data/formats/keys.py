@@ -19,7 +19,7 @@ REJECTING = ("chosen", "rejected", "rejected_response", "rejected_messages", *RE
 COLUMNS = {
     *MEDIA,
     *REJECTING,
-    *("id", "conversations", "messages", "system", "tools", "objects", "add_vision_id", "answers", "metric"),
+    *("id", "conversations", "messages", "system", "tools", "objects", "add_vision_id", "answers", "metric", "targets"),
     *("prompt", "completion", "query", "response", "history", "instruction", "input", "output"),
 }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from qwenvl_train.errors import UserError
 
 if TYPE_CHECKING:
+    from qwenvl_train.data.sample import Box
     from qwenvl_train.families.family import Family
 
 # A Thinking checkpoint's chat template writes <think> into the prompt, so that an answer may begin within the thoughts.
@@ -35,7 +36,7 @@ class Question:
     """The sizes of the picture, if the sample has a single one."""
     prompt: str = ""
     """The text of the question."""
-    targets: tuple[tuple[float, float, float, float], ...] = ()
+    targets: tuple["Box", ...] = ()
     """The boxes of the element that the expected action is done to, in pixels of the original picture."""
 
     def answers(self, expected: str) -> tuple[str, ...]:
