@@ -7,7 +7,10 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-_PATHS = ("output_dir", "data.cache", "inspect.file", "run", "eval.to", "export.to", "chat.to", "chat.save")
+_PATHS = (
+    "output_dir", "data.cache", "deepspeed.nvme_path", "inspect.file", "run", "eval.to", "export.to", "chat.to",
+    "chat.save",
+)  # fmt: skip
 """Keys that always hold a path."""
 _SOURCES = ("data.train", "data.eval", "chat.input", "chat.images", "chat.videos")
 """Keys whose entries may be paths."""

@@ -225,6 +225,7 @@ class TrainConfig(Section):
 
 
 ReferenceKind = Literal["adapter", "model", "cached", "none"]
+OffloadDevice = Literal["none", "cpu", "nvme"]
 TWO_MODELS: tuple[ReferenceKind, ...] = ("adapter", "model")
 """The kinds of reference with which each pass goes through two models."""
 PreferenceLoss = Literal[
@@ -268,12 +269,21 @@ class OptimConfig(Section):
 
 
 class DeepSpeedConfig(Section):
-    stage: Literal[0, 2, 3]
-    """The ZeRO stage. 0 is off, 2 shards gradients and optimizer state over the processes, and 3 shards the weights as
-    well."""
+    stage: Literal[0, 1, 2, 3]
+    """The ZeRO stage. 0 is off, 1 shards the optimizer state over the processes, 2 the gradients as well, and 3 the
+    weights as well."""
+    offload_optimizer: OffloadDevice
+    """Where the optimizer state is kept, and its step computed. cpu is the host's memory. nvme is a disk, and needs
+    stage 3."""
+    offload_param: OffloadDevice
+    """Where weights are kept while no layer uses them. It needs stage 3."""
+    nvme_path: str | None
+    """The folder on a local NVMe disk that nvme stands for. Each process writes files of its own to it."""
     overlap_comm: bool
     bucket_elements: PositiveInt
     """The number of elements in one communication."""
+    whole_elements: NonNegativeInt
+    """The number of elements up to which stage 3 leaves a weight whole on every device."""
     grad_accum_dtype: Literal["fp32"] | None
     """The type in which gradients of several passes are added up. With null, it is the precision of the run."""
     communication_dtype: Literal["fp32"] | None

@@ -114,19 +114,6 @@ def refuse_what_experts_cannot(config: RunConfig, family: Family) -> None:
     if family.expert_weights and config.train.compile:
         # Adapters make each layer's experts a class of their own, and each would be compiled by itself.
         raise UserError(f"train.compile=true cannot compile the experts of {family.name}. Set train.compile=false.")
-    if family.expert_weights and config.deepspeed.stage == 3:
-        # On its ZeRO-3 path transformers 5.23 leaves out the transposition of published expert weights.
-        raise UserError(
-            f"deepspeed=zero3 cannot load {family.name} yet: transformers does not convert its expert weights there. "
-            "With deepspeed=zero2 or none, every device holds all weights; qwenvl-train plan says whether they fit."
-        )
-
-
-def about_experts(family: Family) -> str | None:
-    """Return what limits the memory of mixture-of-experts models, or None for other models."""
-    if not family.expert_weights:
-        return None
-    return f"{family.name} does not load under ZeRO-3 yet, so every device holds all of its weights"
 
 
 def refuse_what_needs_a_gpu(config: RunConfig) -> None:

@@ -1,10 +1,16 @@
 """Load the weights of model.path, or of its base model if it is an adapter, and identify them by a string that changes
 when they do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedModel
+from transformers.core_model_loading import Transpose
 
 from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.families.family import Family
@@ -25,18 +31,46 @@ def load_model(config: ModelConfig, family: Family, precision: str) -> PreTraine
             # Only the language model is quantized. The vision tower and the mergers are small and would lose most.
             llm_int8_skip_modules=[family.vision_path, "lm_head"],
         )
-    model = from_pretrained(
-        whole_model(config),
-        AutoModelForImageTextToText,
-        dtype=DTYPES[precision],
-        attn_implementation="sdpa",
-        **({"quantization_config": quantization} if quantization else {}),
-    )
+    with _shapes_before_sharding():
+        model = from_pretrained(
+            whole_model(config),
+            AutoModelForImageTextToText,
+            dtype=DTYPES[precision],
+            attn_implementation="sdpa",
+            **({"quantization_config": quantization} if quantization else {}),
+        )
     for module in model.modules():
         # On some CPUs bitsandbytes repacks weights for inference at the first evaluation, and cannot train them then.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model
+
+
+@contextmanager
+def _shapes_before_sharding() -> Iterator[None]:
+    """Let transformers compare stored expert weights with the shapes that the model's have before ZeRO-3 shards them.
+
+    transformers transposes stored expert weights whose shape is not that of the model's, since published files have
+    them the other way round from those that it writes. Sharded weights have no shape, so that it would transpose all.
+    """
+    transposed = Transpose.convert
+
+    def convert(self: Transpose, *arguments: Any, model: Any = None, **options: Any) -> dict[str, torch.Tensor]:
+        return transposed(self, *arguments, model=_Shapes(model), **options)
+
+    with patch.object(Transpose, "convert", convert):
+        yield
+
+
+class _Shapes:
+    """A model whose parameters have the shapes from before ZeRO-3 has sharded them, and nothing else."""
+
+    def __init__(self, model: PreTrainedModel):
+        self._model = model
+
+    def get_parameter(self, name: str) -> SimpleNamespace:
+        parameter = self._model.get_parameter(name)
+        return SimpleNamespace(shape=getattr(parameter, "ds_shape", parameter.shape))
 
 
 def identity_of(config: ModelConfig) -> str:

@@ -19,7 +19,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import many
 from qwenvl_train.run.rows import cache_folder, first_then_others
-from qwenvl_train.training.distributed.processes import agree
+from qwenvl_train.training.distributed.store import agree
 
 _VERSION = 2
 """Version of the stored results. It changes when the same samples would give another result."""

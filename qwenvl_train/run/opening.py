@@ -34,7 +34,8 @@ from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.run.training_data import MeasuredData, TrainingData, open_data
 from qwenvl_train.step_folders import step_of
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
-from qwenvl_train.training.distributed.processes import agree
+from qwenvl_train.training.distributed.store import agree
+from qwenvl_train.training.distributed.zero import refuse_missing_nvme
 from qwenvl_train.training.patience import evaluations_without_improvement
 
 
@@ -113,6 +114,7 @@ def open_run(
     composed = replace(composed, config=config)
     refuse_kernel(config.train.attention, precision)
     refuse_what_needs_a_gpu(config)
+    refuse_missing_nvme(config.deepspeed)
     reporters = _reporters(config, state)  # a missing W&B login is reported here, before slow work
     processor = load_processor(config.model, family)
     renderer = make_renderer(config, processor, family)

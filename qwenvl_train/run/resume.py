@@ -35,6 +35,7 @@ FREE = (
     "train.best_metric",
     "train.patience",
     "train.resume",
+    "deepspeed.nvme_path",
     "logging.wandb",
     "eval",
 )

@@ -24,7 +24,8 @@ from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import many, percent
-from qwenvl_train.training.distributed.processes import agree
+from qwenvl_train.training.distributed.agreement import refuse_differences
+from qwenvl_train.training.distributed.store import agree
 
 Made = TypeVar("Made")
 C = TypeVar("C", bound=RunConfig)
@@ -70,11 +71,10 @@ def open_rows(
         return Rows(samples, lengths, renderer)
 
     rows = first_then_others(state, build)
-    if agree(state, rows.lengths.digest()) != rows.lengths.digest():
-        raise UserError(
-            f"{key}: the processes measured different lengths; all of them must read the same data and share the "
-            f"folder data.cache ({cache})."
-        )
+    found = {f"{key}: the digest of its samples": rows.lengths.digest()}
+    refuse_differences(
+        state, found, f"all must read the same files, and share data.cache ({cache}) or have one of theirs."
+    )
     return rows
 
 

@@ -29,7 +29,7 @@ from qwenvl_train.run.rows import (
     tolerated_problems,
 )
 from qwenvl_train.training.checkpoint import STREAM
-from qwenvl_train.training.distributed.processes import agree
+from qwenvl_train.training.distributed.store import agree
 
 
 class MeasuredData:

@@ -27,6 +27,7 @@ from qwenvl_train.model.build import (
 )
 from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
 from qwenvl_train.model.flops import FlopCount
+from qwenvl_train.model.pretrained import load_config
 from qwenvl_train.model.trainable import continued_adapter
 from qwenvl_train.model.vision_features import with_shared_features
 from qwenvl_train.reporting.console import console_on, say
@@ -48,8 +49,9 @@ from qwenvl_train.step_folders import saved
 from qwenvl_train.training.arguments import training_arguments
 from qwenvl_train.training.devices import peak_tflops
 from qwenvl_train.training.disk_space import NoRoom, checkpoint_bytes, refuse_full_disk
-from qwenvl_train.training.distributed.processes import agree
+from qwenvl_train.training.distributed.store import agree
 from qwenvl_train.training.distributed.workers import naming_dead_workers
+from qwenvl_train.training.distributed.zero import deepspeed_settings, empty, nvme_folder, remove
 from qwenvl_train.training.interrupt import StopOnSignal
 from qwenvl_train.training.meter import Devices, Meter, RunProgress
 from qwenvl_train.training.objectives.dpo import Preferences
@@ -98,7 +100,10 @@ class Run:
         """Train from the starting point to the last step, and write the run folder. Return the number of the signal
         that ended the run early, if there was one."""
         with locked(self.folder) if self.context.is_main else nullcontext():
-            return self._train()
+            try:
+                return self._train()
+            finally:
+                remove(nvme_folder(self.context.config.deepspeed, self.folder.name), self.context.state)
 
     def _train(self) -> int | None:
         self.stop.catch()
@@ -205,7 +210,10 @@ def prepare(opened: OpenedRun) -> Run:
     skipped = Skipped(problems, config.data.max_skipped, fatal, list_file, resumed)
 
     # ZeRO-3 shards the weights while they are read, so the trainer's arguments must exist before the model.
-    arguments = training_arguments(config, _staging(start), data.steps, context.precision, resumed)
+    on_disk = nvme_folder(config.deepspeed, start.folder.name)
+    empty(on_disk, context.state)
+    deepspeed = deepspeed_settings(config.deepspeed, load_config(config.model), context.processes, on_disk)
+    arguments = training_arguments(config, _staging(start), data.steps, context.precision, resumed, deepspeed)
     if config.reference == "cached":
         # Before the model is built, so that the model and its reference are never in memory at the same time.
         _use_stored_references(context, data, skipped)

@@ -2,17 +2,24 @@
 default on purpose."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
-from qwenvl_train.config.schema import DeepSpeedConfig, RunConfig
+from qwenvl_train.config.schema import RunConfig
 
 
 def training_arguments(
-    config: RunConfig, staging: Path, steps: int, precision: str, resumed: bool
+    config: RunConfig,
+    staging: Path,
+    steps: int,
+    precision: str,
+    resumed: bool,
+    deepspeed: dict[str, Any] | None = None,
 ) -> TrainingArguments:
-    """Return the trainer's arguments. Checkpoints are written to the folder `staging` before they are complete."""
+    """Return the trainer's arguments. Checkpoints are written to the folder `staging` before they are complete.
+    `deepspeed` is DeepSpeed's configuration, or None to do without it."""
     train = config.train
     arguments = TrainingArguments(
         output_dir=str(staging),
@@ -47,7 +54,7 @@ def training_arguments(
         accelerator_config={"non_blocking": torch.cuda.is_available()},
         remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available(),  # otherwise accelerate forms no group of CPU processes
-        deepspeed=deepspeed_settings(config.deepspeed),
+        deepspeed=deepspeed,
         ddp_find_unused_parameters=False,  # every pass uses every trained weight, even without pictures
         ddp_broadcast_buffers=False,  # the buffers are tables of rotary angles, which no pass changes
         report_to=[],
@@ -56,39 +63,3 @@ def training_arguments(
     # Without a launcher, on a machine with several GPUs, the transformers Trainer would copy the model to all of them.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
-
-
-def deepspeed_settings(config: DeepSpeedConfig) -> dict | None:
-    """Return DeepSpeed's configuration, or None for stage 0.
-
-    It has no optimizer or scheduler block, because DeepSpeed would silently use those instead of the trainer's.
-    """
-    if config.stage == 0:
-        return None
-    zero = {
-        "stage": config.stage,
-        "overlap_comm": config.overlap_comm,
-        "contiguous_gradients": True,
-        "reduce_bucket_size": config.bucket_elements,
-    }
-    if config.stage == 2:
-        zero["allgather_bucket_size"] = config.bucket_elements
-    else:
-        zero["stage3_prefetch_bucket_size"] = config.bucket_elements
-        zero["stage3_gather_16bit_weights_on_model_save"] = True
-    types = {
-        "data_types": {"grad_accum_dtype": config.grad_accum_dtype},
-        "communication_data_type": config.communication_dtype,
-    }
-    return {
-        "zero_optimization": zero,
-        **{key: value for key, value in types.items() if value not in (None, {"grad_accum_dtype": None})},
-        "zero_allow_untested_optimizer": True,
-        "train_batch_size": "auto",
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "bf16": {"enabled": "auto"},
-        "fp16": {"enabled": "auto"},
-        "steps_per_print": 10**9,
-    }

@@ -33,8 +33,9 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.
     options: dict[str, Any] = {"betas": (config.beta1, config.beta2), "eps": config.eps}
     match config.name:
         case "adamw":
-            # The current device of the weights does not matter, because DeepSpeed moves them to the GPU later. With
-            # fused=None torch chooses among its other implementations; with False it would use the slowest one.
+            # The current device of the weights does not matter: DeepSpeed moves them to the GPU later, or to the host's
+            # memory, where the fused one computes, too. With fused=None torch chooses among its other
+            # implementations; with False it would use the slowest one.
             return torch.optim.AdamW(groups, fused=True if torch.cuda.is_available() else None, **options)
         case "adamw_8bit":
             from bitsandbytes.optim import AdamW8bit

@@ -71,7 +71,7 @@ def problems(*words: str) -> list[str]:
         ([LORA, "model=Qwen2.5-VL-7B"], "did you mean model=qwen2_5_vl_7b?"),
         ([LORA, "model=Qwen/Qwen2.5-VL-7B-Instruct"], "your own: model.path="),
         ([LORA, "data=mine.jsonl"], "option. Options: files, shape_pairs, shapes (your own: data.train=…)"),
-        ([LORA, "deepspeed=ds_config.json"], "Options: none, zero2, zero3"),
+        ([LORA, "deepspeed=ds_config.json"], "Options: none, zero1, zero2, zero2_offload, zero3"),
         ([LORA, "optim=null"], "optim=null: there is no such option. Options: adamw"),
     ],
 )  # fmt: skip
@@ -150,6 +150,13 @@ def test_a_mistake_is_named(words, line):
             [DPO, "dpo.reference=cached", "data.streaming=true", "train.max_steps=5"],
             "dpo.reference=cached needs all rows before training",
         ),
+        ([LORA, "deepspeed=zero3", "deepspeed.offload_param=nvme"], "offload_param=nvme needs deepspeed.nvme_path"),
+        ([LORA, "deepspeed=zero3", "deepspeed.nvme_path=/disk"], "nvme_path has no effect unless"),
+        (
+            [LORA, "deepspeed=zero2", "deepspeed.offload_optimizer=nvme", "deepspeed.nvme_path=/disk"],
+            "deepspeed.offload_optimizer=nvme needs deepspeed=zero3; use cpu, or zero3",
+        ),
+        ([LORA, "deepspeed=zero2_offload", "optim=adamw_8bit"], "but optim=adamw_8bit needs a GPU; use optim=adamw"),
         ([LORA, "train.liger=true", "train.compile=true"], "train.liger=true and train.compile=true fuse the same"),
         ([LORA, "train.resume=nowhere"], "train.resume=nowhere: must be auto, never or an existing checkpoint folder"),
         ([LORA, "run_name=a/b"], "run_name=a/b: must be the name of one folder"),
@@ -182,6 +189,9 @@ def test_a_combination_that_cannot_work_is_named(words, line):
         ("model.revision", [LORA, "model.path=.", "model.revision=main"]),
         ("deepspeed.overlap_comm", [LORA, "deepspeed.overlap_comm=true"]),
         ("deepspeed.bucket_elements", [LORA, "deepspeed.bucket_elements=1000"]),
+        ("deepspeed.offload_optimizer", [LORA, "deepspeed.offload_optimizer=cpu"]),
+        ("deepspeed.offload_param", [LORA, "deepspeed=zero2", "deepspeed.offload_param=cpu"]),
+        ("deepspeed.whole_elements", [LORA, "deepspeed=zero1", "deepspeed.whole_elements=0"]),
     ],
 )
 def test_a_given_key_without_effect_is_named(key, words):

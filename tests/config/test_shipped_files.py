@@ -65,7 +65,7 @@ def test_a_recipe_is_headed_by_its_commands(recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("deepspeed", groups()["deepspeed"])
 def test_a_recipe_runs_on_several_devices(recipe, deepspeed):
-    if (recipe, deepspeed) == ("sft_qlora", "zero3"):
+    if recipe == "sft_qlora" and deepspeed.startswith("zero3"):
         pytest.skip("4-bit weights are not sharded")
     compose([f"+recipe={recipe}", f"deepspeed={deepspeed}"])
 

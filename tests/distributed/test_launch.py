@@ -37,8 +37,10 @@ SHORT = (
 )  # fmt: skip
 GENERATES = ("logging.predictions=1", "eval.generate=true", "eval.samples=6", "eval.max_new_tokens=6")
 MIXED = (*SHORT, "data.train={mixed}", "data.eval={mixed}", "train.max_steps=4")
-RESUMED = (*MIXED, *GENERATES, "train.save_steps=2", "train.lr=1e-3", "train.lr_mlp=1e-3")
+RESUMED = (*MIXED, *GENERATES, "train.save_steps=2", "train.lr=1e-3", "train.lr_mlp=3e-3")
 FEATURES = (*MIXED, QUIET)
+SHARDED = ("deepspeed.whole_elements=0",)
+"""Without it, ZeRO-3 would leave all weights of so small models whole."""
 STORED = ("train.cache_vision=true", "data.cache={cache}")
 PAIRS = (*SHORT, *GENERATES, "data.train={pairs}", "data.eval={pairs}", "train.max_steps=3", "train.lr=1e-4")
 STREAMED = (
@@ -59,12 +61,15 @@ class Case:
 
 
 CASES = {
+    "zero1 full": Case("deepspeed", "sft_full", "zero1", "qwen2_vl", RESUMED),
     "zero2 full": Case("deepspeed", "sft_full", "zero2", "qwen3_vl", RESUMED),
-    "zero3 full": Case("deepspeed", "sft_full", "zero3", "qwen2_5_vl", RESUMED),
-    "zero3 lora": Case("deepspeed", "sft_lora", "zero3", "qwen2_5_vl", RESUMED),
-    "zero3 lora with features": Case("deepspeed", "sft_lora", "zero3", "qwen2_5_vl", FEATURES, STORED),
+    "zero3 full": Case("deepspeed", "sft_full", "zero3", "qwen2_5_vl", RESUMED, SHARDED),
+    "zero3 lora of experts": Case("deepspeed", "sft_lora", "zero3", "qwen3_vl_moe", RESUMED, SHARDED),
+    "zero2_offload lora": Case("deepspeed", "sft_lora", "zero2_offload", "qwen2_5_vl", RESUMED),
+    "zero3_offload full with experts": Case("deepspeed", "sft_full", "zero3_offload", "qwen3_vl_moe", RESUMED, SHARDED),
+    "zero3 lora with features": Case("deepspeed", "sft_lora", "zero3", "qwen2_5_vl", FEATURES, (*STORED, *SHARDED)),
     "zero3 dpo with a sharded copy": Case(
-        "deepspeed", "dpo_full", "zero3", "qwen2_5_vl", PAIRS, ("dpo.reference=model",)
+        "deepspeed", "dpo_full", "zero3", "qwen2_5_vl", PAIRS, ("dpo.reference=model", *SHARDED)
     ),
     "zero2 dpo without its adapters": Case(
         "deepspeed", "dpo_lora", "zero2", "qwen3_vl", PAIRS, ("dpo.reference=adapter",)
@@ -228,7 +233,15 @@ def test_two_processes_equal_one(one, two, resumed):
     assert_same_curve(figures(resumed), figures(two)[2:])
 
 
-@cases(names=("zero2 full", "zero3 full", "zero3 lora", "zero2 dpo without its adapters"))
+@cases(
+    names=(
+        "zero2 full",
+        "zero3 full",
+        "zero3 lora of experts",
+        "zero3_offload full with experts",
+        "zero2 dpo without its adapters",
+    )
+)
 def test_what_deepspeed_saved_is_exported(two, tmp_path, capfd, monkeypatch):
     """Also under the names that full weights have under ZeRO-3. In float32, since new tiny models often have two tokens
     that are about equally likely, and rounding may then choose the other."""

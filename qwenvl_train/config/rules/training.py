@@ -3,12 +3,11 @@
 from qwenvl_train.config.best import GENERATED, comparable_metrics
 from qwenvl_train.config.options import recipe_files
 from qwenvl_train.config.rules.rule import Lines, Rule, among
-from qwenvl_train.config.schema import COMPONENTS, RunConfig
+from qwenvl_train.config.schema import COMPONENTS, DeepSpeedConfig, RunConfig
 from qwenvl_train.config.scoring import EvalConfig, own_code_is_allowed
 
-_OF_DEEPSPEED = tuple(
-    f"deepspeed.{key}" for key in ("overlap_comm", "bucket_elements", "grad_accum_dtype", "communication_dtype")
-)
+_OF_DEEPSPEED = tuple(f"deepspeed.{key}" for key in DeepSpeedConfig.model_fields if key != "stage")
+_OF_STAGE_3 = ("offload_param", "whole_elements")
 
 
 def something_is_tuned(config: RunConfig, given: frozenset[str]) -> Lines:
@@ -181,7 +180,28 @@ def wandb_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
 def deepspeed_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
     if config.deepspeed.stage == 0:
         for key in among(given, *_OF_DEEPSPEED):
-            yield f"{key} has no effect without deepspeed=zero2 or deepspeed=zero3"
+            yield f"{key} has no effect without a stage of ZeRO, such as deepspeed=zero2"
+    elif config.deepspeed.stage < 3:
+        for key in among(given, *(f"deepspeed.{name}" for name in _OF_STAGE_3)):
+            yield f"{key} has no effect without deepspeed=zero3, which shards the weights"
+
+
+def offloading_is_possible(config: RunConfig, given: frozenset[str]) -> Lines:
+    chosen = config.deepspeed
+    if chosen.stage == 0:
+        return
+    disk = [key for key in ("offload_optimizer", "offload_param") if getattr(chosen, key) == "nvme"]
+    if disk and chosen.nvme_path is None:
+        yield f"deepspeed.{disk[0]}=nvme needs deepspeed.nvme_path, a folder on a local NVMe disk"
+    if chosen.nvme_path is not None and not disk:
+        yield "deepspeed.nvme_path has no effect unless deepspeed.offload_optimizer or offload_param is nvme"
+    if chosen.offload_optimizer == "nvme" and chosen.stage < 3:
+        yield "deepspeed.offload_optimizer=nvme needs deepspeed=zero3; use cpu, or zero3"
+    if chosen.offload_optimizer != "none" and config.optim.name == "adamw_8bit":
+        yield (
+            f"deepspeed.offload_optimizer={chosen.offload_optimizer} computes the optimizer's step on the CPU, but "
+            "optim=adamw_8bit needs a GPU; use optim=adamw"
+        )
 
 
 def streams_are_endless(config: RunConfig, given: frozenset[str]) -> Lines:
@@ -216,5 +236,6 @@ TRAINING_RULES: tuple[Rule, ...] = (
     own_code_is_allowed,
     wandb_settings_are_used,
     deepspeed_settings_are_used,
+    offloading_is_possible,
     streams_are_endless,
 )

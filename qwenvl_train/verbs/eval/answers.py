@@ -27,7 +27,7 @@ from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.held_out import split
 from qwenvl_train.run.rows import make_renderer, open_rows
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
-from qwenvl_train.training.distributed.processes import agree
+from qwenvl_train.training.distributed.store import agree
 from qwenvl_train.training.distributed.workers import naming_dead_workers
 from qwenvl_train.verbs.eval.folder import EvalFolder
 from qwenvl_train.verbs.eval.settings import EvalVerbConfig

@@ -77,6 +77,9 @@ class Memory:
     moment."""
     reserve: int
     """Bytes that CUDA and NCCL take for themselves, and bytes unused between allocations."""
+    host: int
+    """Bytes of the host's memory that hold what is kept there instead of on the device. They are not part of the
+    total."""
 
     @property
     def counted(self) -> int:
@@ -147,16 +150,17 @@ def recomputed(config: RunConfig, architecture: PreTrainedConfig) -> Recomputed:
 
 
 def weights(sizes: Sized, config: RunConfig, precision: str, devices: int) -> int:
-    """Return the bytes of the weights on each device. Without DeepSpeed, trained weights are in float32."""
+    """Return the bytes of the weights on each device. Without DeepSpeed, trained weights are in float32. Those that are
+    kept elsewhere take no room on a device, except when a layer uses them, which `exchange` counts."""
     half = DTYPES[precision].itemsize
     trained, frozen = sum(sizes.trained), sum(sizes.frozen) * half + sum(map(_in_four_bits, sizes.four_bit))
     match config.deepspeed.stage:
         case 0:
             return trained * 4 + frozen
-        case 2:
+        case 1 | 2:
             return trained * half + frozen
         case 3:
-            return ceil((trained * half + frozen) / devices)
+            return 0 if config.deepspeed.offload_param != "none" else ceil((trained * half + frozen) / devices)
 
 
 def reference(sizes: Sized, architecture: PreTrainedConfig, config: RunConfig, precision: str, devices: int) -> int:
@@ -172,15 +176,20 @@ def reference(sizes: Sized, architecture: PreTrainedConfig, config: RunConfig, p
     if "llm" in in_float32(config, precision):
         text = architecture.text_config
         whole += text.vocab_size * text.hidden_size * (4 - DTYPES[precision].itemsize)
+    if config.deepspeed.offload_param != "none":
+        return 0
     return ceil(whole / devices) if config.deepspeed.stage == 3 else whole
 
 
 def gradients(sizes: Sized, config: RunConfig, precision: str, devices: int) -> int:
-    """Return the bytes of the gradients on each device. With DeepSpeed, each device keeps only its share of them."""
+    """Return the bytes of the gradients on each device. From stage 2 on, each device keeps only its share of them, and
+    none if the optimizer's step is computed in the host's memory."""
     if config.deepspeed.stage == 0:
         return sum(sizes.trained) * 4
     of_one = 4 if config.deepspeed.grad_accum_dtype == "fp32" else DTYPES[precision].itemsize
-    return ceil(sum(sizes.trained) * of_one / devices)
+    if config.deepspeed.stage == 1:
+        return sum(sizes.trained) * of_one
+    return 0 if config.deepspeed.offload_optimizer != "none" else ceil(sum(sizes.trained) * of_one / devices)
 
 
 def optimizer(sizes: Sized, config: RunConfig, devices: int) -> int:
@@ -190,8 +199,23 @@ def optimizer(sizes: Sized, config: RunConfig, devices: int) -> int:
     """
     if config.deepspeed.stage == 0:
         return sum(_state(size, config) for size in sizes.trained)
+    return 0 if config.deepspeed.offload_optimizer != "none" else _sharded_state(sizes, config, devices)
+
+
+def _sharded_state(sizes: Sized, config: RunConfig, devices: int) -> int:
     share = ceil(sum(sizes.trained) / devices)
     return share * 4 + _state(share, config)
+
+
+def host(sizes: Sized, config: RunConfig, precision: str, devices: int) -> int:
+    """Return the bytes of the host's memory that each process takes for what is kept there instead of on its device:
+    optimizer state, gradients in float32, and weights. What is kept on a disk is not counted, nor are its buffers."""
+    half, trained, found = DTYPES[precision].itemsize, sum(sizes.trained), 0
+    if config.deepspeed.offload_optimizer == "cpu":
+        found += _sharded_state(sizes, config, devices) + 4 * ceil(trained / devices)
+    if config.deepspeed.offload_param == "cpu":
+        found += ceil((trained + sum(sizes.frozen)) * half / devices)
+    return found
 
 
 def _state(elements: int, config: RunConfig) -> int:
@@ -220,7 +244,8 @@ def exchange(sizes: Sized, config: RunConfig, precision: str, devices: int) -> i
     bucket = elements * half * (2 if config.deepspeed.overlap_comm else 1)
     if config.deepspeed.communication_dtype == "fp32" and half < 4:
         bucket += elements * 4
-    gathered = min(_LIVE, trained + sum(sizes.frozen)) * half if config.deepspeed.stage == 3 and devices > 1 else 0
+    copied = devices > 1 or config.deepspeed.offload_param != "none"
+    gathered = min(_LIVE, trained + sum(sizes.frozen)) * half if config.deepspeed.stage == 3 and copied else 0
     return bucket + gathered
 
 
@@ -316,7 +341,7 @@ def memory(
     """Return the memory of a run on each device. `passed` must have been traced under `config`."""
     passing = moments(passed, recomputed(config, architecture), architecture, config, precision)
     loss = next(moment for moment in passing if moment.name == "loss, backward").work
-    if config.deepspeed.stage:
+    if config.deepspeed.stage and config.deepspeed.offload_optimizer == "none":
         # DeepSpeed converts its shares of the gradients to float32 for the step.
         passing += (Moment("optimizer step", 0, ceil(sum(sizes.trained) / devices) * 4),)
     worst = max(passing, key=lambda moment: moment.total)
@@ -330,4 +355,5 @@ def memory(
         worst.work,
     )
     reserve = CONTEXT * (2 if devices > 1 else 1) + int(GAPS * sum(parts))
-    return Memory(*parts, moment=worst.name, loss=loss, reserve=reserve)
+    in_host = host(sizes, config, precision, devices)
+    return Memory(*parts, moment=worst.name, loss=loss, reserve=reserve, host=in_host)

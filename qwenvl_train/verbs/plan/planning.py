@@ -17,7 +17,7 @@ from qwenvl_train.data.order.step_size import StepSize
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
-from qwenvl_train.model.build import about_experts, refuse_what_experts_cannot
+from qwenvl_train.model.build import refuse_what_experts_cannot
 from qwenvl_train.model.components import COMPONENTS, Mode, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.pretrained import load_family
@@ -79,7 +79,6 @@ def plan(composed: Composed[PlanConfig], subject: Subject) -> dict[str, Any]:
         "optimizer": config.optim.name,
         "memory": memory_.as_dict(),
         "fits": fits,
-        "limits": [] if (limit := about_experts(family)) is None else [limit],
         "remedies": [{"words": remedy.words, "total": remedy.total} for remedy in found],
         "flops_per_step": work.flops._asdict() | {"total": sum(work.flops)},
         "flops_per_epoch": _of_an_epoch(work, sum(work.flops)),

@@ -71,6 +71,8 @@ def _same_training(config: PlanConfig) -> Iterator[tuple[str, PlanConfig]]:
                 yield _changed(config, [*base, way])
     for ways in _strongest(config):
         yield _changed(config, ways)
+    for way in _offloaded(config):
+        yield _changed(config, [*slower, way])
 
 
 def _other_training(config: PlanConfig, longest: int | None) -> Iterator[tuple[str, PlanConfig]]:
@@ -136,12 +138,25 @@ def _shared(config: PlanConfig) -> Iterator[tuple[str, Change]]:
     """
     for stage in (2, 3):
         if stage > config.deepspeed.stage and (stage == 2 or config.plan.devices > 1):
-            yield f"deepspeed=zero{stage}", {"deepspeed.stage": stage} if config.deepspeed.stage else _shipped(stage)
+            yield (
+                f"deepspeed=zero{stage}",
+                {"deepspeed.stage": stage} if config.deepspeed.stage else _shipped(f"zero{stage}"),
+            )
 
 
-def _shipped(stage: int) -> Change:
-    """Return the settings of the shipped option zero`stage` of the group deepspeed."""
-    section = compose(["tune_mm_llm=true", f"deepspeed=zero{stage}"]).config.deepspeed
+def _offloaded(config: PlanConfig) -> Iterator[tuple[str, Change]]:
+    """Yield the options of the group deepspeed that keep more in the host's memory than the run does. They take the
+    most time."""
+    chosen = config.deepspeed
+    if chosen.offload_optimizer == "none" and config.optim.name == "adamw":
+        if chosen.stage < 3:
+            yield "deepspeed=zero2_offload", _shipped("zero2_offload")
+        yield "deepspeed=zero3_offload", _shipped("zero3_offload")
+
+
+def _shipped(option: str) -> Change:
+    """Return the settings of a shipped option of the group deepspeed."""
+    section = compose(["tune_mm_llm=true", f"deepspeed={option}"]).config.deepspeed
     return {f"deepspeed.{key}": value for key, value in section}
 
 

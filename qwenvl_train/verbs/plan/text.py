@@ -109,19 +109,21 @@ def _pass(plan: PlanDict) -> str:
 def _memory(plan: PlanDict) -> Iterator[str]:
     memory = plan["memory"]
     stage, devices = plan["deepspeed"], plan["device"]["count"]
-    shared = f", 1/{devices} on each device" if stage and devices > 1 else ""
+    each = f"1/{devices} on each device"
+    shared = f", {each}" if stage and devices > 1 else ""
     copies = ", with float32 copies of the trained weights" if stage else ""
     checkpointing, loss = plan["checkpointing"], _gib(memory["loss"])
     rows = [
-        ("weights", memory["weights"], f"1/{devices} on each device" if stage == 3 and devices > 1 else ""),
+        ("weights", memory["weights"], each if stage == 3 and devices > 1 else ""),
         ("reference", memory["reference"], "a frozen copy of the weights, dpo.reference=model"),
-        ("gradients", memory["gradients"], shared.removeprefix(", ")),
+        ("gradients", memory["gradients"], each if stage > 1 and devices > 1 else ""),
         ("optimizer state", memory["optimizer"], f"{plan['optimizer']}{copies}{shared}"),
         ("communication", memory["exchange"], "buffers for gradients and weights"),
         ("activations", memory["activations"], f"stored for the backward pass, train.checkpointing={checkpointing}"),
         ("temporary", memory["work"], f"at the peak: {memory['moment']} (the loss takes {loss})"),
         ("CUDA", memory["reserve"], "with fragmentation; an estimate"),
         ("total", memory["total"], f"of {plan['device']['gib']:g} GiB"),
+        ("host memory", memory["host"], "of each process, for what is kept there instead of on the device"),
     ]  # fmt: skip
     shown = [row for row in rows if row[1]]
     wide = max(len(name) for name, *_ in shown)
@@ -175,4 +177,3 @@ def _verdict(plan: PlanDict) -> Iterator[str]:
         yield f"{'it fits' if number == 0 else 'or'} with: {remedy['words']} ({_gib(remedy['total'])})"
     if not plan["remedies"]:
         yield "plan found no change that makes it fit"
-    yield from plan["limits"]

@@ -21,6 +21,7 @@ from qwenvl_train.verbs.plan.memory import (
     Load,
     Moment,
     gradients,
+    host,
     memory,
     moments,
     optimizer,
@@ -147,16 +148,28 @@ def test_four_bits_are_exact(checkpoints, pictures):
     assert weights(sizes, trained.config, "bf16", 1) == held
 
 
-@pytest.mark.parametrize(("stage", "weight", "gradient", "state"), [(2, 2, 2 / 8, 12 / 8), (3, 2 / 8, 2 / 8, 12 / 8)])
-def test_zero_shares(stage, weight, gradient, state, run):
-    """Bytes of each trained parameter on one of eight devices, in the arithmetic of the ZeRO paper."""
-    config = run_config(**FULL, **{"deepspeed.stage": stage})
+@pytest.mark.parametrize(
+    ("stage", "offloaded", "weight", "gradient", "state", "in_host"),
+    [
+        (1, (), 2, 2, 12 / 8, 0),
+        (2, (), 2, 2 / 8, 12 / 8, 0),
+        (3, (), 2 / 8, 2 / 8, 12 / 8, 0),
+        (2, ("optimizer",), 2, 0, 0, 16 / 8),
+        (3, ("optimizer", "param"), 0, 0, 0, 18 / 8),
+    ],
+)
+def test_zero_shares(stage, offloaded, weight, gradient, state, in_host, run):
+    """Bytes of each trained parameter on one of eight devices, in the arithmetic of the ZeRO paper. The host's memory
+    holds what is offloaded, together with the gradients in float32 that its step needs."""
+    moved = {f"deepspeed.offload_{kind}": "cpu" for kind in offloaded}
+    config = run_config(**FULL, **{"deepspeed.stage": stage}, **moved)
     trained = run("full")
     sizes = sized(architecture(trained.config.model), trained.family, config)
     elements = sum(sizes.trained)
     assert weights(sizes, config, "bf16", 8) == pytest.approx(weight * elements, abs=1)
     assert gradients(sizes, config, "bf16", 8) == pytest.approx(gradient * elements, abs=1)
     assert optimizer(sizes, config, 8) == pytest.approx(state * elements, abs=16)
+    assert host(sizes, config, "bf16", 8) == pytest.approx(in_host * elements, abs=32)
 
 
 def kept_for_backward(trained: Run) -> int:
