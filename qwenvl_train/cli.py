@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _run(arguments)
     except UserError as error:
         _report(error)
-        return 2
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
     except Exception as error:

@@ -10,9 +10,17 @@ class UserError(Exception):
     """A fault in the user's input. The message says what is wrong, where it is, and what the user can do about it. The
     command prints the message and exits with code 2."""
 
+    exit_code = 2
     on_every_process = True
     """Whether every process raises this error. If True, only the first process prints it. It is False where only this
     process encountered the fault."""
+
+
+class LostProcess(UserError):
+    """Another process of the run has died, or cannot be reached any more. This process is not to blame."""
+
+    exit_code = 1
+    on_every_process = False
 
 
 def message_of(error: UserError) -> str:

@@ -219,6 +219,9 @@ class TrainConfig(Section):
     patience: PositiveInt | None
     """The number of evaluations without a better best_metric after which the training ends. With null, it goes on to
     the last step."""
+    stall_seconds: PositiveFloat | None
+    """The time without progress, in seconds, after which the run ends and prints what each process was doing. With
+    null, there is no limit."""
     resume: str
     """The checkpoint to continue. With auto, it is the newest checkpoint of this run_name. With never, the run starts
     from the beginning. Any other value is the path of a checkpoint folder."""

@@ -34,6 +34,7 @@ FREE = (
     "train.keep",
     "train.best_metric",
     "train.patience",
+    "train.stall_seconds",
     "train.resume",
     "deepspeed.nvme_path",
     "logging.wandb",

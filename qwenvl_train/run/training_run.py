@@ -50,6 +50,7 @@ from qwenvl_train.training.arguments import training_arguments
 from qwenvl_train.training.devices import peak_tflops
 from qwenvl_train.training.disk_space import NoRoom, checkpoint_bytes, refuse_full_disk
 from qwenvl_train.training.distributed.store import agree
+from qwenvl_train.training.distributed.watch import Watch, naming_lost_processes
 from qwenvl_train.training.distributed.workers import naming_dead_workers
 from qwenvl_train.training.distributed.zero import deepspeed_settings, empty, nvme_folder, remove
 from qwenvl_train.training.interrupt import StopOnSignal
@@ -100,8 +101,13 @@ class Run:
         """Train from the starting point to the last step, and write the run folder. Return the number of the signal
         that ended the run early, if there was one."""
         with locked(self.folder) if self.context.is_main else nullcontext():
+            watch = Watch(self.context.state, self.context.config.train.stall_seconds, self._advice)
+            # Every pass, in training, evaluation or generation, goes through the language model.
+            language_model = base_model(self.model).get_submodule(self.context.family.language_path)
+            language_model.register_forward_pre_hook(watch.progress)
             try:
-                return self._train()
+                with watch:
+                    return self._train()
             finally:
                 remove(nvme_folder(self.context.config.deepspeed, self.folder.name), self.context.state)
 
@@ -117,7 +123,7 @@ class Run:
         self.recorder.start()
         self.meter.start()
         try:
-            with naming_dead_workers():
+            with naming_dead_workers(), naming_lost_processes(self._advice):
                 trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         except UserError as error:
             stop.restore()
@@ -147,6 +153,13 @@ class Run:
         state.wait_for_everyone()  # a launcher ends the others when one process exits early
         stop.restore()
         return stop.received if cut_short else None
+
+    def _advice(self) -> str:
+        """Return how to go on after the run has ended early."""
+        checkpoints = saved(self.folder / "checkpoints")
+        if not checkpoints:
+            return "The run has no checkpoint yet; start the same command again."
+        return f"Start the same command with run_name={self.folder.name} to go on from {checkpoints[-1].name}."
 
     def _open_folder(self) -> None:
         info, folder = self.recorder.info, RunFolder(self.start.folder)

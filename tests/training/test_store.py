@@ -21,8 +21,8 @@ def store(monkeypatch) -> HashStore:
     store = HashStore()
     monkeypatch.setattr(module, "_store", lambda: store)
     monkeypatch.setattr(module, "_agreed", repeat(0))
-    monkeypatch.setattr(module, "_BEAT", 0.05)
-    monkeypatch.setattr(module, "_SILENCE", 0.5)
+    monkeypatch.setattr(module, "BEAT", 0.05)
+    monkeypatch.setattr(module, "SILENCE", 0.5)
     return store
 
 
@@ -31,10 +31,10 @@ def test_a_process_alone_asks_nobody():
 
 
 def test_the_others_wait_for_as_long_as_the_first_lives(store):
-    Thread(target=module._beat, args=(store, Event()), daemon=True).start()
+    Thread(target=module._beat, args=(store, 0, Event()), daemon=True).start()
     with ThreadPoolExecutor() as pool:
         told = pool.submit(agree, OTHER, "")
-        sleep(3 * module._SILENCE)
+        sleep(3 * module.SILENCE)
         assert not told.done()
         assert agree(MAIN, "its own, with an é") == "its own, with an é"
         assert told.result() == "its own, with an é"
@@ -42,15 +42,15 @@ def test_the_others_wait_for_as_long_as_the_first_lives(store):
 
 @pytest.mark.parametrize("beats", [0, 7])
 def test_the_others_do_not_wait_for_a_dead_one(beats, store):
-    store.add(module._BEATS, beats)
+    store.add(module.beats_of(0), beats)
     start = monotonic()
     with pytest.raises(RuntimeError, match="the first process has died"):
         agree(OTHER, "")
-    assert module._SILENCE < monotonic() - start < 10 * module._SILENCE
+    assert module.SILENCE < monotonic() - start < 10 * module.SILENCE
 
 
 def test_the_first_does_not_leave_before_the_others_have_read(store, monkeypatch):
-    monkeypatch.setattr(module, "_SILENCE", 30)
+    monkeypatch.setattr(module, "SILENCE", 30)
     with ThreadPoolExecutor() as pool:
         told = pool.submit(agree, MAIN, "mine")
         sleep(0.2)

@@ -28,8 +28,8 @@ def join_processes(config: RunConfig) -> PartialState:
         }  # fmt: skip
     # The main process may be busy for long with a report or generated answers.
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=1))
-    if state.num_processes > 1 and state.is_main_process:
-        start_beating()
+    if state.num_processes > 1:
+        start_beating(state.process_index)
     refuse_other_versions(state)
     refuse_other_settings(state, config)
     if config.deepspeed.stage:

@@ -9,10 +9,10 @@ from time import monotonic, sleep
 import torch
 from accelerate import PartialState
 
-_BEATS = "beats of the first process"
-_BEAT = 5.0
-_SILENCE = 60.0
-"""Seconds without a heartbeat after which the first process counts as dead. A busy process may miss some heartbeats."""
+BEAT = 5.0
+"""Seconds between two heartbeats of a process."""
+SILENCE = 60.0
+"""Seconds without a heartbeat after which a process counts as lost. A busy process may miss some heartbeats."""
 
 
 def agree(state: PartialState, value: str) -> str:
@@ -28,15 +28,15 @@ def agree(state: PartialState, value: str) -> str:
         store.set(key, value)
         # The store may end with this process, so it waits until the others have read the value, but not for dead ones.
         for waited in _waiting():
-            if waited > _SILENCE or store.add(f"{key}/read", 0) == state.num_processes - 1:
+            if waited > SILENCE or store.add(f"{key}/read", 0) == state.num_processes - 1:
                 return value
     beats, heard = -1, 0.0
     for waited in _waiting():
         if store.check([key]):
             break
-        if (now := store.add(_BEATS, 0)) != beats:
+        if (now := store.add(beats_of(0), 0)) != beats:
             beats, heard = now, waited
-        elif waited - heard > _SILENCE:
+        elif waited - heard > SILENCE:
             raise RuntimeError("the first process has died; see its last output for the reason")
     found = store.get(key).decode()
     store.add(f"{key}/read", 1)
@@ -71,25 +71,37 @@ def _waiting() -> Iterator[float]:
 _agreed, _collected = count(), count()
 
 
-def start_beating() -> None:
+def start_beating(rank: int) -> None:
     """Send heartbeats from a thread for as long as this process lives, whatever its main thread does."""
     ended = Event()
-    # The heartbeat has a connection of its own, because a connection that waits for a reply is not free.
-    beating = Thread(target=_beat, args=(_store().clone(), ended), daemon=True)
+    beating = Thread(target=_beat, args=(own_connection(), rank, ended), daemon=True)
     beating.start()
 
     def end() -> None:
         ended.set()
-        beating.join()
+        beating.join(2 * BEAT)  # a connection to a host that is cut off may not return
 
     # Python kills threads that are still running at exit. A thread killed inside the store crashes the process.
     atexit.register(end)
 
 
-def _beat(store: torch.distributed.Store, ended: Event) -> None:
+def _beat(store: torch.distributed.Store, rank: int, ended: Event) -> None:
     while not ended.is_set():
-        store.add(_BEATS, 1)
-        ended.wait(_BEAT)
+        try:
+            store.add(beats_of(rank), 1)
+        except RuntimeError:  # the first process has ended, and the store with it
+            return
+        ended.wait(BEAT)
+
+
+def beats_of(rank: int) -> str:
+    """Return the key under which the store counts the heartbeats of a process."""
+    return f"beats/{rank}"
+
+
+def own_connection() -> torch.distributed.Store:
+    """Return a further connection to the store. One that waits for a reply cannot be used by another thread."""
+    return _store().clone()
 
 
 def _store() -> torch.distributed.Store:
