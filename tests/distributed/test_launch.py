@@ -20,7 +20,7 @@ from qwenvl_train.cli import main
 from qwenvl_train.verbs.export import reload, verifying
 from tests.commands import QUIET, read_lines, rows, summary, train
 from tests.conftest import conversation
-from tests.streams import write_stream
+from tests.distributed.curves import SHORT, assert_same_curve, figures
 
 pytestmark = pytest.mark.distributed
 
@@ -31,10 +31,6 @@ LAUNCHERS = {
     "torchrun": ("torchrun", "--nproc_per_node", "2", "-m"),
 }
 WHERE = ("run_name=run", "logging.wandb.mode=disabled")
-SHORT = (
-    "data.packing=false", "data.workers=0", "train.accumulation=2", "train.log_steps=1", "train.warmup=0",
-    "train.eval_batch_size=3",
-)  # fmt: skip
 GENERATES = ("logging.predictions=1", "eval.generate=true", "eval.samples=6", "eval.max_new_tokens=6")
 MIXED = (*SHORT, "data.train={mixed}", "data.eval={mixed}", "train.max_steps=4")
 RESUMED = (*MIXED, *GENERATES, "train.save_steps=2", "train.lr=1e-3", "train.lr_mlp=3e-3")
@@ -83,35 +79,6 @@ CASES = {
 }  # fmt: skip
 STEPS = {RESUMED: 4, STREAMED: 6}
 """Of the runs that go on from their middle."""
-
-
-@pytest.fixture(scope="module")
-def files(pictures, tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("data")
-    answers = ["Red.", "A red circle " * 12, "No", "The ring is left of the square. " * 3] * 4
-    mixed = [
-        conversation(
-            ("user", [pictures[index % 4], f"What is it? {index}"] if index % 4 > 1 else [f"Who? {index}"]),
-            ("assistant", [answer]),
-            id=str(index),
-        )
-        for index, answer in enumerate(answers)
-    ]
-    answers = ["Red.", "A red circle " * 6, "No", "It is the ring. " * 3] * 4
-    asked = [
-        {"prompt": f"<image>What? {index}", "images": [str(pictures[index % 4])]} if index % 4 > 1 else {"prompt": "?"}
-        for index in range(16)
-    ]
-    pairs = [
-        asked[index] | {"chosen": answer, "rejected": answers[-index - 1] + "?", "id": str(index)}
-        for index, answer in enumerate(answers)
-    ]
-    for name, lines in {"mixed": mixed, "pairs": pairs}.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    stream = write_stream(folder / "stream", pictures)
-    with (stream / "a.jsonl").open("a") as file:
-        file.write("{\n")
-    return {"mixed": folder / "mixed.jsonl", "pairs": folder / "pairs.jsonl", "stream": stream}
 
 
 def launch(launcher: str, module: str, *arguments: str, fails: bool = False) -> str:
@@ -200,18 +167,6 @@ def two(name, launched) -> Path:
 @pytest.fixture
 def resumed(name, launched) -> Path:
     return launched / name / "resumed" / "run"
-
-
-def figures(folder: Path) -> list[tuple]:
-    return [(row["step"], row["samples"], row["tokens"], row["loss"], row["grad_norm"]) for row in rows(folder)]
-
-
-def assert_same_curve(mine: list[tuple], theirs: list[tuple]) -> None:
-    assert [row[:3] for row in mine] == [row[:3] for row in theirs]
-    for (*_, loss, norm), (*_, other_loss, other_norm) in zip(mine, theirs, strict=True):
-        # Measured worst case over the four: loss 1.6e-7, norm 1.5e-6
-        assert loss == pytest.approx(other_loss, rel=1e-5)
-        assert norm == pytest.approx(other_norm, rel=1e-4)
 
 
 @cases(RESUMED)
