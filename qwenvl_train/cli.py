@@ -173,6 +173,10 @@ def _quieten_libraries() -> None:
         warnings.filterwarnings("ignore", category=category)
     warnings.filterwarnings("ignore", message="This DataLoader will create")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # Said of intervals that differ from those of the checkpoint, although those of the settings hold.
+    logging.getLogger("transformers.trainer_utils").addFilter(
+        lambda record: "arguments do not match the ones in the `trainer_state.json`" not in record.getMessage()
+    )
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
 
 

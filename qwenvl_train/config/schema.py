@@ -211,6 +211,10 @@ class TrainConfig(Section):
     """The number of steps between evaluations. With null, there are evaluations only before and after the run."""
     save_steps: PositiveInt | None
     """The number of steps between checkpoints. With null, a checkpoint is saved only at the end."""
+    save_minutes: PositiveFloat | None
+    """The time between checkpoints in minutes. It counts beside save_steps, and each checkpoint begins it anew."""
+    grace_seconds: PositiveFloat
+    """The time that the run has to end its step and save after SIGTERM or SIGUSR1, in seconds."""
     keep: PositiveInt | None
     """The number of checkpoints that stay on disk: the newest, the best, and then the next newest. With null, all of
     them stay."""

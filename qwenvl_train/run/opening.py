@@ -29,7 +29,13 @@ from qwenvl_train.reporting.wandb import WandbRun
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.held_out import overlap_in_words
 from qwenvl_train.run.lock import locked
-from qwenvl_train.run.resume import checkpoint_to_resume, facts_of_step_size, refuse_changes, step_size_of
+from qwenvl_train.run.resume import (
+    ResumePoint,
+    checkpoint_to_resume,
+    facts_of_step_size,
+    refuse_changes,
+    step_size_of,
+)
 from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.run.training_data import MeasuredData, TrainingData, open_data
 from qwenvl_train.step_folders import step_of
@@ -53,7 +59,7 @@ class RunData:
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """The run folder, and the checkpoint and step that the run resumes from."""
+    """The run folder, and where the run resumes."""
 
     folder: Path
     config: RunConfig
@@ -61,8 +67,15 @@ class StartingPoint:
     facts: dict[str, Any]
     """Values that the loss curve depends on but that are not in the configuration."""
     recipe: str | None
-    checkpoint: Path | None
-    step: int
+    point: ResumePoint
+
+    @property
+    def checkpoint(self) -> Path | None:
+        return Path(self.point.checkpoint) if self.point.checkpoint else None
+
+    @property
+    def step(self) -> int:
+        return step_of(self.checkpoint) if self.checkpoint else 0
 
 
 @dataclass
@@ -118,15 +131,15 @@ def open_run(
     reporters = _reporters(config, state)  # a missing W&B login is reported here, before slow work
     processor = load_processor(config.model, family)
     renderer = make_renderer(config, processor, family)
-    checkpoint = _checkpoint(config, folder, state)
+    point = _resume_point(config, folder, state)
+    checkpoint = Path(point.checkpoint) if point.checkpoint else None
     data = _open_data(config, renderer, state, _resumed_step_size(checkpoint, state))
     config = data.train.config
     facts = {"processes": state.num_processes, "precision_used": precision} | facts_of_step_size(StepSize.of(config))
     facts |= data.train.facts
     if checkpoint is not None:
         refuse_changes(composed.config, facts, checkpoint)
-    step = step_of(checkpoint) if checkpoint else 0
-    start = StartingPoint(folder, composed.config, facts, composed.recipe, checkpoint, step)
+    start = StartingPoint(folder, composed.config, facts, composed.recipe, point)
     context = RunContext(config, family, processor, renderer, precision, state, CpuGroup(state.num_processes))
     return OpenedRun(context, data, start, reporters)
 
@@ -140,10 +153,19 @@ def _open_data(config: RunConfig, renderer: Renderer, state: PartialState, resum
     return RunData(train, held_out, train.steps(rows_per_step), rows_per_step, agree(state, warning))
 
 
-def _checkpoint(config: RunConfig, folder: Path, state: PartialState) -> Path | None:
-    """Return the checkpoint that the run resumes from. It is that of the main process on every process."""
-    found = agree(state, str(checkpoint_to_resume(config, folder) or ""))
-    return Path(found) if found else None
+def _resume_point(config: RunConfig, folder: Path, state: PartialState) -> ResumePoint:
+    """Return where the run resumes, as the main process sees it. Only one process reads the checkpoints, because they
+    may be large."""
+    point, failure = ResumePoint(None, {}), ""
+    if state.is_main_process:
+        try:
+            point = checkpoint_to_resume(config, folder)
+        except UserError as error:
+            failure = message_of(error)
+    failure, *found = json.loads(agree(state, json.dumps([failure, *point])))
+    if failure:
+        raise UserError(failure)
+    return ResumePoint(*found)
 
 
 def _resumed_step_size(checkpoint: Path | None, state: PartialState) -> StepSize | None:

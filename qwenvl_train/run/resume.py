@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -14,7 +14,11 @@ from qwenvl_train.data.order.step_size import StepSize
 from qwenvl_train.errors import UserError
 from qwenvl_train.step_folders import is_checkpoint, saved, step_of
 from qwenvl_train.training.checkpoint import PROGRESS
+from qwenvl_train.training.checksums import damage
 from qwenvl_train.training.meter import RunProgress
+
+DAMAGED = "damaged-"
+"""What the name of a damaged checkpoint begins with once it is set aside."""
 
 # These keys may change when a run resumes. A change of any other key would change the loss curve.
 FREE = (
@@ -31,6 +35,11 @@ FREE = (
     "train.checkpoint_every",
     "train.offload_activations",
     "train.cache_vision",
+    "train.log_steps",
+    "train.eval_steps",
+    "train.save_steps",
+    "train.save_minutes",
+    "train.grace_seconds",
     "train.keep",
     "train.best_metric",
     "train.patience",
@@ -42,13 +51,30 @@ FREE = (
 )
 
 
-def checkpoint_to_resume(config: RunConfig, folder: Path) -> Path | None:
-    """Return the checkpoint to resume from, or None. Raise UserError if the folder has checkpoints that must not be
-    continued."""
-    checkpoints = saved(folder / "checkpoints")
+class ResumePoint(NamedTuple):
+    checkpoint: str | None
+    """The path of the checkpoint to resume from."""
+    damaged: dict[str, str]
+    """The later checkpoints, which are damaged, by their paths, and what is wrong with each."""
+
+
+def checkpoint_to_resume(config: RunConfig, folder: Path) -> ResumePoint:
+    """Return the checkpoint to resume from. Raise UserError if the folder has checkpoints that must not be continued,
+    or if all are damaged."""
+    checkpoints, damaged = saved(folder / "checkpoints"), {}
     match config.train.resume:
         case "auto":
-            found = checkpoints[-1] if checkpoints else None
+            found = None
+            for checkpoint in reversed(checkpoints):
+                if (fault := damage(checkpoint)) is None:
+                    found = checkpoint
+                    break
+                damaged[str(checkpoint)] = fault
+            if damaged and found is None:
+                raise UserError(
+                    f"{folder}: every checkpoint is damaged ({_in_words(damaged)}). Choose another run_name to start "
+                    "from the beginning."
+                )
         case "never":
             found = None
             if checkpoints:
@@ -60,13 +86,29 @@ def checkpoint_to_resume(config: RunConfig, folder: Path) -> Path | None:
             found = Path(path).resolve()
             if not is_checkpoint(found) or not (found / "trainer_state.json").is_file():
                 raise UserError(f"train.resume: {found} is not a checkpoint of qwenvl-train; choose a folder step-…")
+            if fault := damage(found):
+                raise UserError(f"train.resume: {found} is damaged: {fault}; choose an earlier checkpoint.")
             later = [old.name for old in checkpoints if step_of(old) > step_of(found)]
             if later:
                 raise UserError(
                     f"train.resume: {folder} also contains later checkpoints ({', '.join(later)}), which this run "
                     "would mix with its own; choose another run_name."
                 )
-    return found
+    return ResumePoint(str(found) if found else None, damaged)
+
+
+def about_damaged(point: ResumePoint) -> str:
+    """Return a line about the checkpoints that the run cannot resume from, or an empty one."""
+    if not point.damaged or point.checkpoint is None:
+        return ""
+    return (
+        f"damaged checkpoints are left out, and are now called {DAMAGED}step-N: {_in_words(point.damaged)}; the run "
+        f"resumes from {Path(point.checkpoint).name}"
+    )
+
+
+def _in_words(damaged: dict[str, str]) -> str:
+    return "; ".join(f"{Path(checkpoint).name}: {fault}" for checkpoint, fault in damaged.items())
 
 
 def facts_of_step_size(size: StepSize) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from qwenvl_train.run.lock import locked
 from qwenvl_train.run.opening import OpenedRun, RunData, StartingPoint
 from qwenvl_train.run.recorder import Recorder
 from qwenvl_train.run.reference_cache import store_references
-from qwenvl_train.run.resume import progress_at
+from qwenvl_train.run.resume import DAMAGED, about_damaged, progress_at
 from qwenvl_train.run.training_data import MeasuredData
 from qwenvl_train.run.vision_cache import store_features
 from qwenvl_train.step_folders import saved
@@ -60,6 +60,7 @@ from qwenvl_train.training.objectives.objective import Objective
 from qwenvl_train.training.objectives.reference import none, of_copy, of_first_weights, stored, without_adapters
 from qwenvl_train.training.objectives.sft import Answers
 from qwenvl_train.training.patience import Patience
+from qwenvl_train.training.save_by_time import SaveByTime
 from qwenvl_train.training.skipped import Skipped, UnusableRows
 from qwenvl_train.training.trainer import Hooks, TrainerData, TrainerRecords, TrainerSetup, VisionTrainer
 
@@ -169,11 +170,13 @@ class Run:
         folder.write_components(info.components)
         # A checkpoint that a killed run was writing is incomplete.
         shutil.rmtree(_staging(self.start), ignore_errors=True)
+        for path in map(Path, self.start.point.damaged):
+            path.rename(path.with_name(DAMAGED + path.name))
 
     def _introduce(self) -> None:
         config, data = self.context.config, self.data
         about = data.train.about(data.held_out, data.steps, data.rows_per_step)
-        lines = (about, data.overlap, in_words(self.recorder.info.lineage))
+        lines = (about, data.overlap, in_words(self.recorder.info.lineage), about_damaged(self.start.point))
         for line in lines:
             if line:
                 say(console_on(), line)
@@ -253,7 +256,7 @@ def prepare(opened: OpenedRun) -> Run:
     if config.eval.generate and data.held_out:
         decoded = replace(data.held_out, renderer=context.renderer)
         recorder.generated = GeneratedScores(context, decoded, RunFolder(start.folder))
-    stop = StopOnSignal(context.cpu_group)
+    stop = StopOnSignal(context.cpu_group, config.train.grace_seconds)
     room = config.pack_length and config.pack_length * config.train.batch_size
     devices = Devices(context.processes, peak_tflops(context.precision))
     meter = Meter(data.train.counts, data.rows_per_step, room, devices, before)
@@ -273,6 +276,8 @@ def prepare(opened: OpenedRun) -> Run:
         ),
     )
     trainer.add_callback(stop)
+    if config.train.save_minutes:
+        trainer.add_callback(SaveByTime(config.train.save_minutes, context.cpu_group))
     patience = Patience(config.train.best_metric, config.train.patience) if config.train.patience else None
     if patience:
         trainer.add_callback(patience)

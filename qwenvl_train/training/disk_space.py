@@ -39,6 +39,8 @@ def refuse_full_disk(folder: Path, each: int, config: RunConfig, steps_left: int
     new = ceil(steps_left / train.save_steps) if train.save_steps else 1
     # A new checkpoint is complete before an old one is deleted.
     count = new if train.keep is None else max(1, min(new, train.keep + 1 - existing))
+    if train.save_minutes and train.keep is not None:  # nobody knows yet how many there will be
+        count = max(1, train.keep + 1 - existing)
     needed, free = count * each, free_bytes(folder)
     if needed > free:
         raise UserError(

@@ -1,7 +1,11 @@
-"""Stops a run on a signal (Ctrl-C, or a scheduler's SIGTERM) after it has finished its step and saved a checkpoint."""
+"""Stops a run on a signal (Ctrl-C, or a scheduler's SIGTERM or SIGUSR1) after it has finished its step and saved a
+checkpoint."""
 
+import os
 import signal
+import sys
 import time
+from threading import Timer
 from types import FrameType
 from typing import Any
 
@@ -13,28 +17,55 @@ from qwenvl_train.training.distributed.cpu_group import CpuGroup
 # second signal is taken for such a copy.
 ECHO_SECONDS = 5.0
 
+# SLURM sends SIGUSR1 some time before it ends a job, if it is asked to.
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+
 
 class StopOnSignal(TrainerCallback):
-    """Callback that stops the run at the end of a step after SIGINT or SIGTERM. A further signal, more than
-    ECHO_SECONDS after the first, stops the process at once, because the user then means it."""
+    """Callback that stops the run at the end of a step after SIGINT, SIGTERM or SIGUSR1. A further signal, more than
+    ECHO_SECONDS after the first, stops the process at once, because the user then means it.
 
-    def __init__(self, cpu_group: CpuGroup) -> None:
+    Args:
+        grace_seconds: The time after SIGTERM or SIGUSR1 in which the run must have ended. If its step and its
+            checkpoint take longer, it ends without them.
+    """
+
+    def __init__(self, cpu_group: CpuGroup, grace_seconds: float) -> None:
         self.received: int | None = None
+        """SIGINT or SIGTERM, which SIGUSR1 is taken for."""
         self._cpu_group = cpu_group
+        self._grace_seconds = grace_seconds
+        self._timer: Timer | None = None
         self._previous: dict[int, Any] = {}
 
     def catch(self) -> None:
         """Handle these signals from now on, until `restore` is called."""
-        self._previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received, self._since = number, time.monotonic()
+            if number != signal.SIGINT:
+                self.received = signal.SIGTERM
+                self._timer = Timer(self._grace_seconds, self._end)
+                self._timer.daemon = True
+                self._timer.start()
         elif time.monotonic() - self._since > ECHO_SECONDS:
             self.restore()
             signal.raise_signal(number)
 
+    def _end(self) -> None:
+        print(
+            f"qwenvl-train: the step and its checkpoint have taken longer than train.grace_seconds="
+            f"{self._grace_seconds:g} since the signal; the run ends without them.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(128 + signal.SIGTERM)
+
     def restore(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

@@ -27,6 +27,7 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainerControl,
+    TrainerState,
     TrainingArguments,
 )
 from trl.models import get_act_offloading_ctx_manager
@@ -132,6 +133,7 @@ class VisionTrainer(Trainer):
         self.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)  # as in model/autocast.py
         self.remove_callback(PrinterCallback)
         self.add_callback(_Clock(records.meter))
+        self.add_callback(_Intervals())
         if getattr(self.model, "is_loaded_in_4bit", False):
             round_trained(self.model)
         if not self.is_deepspeed_enabled:  # DeepSpeed keeps float32 copies of its own
@@ -336,6 +338,14 @@ class _Clock(TrainerCallback):
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._meter.start()
+
+
+class _Intervals(TrainerCallback):
+    """Callback that takes the intervals between logs, evaluations and checkpoints from the settings. The transformers
+    Trainer would take those that the checkpoint was written with."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        state.compute_steps(args, state.max_steps)
 
 
 def _only(logs: dict[str, float], prefix: str) -> dict[str, float]:

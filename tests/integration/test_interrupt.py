@@ -6,14 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from threading import Event
 
 import pytest
 
+from qwenvl_train.training import interrupt
+from qwenvl_train.training.distributed.cpu_group import CpuGroup
+from qwenvl_train.training.interrupt import StopOnSignal
 from tests.commands import rows, summary
 from tests.conftest import conversation
 
 
-@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 0)])
+@pytest.mark.parametrize(
+    ("number", "code", "workers"), [(signal.SIGUSR1, 143, 1), (signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 0)]
+)
 def test_a_signal_ends_the_run_with_a_checkpoint(number, code, workers, write_rows, checkpoints, pictures, tmp_path):
     data = write_rows([conversation(("user", [pictures[0], "What?"]), ("assistant", ["Red."]))])
     command = [
@@ -38,3 +44,21 @@ def test_a_signal_ends_the_run_with_a_checkpoint(number, code, workers, write_ro
     assert told["checkpoint"].endswith(f"step-{told['steps']}")
     state = json.loads((tmp_path / "r" / "checkpoints" / f"step-{told['steps']}" / "trainer_state.json").read_text())
     assert state["global_step"] == told["steps"] >= rows(tmp_path / "r")[-1]["step"]
+
+
+def test_a_run_that_cannot_save_in_time_ends_without(monkeypatch, capfd):
+    ended = Event()
+    monkeypatch.setattr(interrupt.os, "_exit", lambda code: (codes.append(code), ended.set()))
+    codes, stop = [], StopOnSignal(CpuGroup(1), grace_seconds=0.2)
+    stop.catch()
+    signal.raise_signal(signal.SIGUSR1)
+    assert ended.wait(10)
+    stop.restore()
+    assert codes == [143]
+    assert "longer than train.grace_seconds=0.2 since the signal" in capfd.readouterr().err
+    stop = StopOnSignal(CpuGroup(1), grace_seconds=0.2)
+    stop.catch()
+    signal.raise_signal(signal.SIGTERM)
+    stop.restore()  # it has saved in time
+    time.sleep(0.6)
+    assert codes == [143]

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from qwenvl_train.cli import main
+from qwenvl_train.training.checksums import CHECKSUMS
 from qwenvl_train.training.meter import Meter
 from qwenvl_train.training.trainer import VisionTrainer
 from tests.commands import rows, summary, train
@@ -51,6 +52,7 @@ def test_a_resumed_run_that_cannot_load_tells_its_own_reason(halfway, tmp_path):
     folder, settings = halfway
     weights = folder / "checkpoints" / "step-1" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
+    (weights.parent / CHECKSUMS).unlink()
     with pytest.raises(Exception, match="header") as caught:
         train(tmp_path, *settings)
     told = summary(folder)
@@ -78,3 +80,40 @@ def test_a_run_of_a_version_that_had_fewer_settings_goes_on(halfway, tmp_path, c
     assert summary(folder)["status"] == "done"
     assert [row["step"] for row in rows(folder)] == [1, 2]
     assert json.loads((folder / "environment.json").read_text())["run"]["train.accumulation"] == 3
+
+
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(halfway, tmp_path, capsys):
+    folder, settings = halfway
+    train(tmp_path, *settings)
+    newest = folder / "checkpoints" / "step-2"
+    stored = (newest / "optimizer.pt").read_bytes()
+    first = rows(folder)
+    (newest / "optimizer.pt").write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
+    capsys.readouterr()
+    train(tmp_path, *settings)
+    told = capsys.readouterr().out
+    fault = "step-2: the content of optimizer.pt is not that of its checksum; the run resumes from step-1"
+    assert f"damaged checkpoints are left out, and are now called damaged-step-N: {fault}" in told
+    names = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert names == {"step-1", "step-2", "damaged-step-2"}
+    assert [(row["step"], row["loss"]) for row in rows(folder)] == [(row["step"], row["loss"]) for row in first]
+    for name in ("step-1", "step-2"):
+        (folder / "checkpoints" / name / "optimizer.pt").write_bytes(b"")
+    where = (f"output_dir={tmp_path}", "run_name=run", "logging.wandb.mode=disabled")
+    assert main([*settings, *where]) == 2
+    assert "every checkpoint is damaged (step-2: the content of optimizer.pt" in capsys.readouterr().err
+    chosen = f"train.resume={folder / 'checkpoints' / 'step-2'}"
+    assert main([*settings, *where, chosen]) == 2
+    assert "step-2 is damaged: the content of optimizer.pt is not" in capsys.readouterr().err
+
+
+def test_intervals_may_change(halfway, tmp_path, capfd):
+    """Steps 1 and 2 were to be logged and saved one by one, and now there is one checkpoint after four steps."""
+    folder, settings = halfway
+    longer = [word for word in settings if "max_steps" not in word and "_steps" not in word] + ["train.max_steps=2"]
+    train(tmp_path, *longer, "train.save_steps=5", "train.log_steps=2")
+    assert [row["step"] for row in rows(folder)] == [1, 2]
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"step-1", "step-2"}
+    state = json.loads((folder / "checkpoints" / "step-2" / "trainer_state.json").read_text())
+    assert (state["save_steps"], state["logging_steps"]) == (5, 2)
+    assert "do not match" not in capfd.readouterr().err

@@ -39,10 +39,10 @@ def settings(*more: str, model: str = "model", train: str = "rows.jsonl") -> Run
 
 def resume(config: RunConfig, folder: Path, facts: dict = FACTS) -> Path:
     """Return the checkpoint that a run with these settings resumes from."""
-    checkpoint = checkpoint_to_resume(config, folder)
-    assert checkpoint is not None
-    refuse_changes(config, facts, checkpoint)
-    return checkpoint
+    found = checkpoint_to_resume(config, folder).checkpoint
+    assert found is not None
+    refuse_changes(config, facts, Path(found))
+    return Path(found)
 
 
 def test_a_run_resumes_where_it_was_started(project):
