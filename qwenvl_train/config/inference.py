@@ -26,7 +26,9 @@ def settings_of_run(run: str) -> Path:
     if (folder / "config.yaml").is_file():
         return folder / "config.yaml"
     what = "is not a run folder: it has no config.yaml" if folder.is_dir() else "does not exist"
-    raise UserError(f"run={run}: {folder} {what}; name a run folder, such as runs/mine, or a checkpoint in one.")
+    runs = sorted(path.parent.name for path in folder.parent.glob("*/config.yaml"))
+    others = f" There are {', '.join(runs[:5])}{', …' if len(runs) > 5 else ''} in {folder.parent}." if runs else ""
+    raise UserError(f"run={run}: {folder} {what}; name a run folder or a checkpoint in one.{others}")
 
 
 def run_folder_of(run: str) -> Path:

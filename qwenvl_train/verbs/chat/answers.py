@@ -1,6 +1,8 @@
 """The answers to the rows of data files. They are written line by line, so that a killed job goes on where it was."""
 
+import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +19,11 @@ from qwenvl_train.evaluation.batches import MAX_TOKENS, in_halves
 from qwenvl_train.families.family import Family
 from qwenvl_train.files import whole_lines
 from qwenvl_train.model.build import base_model
+from qwenvl_train.model.load import identity_of
+from qwenvl_train.model.processor import load_processor
 from qwenvl_train.reporting.bar import counted
 from qwenvl_train.reporting.wording import count, many
-from qwenvl_train.run.rows import cache_folder
+from qwenvl_train.run.rows import cache_folder, make_renderer
 from qwenvl_train.verbs.chat.model import ChatModel, open_model, sampling_of
 from qwenvl_train.verbs.chat.session import Answer, Reply, answer_of
 from qwenvl_train.verbs.chat.settings import ChatConfig
@@ -40,7 +44,7 @@ def answer_all(config: ChatConfig, family: Family) -> None:
     rows = Questions(chat.input, "chat.input", config.data.allow_remote, cache_folder(config))
     for line in rows.describe():
         print(line)
-    file = AnswersFile(Path(chat.to).expanduser().absolute(), _settings(config))
+    file = AnswersFile(Path(chat.to).expanduser().absolute(), _settings(config, family))
     done = file.done(rows)
     if done:
         print(f"{count(done)} of {many(len(rows), 'row')} are already answered in {file.path}", flush=True)
@@ -136,17 +140,36 @@ def _with_system(sample: Sample, config: ChatConfig) -> Sample:
     return replace(sample, turns=(Turn("system", (Text(config.chat.system),), train=False), *sample.turns))
 
 
-def _settings(config: ChatConfig) -> dict[str, Any]:
-    """Return the settings that answers depend on, and which each line of the file has."""
+def _settings(config: ChatConfig, family: Family) -> dict[str, Any]:
+    """Return the settings that answers depend on, and which each line of the file has. `weights` and `rendering` are
+    digests: of the files of the model, and of the limits on media with everything else that makes the input."""
     chat = config.chat
+    renderer = make_renderer(config, load_processor(config.model, family), family)
     drawn = {} if chat.temperature == 0 else {"top_p": chat.top_p, "top_k": chat.top_k, "seed": config.seed}
     return {
         "model": config.model.path,
+        "weights": _digest(identity_of(config.model)),
+        "rendering": _digest(renderer.fingerprint()),
         "system": chat.system,
         "temperature": chat.temperature,
         **drawn,
         "max_new_tokens": chat.max_new_tokens,
     }
+
+
+def _digest_of_question(rows: Questions, index: int) -> str:
+    """Return a digest of a row without its answer, and of its images and clips by their sizes and times."""
+    try:
+        sample = rows[index]
+    except UserError as error:
+        return _digest(message_of(error))
+    paths = [content for media in sample.media for content in media.contents if isinstance(content, str)]
+    stats = [(stat.st_size, stat.st_mtime_ns) for stat in map(os.stat, filter(os.path.exists, paths))]
+    return _digest(repr((sample, stats)))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
 
 class AnswersFile:
@@ -166,15 +189,24 @@ class AnswersFile:
             try:
                 written = json.loads(line)
                 found, settings = (written["source"], written["line"]), written["settings"]
+                question = written["question"]
             except (ValueError, KeyError, TypeError):
                 raise UserError(f"{place} is not an answer of this command; name another file.") from None
             if index >= len(rows) or found != rows.origin(index):
-                raise UserError(f"{place} answers {found[0]}:{found[1]}, another row; name another file.")
+                raise UserError(
+                    f"{place} answers {found[0]}:{found[1]}, which is not row {index + 1} of chat.input; name another "
+                    "file."
+                )
             if differing := [key for key in self._settings | settings if self._settings.get(key) != settings.get(key)]:
                 key = differing[0]
                 raise UserError(
                     f"{place} was answered with {key}={settings.get(key)}, and now it is {self._settings.get(key)}; "
                     "name another file, or remove this one."
+                )
+            if question != _digest_of_question(rows, index):
+                raise UserError(
+                    f"{place} answers what {found[0]}:{found[1]} was before: the row or its media have changed; name "
+                    "another file, or remove this one."
                 )
         return len(lines)
 
@@ -186,7 +218,9 @@ class AnswersFile:
             with self.path.open("ab") as file:
                 for index, record in enumerate(records, start=start):
                     source, line = rows.origin(index)
-                    row = {"id": rows.id(index), "source": source, "line": line, **record, "settings": self._settings}
+                    name = {"id": rows.id(index), "source": source, "line": line}
+                    facts = {"question": _digest_of_question(rows, index), "settings": self._settings}
+                    row = name | record | facts
                     file.write(json.dumps(row, ensure_ascii=False).encode(errors="replace") + b"\n")
                     file.flush()
                     problems += "problem" in record

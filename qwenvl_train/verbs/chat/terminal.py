@@ -26,7 +26,7 @@ HELP = """\
 
 def talk(config: ChatConfig, family: Family) -> None:
     session = ChatSession(open_model(config, family), sampling_of(config.chat), locator_of(config), config.chat.system)
-    terminal = Terminal(session, config)
+    terminal = Terminal(session, config, by_hand=sys.stdin.isatty())
     if sys.stdin.isatty():
         with suppress(ImportError):
             import readline  # noqa: F401  (gives `input` the arrow keys)
@@ -37,8 +37,15 @@ def talk(config: ChatConfig, family: Family) -> None:
 
 
 class Terminal:
-    def __init__(self, session: ChatSession, config: ChatConfig):
-        self._session, self._config = session, config
+    """Takes the lines of a conversation.
+
+    Args:
+        by_hand: Whether somebody types them. A mistake in the lines of a program ends the conversation, because the
+            lines after it may depend on it.
+    """
+
+    def __init__(self, session: ChatSession, config: ChatConfig, by_hand: bool = True):
+        self._session, self._config, self._by_hand = session, config, by_hand
         self._media: list[Reference] = []
         """What is added to the next question."""
 
@@ -61,10 +68,14 @@ class Terminal:
                 case "/clear":
                     self._start_again()
                 case _ if command.startswith("/"):
-                    print(f"{command}: there is no such command; /help lists them, and a space before it makes it text")
+                    raise UserError(
+                        f"{command}: there is no such command; /help lists them, and a space before it makes it text"
+                    )
                 case _:
                     self._answer(line)
         except UserError as error:
+            if not self._by_hand:
+                raise
             print(message_of(error))
         sys.stdout.flush()
         return True

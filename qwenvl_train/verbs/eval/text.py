@@ -28,11 +28,13 @@ def print_results(results: Results) -> None:
     for line in _table(results):
         say(console, line)
     if results.config.eval.worst:
-        say(console, Text("\nThe answers with the lowest scores", "bold"))
+        of = f" of {results.first.answers.model}" if len(results.models) > 1 else ""
+        say(console, Text(f"\nThe answers with the lowest scores{of}", "bold"))
         for one in results.worst():
             say(console, _answer(one, results), hanging=4)
     say(console, "")
-    say(console, f"predictions  {results.first.answers.folder.predictions}")
+    for model in results.models:
+        say(console, f"predictions  {model.answers.folder.predictions}")
     say(console, f"scores       {results.first.answers.folder.path / 'scores.json'}")
 
 

@@ -33,8 +33,10 @@ def chat(verb):
 def typed(chat, monkeypatch):
     """What a conversation prints on these lines, without its first line."""
 
-    def run(*lines: str, words: tuple[str, ...] = ()) -> list[str]:
-        monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    def run(*lines: str, words: tuple[str, ...] = (), by_hand: bool = False) -> list[str]:
+        stdin = io.StringIO("".join(f"{line}\n" for line in lines))
+        stdin.isatty = lambda: by_hand
+        monkeypatch.setattr(sys, "stdin", stdin)
         first, *rest = chat(*words)[0].splitlines()
         assert first.startswith("Qwen2.5-VL from ")
         return rest
@@ -107,10 +109,11 @@ def test_the_end_of_the_input_ends_the_chat(typed, monkeypatch):
 def test_what_is_wrong_is_one_line_and_the_chat_goes_on(typed, monkeypatch, tmp_path):
     let_it_say(monkeypatch, "Yes.")
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    *wrong, last = typed(
+    lines = typed(
         "/image gone.png", f"/image {tmp_path}/broken.png", "/video", "/image 'a", "/picture a.png",
-        "/image https://example.org/a.png", "Is it?",
+        "/image https://example.org/a.png", "Is it?", by_hand=True,
     )  # fmt: skip
+    *wrong, last = [line.removeprefix("> ") for line in lines if line not in ("", "> ", "/help lists commands")]
     assert last == "Yes."
     expected = (
         "/image: the image", "/image: the image", "/video: name a file", "/image: no closing quotation.",
@@ -118,6 +121,14 @@ def test_what_is_wrong_is_one_line_and_the_chat_goes_on(typed, monkeypatch, tmp_
     )  # fmt: skip
     assert len(wrong) == len(expected)
     assert all(line.startswith(begin) for line, begin in zip(wrong, expected, strict=True))
+
+
+def test_a_mistake_of_a_program_ends_the_conversation(chat, monkeypatch):
+    let_it_say(monkeypatch, "Yes.")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Is it?\n/image gone.png\nWhat is in it?\n"))
+    out, err = chat(code=2)
+    assert out.splitlines()[1:] == ["Yes."]
+    assert err.startswith("qwenvl-train: /image: the image")
 
 
 def test_a_system_turn_starts_the_conversation_again(typed, monkeypatch):
@@ -225,6 +236,11 @@ def test_rows_are_answered_and_a_killed_job_goes_on(chat, write_rows, pictures, 
     assert out.splitlines()[-1] == f"4 of 4 rows are already answered in {to}"
     _, err = chat(*words[:3], code=2)
     assert "line 1 was answered with system=Be long., and now it is None" in err
+    _, err = chat(*words, "model.max_pixels=3136", code=2)
+    assert "line 1 was answered with rendering=" in err
+    file.write_text(file.read_text().replace("Why?", "Why not?"))
+    _, err = chat(*words, code=2)
+    assert f"line 3 answers what {file}:3 was before: the row or its media have changed" in err
     assert to.read_bytes() == whole
 
 

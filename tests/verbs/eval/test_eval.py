@@ -166,7 +166,7 @@ def test_rows_name_their_metric_and_further_right_answers(evaluate, write_rows, 
     [
         (["model.path=x/y"], "data.eval is not set; name the file of the samples to answer"),
         (["data.eval=5%", "model=tiny"], "data.eval=5% is a share of data.train, which is not set"),
-        (["run=runs/none"], "run=runs/none: runs/none does not exist; name a run folder, such as runs/mine"),
+        (["run=runs/none"], "run=runs/none: runs/none does not exist; name a run folder or a checkpoint in one"),
         (["data.eval={rows}", "eval.metrics=anl"], "There is no metric anl; did you mean anls?"),
         (["data.eval={rows}", "eval.metrics=no_such.one", "eval.allow_code=true"], "no_such.one cannot be imported"),
         (["data.eval={rows}", "eval.allow_code=true"], "eval.allow_code=true has no effect"),
