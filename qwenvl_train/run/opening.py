@@ -14,7 +14,7 @@ from accelerate import PartialState
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.batches.loader import Rows
-from qwenvl_train.data.order.step_size import StepSize
+from qwenvl_train.data.order.step_size import FirstStart, MicroStep, StepSize
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.family import Family
@@ -32,9 +32,9 @@ from qwenvl_train.run.lock import locked
 from qwenvl_train.run.resume import (
     ResumePoint,
     checkpoint_to_resume,
-    facts_of_step_size,
+    facts_of_start,
+    first_start_of,
     refuse_changes,
-    step_size_of,
 )
 from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.run.training_data import MeasuredData, TrainingData, open_data
@@ -133,19 +133,20 @@ def open_run(
     renderer = make_renderer(config, processor, family)
     point = _resume_point(config, folder, state)
     checkpoint = Path(point.checkpoint) if point.checkpoint else None
-    data = _open_data(config, renderer, state, _resumed_step_size(checkpoint, state))
+    first = _first_start(checkpoint, state)
+    data = _open_data(config, renderer, state, first)
     config = data.train.config
-    facts = {"processes": state.num_processes, "precision_used": precision} | facts_of_step_size(StepSize.of(config))
-    facts |= data.train.facts
+    now = FirstStart(StepSize.of(config), MicroStep.of(config, state.num_processes))
+    facts = {"precision_used": precision} | facts_of_start(now) | data.train.facts
     if checkpoint is not None:
         refuse_changes(composed.config, facts, checkpoint)
-    start = StartingPoint(folder, composed.config, facts, composed.recipe, point)
+    start = StartingPoint(folder, composed.config, facts | facts_of_start(first or now), composed.recipe, point)
     context = RunContext(config, family, processor, renderer, precision, state, CpuGroup(state.num_processes))
     return OpenedRun(context, data, start, reporters)
 
 
-def _open_data(config: RunConfig, renderer: Renderer, state: PartialState, resumed: StepSize | None) -> RunData:
-    train, held_out = open_data(config, renderer, state, resumed)
+def _open_data(config: RunConfig, renderer: Renderer, state: PartialState, first: FirstStart | None) -> RunData:
+    train, held_out = open_data(config, renderer, state, first)
     rows_per_step = train.config.accumulation * state.num_processes
     warning = ""
     if state.is_main_process and held_out and isinstance(train, MeasuredData) and config.data.eval_share is None:
@@ -168,9 +169,10 @@ def _resume_point(config: RunConfig, folder: Path, state: PartialState) -> Resum
     return ResumePoint(*found)
 
 
-def _resumed_step_size(checkpoint: Path | None, state: PartialState) -> StepSize | None:
-    stored = json.loads(agree(state, json.dumps(step_size_of(checkpoint) if checkpoint else None)))
-    return stored and StepSize(*stored)
+def _first_start(checkpoint: Path | None, state: PartialState) -> FirstStart | None:
+    """Return the size of the steps at the first start of the run that wrote the checkpoint."""
+    stored = json.loads(agree(state, json.dumps(first_start_of(checkpoint) if checkpoint else None)))
+    return stored and FirstStart(StepSize(*stored[0]), MicroStep(*stored[1]))
 
 
 def _reporters(config: RunConfig, state: PartialState) -> list[Reporter]:

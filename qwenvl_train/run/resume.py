@@ -1,6 +1,7 @@
 """Decides whether a run may resume from a checkpoint. It may only if it continues as the first run would have."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from qwenvl_train.config.compose import compose
 from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.config.paths import with_absolute_paths, with_relative_paths
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.order.step_size import StepSize
+from qwenvl_train.data.order.step_size import FirstStart, MicroStep, StepSize
 from qwenvl_train.errors import UserError
 from qwenvl_train.step_folders import is_checkpoint, saved, step_of
 from qwenvl_train.training.checkpoint import PROGRESS
@@ -111,18 +112,30 @@ def _in_words(damaged: dict[str, str]) -> str:
     return "; ".join(f"{Path(checkpoint).name}: {fault}" for checkpoint, fault in damaged.items())
 
 
-def facts_of_step_size(size: StepSize) -> dict[str, Any]:
+def facts_of_start(start: FirstStart) -> dict[str, Any]:
     """Return the facts about the size of a step. Their names are those of the settings that they take the place of,
     since auto and the number that it stands for give the same curve."""
-    return {"train.accumulation": size.accumulation, "data.pack_length": size.pack_length}
+    step, micro_step = start
+    return {
+        "processes": micro_step.processes,
+        "train.batch_size": micro_step.batch_size,
+        "train.accumulation": step.accumulation,
+        "data.pack_length": step.pack_length,
+    }
 
 
-def step_size_of(checkpoint: Path) -> StepSize | None:
-    """Return the size of a step of the run that wrote a checkpoint, or None if the run is not known."""
+def first_start_of(checkpoint: Path) -> FirstStart | None:
+    """Return the size of the steps of the run that wrote a checkpoint, or None if the run is not known."""
     tree, environment = _stored(checkpoint.parent.parent)
     if tree is None:
         return None
-    return _step_size(tree, (environment or {}).get("run", {}))
+    return _first_start(tree, (environment or {}).get("run", {}))
+
+
+def _first_start(tree: dict[str, Any], run: dict[str, Any]) -> FirstStart:
+    # An older version stored neither the batch size nor, before that, the number of processes as facts.
+    micro_step = MicroStep(run.get("processes", 1), run.get("train.batch_size", tree["train"]["batch_size"]))
+    return FirstStart(_step_size(tree, run), micro_step)
 
 
 def _step_size(tree: dict[str, Any], run: dict[str, Any]) -> StepSize:
@@ -170,7 +183,7 @@ def changed_settings(config: RunConfig, stored: Path, facts: dict[str, Any] | No
     run: dict[str, Any] = {}
     if facts is not None:
         run = environment.get("run", facts)
-        run = facts_of_step_size(_step_size(tree, run)) | run
+        run = facts_of_start(_first_start(tree, run)) | run
     facts = facts or {}
     # Older versions also stored the sections of other verbs.
     before = with_absolute_paths({key: value for key, value in tree.items() if key in RunConfig.model_fields}, there)
@@ -183,6 +196,36 @@ def changed_settings(config: RunConfig, stored: Path, facts: dict[str, Any] | No
     moved = _changes(_flat(with_relative_paths(before, there)) | run, _flat(with_relative_paths(now, here)) | facts)
     changes = _changes(_flat(before) | run, _flat(now) | facts)
     return [line for key, line in changes.items() if key in moved]
+
+
+@dataclass(frozen=True, eq=False)
+class _StepUnits:
+    """The number of units in a step. Its factors may change as long as it does not."""
+
+    batch_size: int
+    accumulation: int
+    processes: int
+
+    @property
+    def product(self) -> int:
+        return self.batch_size * self.accumulation * self.processes
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _StepUnits) and self.product == other.product
+
+    def __repr__(self) -> str:
+        return f"{self.batch_size} × {self.accumulation} × {self.processes} = {self.product}"
+
+
+_FACTORS = ("train.batch_size", "train.accumulation", "processes")
+
+
+def _with_step_units(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with the number of units in a step in place of its factors, if all are known."""
+    if not all(isinstance(values.get(key), int) for key in _FACTORS):
+        return values
+    rest = {key: value for key, value in values.items() if key not in _FACTORS}
+    return rest | {" × ".join(_FACTORS): _StepUnits(*(values[key] for key in _FACTORS))}
 
 
 def _with_whole_entries(tree: dict[str, Any]) -> dict[str, Any]:
@@ -206,6 +249,7 @@ def _stored(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
     """Return a description of each changed key whose change would change the loss curve."""
+    before, now = _with_step_units(before), _with_step_units(now)
     return {
         key: f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())

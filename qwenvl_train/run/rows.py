@@ -15,7 +15,7 @@ from qwenvl_train.data.index.lengths import BrokenRow, detail_by_source
 from qwenvl_train.data.index.measure import MeasureOptions, lengths_of
 from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import Order, build_order
-from qwenvl_train.data.order.step_size import StepSize, fitted_in_words, fitting, steps_of_epoch
+from qwenvl_train.data.order.step_size import FirstStart, MicroStep, StepSize, fitted_in_words, fitting, steps_of_epoch
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.render.template import as_template
 from qwenvl_train.data.samples import Samples
@@ -95,23 +95,24 @@ class Fitted(Generic[C]):
     """A line that says what was chosen, or None if the size is the largest one, or that of a run that resumes."""
 
 
-def fit(config: C, train: Rows, world: int, resumed: StepSize | None = None) -> Fitted[C]:
-    """Fit the settings that are auto to the data. With `resumed`, use the size of the steps of a run that resumes."""
+def fit(config: C, train: Rows, world: int, first: FirstStart | None = None) -> Fitted[C]:
+    """Fit the settings that are auto to the data. With `first`, use the size of the steps of a run that resumes."""
     # If a sample is longer than the packed rows of that run, its data have changed, and it cannot resume anyway.
-    if resumed is not None and int(train.lengths.tokens.max()) <= (resumed.pack_length or sys.maxsize):
-        config = resumed.in_config(config)
-        return Fitted(config, make_order(config, train, world), None)
-    order = make_order(config, train, world)
+    if first is not None and int(train.lengths.tokens.max()) <= (first.step.pack_length or sys.maxsize):
+        config = first.in_config(config, world)
+        return Fitted(config, make_order(config, train, first.micro_step), None)
+    micro_step = MicroStep.of(config, world)
+    order = make_order(config, train, micro_step)
     size = fitting(config, order, train.lengths, world)
     if size == StepSize.of(config):
         return Fitted(size.in_config(config), order, None)
     fitted = size.in_config(config)
-    its_order = make_order(fitted, train, world)
+    its_order = make_order(fitted, train, micro_step)
     steps = steps_of_epoch(config, order, world), steps_of_epoch(fitted, its_order, world)
     return Fitted(fitted, its_order, fitted_in_words(config, fitted, steps))
 
 
-def make_order(config: RunConfig, train: Rows, world: int) -> Order:
+def make_order(config: RunConfig, train: Rows, micro_step: MicroStep) -> Order:
     longest = int(train.lengths.tokens.argmax())
     if config.pack_length is not None and train.lengths.tokens[longest] > config.pack_length:
         source, line = train.samples.origin(longest)
@@ -123,7 +124,7 @@ def make_order(config: RunConfig, train: Rows, world: int) -> Order:
         MixtureEntry(entry.start, entry.stop, entry.config.weight, entry.config.repeats)
         for entry in train.samples.entries
     ]
-    return build_order(train.lengths, entries, train.lengths.usable, config, world)
+    return build_order(train.lengths, entries, train.lengths.usable, config, micro_step)
 
 
 def steps_of(config: RunConfig, order: Order, rows_per_step: int) -> int:

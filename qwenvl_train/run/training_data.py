@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.batches.loader import Rows, TrainRows
-from qwenvl_train.data.order.step_size import StepSize
+from qwenvl_train.data.order.step_size import FirstStart, MicroStep, StepSize
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.streaming.draw import open_entries
 from qwenvl_train.data.streaming.stream import Stream
@@ -37,9 +37,9 @@ class MeasuredData:
 
     stream = None
 
-    def __init__(self, config: RunConfig, rows: Rows, world: int, resumed: StepSize | None):
+    def __init__(self, config: RunConfig, rows: Rows, world: int, first: FirstStart | None):
         self.rows = rows
-        fitted = fit(config, rows, world, resumed)
+        fitted = fit(config, rows, world, first)
         self.config, self.counts, self._fitted = fitted.config, fitted.order, fitted.description
         lengths, choice = rows.lengths, rows.samples.choice()
         self.facts: dict[str, Any] = {"samples": int(lengths.usable.sum()), "tokens": int(lengths.tokens.sum())}
@@ -70,9 +70,10 @@ class Streamed:
 
     stream: Stream
 
-    def __init__(self, config: RunConfig, renderer: Renderer, state: PartialState, resumed: StepSize | None):
+    def __init__(self, config: RunConfig, renderer: Renderer, state: PartialState, first: FirstStart | None):
         # The number of steps in an epoch is not known, so auto is not fitted to it.
-        self.config = (resumed or StepSize.of(config)).in_config(config)
+        self._first = first or FirstStart(StepSize.of(config), MicroStep.of(config, state.num_processes))
+        self.config = self._first.in_config(config, state.num_processes)
         self._renderer, self._state = renderer, state
         entries = first_then_others(state, lambda: open_entries(config.data, cache_folder(config)))
         # A hub may have a newer commit by the time that another process queries it.
@@ -111,8 +112,9 @@ class Streamed:
         config, state = self.config, self._state
         entries = open_entries(config.data, cache_folder(config), stored.revisions if stored else self._revisions)
         planner = Planner(
-            entries, self._renderer, tolerated_problems(config), config, state.process_index, state.num_processes
-        )
+            entries, self._renderer, tolerated_problems(config), config, state.process_index, state.num_processes,
+            self._first.micro_step,
+        )  # fmt: skip
         return Stream(planner, stored or State.beginning(entries), row)
 
 
@@ -120,19 +122,19 @@ TrainingData = MeasuredData | Streamed
 
 
 def open_data(
-    config: RunConfig, renderer: Renderer, state: PartialState, resumed: StepSize | None
+    config: RunConfig, renderer: Renderer, state: PartialState, first: FirstStart | None
 ) -> tuple[TrainingData, Rows | None]:
     """Open data.train and data.eval. The `config` of the training data has the size of a step in place of auto: that
     of the run that resumes, or else one that fits the data."""
     if config.data.streaming:
-        streamed = Streamed(config, renderer, state, resumed)
+        streamed = Streamed(config, renderer, state, first)
         return streamed, _open_eval(config, renderer, state)
     rows = open_rows(config, "data.train", renderer, state)
     if config.data.eval_share is None:
         held_out = _open_eval(config, renderer, state)
     else:
         rows, held_out = split(config, rows, state)
-    return MeasuredData(config, rows, state.num_processes, resumed), held_out
+    return MeasuredData(config, rows, state.num_processes, first), held_out
 
 
 def _open_eval(config: RunConfig, renderer: Renderer, state: PartialState) -> Rows | None:

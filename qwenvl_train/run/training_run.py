@@ -50,6 +50,7 @@ from qwenvl_train.training.arguments import training_arguments
 from qwenvl_train.training.devices import peak_tflops
 from qwenvl_train.training.disk_space import NoRoom, checkpoint_bytes, refuse_full_disk
 from qwenvl_train.training.distributed.store import agree
+from qwenvl_train.training.distributed.universal import UniversalCheckpoint, converted, needs_conversion
 from qwenvl_train.training.distributed.watch import Watch, naming_lost_processes
 from qwenvl_train.training.distributed.workers import naming_dead_workers
 from qwenvl_train.training.distributed.zero import deepspeed_settings, empty, nvme_folder, remove
@@ -121,6 +122,8 @@ class Run:
             self.skipped.write()
             self._introduce()
         state.wait_for_everyone()
+        if resumed and needs_conversion(resumed, self.context.processes):
+            resumed = converted(resumed, _universal(self.start), state)
         self.recorder.start()
         self.meter.start()
         try:
@@ -228,7 +231,8 @@ def prepare(opened: OpenedRun) -> Run:
     # ZeRO-3 shards the weights while they are read, so the trainer's arguments must exist before the model.
     on_disk = nvme_folder(config.deepspeed, start.folder.name)
     empty(on_disk, context.state)
-    deepspeed = deepspeed_settings(config.deepspeed, load_config(config.model), context.processes, on_disk)
+    universal = start.checkpoint is not None and needs_conversion(start.checkpoint, context.processes)
+    deepspeed = deepspeed_settings(config.deepspeed, load_config(config.model), context.processes, on_disk, universal)
     arguments = training_arguments(config, _staging(start), data.steps, context.precision, resumed, deepspeed)
     if config.reference == "cached":
         # Before the model is built, so that the model and its reference are never in memory at the same time.
@@ -275,6 +279,8 @@ def prepare(opened: OpenedRun) -> Run:
             Hooks(recorder.logged, recorder.evaluated, recorder.written, recorder.saved),
         ),
     )
+    if universal:
+        trainer.add_callback(UniversalCheckpoint(_universal(start), context.state, lambda: trainer.group_settings))
     trainer.add_callback(stop)
     if config.train.save_minutes:
         trainer.add_callback(SaveByTime(config.train.save_minutes, context.cpu_group))
@@ -305,6 +311,11 @@ def _refuse_full_disk(context: RunContext, data: RunData, start: StartingPoint, 
 def _staging(start: StartingPoint) -> Path:
     """Return the folder where checkpoints are written before they are complete."""
     return start.folder / ".staging"
+
+
+def _universal(start: StartingPoint) -> Path:
+    """Return the folder of a checkpoint of another number of processes in DeepSpeed's universal form."""
+    return _staging(start) / "universal"
 
 
 def _use_stored_references(context: RunContext, data: RunData, skipped: Skipped) -> None:

@@ -150,11 +150,14 @@ class VisionTrainer(Trainer):
         self._checkpoint_bytes = records.checkpoint_bytes
         self._evaluated: tuple[int, dict[str, Any]] = (-1, {})
         """The step and the metrics of the last evaluation."""
+        self.group_settings: list[dict[str, Any]] = []
+        """The settings of each group of parameters, from the time that the optimizer is made."""
         self._objective.prepare(self.accelerator)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             groups = parameter_groups(model or self.model, self._family, self._config)
+            self.group_settings = [{key: group[key] for key in group if key != "params"} for group in groups]
             self.optimizer = build_optimizer(groups, self._config.optim)
         return self.optimizer
 

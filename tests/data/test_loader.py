@@ -40,7 +40,7 @@ def rows(pictures, write_rows, checkpoints, tmp_path) -> Rows:
 @pytest.fixture(params=[{}, {"data.packing": True, "data.max_length": 200}, {"data.bucketing": True}], ids=str)
 def train_rows(request, rows) -> TrainRows:
     groups = [MixtureEntry(0, COUNT, None, None)]
-    order = build_order(rows.lengths, groups, rows.lengths.usable, run_config(**request.param), 1)
+    order = build_order(rows.lengths, groups, rows.lengths.usable, run_config(**request.param), (1, 1))
     return TrainRows(rows, order, 4)
 
 

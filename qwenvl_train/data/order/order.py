@@ -53,8 +53,14 @@ class Order(Protocol):
 
 
 def build_order(
-    lengths: Lengths, entries: list[MixtureEntry], usable: np.ndarray, config: RunConfig, world: int
+    lengths: Lengths, entries: list[MixtureEntry], usable: np.ndarray, config: RunConfig, balanced_for: tuple[int, int]
 ) -> Order:
+    """Return the order of the samples of a run.
+
+    Args:
+        balanced_for: The number of processes, and of units in a packed row, whose micro-steps cost alike. A run that
+            resumes with other numbers keeps those of its first start, so that its order is the same.
+    """
     for number, (entry, source) in enumerate(zip(entries, config.data.train, strict=True)):
         if not usable[entry.start : entry.stop].any():
             raise UserError(
@@ -63,9 +69,9 @@ def build_order(
             )
     mixture = Mixture(entries, usable, config.seed)
     if not config.data.packing:
-        return SampleOrder(lengths, mixture, config.seed, config.train.batch_size, world, config.data.bucketing)
+        return SampleOrder(lengths, mixture, config.seed, config.train.batch_size, balanced_for, config.data.bucketing)
     assert config.pack_length is not None
-    return PackOrder(lengths, mixture, config.seed, config.train.batch_size, world, config.pack_length)
+    return PackOrder(lengths, mixture, config.seed, config.train.batch_size, balanced_for, config.pack_length)
 
 
 @dataclass(frozen=True)
@@ -94,9 +100,9 @@ class Plan:
 class _EpochOrder(ABC):
     """Divides the endless stream of epochs into rows of `batch_size` units. Subclasses define what a unit is."""
 
-    def __init__(self, lengths: Lengths, mixture: Mixture, seed: int, batch_size: int, world: int):
+    def __init__(self, lengths: Lengths, mixture: Mixture, seed: int, batch_size: int, balanced_for: tuple[int, int]):
         self._lengths, self._mixture, self._seed = lengths, mixture, seed
-        self._batch_size, self._world = batch_size, world
+        self._batch_size, self._balanced_for = batch_size, balanced_for
         self._plans: dict[int, Plan] = {}
         self._totals: dict[int, tuple[int, int, int]] = {}
 
@@ -173,14 +179,22 @@ class _EpochOrder(ABC):
     def _balanced(self, plan: Plan, epoch: int) -> Plan:
         tokens, patches = plan.sums(self._lengths.tokens), plan.sums(self._lengths.patches)
         rng = np.random.default_rng((self._seed, epoch, _BALANCE))
-        return plan.reordered(balanced(tokens, patches, self._world, self._batch_size, self._before(epoch), rng))
+        return plan.reordered(balanced(tokens, patches, *self._balanced_for, self._before(epoch), rng))
 
 
 class SampleOrder(_EpochOrder):
     """An order whose units are samples. With `bucketing`, the rows of one micro-step cost alike."""
 
-    def __init__(self, lengths: Lengths, mixture: Mixture, seed: int, batch_size: int, world: int, bucketing: bool):
-        super().__init__(lengths, mixture, seed, batch_size, world)
+    def __init__(
+        self,
+        lengths: Lengths,
+        mixture: Mixture,
+        seed: int,
+        batch_size: int,
+        balanced_for: tuple[int, int],
+        bucketing: bool,
+    ):
+        super().__init__(lengths, mixture, seed, batch_size, balanced_for)
         self._bucketing = bucketing
 
     def _before(self, epoch: int) -> int:
@@ -202,8 +216,16 @@ class PackOrder(_EpochOrder):
     epochs before it are planned.
     """
 
-    def __init__(self, lengths: Lengths, mixture: Mixture, seed: int, batch_size: int, world: int, capacity: int):
-        super().__init__(lengths, mixture, seed, batch_size, world)
+    def __init__(
+        self,
+        lengths: Lengths,
+        mixture: Mixture,
+        seed: int,
+        batch_size: int,
+        balanced_for: tuple[int, int],
+        capacity: int,
+    ):
+        super().__init__(lengths, mixture, seed, batch_size, balanced_for)
         self._capacity = capacity
         self._starts = [0]
 

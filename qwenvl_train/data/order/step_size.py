@@ -36,6 +36,37 @@ class StepSize(NamedTuple):
         return config.model_copy(update={"train": train, "data": data})
 
 
+class MicroStep(NamedTuple):
+    """The packed rows that run at the same time, one on each process. The order of samples is balanced for them."""
+
+    processes: int
+    batch_size: int
+    """Number of units (samples or packs) in a packed row."""
+
+    @property
+    def units(self) -> int:
+        return self.processes * self.batch_size
+
+    @classmethod
+    def of(cls, config: RunConfig, processes: int) -> "MicroStep":
+        return cls(processes, config.train.batch_size)
+
+
+class FirstStart(NamedTuple):
+    """The size of the steps of a run when it was started for the first time. When it resumes, its steps have the same
+    samples, even if the number of processes is another one."""
+
+    step: StepSize
+    micro_step: MicroStep
+
+    def in_config(self, config: C, processes: int) -> C:
+        """Return the configuration with this size in place of auto, for a number of processes."""
+        accumulation, rest = divmod(
+            self.step.accumulation * self.micro_step.units, MicroStep.of(config, processes).units
+        )
+        return self.step._replace(accumulation=self.step.accumulation if rest else accumulation).in_config(config)
+
+
 def fitting(config: RunConfig, order: Order, lengths: Lengths, world: int) -> StepSize:
     """Return the size of a step with which an epoch has ENOUGH_STEPS steps or more, as far as auto allows it.
 

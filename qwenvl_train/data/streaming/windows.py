@@ -128,11 +128,13 @@ class Planner:
 
     def __init__(
         self, entries: tuple[Entry, ...], renderer: Renderer, tolerated: frozenset[str], config: RunConfig,
-        rank: int, world: int,
+        rank: int, world: int, balanced_for: tuple[int, int] | None = None,
     ):  # fmt: skip
+        """`balanced_for` is that of `build_order`. With None, it is the numbers of this planner."""
         self.entries, self.renderer = entries, renderer
         self.batch_size, self.rank, self.world = config.train.batch_size, rank, world
         self._tolerated, self._data, self._seed = tolerated, config.data, config.seed
+        self._balanced_for = balanced_for or (world, self.batch_size)
         self._capacity = config.pack_length
         self._draw: Draw | None = None
         self._next: State | None = None
@@ -202,7 +204,7 @@ class Planner:
             return plan
         rng = np.random.default_rng((self._seed, start.window, _BALANCE))
         costs = plan.sums(tokens), plan.sums(columns["patches"])
-        return plan.reordered(balanced(*costs, self.world, self.batch_size, start.unit, rng))
+        return plan.reordered(balanced(*costs, *self._balanced_for, start.unit, rng))
 
     def describe(self) -> list[str]:
         """Return a description of each entry: its files, and the format of the files that were read from, with the

@@ -17,7 +17,11 @@ _SMALLEST_BUFFER = 100_000_000
 
 
 def deepspeed_settings(
-    config: DeepSpeedConfig, architecture: PreTrainedConfig, processes: int, folder: Path | None = None
+    config: DeepSpeedConfig,
+    architecture: PreTrainedConfig,
+    processes: int,
+    folder: Path | None = None,
+    universal: bool = False,
 ) -> dict[str, Any] | None:
     """Return DeepSpeed's configuration, or None for stage 0.
 
@@ -25,6 +29,7 @@ def deepspeed_settings(
 
     Args:
         folder: The folder of what is kept on a disk.
+        universal: Whether the run resumes from a checkpoint in the universal form.
     """
     if config.stage == 0:
         return None
@@ -53,6 +58,7 @@ def deepspeed_settings(
     return {
         "zero_optimization": zero,
         **{key: value for key, value in types.items() if value not in (None, {"grad_accum_dtype": None})},
+        "checkpoint": {"load_universal": universal},
         "zero_allow_untested_optimizer": True,
         # torch's fused AdamW computes on the CPU, too, and needs no compiler, which DeepSpeed's own one does.
         "zero_force_ds_cpu_optimizer": False,

@@ -10,6 +10,7 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.index.lengths import Lengths
 from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import Order, build_order
+from qwenvl_train.data.order.step_size import MicroStep
 from tests.settings import run_config
 
 MIXES = ("chat", "instructions", "pictures and text", "one size", "documents and text", "clips", "uniform", "long tail")
@@ -84,11 +85,13 @@ def order_of(
     entries: list[MixtureEntry] | None = None,
     usable: np.ndarray | None = None,
     world: int = 1,
+    balanced_for: tuple[int, int] | None = None,
     **settings: Any,
 ) -> Order:
     entries = [MixtureEntry(0, len(lengths.tokens), None, None)] if entries is None else entries
     config = config_of(len(entries), **settings)
-    return build_order(lengths, entries, lengths.usable if usable is None else usable, config, world)
+    micro_step = balanced_for or MicroStep.of(config, world)
+    return build_order(lengths, entries, lengths.usable if usable is None else usable, config, micro_step)
 
 
 def stream(order: Order, rows: int) -> np.ndarray:

@@ -31,6 +31,12 @@ class Case:
     def order(self) -> Order:
         return order_of(self.lengths, entries=self.entries, usable=self.usable, **self.options)
 
+    def resumed(self, batch_size: int) -> Order:
+        """Return the order of the same run when it resumes with another batch size, on any number of processes."""
+        world, first = self.options["world"], self.options["batch_size"]
+        options = self.options | {"batch_size": batch_size}
+        return order_of(self.lengths, entries=self.entries, usable=self.usable, balanced_for=(world, first), **options)
+
     def mixture(self) -> Mixture:
         return Mixture(self.entries, self.usable, self.options["seed"])
 
@@ -60,6 +66,14 @@ def cases(draw) -> Case:
     }
     tokens = np.where(usable, rng.integers(1, longest + 1, samples), 0)
     return Case(lengths_of(tokens, rng.integers(0, 99, samples)), usable, entries, options)
+
+
+@settings(deadline=None)
+@given(cases(), st.integers(1, 6))
+def test_a_run_that_resumes_with_other_rows_has_the_same_samples_in_the_same_order(case, batch_size):
+    units = 60 * case.options["batch_size"]  # divisible by every batch size
+    before, after = stream(case.order(), 60), stream(case.resumed(batch_size), units // batch_size)
+    assert before.tolist() == after.tolist()
 
 
 @settings(deadline=None)

@@ -9,7 +9,7 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.index.lengths import Lengths
 from qwenvl_train.data.order.mixture import MixtureEntry
 from qwenvl_train.data.order.order import build_order
-from qwenvl_train.data.order.step_size import ENOUGH_STEPS, StepSize, fitting, steps_of_epoch
+from qwenvl_train.data.order.step_size import ENOUGH_STEPS, MicroStep, StepSize, fitting, steps_of_epoch
 from tests.data.order.mixes import config_of, lengths_of, mix
 
 
@@ -19,7 +19,7 @@ def fit(lengths: Lengths, world: int = 1, entry: tuple = (None, None), **setting
     entries = [MixtureEntry(0, len(lengths.tokens), *entry)]
 
     def order(config):
-        return build_order(lengths, entries, lengths.usable, config, world)
+        return build_order(lengths, entries, lengths.usable, config, MicroStep.of(config, world))
 
     fitted = fitting(config, order(config), lengths, world).in_config(config)
     return fitted, steps_of_epoch(fitted, order(fitted), world)
