@@ -14,7 +14,7 @@ from pydantic import (
 
 from qwenvl_train.config.entries import HeldOut, SourceConfig, Sources
 from qwenvl_train.config.scoring import EvalConfig
-from qwenvl_train.config.section import CountOrAuto, Section
+from qwenvl_train.config.section import AllowRemote, CountOrAuto, Section
 
 Component = Literal["vision", "mlp", "llm"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
@@ -141,9 +141,9 @@ class DataConfig(Section):
     skipped.jsonl."""
     max_skipped: NonNegativeInt
     """The largest number of skipped rows. If there are more, the run ends."""
-    allow_remote: bool
+    allow_remote: AllowRemote
     """Whether to fetch data files from s3, gs, hf and other addresses, and media from these, http and https. Copies are
-    kept in data.cache."""
+    kept in data.cache. With private, rows may also name hosts in private networks and this machine."""
     vision_ids: bool
     """Whether to write "Picture 1: ", "Video 1: " and so on before each picture and clip."""
     cache: str | None

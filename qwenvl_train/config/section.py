@@ -35,3 +35,14 @@ def _one_error(value: object, handler: ValidatorFunctionWrapHandler) -> object:
 
 
 CountOrAuto = Annotated[PositiveInt | Literal["auto"], WrapValidator(_one_error)]
+
+
+def _bool_or_private(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return handler(value)
+    except ValidationError:
+        raise PydanticCustomError("allow_remote", "Input should be true, false or private") from None
+
+
+AllowRemote = Annotated[bool | Literal["private"], WrapValidator(_bool_or_private)]
+"""Whether rows may name addresses. With private, these may be in private networks, too."""

@@ -3,13 +3,13 @@
 import hashlib
 import http.client
 import re
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import quote
 
+from qwenvl_train.config.section import AllowRemote
+from qwenvl_train.data.public_http import opened
 from qwenvl_train.errors import UserError
 from qwenvl_train.files import replacing
 
@@ -21,8 +21,13 @@ PROTOCOLS = frozenset(
     | {"sftp", "smb", "ssh", "tos", "webdav", "webhdfs"}
 )
 """The protocols that fsspec serves. Its other ones can reach files of this machine, which no address may do."""
+WITH_HOST = frozenset({"ftp", "hdfs", "sftp", "smb", "ssh", "webdav", "webhdfs"})
+"""Those whose addresses name a host. The hosts of the others are those of the user's account."""
 
 _SECONDS = 30
+"""The longest wait for the next bytes."""
+_LONGEST = 600
+"""The seconds that a medium at http(s) may take."""
 _CHUNK = 2**20
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://")
 
@@ -33,12 +38,12 @@ def scheme_of(reference: str) -> str | None:
     return match and match[1].lower()
 
 
-def fetched(address: str, cache: Path, where: str, largest: int) -> Path:
+def fetched(address: str, cache: Path, where: str, largest: int, allow: AllowRemote) -> Path:
     """Return the file in the cache for an address. It is fetched when it is not there. Raise UserError when it cannot
     be fetched, or has more than `largest` bytes."""
     path = cache / "remote" / hashlib.sha256(address.encode(errors="surrogatepass")).hexdigest()
     if not path.is_file():
-        _fetch(address, path, where, largest)
+        _fetch(address, path, where, largest, allow)
     return path
 
 
@@ -50,7 +55,7 @@ def fetched_data_file(address: str, cache: Path) -> Path:
         version = hashlib.sha256(f"{address} {system.ukey(path)}".encode()).hexdigest()
     file = cache / "remote" / version / PurePosixPath(path).name
     if not file.is_file():
-        _fetch(address, file, "data.cache", largest=None)
+        _fetch(address, file, "data.cache", None, allow=True)
     return file
 
 
@@ -86,10 +91,10 @@ def _errors(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {reason}.") from None
 
 
-def _fetch(address: str, path: Path, where: str, largest: int | None) -> None:
+def _fetch(address: str, path: Path, where: str, largest: int | None, allow: AllowRemote) -> None:
     with _errors(f"{where}: {address} could not be fetched"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _opened(address) as (source, promised), replacing(path) as file:
+        with replacing(path) as file, _opened(address, allow) as (source, promised):
             size = 0
             while chunk := source.read(_CHUNK):
                 size += len(chunk)
@@ -97,17 +102,14 @@ def _fetch(address: str, path: Path, where: str, largest: int | None) -> None:
                     raise UserError(f"{where}: {address} is larger than {largest} bytes; download it yourself.")
                 file.write(chunk)
             if size == 0 or promised not in (None, size):
-                raise UserError(f"{where}: {address} could not be fetched: it ended after {size} bytes.")
+                raise ValueError(f"it ended after {size} bytes")
 
 
 @contextmanager
-def _opened(address: str) -> Iterator[tuple[BinaryIO | http.client.HTTPResponse, int | None]]:
+def _opened(address: str, allow: AllowRemote) -> Iterator[tuple[BinaryIO | http.client.HTTPResponse, int | None]]:
     """Yield the open file at an address, and its size where that is known."""
     if scheme_of(address) in ("http", "https"):
-        # As in a browser, spaces and non-ASCII letters are escaped, and existing escapes are kept.
-        escaped = quote(address, safe="%/:=&?~#+!$,;'@()*[]")
-        request = urllib.request.Request(escaped, headers={"User-Agent": "qwenvl-train"})
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+        with opened(address, allow == "private", _SECONDS, _LONGEST) as answer:
             promised = answer.headers.get("Content-Length")
             yield answer, None if promised is None else int(promised)
     else:

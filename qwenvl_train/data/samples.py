@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from qwenvl_train.config.entries import SourceConfig
+from qwenvl_train.config.section import AllowRemote
 from qwenvl_train.data.formats import Detected, detect, renamed, row_id, to_sample, with_answer
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.sources.files import look_held_out
+from qwenvl_train.data.sources.finding import is_hub_id
 from qwenvl_train.data.sources.opening import open_sources
 from qwenvl_train.data.sources.source import Source
 from qwenvl_train.errors import UserError
@@ -36,7 +38,7 @@ class SampleRange:
 
 
 class Samples:
-    def __init__(self, configs: tuple[SourceConfig, ...], key: str, allow_remote: bool, cache: Path):
+    def __init__(self, configs: tuple[SourceConfig, ...], key: str, allow_remote: AllowRemote, cache: Path):
         opened = [open_sources(config, key, cache, allow_remote) for config in configs]
         self.sources = [source for sources in opened for source in sources]
         self._key = key
@@ -206,13 +208,14 @@ def trained_on_too(path: str, names: list[str]) -> list[str]:
     ]
 
 
-def make_locator(folder: Path | str, config: SourceConfig, key: str, allow_remote: bool, cache: Path) -> Locator:
+def make_locator(folder: Path | str, config: SourceConfig, key: str, allow_remote: AllowRemote, cache: Path) -> Locator:
     """Return the Locator for the media of a source. `folder` is the folder of the source's files.
 
     Raise UserError when the entry's media_root is not a folder.
     """
     if config.media_root is None:
-        return Locator(folder=folder, fenced=False, allow_remote=allow_remote, cache=cache)
+        # The rows of a hub id are not the user's own, and do not choose among all files of this machine.
+        return Locator(folder=folder, fenced=is_hub_id(config.path), allow_remote=allow_remote, cache=cache)
     root = Path(os.path.expanduser(config.media_root)).absolute()
     if not root.is_dir():
         raise UserError(f"{key}: media_root {root} of {config.path} is not a folder.")

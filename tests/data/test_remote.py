@@ -15,7 +15,7 @@ from qwenvl_train.config.schema import DataConfig
 from qwenvl_train.data import remote
 from qwenvl_train.data.media import locate
 from qwenvl_train.data.media.locate import Locator
-from qwenvl_train.data.samples import Samples
+from qwenvl_train.data.samples import Samples, make_locator
 from qwenvl_train.data.sources.finding import refuse_missing
 from qwenvl_train.data.sources.opening import open_flows
 from qwenvl_train.errors import UserError
@@ -131,6 +131,29 @@ def test_nothing_is_fetched_unasked(bucket, tmp_path):
     assert Bucket.opened == []
 
 
+def test_rows_at_an_address_name_no_files_of_this_machine(bucket, tmp_path):
+    bucket.pipe("lake/x/rows.jsonl", json.dumps(ROW | {"image": "/etc/passwd"}).encode())
+    with pytest.raises(UserError, match=r"/etc/passwd is a file of this machine, .* only if media_root of their entry"):
+        samples_of("s3://lake/x/rows.jsonl", tmp_path)[0]
+    config = SourceConfig(path="s3://lake/x/rows.jsonl", media_root="/etc")
+    samples = Samples((config,), "data.train", allow_remote=True, cache=tmp_path)
+    assert samples[0].images[0].content == "/etc/passwd"
+
+
+def test_rows_of_a_hub_id_name_no_files_outside_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "rows").touch()
+    published, own = (
+        make_locator(tmp_path, SourceConfig(path=path), "data.train", False, tmp_path)
+        for path in ("someone/rows", "some/rows")
+    )
+    assert published.locate("a.png", "here") == str(tmp_path / "a.png")
+    with pytest.raises(UserError, match="is outside media_root"):
+        published.locate("/etc/passwd", "here")
+    assert own.locate("/etc/passwd", "here") == "/etc/passwd"
+
+
 @pytest.fixture
 def locator(tmp_path) -> Locator:
     return Locator(tmp_path, fenced=True, allow_remote=True, cache=tmp_path / "cache")
@@ -154,6 +177,8 @@ def test_a_medium_is_fetched_once(bucket, locator):
         ("gs://lake/a.png", "install gcsfs"),
         ("local:///etc/passwd", "is not supported; copy the file to a disk"),
         ("zip://a::file:///etc/passwd", "is not supported; copy the file to a disk"),
+        ("sftp://10.0.0.1/a.png", r"may be in a private network; set data\.allow_remote=private"),
+        ("ftp://127.0.0.1/a.png", r"may be in a private network; set data\.allow_remote=private"),
     ],
 )
 def test_a_medium_that_cannot_be_fetched_is_named_and_leaves_nothing(bucket, locator, monkeypatch, address, reason):

@@ -12,7 +12,8 @@ from urllib.parse import unquote
 
 from PIL import Image as Pillow
 
-from qwenvl_train.data.remote import PROTOCOLS, fetched, scheme_of
+from qwenvl_train.config.section import AllowRemote
+from qwenvl_train.data.remote import PROTOCOLS, WITH_HOST, fetched, scheme_of
 from qwenvl_train.data.sample import Content
 from qwenvl_train.errors import UserError
 
@@ -37,8 +38,8 @@ class Locator:
     folder: Path | str
     """The folder that relative paths start from, or its address where the source was fetched."""
     fenced: bool
-    """Whether paths that lead out of the folder are refused."""
-    allow_remote: bool
+    """Whether paths that lead out of the folder are refused, directly or through links."""
+    allow_remote: AllowRemote
     cache: Path
     """The cache folder. Fetched files are kept in its folder `remote`."""
 
@@ -72,6 +73,11 @@ class Locator:
                 return self._path(
                     unquote(path.removeprefix("localhost") if path.startswith("localhost/") else path), where
                 )
+            case scheme if scheme in WITH_HOST and self.allow_remote is True:
+                raise UserError(
+                    f"{where}: {shown(reference)} may be in a private network; set data.allow_remote=private if rows "
+                    "may reach it, or copy the file to a disk."
+                )
             case scheme if scheme in ("http", "https", *PROTOCOLS):
                 return self._fetched(reference, where)
         raise UserError(f"{where}: {shown(reference)} is not supported; copy the file to a disk and give its path.")
@@ -85,7 +91,12 @@ class Locator:
                 "base64 must start with data:image/png;base64, or similar."
             )
         named = os.path.expanduser(reference)
-        if isinstance(self.folder, str) and not os.path.isabs(named):
+        if isinstance(self.folder, str):
+            if os.path.isabs(named):
+                raise UserError(
+                    f"{where}: {named} is a file of this machine, which rows from {self.folder} may name only if "
+                    "media_root of their entry is set to its folder."
+                )
             return self._fetched(f"{self.folder}/{reference}", where)
         path = os.path.join(self.folder, named)
         if not self.fenced:
@@ -95,6 +106,13 @@ class Locator:
         root, path = os.path.abspath(self.folder), os.path.abspath(path)
         if os.path.commonpath((root, path)) != root:
             raise UserError(f"{where}: the file {path} is outside media_root {root}; move it into that folder.")
+        target, real_root = os.path.realpath(path), os.path.realpath(root)
+        if os.path.commonpath((real_root, target)) != real_root:
+            # Whoever packed the data may have made the link.
+            raise UserError(
+                f"{where}: {path} leads through a link to {target}, which is outside media_root {root}; move the file "
+                "into that folder, or put the data file there and leave media_root out."
+            )
         return path
 
     def _fetched(self, address: str, where: str) -> str:
@@ -102,7 +120,7 @@ class Locator:
             raise UserError(
                 f"{where}: {shown(address)} is not fetched; set data.allow_remote=true, or copy the file to a disk."
             )
-        return str(fetched(address, self.cache, where, _REMOTE_BYTES))
+        return str(fetched(address, self.cache, where, _REMOTE_BYTES, self.allow_remote))
 
 
 def _whole(content: bytes, where: str) -> bytes:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.config.schema import DataConfig
+from qwenvl_train.config.section import AllowRemote
 from qwenvl_train.data.remote import PROTOCOLS, files_at, scheme_of
 from qwenvl_train.data.sources.files import (
     PACKED,
@@ -52,7 +53,7 @@ def refuse_missing(data: DataConfig, keys: Iterable[Literal["train", "eval"]] = 
                     ending(file)
 
 
-def find(config: SourceConfig, allow_remote: bool) -> Literal["arrow folder", "hub id", "address"] | list[Path]:
+def find(config: SourceConfig, allow_remote: AllowRemote) -> Literal["arrow folder", "hub id", "address"] | list[Path]:
     """Return the kind of source that the path of the entry stands for, or the data files that it stands for."""
     path = Path(os.path.expanduser(config.path))
     if not config.path.strip():
@@ -71,9 +72,15 @@ def find(config: SourceConfig, allow_remote: bool) -> Literal["arrow folder", "h
         raise UserError(f"{config.path} is an address; download it, and give the path of the file. {_READ}")
     if is_glob(config.path):
         return _settled(files_matching(path), config)
-    if _HUB_ID.fullmatch(config.path) and path.suffix.lower() not in _FILE_ENDINGS:
+    if is_hub_id(config.path):
         return "hub id"
     raise UserError(f"there is no file or folder {path}; relative paths start at {Path.cwd()}. {_READ}")
+
+
+def is_hub_id(path: str) -> bool:
+    """Return whether the path of an entry is no file or folder, and has the form of a hub id."""
+    missing = not os.path.lexists(os.path.expanduser(path))
+    return missing and _HUB_ID.fullmatch(path) is not None and not path.lower().endswith(_FILE_ENDINGS)
 
 
 def find_at_address(config: SourceConfig) -> list[str]:

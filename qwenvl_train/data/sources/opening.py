@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from qwenvl_train.config.entries import SourceConfig
+from qwenvl_train.config.section import AllowRemote
 from qwenvl_train.data.remote import fetched_data_file
 from qwenvl_train.data.sources.csv_tables import open_csv
 from qwenvl_train.data.sources.finding import ending, find, find_at_address, naming
@@ -15,7 +16,7 @@ from qwenvl_train.data.sources.text import index_lines, index_list
 from qwenvl_train.errors import UserError
 
 
-def open_sources(config: SourceConfig, key: str, cache: Path, allow_remote: bool = False) -> list[Source]:
+def open_sources(config: SourceConfig, key: str, cache: Path, allow_remote: AllowRemote = False) -> list[Source]:
     """Open the sources of an entry for access by row number. `key` is the setting that error messages name. The cache
     holds tables converted to arrow, and the positions of the rows of large text files."""
     with naming(config, key):
@@ -28,7 +29,7 @@ def open_sources(config: SourceConfig, key: str, cache: Path, allow_remote: bool
     return sources
 
 
-def open_flows(config: SourceConfig, key: str, cache: Path, allow_remote: bool = False) -> list[Flow]:
+def open_flows(config: SourceConfig, key: str, cache: Path, allow_remote: AllowRemote = False) -> list[Flow]:
     """Open the sources of an entry for reading from front to back. A hub id is fixed to one commit."""
     with naming(config, key):
         flows = _flows(config, cache, allow_remote)
@@ -37,7 +38,7 @@ def open_flows(config: SourceConfig, key: str, cache: Path, allow_remote: bool =
     return flows
 
 
-def _open(config: SourceConfig, cache: Path, allow_remote: bool) -> list[Source]:
+def _open(config: SourceConfig, cache: Path, allow_remote: AllowRemote) -> list[Source]:
     match find(config, allow_remote):
         case "arrow folder":
             return [open_arrow_folder(Path(os.path.expanduser(config.path)), config)]
@@ -49,7 +50,7 @@ def _open(config: SourceConfig, cache: Path, allow_remote: bool) -> list[Source]
             return [_open_file(file, cache) for file in files]
 
 
-def _flows(config: SourceConfig, cache: Path, allow_remote: bool) -> list[Flow]:
+def _flows(config: SourceConfig, cache: Path, allow_remote: AllowRemote) -> list[Flow]:
     match find(config, allow_remote):
         case "arrow folder":
             folder = Path(os.path.expanduser(config.path))

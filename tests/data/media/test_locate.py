@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -129,6 +130,27 @@ def test_outside_the_fence(reference):
         FENCED.locate(reference, "here")
 
 
+def test_links_do_not_lead_out_of_the_fence(tmp_path):
+    """As an archive of data may contain them."""
+    root, secret = tmp_path / "media", tmp_path / "secret"
+    for folder in (root / "x", secret):
+        folder.mkdir(parents=True)
+    (secret / "key.png").touch()
+    (root / "folder").symlink_to(secret)
+    (root / "x" / "file.png").symlink_to(secret / "key.png")
+    (root / "x" / "by-steps").symlink_to("../folder")
+    (root / "gone.png").symlink_to(secret / "gone.png")
+    (root / "inside.png").symlink_to(root / "x" / "a.png")
+    locator = Locator(root, fenced=True, allow_remote=False, cache=tmp_path)
+    for reference in ("folder/key.png", "x/file.png", "x/by-steps/key.png", "gone.png", f"file://{root}/folder/a.png"):
+        with pytest.raises(UserError, match=r"leads through a link to .*/secret/.* outside media_root .*/media; move"):
+            locator.locate(reference, "here")
+    assert locator.locate("inside.png", "here") == str(root / "inside.png")
+    # A link to the root itself is the user's own.
+    (tmp_path / "link").symlink_to(root)
+    assert Locator(tmp_path / "link", True, False, tmp_path).locate("x/a.png", "here") == f"{tmp_path}/link/x/a.png"
+
+
 def test_a_fence_around_a_relative_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     locator = Locator(Path("media"), fenced=True, allow_remote=False, cache=tmp_path)
@@ -201,6 +223,16 @@ class Site(BaseHTTPRequestHandler):
                 self.answer(b"", 302, Location="/a.png")
             case "/to-a-file":
                 self.answer(b"", 302, Location="file:///etc/passwd")
+            case "/to-ftp":
+                self.answer(b"", 302, Location="ftp://127.0.0.1/etc/passwd")
+            case "/in-circles":
+                self.answer(b"", 302, Location="/in-circles")
+            case "/drop-by-drop":
+                self.answer(b"", 200, length=None)
+                self.drip(b"x")
+            case "/head-without-end":
+                self.wfile.write(b"HTTP/1.0 200 OK\r\nX: ")
+                self.drip(b"x")
             case "/cut":
                 self.answer(b"red", 200, length=10)
             case "/empty":
@@ -228,6 +260,13 @@ class Site(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def drip(self, drop: bytes) -> None:
+        """Send a drop often enough for every single read, and never end."""
+        with suppress(OSError):
+            while True:
+                self.wfile.write(drop)
+                time.sleep(0.02)
+
     def log_message(self, *args):
         pass
 
@@ -245,7 +284,8 @@ def site(monkeypatch):
 
 @pytest.fixture
 def remote(tmp_path) -> Locator:
-    return Locator(Path("/media"), fenced=True, allow_remote=True, cache=tmp_path / "cache")
+    """A locator that fetches from this machine, too, where the tests have their servers."""
+    return Locator(Path("/media"), fenced=True, allow_remote="private", cache=tmp_path / "cache")
 
 
 def test_an_address_is_fetched_once(site, remote):
@@ -278,6 +318,10 @@ UNFETCHED = {
     "too large": ("/large-unsaid", "is larger than 4096 bytes; download it yourself"),
     "too slow": ("/slow", "could not be fetched: timed out"),
     "moved to a local file": ("/to-a-file", "could not be fetched: HTTP Error 302"),
+    "moved to another protocol": ("/to-ftp", "could not be fetched: <urlopen error unknown url type: ftp>"),
+    "moved in circles": ("/in-circles", "could not be fetched: HTTP Error 302"),
+    "endless drops": ("/drop-by-drop", r"could not be fetched: it took longer than 0\.5 seconds"),
+    "endless head": ("/head-without-end", r"could not be fetched: it took longer than 0\.5 seconds"),
 }
 
 
@@ -286,6 +330,7 @@ def test_what_cannot_be_fetched_is_told_and_leaves_nothing(case, site, remote, m
     path, words = UNFETCHED[case]
     monkeypatch.setattr(module, "_REMOTE_BYTES", 4096)
     monkeypatch.setattr(fetching, "_SECONDS", 0.3)
+    monkeypatch.setattr(fetching, "_LONGEST", 0.5)
     with pytest.raises(UserError, match=words) as raised:
         remote.locate(site + path, "here")
     assert str(raised.value).startswith(f"here: {site}{path} ")
@@ -303,7 +348,7 @@ def test_an_address_that_leads_nowhere(address, remote):
 
 def test_a_cache_that_cannot_be_written(site, tmp_path):
     (tmp_path / "cache").write_text("a file, no folder")
-    locator = Locator(tmp_path, fenced=False, allow_remote=True, cache=tmp_path / "cache")
+    locator = Locator(tmp_path, fenced=False, allow_remote="private", cache=tmp_path / "cache")
     with pytest.raises(UserError, match="could not be fetched"):
         locator.locate(f"{site}/a.png", "here")
 
