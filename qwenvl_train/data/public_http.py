@@ -7,6 +7,7 @@ past it.
 
 import http.client
 import socket
+import ssl
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -88,9 +89,7 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
         def connection(*where: Any, **options: Any) -> http.client.HTTPConnection:
             made = http_class(*where, **options)
-            if not proxied:
-                made._create_connection = self._connect
-            connect = made.connect
+            connect = made.connect if proxied else lambda: self._connect(made)
 
             def connect_and_remember() -> None:
                 connect()
@@ -103,19 +102,21 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
         return super().do_open(connection, req, **arguments)
 
-    def _connect(self, host: tuple[str, int], *arguments: Any) -> socket.socket:
-        """Connect to a host, as socket.create_connection does, by an IP address that was checked."""
-        name, port = host
-        addresses = _answers(name, port)
+    def _connect(self, connection: http.client.HTTPConnection) -> None:
+        """Connect to the host of a connection by an IP address that was checked."""
+        addresses = _answers(connection.host, connection.port)
         if not self._allow_private:
-            addresses = _public(addresses, name)
+            addresses = _public(addresses, connection.host)
         for number, address in enumerate(addresses, start=1):
             try:
-                return socket.create_connection((address, port), *arguments)
+                connection.sock = socket.create_connection((address, connection.port), connection.timeout)
+                break
             except OSError:
                 if number == len(addresses):
                     raise
-        raise AssertionError  # getaddrinfo returns an address or raises
+        if isinstance(connection, http.client.HTTPSConnection):
+            context = ssl.create_default_context()
+            connection.sock = context.wrap_socket(connection.sock, server_hostname=connection.host)
 
 
 def _answers(name: str, port: int | None) -> list[str]:

@@ -98,7 +98,8 @@ class Names:
     PUBLIC = "93.184.215.14"
 
     def __init__(self, monkeypatch, port: int, **answers: list[str]):
-        self.answers, self.connected = answers, []
+        self.answers: dict[str, list[str]] = answers
+        self.connected: list[str] = []
         ask, connect = socket.getaddrinfo, socket.create_connection
 
         def getaddrinfo(name, *arguments, **options):
