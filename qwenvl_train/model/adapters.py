@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pickle import UnpicklingError
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -13,6 +14,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.components import component_of, is_shadow, mode_of
 from qwenvl_train.model.stored_adapter import StoredAdapter
+from qwenvl_train.model.weights_only import reason_of_refusal
 
 OLDER_NAMES = {r"^model\.(?!language_model\.|visual\.)": "model.language_model.", r"^visual\.": "model.visual."}
 """Names of transformers before 4.52, as patterns, and their present form."""
@@ -53,6 +55,7 @@ def with_stored_adapter(model: PreTrainedModel, adapter: StoredAdapter, float32_
     """
     lora = LoraConfig.from_pretrained(adapter.path, revision=adapter.revision)
     lora.inference_mode, lora.revision = False, adapter.base.revision
+    lora.megatron_config = None  # with one, PEFT imports the module that the adapter names as megatron_core
     try:
         adapted_model = get_peft_model(model, lora, autocast_adapter_dtype=float32_adapters)
     except ValueError as error:
@@ -82,8 +85,8 @@ def read_weights(model: PeftModel, adapter: StoredAdapter) -> None:
         )
     except KeyError as error:
         raise _misfit(adapter, f"{error.args[0]} is missing") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _misfit(adapter, str(error)) from error
+    except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
+        raise _misfit(adapter, reason_of_refusal(error) or str(error)) from error
     if result.missing_keys or result.unexpected_keys:
         wrong = [f"{key} is missing" for key in result.missing_keys]
         wrong += [f"{key} belongs to no layer" for key in result.unexpected_keys]

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar
@@ -12,6 +13,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.families import family_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.stored_adapter import ADAPTER_CONFIG, whole_model
+from qwenvl_train.model.weights_only import reason_of_refusal
 from qwenvl_train.step_folders import saved
 
 
@@ -56,9 +58,13 @@ def from_pretrained(config: ModelConfig, auto_class, **options):
     where = str(local.absolute()) if local.exists() else config.path
     disable_progress_bar()
     try:
-        return auto_class.from_pretrained(where, revision=config.revision or "main", **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        # Without the setting for remote code, transformers would ask on the terminal whether to run it.
+        return auto_class.from_pretrained(where, revision=config.revision or "main", trust_remote_code=False, **options)
+    except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
+        refusal = reason_of_refusal(error)
+        if refusal is None and not isinstance(error, OSError | ValueError):
+            raise
+        reason = refusal or str(error).strip().splitlines()[0]
         if local.exists():
             raise UserError(f"model.path {where} cannot be loaded: {reason}") from error
         raise UserError(

@@ -1,9 +1,11 @@
 """A training run: the parts that it is made of, and the training itself."""
 
 import shutil
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.pretrained import load_config
 from qwenvl_train.model.trainable import continued_adapter
 from qwenvl_train.model.vision_features import with_shared_features
+from qwenvl_train.model.weights_only import only_weights, reason_of_refusal
 from qwenvl_train.reporting.console import console_on, say
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.progress import print_components
@@ -127,7 +130,7 @@ class Run:
         self.recorder.start()
         self.meter.start()
         try:
-            with naming_dead_workers(), naming_lost_processes(self._advice):
+            with naming_dead_workers(), naming_lost_processes(self._advice), self._reading_only_weights():
                 trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         except UserError as error:
             stop.restore()
@@ -157,6 +160,20 @@ class Run:
         state.wait_for_everyone()  # a launcher ends the others when one process exits early
         stop.restore()
         return stop.received if cut_short else None
+
+    @contextmanager
+    def _reading_only_weights(self) -> Iterator[None]:
+        """Raise UserError if a file of the checkpoint would run code when it is read."""
+        try:
+            with only_weights(deepspeed=self.context.config.deepspeed.stage > 0):
+                yield
+        except (UnpicklingError, RuntimeError) as error:
+            if self.start.checkpoint is None or (reason := reason_of_refusal(error)) is None:
+                raise
+            raise UserError(
+                f"train.resume: {self.start.checkpoint} was not read: {reason}. Resume from another checkpoint, or "
+                "choose another run_name."
+            ) from error
 
     def _advice(self) -> str:
         """Return how to go on after the run has ended early."""
