@@ -25,8 +25,15 @@ class EvalConfig(Section):
 
 
 def own_code_is_allowed(config: Any, given: frozenset[str]) -> Lines:
-    own = [name for name in config.eval.metrics if "." in name]
+    own = [name for name in config.eval.metrics if is_own_metric(name)]
     if own and not config.eval.allow_code:
         yield f"eval.metrics={own[0]} imports and runs your own code; set eval.allow_code=true to allow it"
+    entries = (*config.data.train, *config.data.eval_entries)
+    own += [name for entry in entries for name in entry.metric if is_own_metric(name)]
     if not own and config.eval.allow_code and "eval.allow_code" in given:
         yield "eval.allow_code=true has no effect, since eval.metrics has no function of your own"
+
+
+def is_own_metric(name: str) -> bool:
+    """Return whether the name of a metric is that of a function to import."""
+    return "." in name

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qwenvl_train.config.schema import DataConfig
+from qwenvl_train.config.scoring import EvalConfig, is_own_metric
 from qwenvl_train.data.batches.loader import entry_names
+from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.metrics.choose import choose_for_source
 from qwenvl_train.evaluation.metrics.metric import Metric, Part, Picture, Question, Scores
 from qwenvl_train.evaluation.metrics.table import load_metric
@@ -70,6 +72,9 @@ def choose_metrics(
     Args:
         wanted: The setting eval.metrics.
         of_entries: The metrics that entries name in the configuration.
+
+    Raises:
+        UserError: If a row names a function to import.
     """
     names = [name for name in wanted if name != "auto"]
     chosen: dict[str, Chosen] = {}
@@ -80,6 +85,7 @@ def choose_metrics(
             if own := of_entries.get(entry):
                 found, reason = [*own, *found], "its entry of data.eval names them"
             elif of_rows:
+                _refuse_code(of_rows, entry)
                 found, reason = [*of_rows, *found], "its rows name them"
             else:
                 auto = choose_for_source([(row["expected"], row["prompt"]) for row in mine])
@@ -88,15 +94,29 @@ def choose_metrics(
     return chosen
 
 
+def _refuse_code(of_rows: Sequence[str], entry: str) -> None:
+    """Raise UserError if rows name a function to import, which only the settings may do."""
+    if own := next(filter(is_own_metric, of_rows), None):
+        raise UserError(
+            f"data.eval: a row of {entry} names the metric {own}, which would run code; name a metric of your own in "
+            "eval.metrics or in metric of its entry instead."
+        )
+
+
 def metrics_of_entries(data: DataConfig) -> dict[str, tuple[str, ...]]:
     """Return the metrics that the entries of the held-out samples name, by the names of the entries."""
     entries = data.train if data.eval_share is not None else data.eval_entries
     return {name: entry.metric for name, entry in zip(entry_names(entries), entries, strict=True) if entry.metric}
 
 
-def check_metrics(wanted: Sequence[str], data: DataConfig) -> None:
-    """Raise UserError unless there are all metrics that eval.metrics and entries of the held-out samples name."""
-    for name in (*wanted, *chain.from_iterable(metrics_of_entries(data).values())):
+def check_metrics(config: EvalConfig, data: DataConfig) -> None:
+    """Raise UserError unless there are all metrics that eval.metrics and entries of the held-out samples name, and
+    eval.allow_code allows those that run code."""
+    for name in (*config.metrics, *chain.from_iterable(metrics_of_entries(data).values())):
+        if is_own_metric(name) and not config.allow_code:
+            raise UserError(
+                f"data.eval: metric={name} imports and runs your own code; set eval.allow_code=true to allow it."
+            )
         if name != "auto":
             load_metric(name)
 

@@ -39,7 +39,7 @@ class GeneratedScores:
     def __init__(self, context: RunContext, rows: Rows, folder: RunFolder):
         self._context, self._folder = context, folder
         config = context.config
-        check_metrics(config.eval.metrics, config.data)
+        check_metrics(config.eval, config.data)
         self._rows = rows
         """The held-out samples, whose media are decoded, since stored features are not made for generation."""
         size = BATCH_SIZE if config.eval.batch_size == "auto" else config.eval.batch_size

@@ -29,9 +29,7 @@ def run(composed: Composed[EvalVerbConfig]) -> None:
         from qwenvl_train.verbs.eval.results import results_of
         from qwenvl_train.verbs.eval.text import print_results
 
-        check_metrics(
-            config.eval.metrics, config.data
-        )  # a name that does not exist is reported before anything is generated
+        check_metrics(config.eval, config.data)  # a name that does not exist is reported before anything is generated
         answers = [answers_of(model, family, precision, state) for model, family in zip(models, families, strict=True)]
         if not state.is_main_process:
             return
