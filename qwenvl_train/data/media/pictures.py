@@ -144,8 +144,11 @@ def open_picture(content: Content, where: str) -> Iterator[Pillow.Image]:
         try:
             picture = _opened(file, name)
             # Pillow itself only warns until twice its limit.
-            if math.prod(picture.size) > (Pillow.MAX_IMAGE_PIXELS or math.inf):
+            if is_huge(*picture.size):
                 raise Pillow.DecompressionBombError
+            if picture.format == "EPS":
+                # Pillow would have Ghostscript run it.
+                raise UserError(f"{name} is in EPS format, which is a program. Convert it to PNG.")
         except Pillow.DecompressionBombError:
             raise UserError(
                 f"{name} has more than {Pillow.MAX_IMAGE_PIXELS} pixels, like a decompression bomb. "
@@ -188,12 +191,28 @@ def _resized(original: tuple[int, int], image: Image, settings: PixelSettings, n
                 f"{name} has min_pixels {low} above max_pixels {high}; limits that are not in the row are the model's."
             )
     try:
-        return smart_resize(height, width, factor, low, high)
+        height, width = smart_resize(height, width, factor, low, high)
     except ValueError:
         raise UserError(
             f"{name} {is_or_becomes} {width}×{height} pixels; "
             "one side may be at most 200 times the other. Crop it or remove the row."
         ) from None
+    refuse_huge(height, width, name)
+    return height, width
+
+
+def is_huge(height: int, width: int) -> bool:
+    """Return whether a picture or frame has more pixels than Pillow takes for a photo."""
+    return height * width > (Pillow.MAX_IMAGE_PIXELS or math.inf)
+
+
+def refuse_huge(height: int, width: int, name: str) -> None:
+    """Raise UserError if a row or a setting asks for a size that would fill the memory."""
+    if is_huge(height, width):
+        raise UserError(
+            f"{name} would be resized to {width}×{height} pixels, more than {Pillow.MAX_IMAGE_PIXELS}; lower "
+            "resized_height, resized_width or min_pixels."
+        )
 
 
 def requested_size(limits: Limits, factor: int) -> tuple[int, int] | None:

@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 from PIL import Image as Pillow
 
 from qwenvl_train.data.media.files import File, file_at, open_file
+from qwenvl_train.data.media.pictures import is_huge
 from qwenvl_train.data.sample import Content
 from qwenvl_train.errors import UserError
 
@@ -29,6 +30,9 @@ _MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _VP8_SHOWN = 0x10
 _SAME_RATE = 0.01
+_INT_MAX = 2**31 - 1
+_MOST_FRAMES = 10_000_000
+"""More than a day has at 60 frames per second."""
 _CUT_OFF = "is truncated or damaged. Replace it."
 
 
@@ -99,7 +103,7 @@ def _packets_of(content: Content, name: str) -> _Packets:
 def _facts(content: Content, name: str) -> VideoFacts:
     with _opened(content, name) as (container, stream):
         width, height = stream.width, stream.height
-        if width * height > (Pillow.MAX_IMAGE_PIXELS or math.inf):
+        if is_huge(height, width):
             raise UserError(
                 f"{name} has frames of {width}×{height} pixels, like a decompression bomb. "
                 "Make it smaller or remove the row."
@@ -120,6 +124,10 @@ def _facts(content: Content, name: str) -> VideoFacts:
 
 def _from_index(container: InputContainer, stream: VideoStream, name: str) -> tuple[int, float]:
     """Return the number of frames and the rate, from the table of all frames with which an mp4 file begins or ends."""
+    # Each frame has a byte or more. A table that says otherwise could be longer than the memory.
+    if len(stream.index_entries) > container.size:
+        raise UserError(f"{name} {_CUT_OFF}")
+    _refuse_endless(len(stream.index_entries), name)
     entries = list(stream.index_entries)
     if max((entry.pos + entry.size for entry in entries), default=0) > container.size:
         raise UserError(f"{name} {_CUT_OFF}")
@@ -143,6 +151,7 @@ def _packets(content: Content, name: str) -> _Packets:
                 keys.append(packet.pts)
             if _is_shown(packet):
                 frames += 1
+                _refuse_endless(frames, name)
                 times += [] if packet.pts is None else [packet.pts]
                 order += [] if packet.dts is None else [packet.dts]
         if cut_off:
@@ -156,6 +165,11 @@ def _packets(content: Content, name: str) -> _Packets:
             times=np.array(times) if keys and len(set(times)) == frames else None,
             keys=np.array(sorted(keys)),
         )
+
+
+def _refuse_endless(frames: int, name: str) -> None:
+    if frames > _MOST_FRAMES:
+        raise UserError(f"{name} has more than {_MOST_FRAMES} frames. Cut it into shorter ones.")
 
 
 def _rate(stream: VideoStream, frames: int, seconds: float) -> float:
@@ -236,6 +250,8 @@ def _opened(content: Content, name: str) -> Iterator[tuple[InputContainer, Video
                     raise UserError(f"{name} has no video stream. Replace it.")
                 if stream.codec_context is None:
                     raise UserError(f"{name} has a codec that is not supported. Convert it to H.264 in mp4.")
+                # A frame may be larger than the first one, or than the file states.
+                stream.codec_context.options = {"max_pixels": str(Pillow.MAX_IMAGE_PIXELS or _INT_MAX)}
                 # The workers already share the processor, so each of them decodes with one thread.
                 stream.codec_context.thread_count = 1
                 yield container, stream

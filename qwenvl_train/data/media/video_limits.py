@@ -3,12 +3,14 @@
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import smart_resize as resize_one_frame
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize as resize_whole_clip
 
-from qwenvl_train.data.media.pictures import requested_size
+from qwenvl_train.data.media.pictures import refuse_huge, requested_size
 from qwenvl_train.data.media.video_settings import ClipSettings
 from qwenvl_train.data.sample import Video
 from qwenvl_train.errors import UserError
 
 _NO_LIMIT = 2**62
+_LARGEST_CLIP = 2**32
+"""The pixels of 12 GiB, which make a million tokens or more."""
 
 
 def frame_size(
@@ -16,7 +18,14 @@ def frame_size(
 ) -> tuple[int, int]:
     """Return the height and width of the resized frames. Limits in the row take precedence over those of the model."""
     requested = requested_size(video.limits, settings.patch * settings.merge)
-    return _within_limits(video, original, frames, settings, name) if requested is None else requested
+    size = _within_limits(video, original, frames, settings, name) if requested is None else requested
+    refuse_huge(*size, name)
+    if frames * size[0] * size[1] > _LARGEST_CLIP:
+        raise UserError(
+            f"{name} would be {frames} frames of {size[1]}×{size[0]} pixels, together more than {_LARGEST_CLIP}; lower "
+            "nframes, fps or the sizes."
+        )
+    return size
 
 
 def _within_limits(
