@@ -22,6 +22,14 @@ from qwenvl_train.verbs.table import FOLDER_VERBS, VERBS, load_verb, run_on_fold
 # Some launchers append this argument for each process. It is ignored: the rank is read from the environment.
 _LOCAL_RANK = re.compile(r"--local[-_]rank=\d+")
 
+SILENCED = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # of huggingface_hub, and of transformers and TRL, which use it
+    "DISABLE_SAFETENSORS_CONVERSION": "1",  # transformers would ask a service to convert a model without safetensors
+    "WANDB_ERROR_REPORTING": "false",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+}
+"""Variables that keep libraries from sending facts about their use to their makers."""
+
 _WIDTH = 110
 """The most columns of the help."""
 _HELP = """\
@@ -154,8 +162,8 @@ def _meant_by(word: str) -> str:
 
 def _prepare_environment() -> None:
     """Set environment variables that libraries read when they are imported. Values that the user has set are kept."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    for name, value in SILENCED.items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Threads that spin long while they wait make a run on a busy machine many times slower.

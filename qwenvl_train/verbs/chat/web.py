@@ -19,6 +19,8 @@ from qwenvl_train.verbs.chat.settings import ChatConfig
 from qwenvl_train.verbs.chat.visitor import VIDEOS, Visitor
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
+_LARGEST_UPLOAD = "1gb"
+"""As much as a medium at an address may have."""
 _POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'"
@@ -57,6 +59,7 @@ def launch(page: gr.Blocks, host: str, port: int) -> None:
         inbrowser=False,
         ssr_mode=False,
         footer_links=[],
+        max_file_size=_LARGEST_UPLOAD,
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         css=_CSS,
         app_kwargs={"middleware": [Middleware(_OwnHostOnly)]},
