@@ -125,12 +125,12 @@ class Run:
             self.skipped.write()
             self._introduce()
         state.wait_for_everyone()
-        if resumed and needs_conversion(resumed, self.context.processes):
-            resumed = converted(resumed, _universal(self.start), state)
         self.recorder.start()
         self.meter.start()
         try:
             with naming_dead_workers(), naming_lost_processes(self._advice), self._reading_only_weights():
+                if resumed and needs_conversion(resumed, self.context.processes):
+                    resumed = converted(resumed, _universal(self.start), state)
                 trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         except UserError as error:
             stop.restore()

@@ -15,6 +15,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.model.weights_only import reason_of_refusal
 from qwenvl_train.training.distributed.store import agree
 
 
@@ -66,8 +67,8 @@ def _convert(checkpoint: Path, folder: Path) -> None:
             )
     except Exception as error:
         raise UserError(
-            f"{checkpoint} cannot be divided for another number of processes: {error}. Resume with the number that it "
-            "was written by."
+            f"{checkpoint} cannot be divided for another number of processes: {reason_of_refusal(error) or error}. "
+            "Resume with the number that it was written by."
         ) from error
 
 
