@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from qwenvl_train.config.keys import Keys
 from qwenvl_train.config.layers import is_own_file
 from qwenvl_train.config.options import Names, nearest
-from qwenvl_train.config.other_names import suggestion
+from qwenvl_train.config.other_names import reason_against, suggestion
 from qwenvl_train.errors import UserError
 
 # Matches plain text that Hydra's grammar refuses without quotes, such as ~/my.jsonl and names that are not ASCII.
@@ -78,7 +78,10 @@ def _values(override: Override, keys: Keys) -> list[tuple[str, object]]:
 
 def _parse(argument: str, keys: Keys) -> Override:
     if argument.startswith("-"):
-        meant = suggestion(argument.lstrip("-").partition("=")[0])
+        name = argument.lstrip("-").partition("=")[0]
+        if reason := reason_against(name):
+            raise UserError(f"{argument}: there is no such flag; {reason}")
+        meant = suggestion(name)
         hint = f"; did you mean {meant}?" if meant else ""
         raise UserError(f"{argument}: there is no such flag; write settings as key=value{hint}")
     if argument.startswith("~"):

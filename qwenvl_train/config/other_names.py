@@ -117,9 +117,33 @@ OTHER_NAMES = {
 }
 """Maps each name to the setting, or to what to write."""
 
+_SEQUENCE_PARALLEL = (
+    "sequence parallelism is not supported, because DeepSpeed's takes neither the pixels of packed rows nor their "
+    "4-row positions; docs/distributed.md says how long a sequence fits on one device"
+)
+
+WITHOUT_SETTING = dict.fromkeys(
+    (
+        "sequence_parallel", "sequence_parallel_size", "sequence_parallel_degree", "sequence_parallel_mode",
+        "ulysses_sequence_parallel_size", "ulysses_size", "sp_size", "context_parallel", "context_parallel_size",
+        "cp_size", "ring_attn_size",
+    ),
+    _SEQUENCE_PARALLEL,
+)  # fmt: skip
+"""Maps each name of something that there is no setting for to the reason."""
+
+
+def reason_against(name: str) -> str | None:
+    """Return why there is no setting for what a name means to other frameworks, or None."""
+    return WITHOUT_SETTING.get(_plain(name))
+
 
 def suggestion(name: str) -> str | None:
     """Return what to write instead of a name of another framework, or None. Dashes count as underscores, and a letter
     may be wrong."""
-    meant = nearest(name.lower().replace("-", "_"), OTHER_NAMES, cutoff=0.9)
+    meant = nearest(_plain(name), OTHER_NAMES, cutoff=0.9)
     return meant and OTHER_NAMES[meant]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_")

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from qwenvl_train.config.keys import keys_of, section_of
 from qwenvl_train.config.options import verbs_with
-from qwenvl_train.config.other_names import suggestion
+from qwenvl_train.config.other_names import reason_against, suggestion
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.config.verb import Verb
 from qwenvl_train.errors import UserError
@@ -107,7 +107,10 @@ def _unknown(key: str, value: object, verb: Verb) -> str:
         *first, last = others
         named = f"{', '.join(first)} and {last}" if first else last
         return f"{key} has no effect on {verb.name}; it is a setting of qwenvl-train {named}"
-    meant = suggestion(key.rpartition(".")[2]) or keys_of(verb.config).nearest(key)
+    name = key.rpartition(".")[2]
+    if reason := reason_against(name):
+        return f"{key}={_text(value)}: there is no such setting; {reason}"
+    meant = suggestion(name) or keys_of(verb.config).nearest(key)
     hint = f"; did you mean {meant}?" if meant else "; configs/train.yaml and the groups next to it list all settings"
     return f"{key}={_text(value)}: there is no such setting{hint}"
 

@@ -10,7 +10,7 @@ import yaml
 from qwenvl_train.config.compose import compose
 from qwenvl_train.config.keys import keys_of
 from qwenvl_train.config.options import recipe_files
-from qwenvl_train.config.other_names import OTHER_NAMES
+from qwenvl_train.config.other_names import OTHER_NAMES, WITHOUT_SETTING
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
 
@@ -39,8 +39,14 @@ def test_a_name_of_others_is_translated(word, message):
         compose(["+recipe=sft_lora", word])
 
 
+@pytest.mark.parametrize("word", ["deepspeed.sequence_parallel=2", "train.sequence_parallel_size=2", "--cp-size=2"])
+def test_what_is_not_supported_is_refused_with_the_reason(word):
+    with pytest.raises(UserError, match="sequence parallelism is not supported, because DeepSpeed's takes neither"):
+        compose(["+recipe=sft_lora", word])
+
+
 def test_a_key_of_ours_is_not_translated():
-    assert not {key.rpartition(".")[2] for key in keys_of(RunConfig).fields} & OTHER_NAMES.keys()
+    assert not {key.rpartition(".")[2] for key in keys_of(RunConfig).fields} & (OTHER_NAMES | WITHOUT_SETTING).keys()
 
 
 def test_the_commands_of_the_page_compose():
