@@ -16,24 +16,27 @@ class Device:
     """The memory in GiB, as nvidia-smi and torch count it."""
     tflops: float
     """The dense bf16 operations per second, in units of 10¹², from the makers' data sheets."""
+    link_gbytes: float
+    """The GB per second that it sends to another one of its node: those of NVLink, or else of PCIe with 16 lanes.
+    Bridges between pairs of cards are not counted."""
 
 
 DEVICES: dict[DeviceName, Device] = {
-    "b200": Device(178, 2250),
-    "h200": Device(139, 989),
-    "h100": Device(79, 989),
-    "h100_nvl": Device(93, 835),
-    "h100_pcie": Device(79, 756),
-    "h20": Device(95, 148),
-    "a100_80gb": Device(79, 312),
-    "a100_40gb": Device(39, 312),
-    "l40s": Device(44, 362),
-    "l4": Device(22, 121),
-    "a10": Device(22, 125),
-    "rtx_6000_ada": Device(47, 364),
-    "rtx_5090": Device(31, 210),
-    "rtx_4090": Device(23.5, 165),
-    "rtx_3090": Device(23.5, 71),
+    "b200": Device(178, 2250, 900),
+    "h200": Device(139, 989, 450),
+    "h100": Device(79, 989, 450),
+    "h100_nvl": Device(93, 835, 64),
+    "h100_pcie": Device(79, 756, 64),
+    "h20": Device(95, 148, 450),
+    "a100_80gb": Device(79, 312, 300),
+    "a100_40gb": Device(39, 312, 300),
+    "l40s": Device(44, 362, 32),
+    "l4": Device(22, 121, 32),
+    "a10": Device(22, 125, 32),
+    "rtx_6000_ada": Device(47, 364, 32),
+    "rtx_5090": Device(31, 210, 64),
+    "rtx_4090": Device(23.5, 165, 32),
+    "rtx_3090": Device(23.5, 71, 32),
 }
 
 

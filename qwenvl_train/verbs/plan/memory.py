@@ -15,12 +15,12 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 
-from qwenvl_train.config.schema import TWO_MODELS, Component, RunConfig
+from qwenvl_train.config.schema import COMPONENTS, TWO_MODELS, Component, RunConfig
 from qwenvl_train.families.family import Family
 from qwenvl_train.model import forward
 from qwenvl_train.model.build import in_float32
 from qwenvl_train.model.checkpointing import recomputed_parts
-from qwenvl_train.model.components import ComponentRow, component_table, mode_of
+from qwenvl_train.model.components import ComponentRow, component_of, component_table, is_shadow, mode_of
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.shapes import tower_width
 from qwenvl_train.model.trainable import select_trained
@@ -106,6 +106,8 @@ class Sized:
     """Number of elements of each frozen tensor that is not in four bits."""
     four_bit: tuple[int, ...]
     """Number of elements of each frozen tensor in four bits."""
+    used: dict[Component, tuple[int, ...]]
+    """Number of elements of each tensor that a forward pass uses: all but those that PEFT keeps beside trained ones."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,17 @@ def sized(architecture: PreTrainedConfig, family: Family, config: RunConfig) -> 
         quantized = set(map(id, _quantized(bare, family))) if config.model.quantize == "nf4" else set()
         model: PreTrainedModel | PeftModel = select_trained(bare, family, config)
     sizes: dict[str, list[int]] = {"trained": [], "frozen": [], "four_bit": []}
-    for parameter in model.parameters():
+    used: dict[Component, list[int]] = {component: [] for component in COMPONENTS}
+    for name, parameter in model.named_parameters():
         kind = "trained" if parameter.requires_grad else "four_bit" if id(parameter) in quantized else "frozen"
         sizes[kind].append(parameter.numel())
-    return Sized(component_table(model, family, config), *(tuple(sizes[kind]) for kind in sizes))
+        if not is_shadow(name):
+            used[component_of(name, family)].append(parameter.numel())
+    return Sized(
+        component_table(model, family, config),
+        *(tuple(sizes[kind]) for kind in sizes),
+        used={component: tuple(found) for component, found in used.items()},
+    )
 
 
 def _quantized(model: PreTrainedModel, family: Family) -> Iterator[torch.nn.Parameter]:

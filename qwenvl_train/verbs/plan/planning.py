@@ -24,6 +24,7 @@ from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.stored_adapter import with_stored_lora
 from qwenvl_train.run.rows import make_renderer
+from qwenvl_train.verbs.plan.communication import Communication, exchanges
 from qwenvl_train.verbs.plan.estimate import LATIN, OTHER, estimating_renderer
 from qwenvl_train.verbs.plan.memory import (
     GIB,
@@ -36,9 +37,9 @@ from qwenvl_train.verbs.plan.memory import (
     stored_features,
     traced_pass,
 )
-from qwenvl_train.verbs.plan.remedies import remedies
+from qwenvl_train.verbs.plan.remedies import lower_stage, remedies
 from qwenvl_train.verbs.plan.settings import PlanConfig
-from qwenvl_train.verbs.plan.subject import Subject, precision_of
+from qwenvl_train.verbs.plan.subject import PlannedDevice, Subject, precision_of
 from qwenvl_train.verbs.plan.workload import Workload, counted, scaled, streamed
 
 
@@ -57,9 +58,16 @@ def plan(composed: Composed[PlanConfig], subject: Subject) -> dict[str, Any]:
     memory_ = planner.memory(config)
     room = device.gib * GIB
     fits = memory_.total <= room
-    found = [] if fits else remedies(config, work.dataset.longest, lambda changed: planner.memory(changed).total, room)
+    found = [] if fits else remedies(config, work.dataset.longest, planner.total, room)
     pace = device.count * device.tflops * 1e12 * device.mfu
-    seconds = sum(work.flops) / pace
+    computing = sum(work.flops) / pace
+
+    def sends(changed: PlanConfig) -> Communication:
+        return planner.communication(changed, device, computing / changed.accumulation)
+
+    sent = sends(config)
+    seconds = computing + sent.waiting
+    faster = lower_stage(config, planner.total, room, lambda changed: sends(changed).waiting)
     return subject.as_dict() | {
         "components": [row.as_dict() for row in planner.sized(config).rows],
         "data": {"source": work.source, "files": list(work.descriptions), "estimated": lacking}
@@ -82,6 +90,10 @@ def plan(composed: Composed[PlanConfig], subject: Subject) -> dict[str, Any]:
         "remedies": [{"words": remedy.words, "total": remedy.total} for remedy in found],
         "flops_per_step": work.flops._asdict() | {"total": sum(work.flops)},
         "flops_per_epoch": _of_an_epoch(work, sum(work.flops)),
+        "communication": sent.as_dict(),
+        "lower_stage": faster
+        and {"words": faster.words, "total": faster.total, "waiting": sends(faster.config).waiting},
+        "computing_per_step": computing,
         "seconds_per_step": seconds,
         "seconds_per_epoch": _of_an_epoch(work, seconds),
         "seconds": None if work.steps is None else seconds * work.steps,
@@ -112,6 +124,16 @@ class _Planner:
             self._traced[key] = traced_pass(self._architecture, self._family, config, precision, load)
         devices = config.plan.devices
         return memory(sizes, self._traced[key], self._architecture, config, precision, devices)
+
+    def total(self, config: PlanConfig) -> int:
+        """Return the bytes that a run takes on each device."""
+        return self.memory(config).total
+
+    def communication(self, config: PlanConfig, device: PlannedDevice, computing: float) -> Communication:
+        """Return what is sent in a step. `computing` is the seconds in which a device computes a micro-batch."""
+        found = exchanges(self.sized(config), self._architecture, config, precision_of(config))
+        overlaps = config.deepspeed.stage == 0 or config.deepspeed.overlap_comm
+        return Communication(tuple(found), device.count, device.speed, overlaps, computing)
 
     def load_of(self, config: PlanConfig) -> Load:
         """Return the load of the largest pass under `config`.

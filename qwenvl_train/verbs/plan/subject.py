@@ -20,13 +20,24 @@ class PlannedDevice:
     name: str | None
     """None if the user gave both `gib` and `tflops`."""
     count: int
-    """Number of devices."""
+    """Number of devices, on all nodes together."""
+    nodes: int
     gib: float
     """Memory of each device, in GiB."""
     tflops: float
     """Peak TFLOPS of each device in 16 bits."""
     mfu: float
     """Share of `tflops` that the run is assumed to use."""
+    link_gbytes: float
+    """GB per second that a device sends to another one of its node."""
+    network_gbits: float
+    """Gbit per second that a node sends to another one."""
+
+    @property
+    def speed(self) -> float:
+        """Return the bytes per second of a ring through all devices: those of its slowest connection."""
+        link, network = self.link_gbytes * 1e9, self.network_gbits / 8 * 1e9
+        return min(link, network) if self.nodes > 1 else link
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ class Subject:
         return (
             f"{self.family.name} from {self.path}, {self.precision}, "
             f"on {self.device.count} ×{name} with {self.device.gib:g} GiB"
+            + (f" on {self.device.nodes} nodes" if self.device.nodes > 1 else "")
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,9 +80,12 @@ def subject_of(config: PlanConfig) -> Subject:
         device=PlannedDevice(
             name=None if own else plan.device,
             count=plan.devices,
+            nodes=plan.nodes,
             gib=plan.device_gib or known.gib,
             tflops=plan.tflops or known.tflops,
             mfu=plan.mfu,
+            link_gbytes=plan.link_gbytes or known.link_gbytes,
+            network_gbits=plan.network_gbits,
         ),
     )
 

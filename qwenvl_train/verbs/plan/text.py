@@ -1,6 +1,7 @@
 """Print a plan on the terminal, short and aligned, with every assumption stated."""
 
 from collections.abc import Iterator
+from math import ceil
 from typing import Any
 
 from rich.text import Text
@@ -13,6 +14,8 @@ PlanDict = dict[str, Any]
 """The plan as output=json prints it."""
 
 _GIB = 2**30
+_NOTICED = 0.1
+"""Share of a step from which on waiting for communication is worth a line."""
 
 
 def print_plan(plan: PlanDict) -> None:
@@ -23,6 +26,7 @@ def print_plan(plan: PlanDict) -> None:
         ("Data", _data(plan)),
         ("Steps", _steps(plan)),
         (f"Memory of each device, with {_pass(plan)}", _memory(plan)),
+        *((("Communication", _communication(plan)),) if plan["device"]["count"] > 1 else ()),
         ("Time", _time(plan)),
     ):
         say(console, Text(f"\n{title}", "bold"))
@@ -51,7 +55,8 @@ def _in_short(plan: PlanDict) -> Iterator[str]:
 def _devices(plan: PlanDict) -> str:
     device = plan["device"]
     name = f" {device['name']}" if device["name"] else ""
-    return f"{device['count']} ×{name} with {device['gib']:g} GiB"
+    nodes = f" on {device['nodes']} nodes" if device["nodes"] > 1 else ""
+    return f"{device['count']} ×{name} with {device['gib']:g} GiB{nodes}"
 
 
 def _data(plan: PlanDict) -> Iterator[str]:
@@ -133,6 +138,61 @@ def _memory(plan: PlanDict) -> Iterator[str]:
 
 def _gib(size: float) -> str:
     return f"{size / _GIB:,.1f} GiB" if size >= _GIB / 10 else f"{size / 2**20:,.1f} MiB"
+
+
+def _communication(plan: PlanDict) -> Iterator[str]:
+    device, sent = plan["device"], plan["communication"]
+    passes = plan["rows_per_step"] // device["count"]
+    rows = [(it["operation"], it["sent"], f"{it['content']}, {_when(it, passes)}") for it in sent["exchanges"]]
+    for name, size, note in [*rows, ("total", sent["sent"], "that each device sends in a step")]:
+        yield f"{name:<14}  {_gb(size):>11}  {note}"
+    between = f", and {device['network_gbits']:g} Gbit/s (plan.network_gbits) between nodes"
+    yield (
+        f"assumed: {device['link_gbytes']:g} GB/s (plan.link_gbytes) between devices"
+        f"{' of a node' + between if device['nodes'] > 1 else ''}"
+    )
+    yield (
+        f"sending takes {_seconds(sent['seconds'])} of a step, and devices wait for {_seconds(sent['waiting'])} of it; "
+        f"computing takes {_seconds(plan['computing_per_step'])}"
+    )
+    if sent["hidden_from"]:
+        speed = f"{sent['hidden_from'] / 1e9:,.1f} GB/s"
+        if device["nodes"] > 1:
+            speed = f"{8 * sent['hidden_from'] / 1e9:,.0f} Gbit/s between nodes"
+        yield f"from {speed} on, computing hides all but what is sent after the step"
+    if sent["waiting"] > _NOTICED * plan["seconds_per_step"]:
+        yield from _less_waiting(plan, passes)
+
+
+def _gb(size: float) -> str:
+    """Return bytes in decimal units, which the speeds of connections have, too."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 / 10 else f"{size / 1e6:,.1f} MB"
+
+
+def _when(exchange: dict[str, Any], passes: int) -> str:
+    match exchange["phase"]:
+        case "after":
+            return "after the step"
+        case "forward":
+            return "in each forward pass"
+        case _:
+            return "in each backward pass" if exchange["times"] == passes else "in the last backward pass of a step"
+
+
+def _less_waiting(plan: PlanDict, passes: int) -> Iterator[str]:
+    waiting, computing = plan["communication"]["waiting"], plan["computing_per_step"]
+    if waiting > computing:
+        yield "communication is the limit: devices wait longer than they compute"
+    if plan["deepspeed"] < 2:
+        enough = ceil((1 / _NOTICED - 1) * waiting * passes / computing)
+        yield f"they send once a step: with train.accumulation={enough}, they would wait for a tenth of it"
+    else:
+        yield (
+            f"ZeRO-{plan['deepspeed']} sends in each micro-batch: larger ones (data.pack_length, train.batch_size) "
+            "make devices wait less, more accumulation does not"
+        )
+    if lower := plan["lower_stage"]:
+        yield f"{lower['words']} fits, too ({_gib(lower['total'])}), and waits {_seconds(lower['waiting'])} in a step"
 
 
 def _time(plan: PlanDict) -> Iterator[str]:
