@@ -132,8 +132,10 @@ def sized(architecture: PreTrainedConfig, family: Family, config: RunConfig) -> 
         if not is_shadow(name):
             used[component_of(name, family)].append(parameter.numel())
     return Sized(
-        component_table(model, family, config),
-        *(tuple(sizes[kind]) for kind in sizes),
+        rows=component_table(model, family, config),
+        trained=tuple(sizes["trained"]),
+        frozen=tuple(sizes["frozen"]),
+        four_bit=tuple(sizes["four_bit"]),
         used={component: tuple(found) for component, found in used.items()},
     )
 
