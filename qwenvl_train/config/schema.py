@@ -206,6 +206,9 @@ class TrainConfig(Section):
     cache_vision: bool
     """Whether to store the features of a frozen vision tower in data.cache before the training. Training steps then
     decode no media and skip the vision tower."""
+    on_nan: Literal["stop", "skip"]
+    """What happens at a step whose loss or gradient is not a number. It never changes the weights. stop ends the run,
+    and skip goes on with the next step."""
     log_steps: PositiveInt
     eval_steps: PositiveInt | None
     """The number of steps between evaluations. With null, there are evaluations only before and after the run."""

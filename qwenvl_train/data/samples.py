@@ -3,18 +3,19 @@
 import hashlib
 import os
 import zlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.config.section import AllowRemote
-from qwenvl_train.data.formats import Detected, detect, renamed, row_id, to_sample, with_answer
+from qwenvl_train.data.formats import Detected, copied_row, detect, renamed, row_id, to_sample, with_answer
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.sources.files import look_held_out
@@ -93,6 +94,22 @@ class Samples:
             return row_id(self._raw(number, row), source.name, source.line(row))
         except UserError:
             return None
+
+    def index_in_whole(self, source: str, line: int) -> int | None:
+        """Return the index in `whole` of the sample in a line of a source, or None if there is no such source."""
+        for number, found in enumerate(self.sources):
+            if found.name == source:
+                row = bisect_left(range(len(found)), line, key=found.line)
+                return row + (self._ends[number - 1] if number else 0)
+        return None
+
+    def copied(self, index: int) -> tuple[str, dict[str, Any]]:
+        """Return the format of a sample, and its raw row in a form that gives the same sample in any other file."""
+        number, row = self._locate(index)
+        source = self.sources[number]
+        raw = self._raw(number, row)
+        format = (self._format(number) or detect(raw, _where(source, row))).format
+        return format, copied_row(raw, source.name, source.line(row), self._locators[number], format)
 
     def names(self) -> list[str]:
         return [source.name for source in self.sources]

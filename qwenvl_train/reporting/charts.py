@@ -121,6 +121,7 @@ BOOKKEEPING = {
     "tflops_per_device",
     "pack_fill",
     "memory_gib",
+    "skipped_steps",
     "eval_samples",
     "eval_seconds",
 }

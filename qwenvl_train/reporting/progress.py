@@ -123,6 +123,8 @@ def closing_line(summary: Row) -> str:
     text = f"{summary['status']}: {many(summary['steps'], 'step')} in {duration(summary['seconds'])}"
     if summary.get("skipped"):
         text += f", {many(summary['skipped'], 'row')} left out (skipped.jsonl)"
+    if summary.get("skipped_steps"):
+        text += f", {many(summary['skipped_steps'], 'step')} skipped (nan)"
     metrics = summary.get("metrics") or {}
     before, after = metrics.get("before") or {}, metrics.get("after") or {}
     for key in EVALUATION_FIRST:

@@ -43,6 +43,7 @@ def render(folder: Path) -> str:
         "tiles": [*tiles(rows, summary, components), *filter(None, [best_tile(folder, config)])],
         "sources": source_scores(rows),
         "broken_steps": [row["step"] for row in rows if "loss" in row and row["loss"] is None],
+        "skipped_steps": max((row.get("skipped_steps", 0) for row in rows), default=0),
         "charts": charts(rows),
         "components": [*components, whole_model(components)] if components else [],
         "predictions": [card(row) for row in read_json_lines(folder / "predictions.jsonl")],

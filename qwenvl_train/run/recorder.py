@@ -115,6 +115,7 @@ class Recorder:
             "samples": totals["samples"],
             "tokens": totals["tokens"],
             "skipped": len(self.skipped),
+            "skipped_steps": totals.get("skipped_steps", 0),
             "seconds": totals["seconds"],
             "metrics": {"before": before, "after": after},
             "best": self.best(),

@@ -38,6 +38,7 @@ from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.progress import print_components
 from qwenvl_train.reporting.reporter import RunInfo
 from qwenvl_train.reporting.wording import figure, label
+from qwenvl_train.run.broken_step_dumps import BrokenStepDumps
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.generated_scores import GeneratedScores
 from qwenvl_train.run.lineage import in_words, lineage, with_merged_model
@@ -50,6 +51,7 @@ from qwenvl_train.run.training_data import MeasuredData
 from qwenvl_train.run.vision_cache import store_features
 from qwenvl_train.step_folders import saved
 from qwenvl_train.training.arguments import training_arguments
+from qwenvl_train.training.broken_steps import BrokenRun
 from qwenvl_train.training.devices import peak_tflops
 from qwenvl_train.training.disk_space import NoRoom, checkpoint_bytes, refuse_full_disk
 from qwenvl_train.training.distributed.store import agree
@@ -94,7 +96,7 @@ class Run:
 
     def train_dataloader(self) -> DataLoader:
         """Return a loader of the packed rows of this process, from the step at which the run starts. Each item is a
-        Batch, with its `contents` and `problems`."""
+        Batch, with its `contents`, `problems` and `origins`."""
         return self.trainer.get_train_dataloader()
 
     def loss(self, row: dict[str, Any]) -> torch.Tensor:
@@ -134,7 +136,7 @@ class Run:
                 trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         except UserError as error:
             stop.restore()
-            error.on_every_process = isinstance(error, UnusableRows | NoRoom)
+            error.on_every_process = isinstance(error, UnusableRows | NoRoom | BrokenRun)
             self._finish("failed", message_of(error))
             raise
         except BaseException as error:
@@ -293,7 +295,7 @@ def prepare(opened: OpenedRun) -> Run:
             _flops(config, base_model(model)),
             start.folder / "checkpoints",
             each,
-            Hooks(recorder.logged, recorder.evaluated, recorder.written, recorder.saved),
+            Hooks(recorder.logged, recorder.evaluated, recorder.written, recorder.saved, BrokenStepDumps(opened, each)),
         ),
     )
     if universal:

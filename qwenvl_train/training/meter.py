@@ -53,13 +53,16 @@ class RunProgress:
     step: int = 0
     seconds: float = 0.0
     counts: Counts = field(default_factory=Counts)
+    skipped_steps: int = 0
+    """The number of steps that have not changed the weights, because their loss or gradient was not a number."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"counts": self.counts._asdict()}
 
     @classmethod
     def of(cls, stored: dict[str, Any]) -> "RunProgress":
-        return cls(stored["step"], stored["seconds"], Counts(**stored["counts"]))
+        # Older versions did not skip steps.
+        return cls(stored["step"], stored["seconds"], Counts(**stored["counts"]), stored.get("skipped_steps", 0))
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Meter:
         a limit. `before` is the progress of the run at the checkpoint that it resumes from."""
         self._epochs, self._rows_per_step, self._room, self._devices = epochs, rows_per_step, tokens_per_row, devices
         self._before = self._marked = before
+        self._skipped_steps = before.skipped_steps
         # Holds the counts after the last finished step and after the current one, which does not count until it ends.
         self._after = {before.step: before.counts}
         self.start()
@@ -89,8 +93,12 @@ class Meter:
         """Add the counts of one step, summed over all processes. `step` is the number of steps done when it ends."""
         self._after = {step - 1: self._after[step - 1], step: self._after[step - 1].plus(counts)}
 
+    def skipped_step(self) -> None:
+        """Count a step that has not changed the weights."""
+        self._skipped_steps += 1
+
     def progress(self, step: int) -> RunProgress:
-        return RunProgress(step, time.perf_counter() - self._started, self._after[step])
+        return RunProgress(step, time.perf_counter() - self._started, self._after[step], self._skipped_steps)
 
     def totals(self, step: int) -> dict[str, float]:
         """Return the totals of the run after `step` steps."""
@@ -134,4 +142,4 @@ class Meter:
             "tokens": now.counts.tokens,
             "supervised_tokens": now.counts.supervised,
             "seconds": now.seconds,
-        }
+        } | ({"skipped_steps": now.skipped_steps} if now.skipped_steps else {})

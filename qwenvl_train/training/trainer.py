@@ -43,6 +43,7 @@ from qwenvl_train.model.processor_files import add_older_files
 from qwenvl_train.reporting.checkpoints import EVALUATION
 from qwenvl_train.reporting.folder import write_json_atomic
 from qwenvl_train.step_folders import saved
+from qwenvl_train.training.broken_steps import BrokenStep, BrokenSteps, with_broken_gradient
 from qwenvl_train.training.checkpoint import PROGRESS, STREAM, publish
 from qwenvl_train.training.devices import peak_memory_gib
 from qwenvl_train.training.disk_space import NoRoom, about_missing_space
@@ -51,6 +52,7 @@ from qwenvl_train.training.meter import Counts, Meter
 from qwenvl_train.training.objectives.objective import Objective
 from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups, round_trained
 from qwenvl_train.training.skipped import Skipped
+from qwenvl_train.training.window import MicroBatch, Window
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Hooks:
     """Called on the main process with each folder that is about to become a checkpoint, and its step."""
     saved: Callable[[Path], None]
     """Called on the main process with the path of each new checkpoint."""
+    broken: Callable[["VisionTrainer", BrokenStep], None]
+    """Called on every process with each step whose loss or gradient is not a number. Raises an error to end the run."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,8 @@ class VisionTrainer(Trainer):
         """The step and the metrics of the last evaluation."""
         self.group_settings: list[dict[str, Any]] = []
         """The settings of each group of parameters, from the time that the optimizer is made."""
+        self.window = Window(0, [])
+        self._broken_steps = BrokenSteps(setup.config.train.on_nan, self.accelerator, setup.cpu_group)
         self._objective.prepare(self.accelerator)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
@@ -185,8 +191,11 @@ class VisionTrainer(Trainer):
         started = time.perf_counter()
         rows = list(islice(epoch_iterator, num_batches))
         counts = Counts(waited=round(1e6 * (time.perf_counter() - started)))
+        self.window = Window(self.state.global_step + 1, [])
+        self._broken_steps.begin(self._tr_loss)
         for row in rows:
             contents = row.pop("contents")
+            self.window.micro_batches.append(MicroBatch(contents, row.pop("origins")))
             counts = counts.plus(Counts.of(contents, self._flops.training(contents).total))
             self._skipped.record(row.pop("problems"))
         *sums, unshared = self._cpu_group.sum([*counts, self._skipped.unshared])
@@ -199,7 +208,27 @@ class VisionTrainer(Trainer):
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         with self._offloading:
-            return super().training_step(*arguments, **keywords)
+            loss = super().training_step(*arguments, **keywords)
+        self.window.losses.append(loss)
+        return loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> torch.Tensor | float:
+        """Return the norm of the gradient. The transformers Trainer calls this before each step of the optimizer."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        self._broken_steps.before_update(self.window, norm, self.optimizer, self._tr_loss)
+        return norm
+
+    def _maybe_log_save_evaluate(self, *arguments: Any, **keywords: Any) -> None:
+        """Look for broken steps after each step, and before what follows it."""
+        control, step = self.control, self.state.global_step
+        everything = control.should_log or control.should_save or control.should_evaluate
+        for broken in self._broken_steps.found(step, everything or control.should_training_stop):
+            self._meter.skipped_step()
+            if self.is_deepspeed_enabled and not self.args.fp16:
+                self.lr_scheduler.scheduler.step()  # DeepSpeed has left this out with the step
+            self._hooks.broken(self, broken)
+        self._steps_to_log = step - self._globalstep_last_logged
+        super()._maybe_log_save_evaluate(*arguments, **keywords)
 
     def compute_loss(
         self,
@@ -210,11 +239,12 @@ class VisionTrainer(Trainer):
     ) -> torch.Tensor:
         assert num_items_in_batch is not None
         # Gradients are averaged over processes. The factor turns the average into a sum.
-        return self._objective.loss(model, inputs, num_items_in_batch) * self.accelerator.num_processes
+        loss = self._objective.loss(model, inputs, num_items_in_batch) * self.accelerator.num_processes
+        return with_broken_gradient(loss)
 
     def loss_of_row(self, row: dict[str, Any]) -> torch.Tensor:
         """Return the loss of one packed row, as the loader returns it, divided by the counts of this row alone."""
-        batch = {key: value for key, value in row.items() if key not in ("contents", "problems")}
+        batch = {key: value for key, value in row.items() if key not in ("contents", "problems", "origins")}
         counts = Counts.of(row["contents"], 0)
         divisors = torch.tensor([max(count, 1) for count in self._objective.divisors(counts)], device=self.args.device)
         with self.compute_loss_context_manager():
@@ -252,6 +282,8 @@ class VisionTrainer(Trainer):
         return send_to_device(inputs, self.args.device, non_blocking=self.args.dataloader_pin_memory)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs["loss"] *= self._broken_steps.share_in_loss(self._steps_to_log)
         super().log(logs, start_time)
         if "eval_loss" in logs:
             place = self._meter.totals(self.state.global_step)

@@ -107,6 +107,7 @@ def run_ours(
         evaluated=lambda trainer: None,
         written=lambda folder, step: None,
         saved=lambda path: None,
+        broken=lambda trainer, step: None,
     )
     trainer = VisionTrainer(
         model,

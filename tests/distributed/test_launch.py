@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText
 
 from qwenvl_train.cli import main
 from qwenvl_train.verbs.export import reload, verifying
+from tests.broken import WORD, write_broken_model
 from tests.commands import QUIET, read_lines, rows, summary, train
 from tests.conftest import conversation
 from tests.distributed.curves import SHORT, assert_same_curve, figures
@@ -36,6 +37,7 @@ GENERATES = ("logging.predictions=1", "eval.generate=true", "eval.samples=6", "e
 MIXED = (*SHORT, "data.train={mixed}", "data.eval={mixed}", "train.max_steps=4")
 RESUMED = (*MIXED, *GENERATES, "train.save_steps=2", "train.lr=1e-3", "train.lr_mlp=3e-3")
 FEATURES = (*MIXED, QUIET)
+BROKEN = (*SHORT, QUIET, "data.train={one_broken}", "data.eval={one_broken}", "train.max_steps=5", "train.on_nan=skip")
 SHARDED = ("deepspeed.whole_elements=0",)
 """Without it, ZeRO-3 would leave all weights of so small models whole."""
 STORED = ("train.cache_vision=true", "data.cache={cache}")
@@ -63,6 +65,8 @@ CASES = {
     "zero3 full": Case("deepspeed", "sft_full", "zero3", "qwen2_5_vl", RESUMED, SHARDED),
     "zero3 lora of experts": Case("deepspeed", "sft_lora", "zero3", "qwen3_vl_moe", RESUMED, SHARDED),
     "zero2_offload lora": Case("deepspeed", "sft_lora", "zero2_offload", "qwen2_5_vl", RESUMED),
+    "zero2 broken": Case("deepspeed", "sft_projector", "zero2", "broken", BROKEN),
+    "zero3 broken": Case("deepspeed", "sft_projector", "zero3", "broken", BROKEN, SHARDED),
     "zero3_offload full with experts": Case("deepspeed", "sft_full", "zero3_offload", "qwen3_vl_moe", RESUMED, SHARDED),
     "zero3 lora with features": Case("deepspeed", "sft_lora", "zero3", "qwen2_5_vl", FEATURES, (*STORED, *SHARDED)),
     "zero3 dpo with a sharded copy": Case(
@@ -72,6 +76,7 @@ CASES = {
         "deepspeed", "dpo_lora", "zero2", "qwen3_vl", PAIRS, ("dpo.reference=adapter",)
     ),
     "ddp lora": Case("torchrun", "sft_lora", "none", "qwen3_vl_moe", RESUMED),
+    "ddp broken": Case("torchrun", "sft_projector", "none", "broken", BROKEN),
     "ddp lora with features": Case("torchrun", "sft_lora", "none", "qwen2_5_vl", FEATURES, STORED),
     "ddp mpo with stored values": Case(
         "torchrun", "mpo_lora", "none", "qwen3_vl_moe", PAIRS, ("dpo.reference=cached",)
@@ -103,10 +108,15 @@ def launch(launcher: str, module: str, *arguments: str, fails: bool = False) -> 
 @pytest.fixture(scope="module")
 def settings(files, checkpoints, tmp_path_factory) -> dict[str, tuple[list[str], list[str]]]:
     """Of each case, for one process and for two."""
-    made = {}
+    made, models = {}, dict(checkpoints)
+    one_broken = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    lines = files["mixed"].read_text(encoding="utf-8").splitlines(keepends=True)
+    others = [line if index == 7 else line.replace(WORD, " circle") for index, line in enumerate(lines)]
+    one_broken.write_text("".join(others), encoding="utf-8")
+    models["broken"] = write_broken_model(checkpoints["qwen2_5_vl"], tmp_path_factory.mktemp("broken"))
     for name, case in CASES.items():
-        words = files | {"cache": tmp_path_factory.mktemp("cache")}
-        common = (f"+recipe={case.recipe}", f"model.path={checkpoints[case.model_type]}", *case.settings)
+        words = files | {"cache": tmp_path_factory.mktemp("cache"), "one_broken": one_broken}
+        common = (f"+recipe={case.recipe}", f"model.path={models[case.model_type]}", *case.settings)
         one = (*common, "train.batch_size=4")
         two = (*common, "train.batch_size=2", f"deepspeed={case.stage}", *case.on_two, *WHERE)
         made[name] = tuple([word.format(**words) for word in each] for each in (one, two))
@@ -247,6 +257,22 @@ def test_two_processes_store_features_together(one, two, settings, name):
     # Each of the two pictures that eight samples ask about.
     (cache,) = (word.removeprefix("data.cache=") for word in settings[name][1] if word.startswith("data.cache="))
     assert len([path for path in (Path(cache) / "vision").rglob("*") if path.is_file()]) == 2
+
+
+@cases(BROKEN)
+def test_two_processes_skip_the_same_steps(one, two):
+    """One of the two steps of an epoch has a broken sample."""
+    keys = ("step", "tokens", "loss")
+    mine, theirs = (
+        [[row[key] for key in keys] + [row.get("skipped_steps", 0)] for row in rows(run)] for run in (two, one)
+    )
+    for (*same, loss, skipped), (*others, other_loss, other_skipped) in zip(mine, theirs, strict=True):
+        assert (same, skipped) == (others, other_skipped)
+        assert loss == (other_loss and pytest.approx(other_loss, rel=1e-5))
+    assert summary(two)["skipped_steps"] in (2, 3)
+    for dump in two.glob("nan/*"):
+        assert "7" in [row["id"] for row in read_lines(dump / "messages.jsonl")]
+    assert len(list(two.glob("nan/*"))) == summary(two)["skipped_steps"]
 
 
 @cases(PAIRS)

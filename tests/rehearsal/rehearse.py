@@ -76,6 +76,7 @@ def seams(watch: Watch) -> Iterator[None]:
     """Replace the places where the real command moves data to the device or reads data from it."""
     from qwenvl_train.model import vision_features
     from qwenvl_train.run import reference_cache, training_run, vision_cache
+    from qwenvl_train.training import broken_steps
     from qwenvl_train.training.trainer import VisionTrainer
 
     # Tensors in closures, such as an image's mean, become fake when they are combined with fake tensors.
@@ -122,6 +123,7 @@ def seams(watch: Watch) -> Iterator[None]:
     with ExitStack() as replaced:
         for module, name, stand_in in (
             (training_run, "VisionTrainer", Trainer),
+            (broken_steps, "copied_later", lambda figures: lambda: [0.0] * len(figures)),
             (vision_cache, "VisionFeatureExtractor", VisionFeatureExtractor),
             (vision_features, "tower_digest", lambda *_: "rehearsed"),
             (reference_cache, "build_copy", on_the_device),

@@ -16,7 +16,7 @@ CASES = cases_by_pairs()
 WAITS = {
     "training": {
         "transformers/trainer.py:Trainer._inner_training_loop": "the sum of all losses is made, once a run",
-        "transformers/trainer.py:Trainer._maybe_log_save_evaluate": "the loss, for each row that is logged",
+        "qwenvl_train/training/trainer.py:VisionTrainer._maybe_log_save_evaluate": "the loss, for each logged row",
         "transformers/trainer.py:Trainer._finalize_training": "the sum of all losses is read, once a run",
         "qwenvl_train/training/objectives/objective.py:Sums.take": "figures, for each row that is logged",
         "qwenvl_train/model/pixels.py:Pixels.__call__": "a picture's mean and width go to the device, once a run",

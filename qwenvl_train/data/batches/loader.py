@@ -34,6 +34,8 @@ class Row:
     """Sizes of the batch. Without samples if none could be decoded; the batch then has no learned tokens."""
     problems: tuple[Problem, ...]
     """Samples that turned out broken only when their media were decoded. They are not in the batch."""
+    origins: tuple[tuple[str, int], ...]
+    """The source and the line of each sample in the batch."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,18 @@ def make_row(parts: Iterable[tuple[tuple[str, int], Callable[[], Rendered]]], re
     A part that cannot be decoded becomes a problem of the row and raises no error here, because all processes of the
     run decide together whether the run continues without it.
     """
-    rendered, problems = [], []
+    rendered, problems, origins = [], [], []
     for origin, render in parts:
         try:
             rendered.append(render())
+            origins.append(origin)
         except UserError as error:
             problems.append(problem_of(origin, error))
     return Row(
         collate(rendered or [renderer.blank()], renderer),
         contents_of([item.layout for item in rendered]),
         tuple(problems),
+        tuple(origins),
     )
 
 
@@ -122,7 +126,7 @@ class TrainRows(Dataset[Row]):
 def only_row(items: list[Row]) -> dict[str, object]:
     """Return the only item of a loader's batch. This is the collator of a loader whose items are whole packed rows."""
     (row,) = items
-    return {**row.batch, "contents": row.contents, "problems": row.problems}
+    return {**row.batch, "contents": row.contents, "problems": row.problems, "origins": row.origins}
 
 
 def ignore_terminal_signals(_: int = 0) -> None:

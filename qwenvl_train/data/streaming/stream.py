@@ -18,6 +18,7 @@ from qwenvl_train.data.batches.loader import Row, ignore_terminal_signals, make_
 from qwenvl_train.data.index.lengths import Problem
 from qwenvl_train.data.order.order import EpochCounts
 from qwenvl_train.data.render.renderer import Renderer
+from qwenvl_train.data.streaming.draw import Entry
 from qwenvl_train.data.streaming.windows import Measured, Planner, State, Window
 
 _COLUMNS = 4
@@ -57,6 +58,10 @@ class Stream:
         # The files that are open now cannot be read further by the process that plans ahead.
         planner.close()
         self._take(window)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        return self._planner.entries
 
     def describe(self) -> list[str]:
         """Return a description of each entry: its files, and their format with the reason."""
