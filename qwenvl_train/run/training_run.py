@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -59,6 +60,7 @@ from qwenvl_train.training.distributed.universal import UniversalCheckpoint, con
 from qwenvl_train.training.distributed.watch import Watch, naming_lost_processes
 from qwenvl_train.training.distributed.workers import naming_dead_workers
 from qwenvl_train.training.distributed.zero import deepspeed_settings, empty, nvme_folder, remove
+from qwenvl_train.training.full_memory import naming_full_memory, plan_command
 from qwenvl_train.training.interrupt import StopOnSignal
 from qwenvl_train.training.meter import Devices, Meter, RunProgress
 from qwenvl_train.training.objectives.dpo import Preferences
@@ -130,7 +132,10 @@ class Run:
         self.recorder.start()
         self.meter.start()
         try:
-            with naming_dead_workers(), naming_lost_processes(self._advice), self._reading_only_weights():
+            remedy = partial(plan_command, self.folder / "config.yaml", self.context.processes)
+            full_memory = naming_full_memory(lambda: trainer.window, remedy)
+            lost = naming_lost_processes(self._advice)
+            with naming_dead_workers(), lost, full_memory, self._reading_only_weights():
                 if resumed and needs_conversion(resumed, self.context.processes):
                     resumed = converted(resumed, _universal(self.start), state)
                 trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
