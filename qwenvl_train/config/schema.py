@@ -206,6 +206,9 @@ class TrainConfig(Section):
     cache_vision: bool
     """Whether to store the features of a frozen vision tower in data.cache before the training. Training steps then
     decode no media and skip the vision tower."""
+    rehearse: bool
+    """Whether to compute the largest micro-batches of an epoch before the first step, so that memory that does not
+    suffice runs out then."""
     on_nan: Literal["stop", "skip"]
     """What happens at a step whose loss or gradient is not a number. It never changes the weights. stop ends the run,
     and skip goes on with the next step."""

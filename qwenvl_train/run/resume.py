@@ -41,6 +41,7 @@ FREE = (
     "train.save_steps",
     "train.save_minutes",
     "train.grace_seconds",
+    "train.rehearse",
     "train.on_nan",
     "train.keep",
     "train.best_metric",

@@ -5,12 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from torch.utils.data import Dataset, TensorDataset
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.batches.loader import Rows, TrainRows
+from qwenvl_train.data.batches.loader import Row, Rows, TrainRows
 from qwenvl_train.data.order.step_size import FirstStart, MicroStep, StepSize
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.streaming.draw import open_entries
@@ -55,8 +56,17 @@ class MeasuredData:
         requested at any time."""
         self.counts.row(row)
 
-    def dataset(self, rows: int) -> Dataset:
+    def dataset(self, rows: int) -> TrainRows:
         return TrainRows(self.rows, self.counts, rows)
+
+    def largest_rows(self, rows: int) -> list[Row]:
+        """Return the packed row with the most tokens and the one with the most patches, which may be the same one,
+        among the first `rows` of the first epoch."""
+        lengths, of = self.rows.lengths, [self.counts.row(row) for row in range(min(rows, self.counts.rows(1)))]
+        sizes = (
+            [int(column[indices].sum(dtype=np.int64)) for indices in of] for column in (lengths.tokens, lengths.patches)
+        )
+        return [self.dataset(rows)[row] for row in dict.fromkeys(int(np.argmax(each)) for each in sizes)]
 
     def about(self, held_out: Rows | None, steps: int, rows_per_step: int) -> str:
         lines = [self._fitted] if self._fitted else []

@@ -68,6 +68,7 @@ from qwenvl_train.training.objectives.objective import Objective
 from qwenvl_train.training.objectives.reference import none, of_copy, of_first_weights, stored, without_adapters
 from qwenvl_train.training.objectives.sft import Answers
 from qwenvl_train.training.patience import Patience
+from qwenvl_train.training.rehearsal import Rehearsal
 from qwenvl_train.training.save_by_time import SaveByTime
 from qwenvl_train.training.skipped import Skipped, UnusableRows
 from qwenvl_train.training.trainer import Hooks, TrainerData, TrainerRecords, TrainerSetup, VisionTrainer
@@ -288,10 +289,11 @@ def prepare(opened: OpenedRun) -> Run:
     room = config.pack_length and config.pack_length * config.train.batch_size
     devices = Devices(context.processes, peak_tflops(context.precision))
     meter = Meter(data.train.counts, data.rows_per_step, room, devices, before)
+    objective = _objective(context, model)
     trainer = VisionTrainer(
         model,
         arguments,
-        TrainerSetup(config, context.family, context.processor, _objective(context, model), context.cpu_group),
+        TrainerSetup(config, context.family, context.processor, objective, context.cpu_group),
         TrainerData(
             data.train.dataset(data.steps * data.rows_per_step), data.train.stream, _eval_rows(context, data), skipped
         ),
@@ -308,6 +310,10 @@ def prepare(opened: OpenedRun) -> Run:
     trainer.add_callback(stop)
     if config.train.save_minutes:
         trainer.add_callback(SaveByTime(config.train.save_minutes, context.cpu_group))
+    if config.train.rehearse:
+        assert isinstance(data.train, MeasuredData)
+        largest = partial(data.train.largest_rows, data.steps * data.rows_per_step)
+        trainer.add_callback(Rehearsal(trainer, objective, meter, config.optim, largest))
     patience = Patience(config.train.best_metric, config.train.patience) if config.train.patience else None
     if patience:
         trainer.add_callback(patience)

@@ -7,6 +7,7 @@ from typing import Any
 
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
+from qwenvl_train.training.optim import moment_bytes
 
 _FILES = 16 * 2**20
 """Bytes of the files of a checkpoint that hold no weights, such as those of the tokenizer."""
@@ -25,7 +26,7 @@ def checkpoint_bytes(components: list[dict[str, Any]], config: RunConfig, precis
     trained, parameters = (sum(row[key] for row in components) for key in ("trained", "parameters"))
     adapters = any(row["mode"] == "lora" for row in components)
     frozen = 0 if adapters else max(0, parameters - trained)
-    computed, moments = (4 if precision == "fp32" else 2), (2 if config.optim.name == "adamw_8bit" else 8)
+    computed, moments = (4 if precision == "fp32" else 2), moment_bytes(config.optim)
     if config.deepspeed.stage == 0:
         return _FILES + trained * (4 + moments) + frozen * computed
     # DeepSpeed stores the weights a second time, beside those that transformers loads.

@@ -43,8 +43,9 @@ def _place(window: Window) -> str:
         return f"after the micro-batches of step {window.step}" if window.step else "before the first step"
     names = [f"{source}:{line}" for source, line in micro_batch.origins]
     more = f" and {many(len(names) - _NAMED, 'more sample')}" if len(names) > _NAMED else ""
+    number = f"in step {window.step}, at micro-batch {len(window.losses) + 1} of {len(window.micro_batches)}"
     return (
-        f"in step {window.step}, at micro-batch {len(window.losses) + 1} of {len(window.micro_batches)} with "
+        f"{'in the rehearsal of the largest micro-batch' if window.rehearsal else number} with "
         f"{many(micro_batch.tokens, 'token')} and {many(micro_batch.patches, 'patch')}: "
         f"{', '.join(names[:_NAMED])}{more}"
     )

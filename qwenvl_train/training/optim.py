@@ -43,6 +43,15 @@ def build_optimizer(groups: list[dict[str, Any]], config: OptimConfig) -> torch.
             return AdamW8bit(groups, **options)
 
 
+def moment_bytes(config: OptimConfig) -> int:
+    """Return how many bytes the optimizer keeps for each trained parameter."""
+    match config.name:
+        case "adamw":
+            return 8
+        case "adamw_8bit":
+            return 2
+
+
 def keep_masters(model: torch.nn.Module) -> None:
     """Convert trained parameters to float32, because small updates would vanish in half precision. Autocast still
     computes in half precision."""

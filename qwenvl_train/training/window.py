@@ -34,6 +34,8 @@ class Window:
     """The number of steps that are done when this one ends."""
     micro_batches: list[MicroBatch]
     losses: list[torch.Tensor] = field(default_factory=list)
+    rehearsal: bool = False
+    """Whether these are not of a step, but computed before the first one."""
 
     @property
     def current(self) -> MicroBatch | None:

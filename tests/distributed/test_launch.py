@@ -37,6 +37,7 @@ GENERATES = ("logging.predictions=1", "eval.generate=true", "eval.samples=6", "e
 MIXED = (*SHORT, "data.train={mixed}", "data.eval={mixed}", "train.max_steps=4")
 RESUMED = (*MIXED, *GENERATES, "train.save_steps=2", "train.lr=1e-3", "train.lr_mlp=3e-3")
 FEATURES = (*MIXED, QUIET)
+REHEARSED = ("train.rehearse=true",)
 BROKEN = (*SHORT, QUIET, "data.train={one_broken}", "data.eval={one_broken}", "train.max_steps=5", "train.on_nan=skip")
 SHARDED = ("deepspeed.whole_elements=0",)
 """Without it, ZeRO-3 would leave all weights of so small models whole."""
@@ -60,11 +61,11 @@ class Case:
 
 
 CASES = {
-    "zero1 full": Case("deepspeed", "sft_full", "zero1", "qwen2_vl", RESUMED),
-    "zero2 full": Case("deepspeed", "sft_full", "zero2", "qwen3_vl", RESUMED),
-    "zero3 full": Case("deepspeed", "sft_full", "zero3", "qwen2_5_vl", RESUMED, SHARDED),
+    "zero1 full": Case("deepspeed", "sft_full", "zero1", "qwen2_vl", RESUMED, REHEARSED),
+    "zero2 full": Case("deepspeed", "sft_full", "zero2", "qwen3_vl", RESUMED, REHEARSED),
+    "zero3 full": Case("deepspeed", "sft_full", "zero3", "qwen2_5_vl", RESUMED, (*SHARDED, *REHEARSED)),
     "zero3 lora of experts": Case("deepspeed", "sft_lora", "zero3", "qwen3_vl_moe", RESUMED, SHARDED),
-    "zero2_offload lora": Case("deepspeed", "sft_lora", "zero2_offload", "qwen2_5_vl", RESUMED),
+    "zero2_offload lora": Case("deepspeed", "sft_lora", "zero2_offload", "qwen2_5_vl", RESUMED, REHEARSED),
     "zero2 broken": Case("deepspeed", "sft_projector", "zero2", "broken", BROKEN),
     "zero3 broken": Case("deepspeed", "sft_projector", "zero3", "broken", BROKEN, SHARDED),
     "zero3_offload full with experts": Case("deepspeed", "sft_full", "zero3_offload", "qwen3_vl_moe", RESUMED, SHARDED),
@@ -75,7 +76,7 @@ CASES = {
     "zero2 dpo without its adapters": Case(
         "deepspeed", "dpo_lora", "zero2", "qwen3_vl", PAIRS, ("dpo.reference=adapter",)
     ),
-    "ddp lora": Case("torchrun", "sft_lora", "none", "qwen3_vl_moe", RESUMED),
+    "ddp lora": Case("torchrun", "sft_lora", "none", "qwen3_vl_moe", RESUMED, REHEARSED),
     "ddp broken": Case("torchrun", "sft_projector", "none", "broken", BROKEN),
     "ddp lora with features": Case("torchrun", "sft_lora", "none", "qwen2_5_vl", FEATURES, STORED),
     "ddp mpo with stored values": Case(

@@ -204,6 +204,14 @@ def offloading_is_possible(config: RunConfig, given: frozenset[str]) -> Lines:
         )
 
 
+def rehearsed_rows_are_known(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.train.rehearse and config.data.streaming:
+        yield (
+            "train.rehearse=true computes the largest micro-batch of an epoch before the first step, but with "
+            "data.streaming=true the lengths of rows are not known in advance; set one of the two to false"
+        )
+
+
 def streams_are_endless(config: RunConfig, given: frozenset[str]) -> Lines:
     if not config.data.streaming:
         return
@@ -237,5 +245,6 @@ TRAINING_RULES: tuple[Rule, ...] = (
     wandb_settings_are_used,
     deepspeed_settings_are_used,
     offloading_is_possible,
+    rehearsed_rows_are_known,
     streams_are_endless,
 )
