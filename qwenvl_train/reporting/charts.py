@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from qwenvl_train.reporting.reporter import Row
+from qwenvl_train.reporting.spikes import SPIKE
 from qwenvl_train.reporting.wording import count, figure, is_finite, is_ratio, label
 
 WIDTH, HEIGHT = 560, 240
@@ -40,12 +41,22 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A point of a line that deserves attention."""
+
+    x: float
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Chart:
     title: str
     note: str
     lines: list[Line]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
+    marks: list[Mark]
     hover: list[Row]
     """One row for each step, with x, step, and the values as [index of the line, y, text]."""
 
@@ -165,8 +176,17 @@ def chart(title: str, curves: tuple[Curve, ...], rows: list[Row], steps: Axis) -
         lines=[_line(name, line, steps.place, values.place) for name, line in lines.items()],
         x_ticks=steps.ticks,
         y_ticks=values.ticks,
+        marks=spike_marks(rows, steps, values) if metric == "loss" else [],
         hover=_hover(lines, metric, steps.place, values.place),
     )
+
+
+def spike_marks(rows: list[Row], steps: Axis, values: Axis) -> list[Mark]:
+    return [
+        Mark(steps.place(row["step"]), values.place(row["loss"]), f"loss spike at step {count(row['step'])}")
+        for row in rows
+        if row.get(SPIKE)
+    ]
 
 
 def step_axis(steps: list[int]) -> Axis:

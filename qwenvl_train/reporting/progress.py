@@ -11,6 +11,7 @@ from rich.table import Table
 
 from qwenvl_train.reporting.console import console_on, say
 from qwenvl_train.reporting.reporter import Row, RunInfo, is_evaluation
+from qwenvl_train.reporting.spikes import SPIKE
 from qwenvl_train.reporting.wording import GENERATED, count, duration, figure, is_number, label, many, percent
 
 EVALUATION_FIRST = ("eval_rewards/accuracies", "eval_exact_match", "eval_token_accuracy", "eval_loss")
@@ -107,6 +108,8 @@ def _source_figures(scores: Row) -> str:
 
 def step_figures(row: Row) -> list[str]:
     figures = [f"{key} {figure(key, row[key])}" for key in ("loss", "lr") if key in row]
+    if row.get(SPIKE):
+        figures.insert(1, "loss spike")
     if is_number(row.get("rewards/accuracies")):
         figures.append(f"reward accuracy {percent(row['rewards/accuracies'])}")
     if is_number(row.get("tokens_per_second")):

@@ -17,6 +17,7 @@ from qwenvl_train.reporting.metrics import before_and_after, read_metrics
 from qwenvl_train.reporting.model_card import model_card
 from qwenvl_train.reporting.report import write_report
 from qwenvl_train.reporting.reporter import Reporter, RunInfo
+from qwenvl_train.reporting.spikes import Spikes
 from qwenvl_train.run.generated_scores import GeneratedScores
 from qwenvl_train.step_folders import saved, step_of
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
@@ -41,6 +42,7 @@ class Recorder:
     generated: GeneratedScores | None = None
     """Scores generated answers at each evaluation, with eval.generate."""
     predictions: list[dict[str, Any]] = field(default_factory=list)
+    spikes: Spikes = field(default_factory=Spikes)
 
     def start(self) -> None:
         if not self.writes:
@@ -48,10 +50,14 @@ class Recorder:
         stored = self.info.folder / "predictions.jsonl"
         if self.info.resumed and stored.is_file():
             self.predictions = [json.loads(line) for line in stored.read_text(encoding="utf-8").splitlines()]
+        if self.info.resumed:
+            rows = read_metrics(self.info.folder)
+            self.spikes = Spikes(row for row in rows if row["step"] <= self.info.start_step)
         for reporter in self.reporters:
             reporter.start(self.info)
 
     def logged(self, row: dict[str, Any]) -> None:
+        row = self.spikes.marked(row)
         for reporter in self.reporters:
             reporter.log(row)
 
