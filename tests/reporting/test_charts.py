@@ -125,3 +125,11 @@ def test_thinning_keeps_a_spike_a_gap_and_the_order():
     assert (54_321.0, 99.0) in kept
     assert (70_000.0, None) in kept
     assert kept == sorted(kept, key=lambda point: point[0])
+
+
+def test_a_spike_is_marked_in_the_chart_of_the_loss():
+    rows = rows_of(loss=[1.0, 3.0, 1.0])
+    rows[1]["loss_spike"] = True
+    (chart,) = charts(rows)
+    assert [(mark.x, mark.y) for mark in chart.marks] == [chart.lines[0].dots[1]]
+    assert [mark.text for mark in chart.marks] == ["loss spike at step 2"]

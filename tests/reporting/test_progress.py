@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from qwenvl_train.reporting.progress import ProgressReporter, console_on, print_components
+from qwenvl_train.reporting.progress import ProgressReporter, console_on, print_components, step_figures
 
 from .rows import COMPONENTS, SUMMARY, evaluation_row
 
@@ -174,3 +174,7 @@ def test_each_source_of_an_evaluation_has_a_line(progress, run, stream):
         "  receipts.jsonl: exact match 50.0 %, token accuracy 75.0 %, loss 0.2500 (1 sample)",
         "  cats.jsonl: reward accuracy 100.0 %, loss not a number (1,200 samples)",
     ]
+
+
+def test_a_spike_is_told_in_the_line_of_its_step():
+    assert step_figures({"step": 3, "loss": 2.5, "lr": 1e-4, "loss_spike": True})[:2] == ["loss 2.5000", "loss spike"]
