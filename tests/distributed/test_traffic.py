@@ -13,7 +13,8 @@ from qwenvl_train.verbs.plan.memory import sized
 from tests.commands import QUIET
 from tests.distributed.test_launch import WHERE, launch
 
-pytestmark = pytest.mark.distributed
+# About 100 s of CPU time
+pytestmark = [pytest.mark.distributed, pytest.mark.nightly]
 
 FULL = ("+recipe=sft_full", "train.precision=fp32", "train.accumulation=3")
 LORA = ("+recipe=sft_lora", "train.precision=bf16", "train.accumulation=1")
