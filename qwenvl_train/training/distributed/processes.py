@@ -1,7 +1,10 @@
 """Sets up the processes of a run as the launcher specifies, and chooses the precision in which they compute."""
 
+import ctypes
 import os
+import signal
 import socket
+import sys
 from datetime import timedelta
 
 import torch
@@ -12,6 +15,9 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.training.distributed.agreement import refuse_other_settings, refuse_other_versions
 from qwenvl_train.training.distributed.store import start_beating
 
+_PR_SET_PDEATHSIG = 1
+"""The option of Linux's prctl for the signal that a process gets when its parent dies."""
+
 
 def join_processes(config: RunConfig) -> PartialState:
     """Join the process group that the launcher opened. DeepSpeed needs a group even for a single process.
@@ -19,6 +25,8 @@ def join_processes(config: RunConfig) -> PartialState:
     Raises:
         UserError: If the processes have different versions or settings. All processes raise it.
     """
+    if "LOCAL_RANK" in os.environ:
+        _end_with_launcher()
     if config.deepspeed.stage and "RANK" not in os.environ:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -38,6 +46,13 @@ def join_processes(config: RunConfig) -> PartialState:
         # ZeRO-3 shards weights while they load, which is before accelerate would pass the group to DeepSpeed.
         deepspeed.init_distributed(dist_backend=state.backend, auto_mpi_discovery=False, verbose=False)
     return state
+
+
+def _end_with_launcher() -> None:
+    """Get SIGTERM when the launcher dies. Otherwise this process would go on alone, and keep others from continuing the
+    run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def choose_precision(config: RunConfig) -> str:
