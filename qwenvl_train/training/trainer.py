@@ -225,7 +225,7 @@ class VisionTrainer(Trainer):
         for broken in self._broken_steps.found(step, everything or control.should_training_stop):
             self._meter.skipped_step()
             if self.is_deepspeed_enabled and not self.args.fp16:
-                self.lr_scheduler.scheduler.step()  # DeepSpeed has left this out with the step
+                self.lr_scheduler.step()  # left out by the transformers Trainer where DeepSpeed left out the step
             self._hooks.broken(self, broken)
         self._steps_to_log = step - self._globalstep_last_logged
         super()._maybe_log_save_evaluate(*arguments, **keywords)
