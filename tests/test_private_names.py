@@ -34,13 +34,17 @@ PRIVATE = {
     "_n_gpu": "transformers:TrainingArguments",
     "_set_gradient_checkpointing": "transformers:PreTrainedModel",
     "_weight_conversions": "transformers.core_model_loading:revert_weight_conversion",
+    "_globalstep_last_logged": "transformers:Trainer",
+    "_tr_loss": "transformers:Trainer",
     # What the package overrides.
+    "_get_grad_norm": "transformers:Trainer",
+    "_maybe_log_save_evaluate": "transformers:Trainer",
     "_load_from_checkpoint": "transformers:Trainer",
     "_prepare_inputs": "transformers:Trainer",
     "_save_checkpoint": "transformers:Trainer",
 }
 """Each with its owner."""
-DOCUMENTED = {"_asdict", "_exit"}
+DOCUMENTED = {"_asdict", "_exit", "_replace"}
 """Python's own names that begin with an underscore and are public."""
 
 

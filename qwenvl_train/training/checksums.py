@@ -11,7 +11,8 @@ CHECKSUMS = "SHA256SUMS"
 
 
 def write_checksums(folder: Path) -> None:
-    names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    files = (file for file in folder.rglob("*") if file.is_file() and file != folder / CHECKSUMS)
+    names = sorted(str(file.relative_to(folder)) for file in files)
     lines = [f"{digest}  {name}\n" for name, digest in _digests(folder, names).items()]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 

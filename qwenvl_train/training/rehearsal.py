@@ -62,7 +62,7 @@ class Rehearsal(TrainerCallback):
         batch = {key: value for key, value in only_row([row]).items() if key in row.batch}
         divisors = torch.full((len(self._objective.divisors(Counts())),), torch.inf, device=trainer.args.device)
         # As in each micro-batch but the last one of a step
-        accelerator.gradient_state._set_sync_gradients(False)
+        accelerator.sync_gradients = False
         model = trainer.model_wrapped
         with nullcontext() if trainer.is_deepspeed_enabled else accelerator.no_sync(model):
             trainer.training_step(model, batch, divisors)

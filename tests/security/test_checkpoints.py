@@ -20,6 +20,7 @@ from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.stored_adapter import stored_adapter
 from qwenvl_train.model.weights_only import only_weights
+from qwenvl_train.training.checksums import write_checksums
 from tests.commands import QUIET, summary, train
 from tests.conftest import conversation
 from tests.loading import write_adapter
@@ -154,6 +155,7 @@ def test_a_run_does_not_resume_from_poisoned_states(halfway, name, tmp_path, cap
     if name == "adapter_model.bin":
         (checkpoint / "adapter_model.safetensors").unlink()
     poison(checkpoint / name, tmp_path / "trace")
+    write_checksums(checkpoint)
     assert main([*settings, f"output_dir={tmp_path}", "run_name=run", "logging.wandb.mode=disabled"]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith(f"qwenvl-train: train.resume: {checkpoint} was not read: one of its files would run code (")
@@ -168,6 +170,7 @@ def test_files_that_no_resumed_run_reads(halfway, tmp_path):
     folder = Path(shutil.copytree(stored / "run", tmp_path / "run"))
     for name in ("training_args.bin", "optimizer.bin", "zero_to_fp32.py"):
         poison(folder / "checkpoints" / "step-1" / name, tmp_path / "trace")
+    write_checksums(folder / "checkpoints" / "step-1")
     train(tmp_path, *settings)
     assert not (tmp_path / "trace").exists()
 
@@ -187,6 +190,7 @@ def test_a_run_does_not_resume_from_poisoned_states_of_deepspeed(pictures, check
         shutil.copytree(tmp_path / "clean", tmp_path / f"poisoned{number}")
         states = tmp_path / f"poisoned{number}" / "checkpoints" / "step-1" / "global_step1"
         poison(states / name, tmp_path / "trace", "older")
+        write_checksums(states.parent)
     runs = ("clean", "poisoned0", "poisoned1")
     codes, said = _codes([[*settings, f"run_name={name}"] for name in runs])
     assert codes == [0, 2, 2], said

@@ -5,6 +5,7 @@ import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from qwenvl_train.data.formats.convert import to_sample
@@ -36,7 +37,7 @@ def copied_row(row: object, source: str, line: int, locator: Locator, format: st
     assert isinstance(row, dict)
     copy = {key: _copied(_listed(key, value), recording.found) for key, value in row.items()} | {"id": sample.id}
     copy = json.loads(json.dumps(copy, ensure_ascii=False, default=str))
-    if to_sample(copy, source, line, Locator("/", False, False, locator.cache), format) != sample:
+    if to_sample(copy, source, line, Locator(Path("/"), False, False, locator.cache), format) != sample:
         raise UserError(f"{sample.where} cannot be copied.")
     return copy
 
