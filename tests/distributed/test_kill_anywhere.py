@@ -126,7 +126,7 @@ def test_a_run_that_is_killed_five_times_joins_its_curve(settings, whole, tmp_pa
     assert run.kill(run.caches) == -signal.SIGKILL
     assert run.kill(lambda: run.step() >= 3 and run.saves()) == -signal.SIGKILL
     first = run.step()
-    assert run.kill(lambda: run.step() > first + 4, whom=worker) == 1
+    assert run.kill(lambda: run.step() > first + 4, whom=worker) == 2
     assert run.kill(lambda: run.step() >= 14, whom=lambda process: process.pid) == -signal.SIGKILL
     assert run.kill(lambda: run.step() >= 18 and run.saves()) == -signal.SIGKILL
     run.finish()
