@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import rows, summary, train
+from tests.commands import rows, summary
 from tests.distributed.test_launch import BIN, ROOT
 
 pytestmark = pytest.mark.distributed
@@ -33,12 +33,6 @@ def settings(files, checkpoints) -> list[str]:
         "train.save_steps=2", "train.lr=1e-3", "train.warmup=0", "train.keep=2", "logging.predictions=0",
         "lora.dropout=0.1", "data.eval=null",
     ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def whole(settings, tmp_path_factory) -> list[tuple]:
-    """The curve of the run that nobody kills."""
-    return curve(train(tmp_path_factory.mktemp("whole"), *settings, "data.cache=null"))
 
 
 def curve(folder: Path) -> list[tuple]:
@@ -98,6 +92,14 @@ class Killed:
 
     def caches(self) -> bool:
         return any((self.folder.parent / "cache").rglob("*"))
+
+
+@pytest.fixture(scope="module")
+def whole(settings, tmp_path_factory) -> list[tuple]:
+    """The curve of the run that nobody kills. It is in a process of its own, too, with as many threads."""
+    run = Killed(tmp_path_factory.mktemp("whole"), settings)
+    run.finish()
+    return curve(run.folder)
 
 
 def children(pid: int) -> list[int]:

@@ -8,6 +8,7 @@ import json
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.commands import read_lines, rows, summary
@@ -39,7 +40,7 @@ ODD = 2 * len(MEETINGS) + 1
 
 def kinds_in_order() -> dict[int, str]:
     """The kind of each row, such that rows that meet are those of MEETINGS."""
-    order = order_of(lengths_of([10] * ODD), world=2, batch_size=1, packing=False, seed=SEED)
+    order = order_of(lengths_of(np.full(ODD, 10)), world=2, batch_size=1, packing=False, seed=SEED)
     found = [kind for meeting in MEETINGS for kind in meeting] + ["text"]
     return {int(order.row(place)[0]): kind for place, kind in enumerate(found)}
 
