@@ -47,11 +47,10 @@ def whole_lines(path: Path) -> list[bytes]:
 def publish_folder(written: Path, final: Path) -> None:
     """Rename a written folder to `final`, in place of an older one. Its files are on the disk before the rename, so
     that a crash of the machine leaves no folder without them."""
-    umask = os.umask(0)
-    os.umask(umask)
+    mode = written.stat().st_mode & 0o666
     for file in sorted(written.rglob("*")):
         if file.is_file():
-            file.chmod(0o666 & ~umask)  # safetensors makes files that only their owner can read
+            file.chmod(mode)  # safetensors makes files that only their owner can read
             _sync(file)
     final.parent.mkdir(exist_ok=True)
     if final.exists():

@@ -16,7 +16,6 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.order.step_size import FirstStart, MicroStep, StepSize
 from qwenvl_train.data.render.renderer import Renderer
-from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import refuse_kernel
 from qwenvl_train.model.build import refuse_what_needs_a_gpu
@@ -40,7 +39,7 @@ from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.run.training_data import MeasuredData, TrainingData, open_data
 from qwenvl_train.step_folders import step_of
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
-from qwenvl_train.training.distributed.store import agree
+from qwenvl_train.training.distributed.store import agree, call_on_main
 from qwenvl_train.training.distributed.zero import refuse_missing_nvme
 from qwenvl_train.training.patience import evaluations_without_improvement
 
@@ -71,7 +70,7 @@ class StartingPoint:
 
     @property
     def checkpoint(self) -> Path | None:
-        return Path(self.point.checkpoint) if self.point.checkpoint else None
+        return self.point.path
 
     @property
     def step(self) -> int:
@@ -108,15 +107,9 @@ def run_folder(composed: Composed[RunConfig], state: PartialState) -> Path:
 def locked_folder(composed: Composed[RunConfig], state: PartialState) -> Iterator[Path]:
     """Yield the folder of a run, which the main process has locked. Raise UserError on all processes if another run
     uses it."""
-    folder, failure = run_folder(composed, state), ""
+    folder = run_folder(composed, state)
     with ExitStack() as stack:
-        if state.is_main_process:
-            try:
-                stack.enter_context(locked(folder))
-            except UserError as error:
-                failure = message_of(error)
-        if failure := agree(state, failure):
-            raise UserError(failure)
+        call_on_main(state, lambda: stack.enter_context(locked(folder)))
         yield folder
 
 
@@ -132,7 +125,7 @@ def open_run(
     processor = load_processor(config.model, family)
     renderer = make_renderer(config, processor, family)
     point = _resume_point(config, folder, state)
-    checkpoint = Path(point.checkpoint) if point.checkpoint else None
+    checkpoint = point.path
     first = _first_start(checkpoint, state)
     data = _open_data(config, renderer, state, first)
     config = data.train.config
@@ -157,16 +150,8 @@ def _open_data(config: RunConfig, renderer: Renderer, state: PartialState, first
 def _resume_point(config: RunConfig, folder: Path, state: PartialState) -> ResumePoint:
     """Return where the run resumes, as the main process sees it. Only one process reads the checkpoints, because they
     may be large."""
-    point, failure = ResumePoint(None, {}), ""
-    if state.is_main_process:
-        try:
-            point = checkpoint_to_resume(config, folder)
-        except UserError as error:
-            failure = message_of(error)
-    failure, *found = json.loads(agree(state, json.dumps([failure, *point])))
-    if failure:
-        raise UserError(failure)
-    return ResumePoint(*found)
+    found = call_on_main(state, lambda: checkpoint_to_resume(config, folder))
+    return ResumePoint(*json.loads(agree(state, json.dumps(found))))
 
 
 def _first_start(checkpoint: Path | None, state: PartialState) -> FirstStart | None:

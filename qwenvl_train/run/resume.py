@@ -60,6 +60,10 @@ class ResumePoint(NamedTuple):
     damaged: dict[str, str]
     """The later checkpoints, which are damaged, by their paths, and what is wrong with each."""
 
+    @property
+    def path(self) -> Path | None:
+        return Path(self.checkpoint) if self.checkpoint else None
+
 
 def checkpoint_to_resume(config: RunConfig, folder: Path) -> ResumePoint:
     """Return the checkpoint to resume from. Raise UserError if the folder has checkpoints that must not be continued,
@@ -102,11 +106,11 @@ def checkpoint_to_resume(config: RunConfig, folder: Path) -> ResumePoint:
 
 def about_damaged(point: ResumePoint) -> str:
     """Return a line about the checkpoints that the run cannot resume from, or an empty one."""
-    if not point.damaged or point.checkpoint is None:
+    if not point.damaged or point.path is None:
         return ""
     return (
         f"damaged checkpoints are left out, and are now called {DAMAGED}step-N: {_in_words(point.damaged)}; the run "
-        f"resumes from {Path(point.checkpoint).name}"
+        f"resumes from {point.path.name}"
     )
 
 

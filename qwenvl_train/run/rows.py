@@ -20,12 +20,12 @@ from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.render.template import as_template
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.stream import Stream
-from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import many, percent
 from qwenvl_train.training.distributed.agreement import refuse_differences
-from qwenvl_train.training.distributed.store import agree
+from qwenvl_train.training.distributed.store import call_on_main
 
 Made = TypeVar("Made")
 C = TypeVar("C", bound=RunConfig)
@@ -142,16 +142,7 @@ def steps_of(config: RunConfig, order: Order, rows_per_step: int) -> int:
 def first_then_others(state: PartialState, build: Callable[[], Made]) -> Made:
     """Return the result of `build`. The main process calls it first, and the other processes then find its work in the
     cache. If it fails on the main process, all processes raise the same UserError."""
-    made, failure = None, ""
-    if state.is_main_process:
-        try:
-            made = build()
-        except UserError as error:
-            failure = message_of(error)
-    failure = agree(state, failure)
-    if failure:
-        raise UserError(failure)
-    return made or build()
+    return call_on_main(state, build) or build()
 
 
 def about_data(

@@ -55,7 +55,7 @@ from qwenvl_train.training.arguments import training_arguments
 from qwenvl_train.training.broken_steps import BrokenRun
 from qwenvl_train.training.devices import peak_tflops
 from qwenvl_train.training.disk_space import NoRoom, checkpoint_bytes, refuse_full_disk
-from qwenvl_train.training.distributed.store import agree
+from qwenvl_train.training.distributed.store import call_on_main
 from qwenvl_train.training.distributed.universal import UniversalCheckpoint, converted, needs_conversion
 from qwenvl_train.training.distributed.watch import Watch, naming_lost_processes
 from qwenvl_train.training.distributed.workers import naming_dead_workers
@@ -114,11 +114,12 @@ class Run:
             watch = Watch(self.context.state, self.context.config.train.stall_seconds, self._advice)
             # Every pass, in training, evaluation or generation, goes through the language model.
             language_model = base_model(self.model).get_submodule(self.context.family.language_path)
-            language_model.register_forward_pre_hook(watch.progress)
+            hook = language_model.register_forward_pre_hook(watch.progress)
             try:
                 with watch:
                     return self._train()
             finally:
+                hook.remove()
                 remove(nvme_folder(self.context.config.deepspeed, self.folder.name), self.context.state)
 
     def _train(self) -> int | None:
@@ -327,15 +328,12 @@ def prepare(opened: OpenedRun) -> Run:
 def _refuse_full_disk(context: RunContext, data: RunData, start: StartingPoint, each: int) -> None:
     """Raise UserError on all processes if the checkpoints of the run do not fit on the disk, as the main process sees
     it."""
-    failure = ""
-    if context.is_main:
+
+    def check() -> None:
         existing = len(saved(start.folder / "checkpoints"))
-        try:
-            refuse_full_disk(start.folder, each, context.config, data.steps - start.step, existing)
-        except UserError as error:
-            failure = message_of(error)
-    if failure := agree(context.state, failure):
-        raise UserError(failure)
+        refuse_full_disk(start.folder, each, context.config, data.steps - start.step, existing)
+
+    call_on_main(context.state, check)
 
 
 def _staging(start: StartingPoint) -> Path:

@@ -38,10 +38,12 @@ def refuse_full_disk(folder: Path, each: int, config: RunConfig, steps_left: int
     `existing` is the number of those that are there."""
     train = config.train
     new = ceil(steps_left / train.save_steps) if train.save_steps else 1
-    # A new checkpoint is complete before an old one is deleted.
-    count = new if train.keep is None else max(1, min(new, train.keep + 1 - existing))
-    if train.save_minutes and train.keep is not None:  # nobody knows yet how many there will be
-        count = max(1, train.keep + 1 - existing)
+    count = new
+    if train.keep is not None:
+        # A new checkpoint is complete before an old one is deleted.
+        kept = train.keep + 1 - existing
+        # With save_minutes, nobody knows yet how many there will be.
+        count = max(1, kept if train.save_minutes else min(new, kept))
     needed, free = count * each, free_bytes(folder)
     if needed > free:
         raise UserError(

@@ -13,13 +13,11 @@ class SaveByTime(TrainerCallback):
 
     def __init__(self, minutes: float, cpu_group: CpuGroup) -> None:
         self._seconds, self._cpu_group = 60 * minutes, cpu_group
-        self._saved = time.monotonic()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
         self._saved = time.monotonic()
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
-        self._saved = time.monotonic()
+    on_save = on_train_begin
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_) -> None:
         # All processes must save at the same step, and their clocks differ.

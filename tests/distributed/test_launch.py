@@ -227,7 +227,9 @@ def test_a_killed_run_goes_on_to_the_same_end(settings, name, two, tmp_path):
     assert_same_curve(figures(tmp_path / "run"), figures(two))
 
 
-ELASTIC = ("zero1 full", "zero2 full", "zero3 full", "zero3 lora of experts", "zero2_offload lora", "ddp lora")
+ELASTIC = (
+    "zero1 full", "zero2 full", "zero3 full", "zero3 lora of experts", "zero2_offload lora", "ddp lora", "ddp stream",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +238,7 @@ def on_one(request, settings, launched, tmp_path_factory) -> Path:
     folder, commands = tmp_path_factory.mktemp("elastic"), []
     for name in (name for name in ELASTIC if (launched / name).is_dir()):
         shutil.copytree(launched / name / "run", folder / name / "run")
-        shutil.rmtree(folder / name / "run" / "checkpoints" / "step-4")
+        shutil.rmtree(folder / name / "run" / "checkpoints" / f"step-{STEPS[CASES[name].settings]}")
         words = [word for word in settings[name][1] if not word.startswith("train.batch_size=")]
         commands.append([*words, "train.batch_size=4", f"output_dir={folder / name}"])
     (folder / "commands.json").write_text(json.dumps(commands), encoding="utf-8")

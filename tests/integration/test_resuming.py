@@ -117,3 +117,15 @@ def test_intervals_may_change(halfway, tmp_path, capfd):
     state = json.loads((folder / "checkpoints" / "step-2" / "trainer_state.json").read_text())
     assert (state["save_steps"], state["logging_steps"]) == (5, 2)
     assert "do not match" not in capfd.readouterr().err
+
+
+def test_a_run_saves_by_time(halfway, tmp_path):
+    _, settings = halfway
+    words = [word for word in settings if "save_steps" not in word]
+    by_steps = ("train.save_steps=null", "train.keep=null")
+    for name, more, expected in (
+        ("plain", (), {"step-2"}),
+        ("timed", ("train.save_minutes=1e-6",), {"step-1", "step-2"}),
+    ):
+        run = train(tmp_path, *words, *by_steps, *more, name=name)
+        assert {path.name for path in (run / "checkpoints").iterdir()} == expected

@@ -39,6 +39,8 @@ def test_the_size_follows_from_what_a_checkpoint_holds():
         ({"train.save_steps": 100, "train.keep": 3}, 150, 0, 2),
         ({"train.save_steps": 100, "train.keep": None}, 1000, 2, 10),
         ({"train.save_steps": None, "train.keep": 3}, 1000, 0, 1),
+        ({"train.save_steps": None, "train.keep": 3, "train.save_minutes": 5}, 1000, 1, 3),
+        ({"train.save_steps": 100, "train.keep": None, "train.save_minutes": 5}, 1000, 1, 10),
     ],
 )
 def test_a_run_whose_checkpoints_do_not_fit_is_refused(settings, left, existing, count, monkeypatch, tmp_path):

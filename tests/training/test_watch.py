@@ -88,6 +88,18 @@ def test_a_lost_process_ends_the_others_with_its_name(shared, ended, capfd):
     assert set(ended.values()) == {1}
 
 
+def test_the_others_notice_that_the_first_one_is_silent(shared, ended, capfd):
+    """The store answers, since the launcher has it, but the process does not send heartbeats any more."""
+    first = beating(shared, 0)
+    beating(shared, 1)
+    with Watch(process(1), None, lambda: ""):
+        sleep(2 * store.SILENCE)
+        assert not ended
+        first.set()
+        wait_for(lambda: len(ended) == 1)
+    assert "process 0 on host unknown has not been heard of for 1s" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("silent", ["it answers nothing", "it is gone"])
 def test_a_process_that_cannot_reach_the_first_one_ends(silent, shared, ended, capfd, monkeypatch):
     """A host that is cut off gets no answer, and one whose first process is gone gets an error."""

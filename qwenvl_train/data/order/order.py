@@ -67,11 +67,8 @@ def build_order(
                 f"data.train.{number} ({source.path}): none of its {entry.stop - entry.start} rows can be used; "
                 "data.on_error=raise and data.too_long=error show what is wrong with the first."
             )
-    mixture = Mixture(entries, usable, config.seed)
-    if not config.data.packing:
-        return SampleOrder(lengths, mixture, config.seed, config.train.batch_size, balanced_for, config.data.bucketing)
-    assert config.pack_length is not None
-    return PackOrder(lengths, mixture, config.seed, config.train.batch_size, balanced_for, config.pack_length)
+    kind = PackOrder if config.data.packing else SampleOrder
+    return kind(lengths, Mixture(entries, usable, config.seed), config, balanced_for)
 
 
 @dataclass(frozen=True)
@@ -100,9 +97,9 @@ class Plan:
 class _EpochOrder(ABC):
     """Divides the endless stream of epochs into rows of `batch_size` units. Subclasses define what a unit is."""
 
-    def __init__(self, lengths: Lengths, mixture: Mixture, seed: int, batch_size: int, balanced_for: tuple[int, int]):
-        self._lengths, self._mixture, self._seed = lengths, mixture, seed
-        self._batch_size, self._balanced_for = batch_size, balanced_for
+    def __init__(self, lengths: Lengths, mixture: Mixture, config: RunConfig, balanced_for: tuple[int, int]):
+        self._lengths, self._mixture, self._seed = lengths, mixture, config.seed
+        self._batch_size, self._balanced_for = config.train.batch_size, balanced_for
         self._plans: dict[int, Plan] = {}
         self._totals: dict[int, tuple[int, int, int]] = {}
 
@@ -185,17 +182,9 @@ class _EpochOrder(ABC):
 class SampleOrder(_EpochOrder):
     """An order whose units are samples. With `bucketing`, the rows of one micro-step cost alike."""
 
-    def __init__(
-        self,
-        lengths: Lengths,
-        mixture: Mixture,
-        seed: int,
-        batch_size: int,
-        balanced_for: tuple[int, int],
-        bucketing: bool,
-    ):
-        super().__init__(lengths, mixture, seed, batch_size, balanced_for)
-        self._bucketing = bucketing
+    def __init__(self, lengths: Lengths, mixture: Mixture, config: RunConfig, balanced_for: tuple[int, int]):
+        super().__init__(lengths, mixture, config, balanced_for)
+        self._bucketing = config.data.bucketing
 
     def _before(self, epoch: int) -> int:
         return self._mixture.before(epoch)
@@ -216,17 +205,10 @@ class PackOrder(_EpochOrder):
     epochs before it are planned.
     """
 
-    def __init__(
-        self,
-        lengths: Lengths,
-        mixture: Mixture,
-        seed: int,
-        batch_size: int,
-        balanced_for: tuple[int, int],
-        capacity: int,
-    ):
-        super().__init__(lengths, mixture, seed, batch_size, balanced_for)
-        self._capacity = capacity
+    def __init__(self, lengths: Lengths, mixture: Mixture, config: RunConfig, balanced_for: tuple[int, int]):
+        super().__init__(lengths, mixture, config, balanced_for)
+        assert config.pack_length is not None
+        self._capacity = config.pack_length
         self._starts = [0]
 
     def _before(self, epoch: int) -> int:

@@ -1,13 +1,18 @@
 """Values that processes exchange through the key-value store of their launcher, without a collective operation."""
 
 import atexit
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from threading import Event, Thread
 from time import monotonic, sleep
+from typing import TypeVar
 
 import torch
 from accelerate import PartialState
+
+from qwenvl_train.errors import UserError, message_of
+
+Made = TypeVar("Made")
 
 BEAT = 5.0
 """Seconds between two heartbeats of a process."""
@@ -41,6 +46,20 @@ def agree(state: PartialState, value: str) -> str:
     found = store.get(key).decode()
     store.add(f"{key}/read", 1)
     return found
+
+
+def call_on_main(state: PartialState, work: Callable[[], Made]) -> Made | None:
+    """Call `work` on the main process, while the others wait. Return its result there, and None on the others. If it
+    raises UserError, all processes do."""
+    made, failure = None, ""
+    if state.is_main_process:
+        try:
+            made = work()
+        except UserError as error:
+            failure = message_of(error)
+    if failure := agree(state, failure):
+        raise UserError(failure)
+    return made
 
 
 def collect(state: PartialState, value: str) -> list[str]:

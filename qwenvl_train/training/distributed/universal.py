@@ -14,9 +14,9 @@ from typing import Any
 from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.errors import UserError
 from qwenvl_train.model.weights_only import reason_of_refusal
-from qwenvl_train.training.distributed.store import agree
+from qwenvl_train.training.distributed.store import call_on_main
 
 
 def needs_conversion(checkpoint: Path, processes: int) -> bool:
@@ -32,14 +32,7 @@ def converted(checkpoint: Path, folder: Path, state: PartialState) -> Path:
         folder: The folder of the copy, which does not exist. Files that stay the same are links to those of the
             checkpoint.
     """
-    failure = ""
-    if state.is_main_process:
-        try:
-            _convert(checkpoint, folder)
-        except UserError as error:
-            failure = message_of(error)
-    if failure := agree(state, failure):
-        raise UserError(failure)
+    call_on_main(state, lambda: _convert(checkpoint, folder))
     return folder
 
 

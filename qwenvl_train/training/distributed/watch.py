@@ -33,7 +33,8 @@ _CONNECTION = re.compile(r"gloo/transport|Connection (closed|reset) by peer|NCCL
 
 
 class Watch:
-    """Watches over this process and, in the first process, over all others. It is entered while a run trains.
+    """Watches over this process and others: the first process over all, and the others over the first. It is entered
+    while a run trains.
 
     Args:
         stall_seconds: The time without progress after which the run ends. With None, it may take any time.
@@ -109,7 +110,7 @@ class Watch:
 
     def _lost(self, connection: torch.distributed.Store) -> str:
         for rank, (_, heard) in self._heard.items():
-            if monotonic() - heard > store.SILENCE and self._rank == 0:
+            if monotonic() - heard > store.SILENCE:
                 host = connection.get(f"{_HOST}{rank}").decode() if connection.check([f"{_HOST}{rank}"]) else "unknown"
                 silence = duration(store.SILENCE)
                 return f"process {rank} on host {host} has not been heard of for {silence}: {_CAUSES}"

@@ -14,7 +14,6 @@ from accelerate import PartialState
 from qwenvl_train.config.inference import run_folder_of
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.index.lengths import Problem
-from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.evaluation.answering import Row, answers_to, fitting_batch_size, groups_of, samples_to_answer
 from qwenvl_train.evaluation.generation import AnswerGenerator
 from qwenvl_train.families.family import Family
@@ -27,7 +26,7 @@ from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.held_out import split
 from qwenvl_train.run.rows import make_renderer, open_rows
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
-from qwenvl_train.training.distributed.store import agree
+from qwenvl_train.training.distributed.store import call_on_main
 from qwenvl_train.training.distributed.workers import naming_dead_workers
 from qwenvl_train.verbs.eval.folder import EvalFolder
 from qwenvl_train.verbs.eval.settings import EvalVerbConfig
@@ -84,14 +83,7 @@ def answers_of(config: EvalVerbConfig, family: Family, precision: str, state: Pa
 
 def _open(folder: EvalFolder, settings: dict[str, Any], state: PartialState) -> None:
     """Make the folder, and raise UserError on all processes if it cannot be used."""
-    failure = ""
-    if state.is_main_process:
-        try:
-            folder.open(settings)
-        except UserError as error:
-            failure = message_of(error)
-    if failure := agree(state, failure):
-        raise UserError(failure)
+    call_on_main(state, lambda: folder.open(settings))
 
 
 def _held_out(context: RunContext) -> Rows:
