@@ -75,3 +75,14 @@ def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     publish_folder(written, final)
     assert done == [str(written / "a"), str(written / "inner" / "b"), "renamed", str(final.parent)]
     assert sorted(path.name for path in final.rglob("*")) == ["a", "b", "inner"]
+
+
+def test_a_published_folder_can_be_read_by_those_who_can_read_the_folder_above(tmp_path):
+    """safetensors makes files that only their owner can read."""
+    (written := tmp_path / "written" / "inner").mkdir(parents=True)
+    for mode, name in ((0o600, "model.safetensors"), (0o755, "inner/states.pt")):
+        (tmp_path / "written" / name).touch(mode)
+    written.parent.chmod(0o755)
+    publish_folder(written.parent, tmp_path / "final" / "step-1")
+    found = [file.stat().st_mode & 0o777 for file in (tmp_path / "final").rglob("*") if file.is_file()]
+    assert found == [0o644, 0o644]
