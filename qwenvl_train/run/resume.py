@@ -222,6 +222,11 @@ class _StepUnits:
     def __repr__(self) -> str:
         return f"{self.batch_size} × {self.accumulation} × {self.processes} = {self.product}"
 
+    def remedy(self, before: "_StepUnits") -> str:
+        """Return how to have as many units as before, in brackets, or nothing if they cannot be divided."""
+        accumulation, rest = divmod(before.product, self.batch_size * self.processes)
+        return "" if rest else f" (train.accumulation={accumulation} keeps it)"
+
 
 _FACTORS = ("train.batch_size", "train.accumulation", "processes")
 
@@ -257,10 +262,14 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
     """Return a description of each changed key whose change would change the loss curve."""
     before, now = _with_step_units(before), _with_step_units(now)
     return {
-        key: f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        key: f"{key} was {before.get(key)!r}, is {now.get(key)!r}{_remedy(before.get(key), now.get(key))}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not f"{key}.".startswith(tuple(f"{free}." for free in FREE))
     }
+
+
+def _remedy(before: object, now: object) -> str:
+    return now.remedy(before) if isinstance(before, _StepUnits) and isinstance(now, _StepUnits) else ""
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

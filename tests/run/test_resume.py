@@ -84,7 +84,7 @@ def test_a_run_of_a_version_that_stored_relative_paths_resumes(project):
     (stored / "config.yaml").write_text(yaml.safe_dump(settings().model_dump(mode="json")))
     (stored / "environment.json").write_text(json.dumps({"run": FACTS}))
     assert resume(settings(), stored)
-    with pytest.raises(UserError, match="processes was 1 × 4 × 1 = 4, is 1 × 4 × 2 = 8"):
+    with pytest.raises(UserError, match=r"was 1 × 4 × 1 = 4, is 1 × 4 × 2 = 8 \(train\.accumulation=2 keeps it\)"):
         resume(settings(), stored, FACTS | {"processes": 2})
 
 
@@ -120,7 +120,7 @@ def test_the_factors_of_a_step_may_change_but_not_their_product(project):
     stored = project / "runs" / "mine"
     assert resume(settings("train.batch_size=2"), stored, facts(2, 8192, batch_size=2))
     assert resume(settings(), stored, facts(2, 8192, processes=2))
-    with pytest.raises(UserError, match=r"train\.batch_size × .+ × processes was 1 × 4 × 1 = 4, is 3"):
+    with pytest.raises(UserError, match=r"train\.batch_size × .+ × processes was 1 × 4 × 1 = 4, is 3 × 1 × 1 = 3\."):
         resume(settings(), stored, facts(1, 8192, batch_size=3))
 
 
