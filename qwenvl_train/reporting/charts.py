@@ -132,6 +132,7 @@ BOOKKEEPING = {
     "tflops_per_device",
     "pack_fill",
     "memory_gib",
+    "save_seconds",
     "skipped_steps",
     "eval_samples",
     "eval_seconds",

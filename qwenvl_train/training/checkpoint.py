@@ -2,6 +2,8 @@
 to disk, and only then renamed."""
 
 import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from qwenvl_train.config.schema import TrainConfig
@@ -15,6 +17,35 @@ STREAM = "stream.json"
 
 PROGRESS = "progress.json"
 """Name of the file in a checkpoint that stores the time the run has taken and the counts of what it was trained on."""
+
+
+class CheckpointPublisher:
+    """Publishes checkpoints in a thread, while training goes on. At most one is being published at a time.
+
+    Checksums and syncing take longer than writing the files, which are copied to the memory of the operating system.
+    """
+
+    def __init__(self, checkpoints: Path, train: TrainConfig, saved: Callable[[Path], None]) -> None:
+        """`saved` is called with the path of each new checkpoint, in the thread that calls `check` or `wait`."""
+        self._checkpoints, self._train, self._saved = checkpoints, train, saved
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[Path] | None = None
+
+    def start(self, written: Path, step: int) -> None:
+        """Start to publish the folder `written` as the checkpoint of `step`."""
+        self.wait()
+        self._pending = self._thread.submit(publish, written, self._checkpoints, step, self._train)
+
+    def check(self) -> None:
+        """Raise the error that has ended the publishing, if there is one. This does not wait."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is published, and raise the error that has prevented it, if there is one."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            self._saved(pending.result())
 
 
 def publish(written: Path, checkpoints: Path, step: int, train: TrainConfig) -> Path:

@@ -81,6 +81,7 @@ class Meter:
         self._epochs, self._rows_per_step, self._room, self._devices = epochs, rows_per_step, tokens_per_row, devices
         self._before = self._marked = before
         self._skipped_steps = before.skipped_steps
+        self._saving = 0.0
         # Holds the counts after the last finished step and after the current one, which does not count until it ends.
         self._after = {before.step: before.counts}
         self.start()
@@ -107,12 +108,18 @@ class Meter:
     def row(self, step: int) -> dict[str, float]:
         """Return the totals after `step` steps, and the speed since the previous call."""
         now, before = self.progress(step), self._marked
-        self._marked = now
-        return self._totals(now) | self._pace(now, before) | self._use(now, before)
+        saving, self._marked, self._saving = self._saving, now, 0.0
+        figures = self._totals(now) | self._pace(now, before) | self._use(now, before)
+        return figures | ({"save_seconds": saving} if saving else {})
 
     def pause(self, seconds: float) -> None:
-        """Leave `seconds` out of the speed of training, because they were spent on evaluation or on saving."""
+        """Leave `seconds` out of the speed of training, because they were spent on something else."""
         self._marked = replace(self._marked, seconds=self._marked.seconds + seconds)
+
+    def saved(self, seconds: float) -> None:
+        """Count the time that training has waited for a checkpoint. It is left out of the speed of training."""
+        self._saving += seconds
+        self.pause(seconds)
 
     def _pace(self, now: RunProgress, before: RunProgress) -> dict[str, float]:
         done, seconds = now.counts.minus(before.counts), now.seconds - before.seconds

@@ -44,7 +44,7 @@ from qwenvl_train.reporting.checkpoints import EVALUATION
 from qwenvl_train.reporting.folder import write_json_atomic
 from qwenvl_train.step_folders import saved
 from qwenvl_train.training.broken_steps import BrokenStep, BrokenSteps, with_broken_gradient
-from qwenvl_train.training.checkpoint import PROGRESS, STREAM, publish
+from qwenvl_train.training.checkpoint import PROGRESS, STREAM, CheckpointPublisher
 from qwenvl_train.training.devices import peak_memory_gib
 from qwenvl_train.training.disk_space import NoRoom, about_missing_space
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
@@ -67,7 +67,7 @@ class Hooks:
     written: Callable[[Path, int], None]
     """Called on the main process with each folder that is about to become a checkpoint, and its step."""
     saved: Callable[[Path], None]
-    """Called on the main process with the path of each new checkpoint."""
+    """Called on the main process with the path of each new checkpoint, some time after it was written."""
     broken: Callable[["VisionTrainer", BrokenStep], None]
     """Called on every process with each step whose loss or gradient is not a number. Raises an error to end the run."""
 
@@ -152,6 +152,7 @@ class VisionTrainer(Trainer):
         self._meter, self._flops = records.meter, records.flops
         self._checkpoints, self._hooks = records.checkpoints, records.hooks
         self._checkpoint_bytes = records.checkpoint_bytes
+        self._publisher = CheckpointPublisher(records.checkpoints, setup.config.train, records.hooks.saved)
         self._evaluated: tuple[int, dict[str, Any]] = (-1, {})
         """The step and the metrics of the last evaluation."""
         self.group_settings: list[dict[str, Any]] = []
@@ -159,6 +160,12 @@ class VisionTrainer(Trainer):
         self.window = Window(0, [])
         self._broken_steps = BrokenSteps(setup.config.train.on_nan, self.accelerator, setup.cpu_group)
         self._objective.prepare(self.accelerator)
+
+    def train(self, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            return super().train(*arguments, **keywords)
+        finally:
+            self._publisher.wait()
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -220,6 +227,7 @@ class VisionTrainer(Trainer):
 
     def _maybe_log_save_evaluate(self, *arguments: Any, **keywords: Any) -> None:
         """Look for broken steps after each step, and before what follows it."""
+        self._publisher.check()
         control, step = self.control, self.state.global_step
         everything = control.should_log or control.should_save or control.should_evaluate
         for broken in self._broken_steps.found(step, everything or control.should_training_stop):
@@ -307,9 +315,10 @@ class VisionTrainer(Trainer):
         return {"lr": self._config.train.lr * share} | {f"lr_{name}": peak * share for name, peak in peaks.items()}
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Save a checkpoint. The transformers Trainer writes it to the staging folder, and the main process renames it
-        to a checkpoint when every process has finished writing."""
+        """Save a checkpoint. The transformers Trainer writes it to the staging folder. When every process has finished
+        writing, the main process starts to publish it, and training goes on."""
         started = time.perf_counter()
+        self._publisher.wait()
         self._refuse_full_disk()
         super()._save_checkpoint(model, trial)
         step = self.state.global_step
@@ -324,9 +333,8 @@ class VisionTrainer(Trainer):
             self._hooks.written(written, step)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            self._hooks.saved(publish(written, self._checkpoints, step, self._config.train))
-        self.accelerator.wait_for_everyone()
-        self._meter.pause(time.perf_counter() - started)
+            self._publisher.start(written, step)
+        self._meter.saved(time.perf_counter() - started)
 
     def _refuse_full_disk(self) -> None:
         """End the run on all processes if the next checkpoint does not fit on the disk."""

@@ -47,13 +47,15 @@ def test_totals_and_the_pace_since_the_last_row_without_pauses(clock):
         "tflops_per_device": 1, "mfu": 0.25, "data_wait": 0.25, "pack_fill": 0.2,
     }  # fmt: skip
     clock.now += 7
-    meter.pause(3)
+    meter.pause(1)
+    meter.saved(2)
     meter.took(2, Counts(9, 800, 80, 18, 8 * 10**6, 1_000_000))  # one did not decode
     meter.took(3, Counts(10, 1200, 120, 0, 0, 0))
     assert meter.row(3) == {
         "step": 3, "epoch": 0.06, "samples": 29, "tokens": 3000, "supervised_tokens": 300, "seconds": 17,
         "tokens_per_second": 2000 / 4, "supervised_tokens_per_second": 200 / 4, "samples_per_second": 19 / 4,
         "images_per_second": 18 / 4, "tflops_per_device": 1, "mfu": 0.25, "data_wait": 0.125, "pack_fill": 0.2,
+        "save_seconds": 2,
     }  # fmt: skip
 
 
