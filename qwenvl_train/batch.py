@@ -97,6 +97,8 @@ class Parts(TypedDict, total=False):
     answer, in the second chosen answer, and so on."""
     answer_of: torch.Tensor
     """[L] int64, for preference pairs: index in `answers` of the answer that each learned token belongs to."""
+    sources: torch.Tensor
+    """[L] int64, if data.train has several entries: index of the entry that each learned token belongs to."""
     reference: torch.Tensor
     """[L]: log-probabilities of the reference model, if they were computed before the run."""
 

@@ -85,6 +85,10 @@ class Samples:
         number, row = self._locate(index)
         return self.sources[number].name, self.sources[number].line(row)
 
+    def entry_of(self, index: int) -> int:
+        """Return the index in `entries` of the entry that a sample belongs to."""
+        return bisect_right([entry.stop for entry in self.entries], index)
+
     def id(self, index: int) -> str | None:
         """Return the id of a raw row, whether or not it can be converted to a sample. Return None when it cannot be
         read."""

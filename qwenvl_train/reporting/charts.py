@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from qwenvl_train.reporting.reporter import Row
+from qwenvl_train.reporting.reporter import SOURCES, Row, flat
 from qwenvl_train.reporting.spikes import SPIKE
 from qwenvl_train.reporting.wording import count, figure, is_finite, is_ratio, label
 
@@ -115,7 +115,23 @@ GROUPS = (
     ),
     ("Model FLOPs utilization (MFU)", (Curve("mfu", "MFU"),)),
     ("Share of the time spent waiting for data", (Curve("data_wait", "waiting"),)),
-    ("Gradient norm", (Curve("grad_norm", "before clipping"),)),
+    (
+        "Gradient norm before clipping",
+        (
+            Curve("grad_norm", "all"),
+            Curve("grad_norm_vision", "vision"),
+            Curve("grad_norm_mlp", "merger"),
+            Curve("grad_norm_llm", "language model"),
+        ),
+    ),
+    (
+        "Update of a step, relative to the weights",
+        (
+            Curve("update_ratio_vision", "vision"),
+            Curve("update_ratio_mlp", "merger"),
+            Curve("update_ratio_llm", "language model"),
+        ),
+    ),
 )
 FROM_ZERO = ("tokens_per_second", "mfu", "data_wait")
 """The metrics whose axis starts at zero, so that noise does not look like a collapse."""
@@ -143,9 +159,13 @@ def charts(rows: list[Row]) -> list[Chart]:
     """Return the charts in GROUPS first, and then one chart for each other metric that a training method logs."""
     if not rows:
         return []
+    rows = [flat(row) for row in rows]
     known = BOOKKEEPING | {curve.metric for _, curves in GROUPS for curve in curves}
     others = sorted({key for row in rows for key, value in row.items() if is_finite(value)} - known)
-    groups = [*GROUPS, *((_sentence(key), (Curve(key, label(key)),)) for key in others)]
+    losses = [key for key in others if key.startswith(SOURCES) and key.endswith("/loss")]
+    others = [key for key in others if not key.startswith((SOURCES, f"eval_{SOURCES}"))]
+    of_sources = ("Loss by source", tuple(Curve(key, key[len(SOURCES) : -len("/loss")]) for key in losses))
+    groups = [*GROUPS, of_sources, *((_sentence(key), (Curve(key, label(key)),)) for key in others)]
     steps = step_axis([row["step"] for row in rows])
     return [found for title, curves in groups if (found := chart(title, curves, rows, steps))]
 

@@ -39,5 +39,18 @@ class Reporter(Protocol):
     def finish(self, summary: Row) -> None: ...
 
 
+SOURCES = "sources/"
+"""The metrics of each entry of data.train begin with this when a row is flat, and those of data.eval with eval_ and
+this."""
+
+
+def flat(row: Row, prefix: str = "") -> Row:
+    """Return the row with {"sources": {"a": {"loss": …}}} as {"sources/a/loss": …}."""
+    found: Row = {}
+    for key, value in row.items():
+        found |= flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
 def is_evaluation(row: Row) -> bool:
     return any(key.startswith("eval_") for key in row)

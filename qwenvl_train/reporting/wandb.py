@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.folder import write_text_atomic
-from qwenvl_train.reporting.reporter import Row, RunInfo, is_evaluation
+from qwenvl_train.reporting.reporter import Row, RunInfo, flat, is_evaluation
 
 ID_FILE = "wandb_id.txt"
 CONNECT_SECONDS = 15
@@ -108,7 +108,7 @@ class WandbRun:
         prefix = "eval/" if is_evaluation(row) else "train/"
         figures = {
             prefix + key.removeprefix("eval_"): value
-            for key, value in _flat(row).items()
+            for key, value in flat(row).items()
             if key != "step" and value is not None
         }
         self._run.log({"step": row["step"], **figures})
@@ -116,7 +116,7 @@ class WandbRun:
     def finish(self, summary: Row) -> None:
         import wandb
 
-        self._run.summary.update(_flat(summary))
+        self._run.summary.update(flat(summary))
         # Not a table: wandb keeps the files of tables outside the run folder and remembers their absolute paths, so a
         # run folder that was copied could not be uploaded.
         if (page := self._folder / "report.html").is_file():
@@ -167,14 +167,6 @@ def run_id_of(run: RunInfo) -> str:
     run_id = secrets.token_hex(4)
     write_text_atomic(path, run_id + "\n")
     return run_id
-
-
-def _flat(summary: Row, prefix: str = "") -> Row:
-    """Flatten {"metrics": {"after": {…}}} to {"metrics/after/…": …}, since the columns of W&B are flat."""
-    flat: Row = {}
-    for key, value in summary.items():
-        flat |= _flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _host() -> str:

@@ -74,8 +74,8 @@ def figure(metric: str, value: Any) -> str:
         return "not a number"
     if is_ratio(metric):
         return percent(value)
-    if metric.startswith("lr"):
+    if metric.startswith(("lr", "update_ratio")):
         return f"{value:.1e}"
-    if metric.removeprefix("eval_") == "loss":
+    if metric.removeprefix("eval_").rpartition("/")[2] == "loss":
         return f"{value:.4f}"
     return count(value) if abs(value) >= 1000 else f"{value:.4g}"

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from qwenvl_train.config.best import about_best, about_patience
 from qwenvl_train.config.paths import with_absolute_paths
 from qwenvl_train.config.schema import TWO_MODELS, RunConfig
-from qwenvl_train.data.batches.loader import EvalRows
+from qwenvl_train.data.batches.loader import EvalRows, entry_names
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.files import is_full_disk
 from qwenvl_train.model.build import (
@@ -381,17 +381,19 @@ def _objective(context: RunContext, model: PreTrainedModel | PeftModel) -> Objec
     shared_features = (
         None if config.tuned("vision") else with_shared_features(base_model(model), family, processor.image_processor)
     )
+    sources = entry_names(config.data.train) if len(config.data.train) > 1 else []
+    preferences = partial(Preferences, config.dpo, sources=sources)
     match config.reference:
         case None:
-            return Answers()
+            return Answers(sources)
         case "adapter":
             assert isinstance(model, PeftModel)
             before = of_first_weights if continued_adapter(config) else without_adapters
-            return Preferences(config.dpo, lambda _: before(model), shared_features)
+            return preferences(lambda _: before(model), shared_features)
         case "model":
             copy = build_copy(config, family, processor, context.precision)
-            return Preferences(config.dpo, lambda accelerator: of_copy(copy, accelerator), shared_features)
+            return preferences(lambda accelerator: of_copy(copy, accelerator), shared_features)
         case "cached":
-            return Preferences(config.dpo, lambda _: stored)
+            return preferences(lambda _: stored)
         case "none":
-            return Preferences(config.dpo, lambda _: none)
+            return preferences(lambda _: none)

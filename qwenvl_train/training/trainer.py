@@ -45,6 +45,7 @@ from qwenvl_train.reporting.folder import write_json_atomic
 from qwenvl_train.step_folders import saved
 from qwenvl_train.training.broken_steps import BrokenStep, BrokenSteps, with_broken_gradient
 from qwenvl_train.training.checkpoint import PROGRESS, STREAM, CheckpointPublisher
+from qwenvl_train.training.component_norms import ComponentNorms
 from qwenvl_train.training.devices import peak_memory_gib
 from qwenvl_train.training.disk_space import NoRoom, about_missing_space
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
@@ -159,6 +160,8 @@ class VisionTrainer(Trainer):
         """The settings of each group of parameters, from the time that the optimizer is made."""
         self.window = Window(0, [])
         self._broken_steps = BrokenSteps(setup.config.train.on_nan, self.accelerator, setup.cpu_group)
+        self._component_norms = ComponentNorms(self.accelerator)
+        self.add_callback(self._component_norms)
         self._objective.prepare(self.accelerator)
 
     def train(self, *arguments: Any, **keywords: Any) -> Any:
@@ -222,6 +225,7 @@ class VisionTrainer(Trainer):
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> torch.Tensor | float:
         """Return the norm of the gradient. The transformers Trainer calls this before each step of the optimizer."""
         norm = super()._get_grad_norm(model, grad_norm)
+        self._component_norms.before_update(norm)
         self._broken_steps.before_update(self.window, norm, self.optimizer, self._tr_loss)
         return norm
 
@@ -298,6 +302,7 @@ class VisionTrainer(Trainer):
             self._hooks.logged({key: place[key] for key in ("step", "epoch", "seconds")} | _only(logs, "eval_"))
         elif "loss" in logs:
             figures: dict[str, float] = {key: logs[key] for key in ("loss", "grad_norm") if key in logs}
+            figures |= self._component_norms.take()
             figures |= self._objective.take(self.accelerator)
             figures |= self._rates(logs["learning_rate"])
             figures["memory_gib"] = max(self._cpu_group.everything([peak_memory_gib()]))

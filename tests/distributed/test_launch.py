@@ -185,6 +185,10 @@ def resumed(name, launched) -> Path:
 def test_two_processes_equal_one(one, two, resumed):
     assert len(figures(two)) == 4
     assert_same_curve(figures(two), figures(one))
+    for mine, theirs in zip(rows(two), rows(one), strict=True):
+        keys = [key for key in theirs if key.startswith(("grad_norm_", "update_ratio_"))]
+        assert keys
+        assert {key: mine[key] for key in keys} == pytest.approx({key: theirs[key] for key in keys}, rel=1e-3)
     for mine, theirs in zip(rows(two, "eval_loss"), rows(one, "eval_loss"), strict=True):
         assert mine["eval_samples"] == theirs["eval_samples"] == 16
         assert mine["eval_loss"] == pytest.approx(theirs["eval_loss"], rel=1e-5)  # measured 3.3e-8

@@ -30,6 +30,9 @@ def collate(rendered: list[Rendered], renderer: Renderer) -> Batch:
             np.flatnonzero((ids == renderer.image_pad) | (ids == renderer.video_pad))
         ),
     )
+    if entries := [item.entry for item in rendered if item.entry is not None]:
+        learned = torch.tensor([layout.supervised for layout in layouts])
+        batch["sources"] = torch.tensor(entries).repeat_interleave(learned)
     if renderer.preferences:
         batch.update(_answers(rendered))
     batch.update(_planes(rendered, renderer) if renderer.features is None else _features(rendered, renderer))

@@ -64,7 +64,8 @@ class Rows:
         return replace(self, references=references)
 
     def rendered(self, index: int) -> Rendered:
-        rendered = render_as_measured(self.samples[index], int(self.lengths.tokens[index]), self.renderer)
+        entry = self.samples.entry_of(index) if len(self.samples.entries) > 1 else None
+        rendered = render_as_measured(self.samples[index], int(self.lengths.tokens[index]), self.renderer, entry)
         return rendered if self.references is None else replace(rendered, reference=self.references.read(index))
 
 
@@ -98,14 +99,15 @@ def contents_of(layouts: Sequence[Layout]) -> Contents:
     )
 
 
-def render_as_measured(sample: Sample, tokens: int, renderer: Renderer) -> Rendered:
+def render_as_measured(sample: Sample, tokens: int, renderer: Renderer, entry: int | None) -> Rendered:
+    """Return the rendered sample, whose number of tokens must be the measured one. `entry` is that of a Rendered."""
     rendered = renderer.render(sample)
     if rendered.layout.length != tokens:
         raise UserError(
             f"{sample.where} had {tokens} tokens when it was measured and has {rendered.layout.length} now: its "
             "media have changed. Start the run again; if this happens again, delete the folder data.cache."
         )
-    return rendered
+    return replace(rendered, entry=entry)
 
 
 @dataclass(frozen=True)

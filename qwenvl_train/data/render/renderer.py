@@ -56,6 +56,8 @@ class Rendered:
     """[levels, patches, width]: stored outputs of a frozen vision tower, which replace `planes` and `frame_pairs`."""
     reference: np.ndarray | None = None
     """[learned tokens]: log-probabilities of the reference model, if they were computed before the run."""
+    entry: int | None = None
+    """Index of the entry of data.train that the sample belongs to, if there are several."""
 
 
 class Renderer:

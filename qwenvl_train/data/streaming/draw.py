@@ -89,7 +89,8 @@ class Draw:
     """
 
     def __init__(self, entries: tuple[Entry, ...], progress: tuple[StreamCursor, ...]):
-        self._readers = [_Reader(*pair) for pair in zip(entries, progress, strict=True)]
+        numbers = range(len(entries)) if len(entries) > 1 else [None]
+        self._readers = [_Reader(*each) for each in zip(numbers, entries, progress, strict=True)]
         self._weighted = entries[0].config.weight is not None
 
     @property
@@ -135,6 +136,11 @@ class DrawnRow:
         """The name of the source and the line of the row."""
         return self.flow.name, self.row.line
 
+    @property
+    def entry(self) -> int | None:
+        """Index of the entry in data.train, or None if it is the only one."""
+        return self.reader.number
+
     def id(self) -> str | None:
         """Return the id of the raw row, or None when it cannot be read."""
         try:
@@ -158,8 +164,8 @@ class DrawnRow:
 
 
 class _Reader:
-    def __init__(self, entry: Entry, progress: StreamCursor):
-        self._entry, self.progress = entry, progress
+    def __init__(self, number: int | None, entry: Entry, progress: StreamCursor):
+        self.number, self._entry, self.progress = number, entry, progress
         self.columns = entry.config.columns
         self._rows = entry.rows(progress.file, progress.place)
         self.formats: set[str] = set() if progress.format is None else {progress.format}

@@ -166,7 +166,10 @@ class _Rendering(Dataset):
 
     def __getitem__(self, row: tuple[Measured, ...]) -> Row:
         parts = [
-            (measured.origin, partial(render_as_measured, measured.sample, measured.tokens, self._renderer))
+            (
+                measured.origin,
+                partial(render_as_measured, measured.sample, measured.tokens, self._renderer, measured.entry),
+            )
             for measured in row
         ]
         return make_row(parts, self._renderer)

@@ -78,6 +78,8 @@ class Measured:
     sample: Sample
     columns: tuple[int, ...]
     """The values of COLUMNS for this sample."""
+    entry: int | None
+    """Index of the entry of data.train that the sample belongs to, if there are several."""
 
     @property
     def tokens(self) -> int:
@@ -177,7 +179,7 @@ class Planner:
             sample = None
             try:
                 sample = drawn.sample()
-                row = Measured(sample, measure_sample(sample, self.renderer))
+                row = Measured(sample, measure_sample(sample, self.renderer), drawn.entry)
             except UserError as error:
                 problem = problem_of(drawn.origin, error)
                 if problem.kind not in self._tolerated:

@@ -21,8 +21,16 @@ class Objective(Score, Protocol):
     def loss(self, model: torch.nn.Module, batch: dict[str, Any], divisors: torch.Tensor) -> torch.Tensor:
         """Return the contribution of one micro-batch to the loss of the step."""
 
-    def take(self, accelerator: Accelerator) -> dict[str, float]:
-        """Return the figures to log for all processes and for the passes since the previous call."""
+    def take(self, accelerator: Accelerator) -> dict[str, Any]:
+        """Return the figures to log for all processes and for the passes since the previous call. If there are several
+        sources, `sources` holds the figures of each."""
+
+
+def by_source(values: torch.Tensor, sources: torch.Tensor | None, count: int) -> torch.Tensor:
+    """Return the sum of `values` over each of the `count` entries of data.train, [count]. `sources` is the index of the
+    entry of each value, or None in a row without any samples."""
+    sums = values.new_zeros(count)
+    return sums if sources is None else sums.index_add(0, sources, values)
 
 
 class Sums:
