@@ -84,7 +84,8 @@ def test_key_figures(page):
 def test_curves_hold_every_logged_step_and_say_its_values(page):
     titles = [svg["aria-label"] for svg in page.all("svg")]
     assert titles == [
-        f"{name} by step" for name in ("Loss", "Held-out score", "Learning rate", "Tokens per second", "Gradient norm")
+        f"{name} by step"
+        for name in ("Loss", "Held-out score", "Learning rate", "Tokens per second", "Gradient norm before clipping")
     ]
     figures = [json.loads(figure["data-hover"]) for figure in page.all("figure")]
     assert len(figures[0]) == 121
