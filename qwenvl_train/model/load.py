@@ -31,7 +31,7 @@ def load_model(config: ModelConfig, family: Family, precision: str) -> PreTraine
             # Only the language model is quantized. The vision tower and the mergers are small and would lose most.
             llm_int8_skip_modules=[family.vision_path, "lm_head"],
         )
-    with _shapes_before_sharding():
+    with shapes_before_sharding():
         model = from_pretrained(
             whole_model(config),
             AutoModelForImageTextToText,
@@ -47,11 +47,12 @@ def load_model(config: ModelConfig, family: Family, precision: str) -> PreTraine
 
 
 @contextmanager
-def _shapes_before_sharding() -> Iterator[None]:
-    """Let transformers compare stored expert weights with the shapes that the model's have before ZeRO-3 shards them.
+def shapes_before_sharding() -> Iterator[None]:
+    """Let transformers compare expert weights in files with the shapes that the model's have before ZeRO-3 shards them.
 
-    transformers transposes stored expert weights whose shape is not that of the model's, since published files have
-    them the other way round from those that it writes. Sharded weights have no shape, so that it would transpose all.
+    transformers transposes expert weights whose shape is not that of the model's, when it reads and when it writes
+    them, since published files have them the other way round from those that it writes. Sharded weights have no shape,
+    so that it would transpose all. Square ones that it had transposed in a file, it would not transpose again.
     """
     transposed = Transpose.convert
 
@@ -85,5 +86,6 @@ def _identity(config: ModelConfig) -> str:
     local = Path(config.path).expanduser()
     if not local.exists():
         return f"{config.path} {load_config(config)._commit_hash}"
-    files = sorted(file for file in local.resolve().iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
+    there = [*local.resolve().iterdir(), *local.resolve().glob("global_step*/*")]  # the second are those of DeepSpeed
+    files = sorted(file for file in there if file.suffix in (".json", ".safetensors", ".bin", ".pt"))
     return repr([(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files])

@@ -39,6 +39,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.loop import eval_loader, evaluate
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.flops import FlopCount
+from qwenvl_train.model.load import shapes_before_sharding
 from qwenvl_train.model.processor_files import add_older_files
 from qwenvl_train.reporting.checkpoints import EVALUATION
 from qwenvl_train.reporting.folder import write_json_atomic
@@ -318,6 +319,11 @@ class VisionTrainer(Trainer):
         if len(set(peaks.values())) == 1:
             return {"lr": first}
         return {"lr": self._config.train.lr * share} | {f"lr_{name}": peak * share for name, peak in peaks.items()}
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save what transformers loads: weights, configuration and processor."""
+        with shapes_before_sharding():
+            super().save_model(output_dir, _internal_call)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save a checkpoint. The transformers Trainer writes it to the staging folder. When every process has finished
