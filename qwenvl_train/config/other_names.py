@@ -32,6 +32,7 @@ OTHER_NAMES = {
     "gradient_checkpointing": "train.checkpointing",
     "vit_gradient_checkpointing": "train.checkpointing=vision",
     "activation_offloading": "train.offload_activations",
+    "stage3_gather_16bit_weights_on_model_save": "deepspeed.gather_on_save",
     "torch_compile": "train.compile",
     "use_liger_kernel": "train.liger",
     "enable_liger_kernel": "train.liger",

@@ -301,6 +301,13 @@ class DeepSpeedConfig(Section):
     """The type in which gradients of several passes are added up. With null, it is the precision of the run."""
     communication_dtype: Literal["fp32"] | None
     """The type in which gradients are added up over the processes. With null, it is the precision of the run."""
+    gather_on_save: bool
+    """Whether a checkpoint of stage 3 has the whole weights, which the first process gathers, beside each process's
+    share of them."""
+
+    @property
+    def saves_whole_weights(self) -> bool:
+        return self.stage < 3 or self.gather_on_save
 
 
 class WandbConfig(Section):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.adapters import OLDER_NAMES
+from qwenvl_train.model.sharded import is_sharded, sharded_lora
 from qwenvl_train.model.stored_adapter import ADAPTER_CONFIG, StoredAdapter
 
 _PREFIX = "base_model.model."
@@ -20,6 +21,8 @@ _PARTS = re.compile(r"\.lora_[AB]\.weight$")
 
 def lora_tensors(adapter: StoredAdapter) -> dict[str, torch.Tensor]:
     """Return the LoRA tensors of a stored adapter under the present names of modules."""
+    if is_sharded(Path(adapter.path)):
+        return {name: weight[...] for name, weight in sharded_lora(Path(adapter.path)).items()}
     file = Path(adapter.path) / SAFETENSORS_WEIGHTS_NAME
     if not Path(adapter.path).exists():
         file = Path(hf_hub_download(adapter.path, SAFETENSORS_WEIGHTS_NAME, revision=adapter.revision))
@@ -27,6 +30,15 @@ def lora_tensors(adapter: StoredAdapter) -> dict[str, torch.Tensor]:
         raise UserError(f"{adapter.path} has no {SAFETENSORS_WEIGHTS_NAME}.")
     stored = load_file(file)
     return {_present_name(name): tensor for name, tensor in stored.items() if _PARTS.search(name)}
+
+
+def size_of_lora(adapter: StoredAdapter) -> int:
+    """Return about how many bytes the LoRA tensors of a stored adapter take in a file. For one on the hub, it is not
+    known, and 0."""
+    folder = Path(adapter.path)
+    if is_sharded(folder):
+        return sum(weight.shape.numel() * weight.dtype.itemsize for weight in sharded_lora(folder).values())
+    return (folder / SAFETENSORS_WEIGHTS_NAME).stat().st_size if folder.is_dir() else 0
 
 
 def write_adapter(adapter: StoredAdapter, base: str, folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
@@ -13,6 +14,7 @@ from qwenvl_train.config.schema import COMPONENTS, Component, RunConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.components import component_of, is_shadow, mode_of
+from qwenvl_train.model.sharded import is_sharded, read_sharded
 from qwenvl_train.model.stored_adapter import StoredAdapter
 from qwenvl_train.model.weights_only import reason_of_refusal
 
@@ -75,14 +77,17 @@ def read_weights(model: PeftModel, adapter: StoredAdapter) -> None:
         UserError: If the weights do not fit these layers.
     """
     try:
-        result = model.load_adapter(
-            adapter.path,
-            "default",
-            is_trainable=True,
-            torch_device="cpu",
-            key_mapping=OLDER_NAMES,
-            revision=adapter.revision,
-        )
+        if is_sharded(Path(adapter.path)):
+            result = read_sharded(model, Path(adapter.path))
+        else:
+            result = model.load_adapter(
+                adapter.path,
+                "default",
+                is_trainable=True,
+                torch_device="cpu",
+                key_mapping=OLDER_NAMES,
+                revision=adapter.revision,
+            )
     except KeyError as error:
         raise _misfit(adapter, f"{error.args[0]} is missing") from error
     except (OSError, ValueError, RuntimeError, UnpicklingError) as error:

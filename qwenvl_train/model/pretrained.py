@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
 from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import family_of
 from qwenvl_train.families.family import Family
+from qwenvl_train.model.sharded import is_sharded, load_sharded
 from qwenvl_train.model.stored_adapter import ADAPTER_CONFIG, whole_model
 from qwenvl_train.model.weights_only import reason_of_refusal
 from qwenvl_train.step_folders import saved
@@ -58,6 +59,8 @@ def from_pretrained(config: ModelConfig, auto_class, **options):
     where = str(local.absolute()) if local.exists() else config.path
     disable_progress_bar()
     try:
+        if auto_class is AutoModelForImageTextToText and is_sharded(local):
+            return load_sharded(local.absolute(), **options)
         # Without the setting for remote code, transformers would ask on the terminal whether to run it.
         return auto_class.from_pretrained(where, revision=config.revision or "main", trust_remote_code=False, **options)
     except (OSError, ValueError, RuntimeError, UnpicklingError) as error:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.errors import UserError
+from qwenvl_train.model.sharded import SHARDED, is_sharded
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json",
@@ -49,6 +50,8 @@ def tensors_in(folder: Path) -> dict[str, StoredTensor]:
         files = sorted(set(names.values()))
     else:
         names, files = None, sorted(file.name for file in folder.glob("model*.safetensors"))
+    if not files and is_sharded(folder):
+        raise UserError(f"{folder}: {SHARDED}.")
     if not files:
         raise UserError(f"{folder} has no model.safetensors.")
     found: dict[str, StoredTensor] = {}

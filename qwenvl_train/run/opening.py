@@ -20,7 +20,8 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import refuse_kernel
 from qwenvl_train.model.build import refuse_what_needs_a_gpu
 from qwenvl_train.model.processor import load_processor
-from qwenvl_train.model.stored_adapter import with_stored_lora
+from qwenvl_train.model.sharded import refuse_sharded
+from qwenvl_train.model.stored_adapter import whole_model, with_stored_lora
 from qwenvl_train.reporting.metrics import MetricsFile
 from qwenvl_train.reporting.progress import ProgressReporter
 from qwenvl_train.reporting.reporter import Reporter
@@ -118,6 +119,7 @@ def open_run(
 ) -> OpenedRun:
     config = with_stored_lora(composed.config, composed.given)
     composed = replace(composed, config=config)
+    refuse_sharded(whole_model(config.model))
     refuse_kernel(config.train.attention, precision)
     refuse_what_needs_a_gpu(config)
     refuse_missing_nvme(config.deepspeed)

@@ -49,6 +49,7 @@ FREE = (
     "train.stall_seconds",
     "train.resume",
     "deepspeed.nvme_path",
+    "deepspeed.gather_on_save",
     "logging.wandb",
     "eval",
 )

@@ -29,8 +29,10 @@ def checkpoint_bytes(components: list[dict[str, Any]], config: RunConfig, precis
     computed, moments = (4 if precision == "fp32" else 2), moment_bytes(config.optim)
     if config.deepspeed.stage == 0:
         return _FILES + trained * (4 + moments) + frozen * computed
-    # DeepSpeed stores the weights a second time, beside those that transformers loads.
-    return _FILES + trained * (2 * computed + 4 + moments) + frozen * 2 * computed
+    # DeepSpeed stores weights a second time, beside those that transformers loads. In stage 3, each process's share of
+    # trained weights is only in float32.
+    whole, of_deepspeed = int(config.deepspeed.saves_whole_weights), int(config.deepspeed.stage < 3)
+    return _FILES + trained * ((whole + of_deepspeed) * computed + 4 + moments) + frozen * (whole + 1) * computed
 
 
 def refuse_full_disk(folder: Path, each: int, config: RunConfig, steps_left: int, existing: int) -> None:

@@ -30,6 +30,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME
 from trl.models import get_act_offloading_ctx_manager
 
 from qwenvl_train.config.schema import RunConfig
@@ -321,9 +322,19 @@ class VisionTrainer(Trainer):
         return {"lr": self._config.train.lr * share} | {f"lr_{name}": peak * share for name, peak in peaks.items()}
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save what transformers loads: weights, configuration and processor."""
-        with shapes_before_sharding():
-            super().save_model(output_dir, _internal_call)
+        """Save what transformers loads: weights, configuration and processor. With deepspeed.gather_on_save=false, the
+        weights are left to DeepSpeed's files, which `_save_checkpoint` writes. The method of transformers would write
+        them here, too, or gather adapters nevertheless."""
+        if self._config.deepspeed.saves_whole_weights:
+            with shapes_before_sharding():
+                super().save_model(output_dir, _internal_call)
+        elif self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            # PEFT looks up each weight that it writes.
+            names = [name for name, weight in self.model.named_parameters() if weight.requires_grad]
+            self._save(str(folder), dict.fromkeys(names, torch.empty(0)) if isinstance(self.model, PeftModel) else {})
+            for name in (SAFE_WEIGHTS_NAME, ADAPTER_SAFE_WEIGHTS_NAME):
+                (folder / name).unlink(missing_ok=True)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save a checkpoint. The transformers Trainer writes it to the staging folder. When every process has finished

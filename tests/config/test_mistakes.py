@@ -156,6 +156,16 @@ def test_a_mistake_is_named(words, line):
             [LORA, "deepspeed=zero2", "deepspeed.offload_optimizer=nvme", "deepspeed.nvme_path=/disk"],
             "deepspeed.offload_optimizer=nvme needs deepspeed=zero3; use cpu, or zero3",
         ),
+        (
+            [
+                LORA,
+                "deepspeed=zero3",
+                "deepspeed.offload_optimizer=nvme",
+                "deepspeed.nvme_path=/disk",
+                "deepspeed.gather_on_save=false",
+            ],
+            "deepspeed.gather_on_save=false takes the weights of a checkpoint from its optimizer states, which do not",
+        ),
         ([LORA, "deepspeed=zero2_offload", "optim=adamw_8bit"], "but optim=adamw_8bit needs a GPU; use optim=adamw"),
         ([LORA, "train.liger=true", "train.compile=true"], "train.liger=true and train.compile=true fuse the same"),
         ([LORA, "train.resume=nowhere"], "train.resume=nowhere: must be auto, never or an existing checkpoint folder"),
@@ -192,6 +202,7 @@ def test_a_combination_that_cannot_work_is_named(words, line):
         ("deepspeed.offload_optimizer", [LORA, "deepspeed.offload_optimizer=cpu"]),
         ("deepspeed.offload_param", [LORA, "deepspeed=zero2", "deepspeed.offload_param=cpu"]),
         ("deepspeed.whole_elements", [LORA, "deepspeed=zero1", "deepspeed.whole_elements=0"]),
+        ("deepspeed.gather_on_save", [LORA, "deepspeed=zero2", "deepspeed.gather_on_save=false"]),
     ],
 )
 def test_a_given_key_without_effect_is_named(key, words):

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from qwenvl_train.cli import main
@@ -41,6 +43,8 @@ REHEARSED = ("train.rehearse=true",)
 BROKEN = (*SHORT, QUIET, "data.train={one_broken}", "data.eval={one_broken}", "train.max_steps=5", "train.on_nan=skip")
 SHARDED = ("deepspeed.whole_elements=0",)
 """Without it, ZeRO-3 would leave all weights of so small models whole."""
+SHARES = (*SHARDED, "deepspeed.gather_on_save=false")
+"""The checkpoints have only each process's share of the weights."""
 STORED = ("train.cache_vision=true", "data.cache={cache}")
 PAIRS = (*SHORT, *GENERATES, "data.train={pairs}", "data.eval={pairs}", "train.max_steps=3", "train.lr=1e-4")
 STREAMED = (
@@ -63,12 +67,12 @@ class Case:
 CASES = {
     "zero1 full": Case("deepspeed", "sft_full", "zero1", "qwen2_vl", RESUMED, REHEARSED),
     "zero2 full": Case("deepspeed", "sft_full", "zero2", "qwen3_vl", RESUMED, REHEARSED),
-    "zero3 full": Case("deepspeed", "sft_full", "zero3", "qwen2_5_vl", RESUMED, (*SHARDED, *REHEARSED)),
-    "zero3 lora of experts": Case("deepspeed", "sft_lora", "zero3", "qwen3_vl_moe", RESUMED, SHARDED),
+    "zero3 full": Case("deepspeed", "sft_full", "zero3", "qwen2_5_vl", RESUMED, (*SHARES, *REHEARSED)),
+    "zero3 lora of experts": Case("deepspeed", "sft_lora", "zero3", "qwen3_vl_moe", RESUMED, SHARES),
     "zero2_offload lora": Case("deepspeed", "sft_lora", "zero2_offload", "qwen2_5_vl", RESUMED, REHEARSED),
     "zero2 broken": Case("deepspeed", "sft_projector", "zero2", "broken", BROKEN),
     "zero3 broken": Case("deepspeed", "sft_projector", "zero3", "broken", BROKEN, SHARDED),
-    "zero3_offload full with experts": Case("deepspeed", "sft_full", "zero3_offload", "qwen3_vl_moe", RESUMED, SHARDED),
+    "zero3_offload full with experts": Case("deepspeed", "sft_full", "zero3_offload", "qwen3_vl_moe", RESUMED, SHARES),
     "zero3 lora with features": Case("deepspeed", "sft_lora", "zero3", "qwen2_5_vl", FEATURES, (*STORED, *SHARDED)),
     "zero3 dpo with a sharded copy": Case(
         "deepspeed", "dpo_full", "zero3", "qwen2_5_vl", PAIRS, ("dpo.reference=model", *SHARDED)
@@ -127,14 +131,15 @@ def settings(files, checkpoints, tmp_path_factory) -> dict[str, tuple[list[str],
 @pytest.fixture(scope="module")
 def launched(request, settings, files, checkpoints, tmp_path_factory) -> Path:
     """A folder with the runs of all cases of a launcher, each in a folder of the case's name, `run` in it, and with
-    `run` in `resumed` there, which goes on from the middle of the other."""
+    `run` in `resumed` there, which goes on from the middle of the other. Its checkpoints always have whole weights."""
     folder = tmp_path_factory.mktemp(request.param)
     commands = []
     for name in (name for name, case in CASES.items() if case.launcher == request.param):
         commands.append([*settings[name][1], f"output_dir={folder / name}"])
         if steps := STEPS.get(CASES[name].settings):
             middle = folder / name / "run" / "checkpoints" / f"step-{steps // 2}"
-            commands.append([*settings[name][1], f"output_dir={folder / name / 'resumed'}", f"train.resume={middle}"])
+            again = [word.replace("gather_on_save=false", "gather_on_save=true") for word in settings[name][1]]
+            commands.append([*again, f"output_dir={folder / name / 'resumed'}", f"train.resume={middle}"])
     if request.param == "torchrun":
         commands.append([*evaluation(files, checkpoints), f"eval.to={folder / 'eval'}"])
     file = folder / "commands.json"
@@ -200,7 +205,7 @@ def test_two_processes_equal_one(one, two, resumed):
         assert mine == theirs
         assert len(mine) == 6
     assert summary(two)["status"] == summary(resumed)["status"] == "done"
-    AutoModelForImageTextToText.from_pretrained(two / "checkpoints" / "step-4")
+    AutoModelForImageTextToText.from_pretrained(resumed / "checkpoints" / "step-4")
     assert_same_curve(figures(resumed), figures(two)[2:])
 
 
@@ -222,6 +227,40 @@ def test_what_deepspeed_saved_is_exported(two, tmp_path, capfd, monkeypatch):
     assert "2 of 2 greedy answers the same" in told
 
 
+@cases(names=("zero3 full", "zero3 lora of experts", "zero3_offload full with experts"))
+def test_shares_are_exported_as_whole_weights_are(name, two, resumed, tmp_path):
+    """The last checkpoints of the two runs have the same weights: as shares, and gathered by DeepSpeed."""
+    assert not list((two / "checkpoints").rglob("*.safetensors"))
+    assert list((resumed / "checkpoints").rglob("*.safetensors"))
+    for form in ("merged", "adapter") if "lora" in name else ("merged",):
+        for run in (two, resumed):
+            plain = ("export.verify=false", "export.dtype=fp32", f"export.form={form}")
+            assert main(["export", f"run={run}", f"export.to={tmp_path / form / run.parent.name}", *plain]) == 0
+        shares, whole = (tmp_path / form / run.parent.name for run in (two, resumed))
+        files = [path.relative_to(whole) for path in whole.rglob("*.safetensors")]
+        assert files
+        for file in files:
+            mine, theirs = load_file(shares / file), load_file(whole / file)
+            assert mine.keys() == theirs.keys()
+            assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+
+
+@cases(names=("zero3 full", "zero3 lora of experts"))
+def test_shares_have_all_else_that_a_checkpoint_has(two, resumed):
+    """And nothing twice: the files of whole weights are the only difference."""
+    names = [
+        {str(file.relative_to(run)) for file in (run / "checkpoints" / "step-4").rglob("*") if file.is_file()}
+        for run in (two, resumed)
+    ]
+    (missing,) = names[1] - names[0]
+    assert missing.endswith("model.safetensors")
+    assert names[0] < names[1]
+    for config in ("config.json", "generation_config.json", "adapter_config.json"):
+        mine, theirs = (run / "checkpoints" / "step-4" / config for run in (two, resumed))
+        assert mine.is_file() == theirs.is_file()
+        assert not mine.is_file() or mine.read_bytes() == theirs.read_bytes()
+
+
 @cases(names=("zero3 full",))
 def test_a_killed_run_goes_on_to_the_same_end(settings, name, two, tmp_path):
     """In new processes, by the command of README."""
@@ -232,7 +271,8 @@ def test_a_killed_run_goes_on_to_the_same_end(settings, name, two, tmp_path):
 
 
 ELASTIC = (
-    "zero1 full", "zero2 full", "zero3 full", "zero3 lora of experts", "zero2_offload lora", "ddp lora", "ddp stream",
+    "zero1 full", "zero2 full", "zero3 full", "zero3 lora of experts", "zero2_offload lora",
+    "zero3_offload full with experts", "ddp lora", "ddp stream",
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from tests.conftest import conversation
 from tests.loading import write_adapter
 from tests.security.poison import poison
 from tests.settings import run_config
+from tests.shares import sharded_copy
 
 FAMILY = FAMILIES["qwen2_5_vl"]
 FORMS = ("zip", "older", "pickle")
@@ -75,6 +76,18 @@ def test_older_weights_without_code_are_read(model):
     (model / "model.safetensors").unlink()
     torch.save(weights, model / "pytorch_model.bin")
     assert load_model(config_of(model).model, FAMILY, "fp32").num_parameters() > 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["model", "optim"])
+def test_shares_of_weights(model, kind, form, tmp_path):
+    """Both kinds of files in which DeepSpeed stores them."""
+    weights = load_file(model / "model.safetensors")
+    folder = sharded_copy(model, weights, tmp_path / "step-1", set(weights))
+    poison(next(folder.glob(f"global_step1/*rank_1_*_{kind}_states.pt")), tmp_path / "trace", form)
+    with pytest.raises(UserError, match=r"the weights in .* cannot be put together: "):
+        load_model(config_of(folder).model, FAMILY, "fp32")
+    assert not (tmp_path / "trace").exists()
 
 
 @pytest.fixture

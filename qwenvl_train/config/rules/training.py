@@ -7,7 +7,7 @@ from qwenvl_train.config.schema import COMPONENTS, DeepSpeedConfig, RunConfig
 from qwenvl_train.config.scoring import EvalConfig, own_code_is_allowed
 
 _OF_DEEPSPEED = tuple(f"deepspeed.{key}" for key in DeepSpeedConfig.model_fields if key != "stage")
-_OF_STAGE_3 = ("offload_param", "whole_elements")
+_OF_STAGE_3 = ("offload_param", "whole_elements", "gather_on_save")
 
 
 def something_is_tuned(config: RunConfig, given: frozenset[str]) -> Lines:
@@ -197,6 +197,11 @@ def offloading_is_possible(config: RunConfig, given: frozenset[str]) -> Lines:
         yield "deepspeed.nvme_path has no effect unless deepspeed.offload_optimizer or offload_param is nvme"
     if chosen.offload_optimizer == "nvme" and chosen.stage < 3:
         yield "deepspeed.offload_optimizer=nvme needs deepspeed=zero3; use cpu, or zero3"
+    if chosen.offload_optimizer == "nvme" and not chosen.gather_on_save:
+        yield (
+            "deepspeed.gather_on_save=false takes the weights of a checkpoint from its optimizer states, which do not "
+            "have them with deepspeed.offload_optimizer=nvme; set one of the two otherwise"
+        )
     if chosen.offload_optimizer != "none" and config.optim.name == "adamw_8bit":
         yield (
             f"deepspeed.offload_optimizer={chosen.offload_optimizer} computes the optimizer's step on the CPU, but "

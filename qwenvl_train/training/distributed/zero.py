@@ -42,7 +42,7 @@ def deepspeed_settings(
     if config.stage == 3:
         zero["stage3_prefetch_bucket_size"] = config.bucket_elements
         zero["stage3_param_persistence_threshold"] = config.whole_elements
-        zero["stage3_gather_16bit_weights_on_model_save"] = True
+        zero["stage3_gather_16bit_weights_on_model_save"] = config.gather_on_save
     else:
         zero["allgather_bucket_size"] = config.bucket_elements
     if config.offload_optimizer != "none":

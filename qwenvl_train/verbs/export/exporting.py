@@ -5,6 +5,7 @@ from pathlib import Path
 
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.files import publish_folder
+from qwenvl_train.model.adapter_files import size_of_lora
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.published import size_in
@@ -77,8 +78,8 @@ def _refuse_full_disk(source: Source, final: Path) -> None:
     needed = _SMALL_FILES
     if source.config.export.form == "merged" or source.has_own_base:
         needed += size_in(source.tensors, DTYPES[source.dtype].itemsize)
-    if source.adapter and source.config.export.form == "adapter" and Path(source.adapter.path).is_dir():
-        needed += (Path(source.adapter.path) / "adapter_model.safetensors").stat().st_size
+    if source.adapter and source.config.export.form == "adapter":
+        needed += size_of_lora(source.adapter)
     free = free_bytes(final)
     if needed > free:
         raise UserError(

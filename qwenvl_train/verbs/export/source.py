@@ -10,6 +10,7 @@ from qwenvl_train.config.inference import run_folder_of
 from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.published import StoredTensor, local_folder, tensors_in
+from qwenvl_train.model.sharded import is_sharded
 from qwenvl_train.model.stored_adapter import StoredAdapter, stored_adapter
 from qwenvl_train.run.finished import with_checkpoint
 from qwenvl_train.run.lineage import MERGED
@@ -85,12 +86,13 @@ def _run_of(config: ExportConfig) -> Path | None:
 
 
 def _base_of_whole_model(config: ExportConfig, named: ModelConfig, run: Path | None) -> ModelConfig:
-    """Return the model that a run trained in full. Without run=, a whole model stands for itself.
+    """Return the model that a run trained in full. Without run=, a whole model stands for itself, unless it has none of
+    the files that tell its names.
 
     Args:
         named: The model that the settings of the run name.
     """
-    if config.run is None or run is None:
+    if run is None or (config.run is None and not is_sharded(Path(config.model.path).expanduser())):
         return config.model
     if (run / MERGED).is_dir():
         return config.model.model_copy(update={"path": str(run / MERGED), "revision": None})
