@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 
-from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
 from qwenvl_train.config.schema import ModelConfig
@@ -59,7 +59,7 @@ def from_pretrained(config: ModelConfig, auto_class, **options):
     where = str(local.absolute()) if local.exists() else config.path
     disable_progress_bar()
     try:
-        if auto_class is AutoModelForImageTextToText and is_sharded(local):
+        if auto_class.__name__.startswith("AutoModel") and is_sharded(local):
             return load_sharded(local.absolute(), **options)
         # Without the setting for remote code, transformers would ask on the terminal whether to run it.
         return auto_class.from_pretrained(where, revision=config.revision or "main", trust_remote_code=False, **options)

@@ -1,20 +1,25 @@
 """The weights of a checkpoint that has only each process's share of them, in the files of DeepSpeed
-(deepspeed.gather_on_save=false)."""
+(deepspeed.gather_on_save=false).
+
+What reads only the config of a model imports this module, too, so no models are imported with it.
+"""
 
 import re
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from torch.utils.serialization import config as serialization
-from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig
 
 from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.weights_only import only_weights, reason_of_refusal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 SHARDED = "its weights are divided among processes; qwenvl-train export run=… puts them together"
 """What an error says of a sharded checkpoint."""
@@ -73,15 +78,15 @@ def refuse_sharded(model: ModelConfig) -> None:
         raise UserError(f"model.path {model.path}: {SHARDED}. Train the model that it writes.")
 
 
-def load_sharded(folder: Path, **options: Any) -> PreTrainedModel:
+def load_sharded(folder: Path, **options: Any) -> "PreTrainedModel":
     """Return the whole model of a sharded checkpoint, as `from_pretrained` returns that of another checkpoint."""
-    weights: dict[int, tuple[str, ShardedWeight]] = {}
-    for name, weight in sharded_weights(folder).items():
-        weights.setdefault(id(weight._parts), (name, weight))  # tied weights have the first of their names in files
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    weights = sharded_weights(folder)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     model, found = model_class.from_pretrained(
-        None, config=config, state_dict=dict(weights.values()), output_loading_info=True, **options
+        None, config=config, state_dict=weights, output_loading_info=True, **options
     )
     if found["missing_keys"]:
         raise UserError(f"the weights in {folder} cannot be put together: {min(found['missing_keys'])} is missing.")
@@ -91,7 +96,7 @@ def load_sharded(folder: Path, **options: Any) -> PreTrainedModel:
     return model
 
 
-def read_sharded(model: PeftModel, folder: Path) -> Any:
+def read_sharded(model: torch.nn.Module, folder: Path) -> Any:
     """Read the weights of a sharded checkpoint with adapters into the layers of a model. Return the keys that are
     missing or belong to no layer, as PEFT does."""
     weights = {name: weight[...] for name, weight in sharded_weights(folder).items()}
