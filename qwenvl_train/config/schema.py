@@ -320,6 +320,8 @@ class WandbConfig(Section):
 
 class LoggingConfig(Section):
     wandb: WandbConfig
+    tensorboard: bool
+    """Whether the metrics and answers are also written for TensorBoard, in tensorboard/ of the run folder."""
     predictions: NonNegativeInt
     """The number of held-out samples for which the report shows a generated answer."""
 

@@ -6,7 +6,7 @@ from typing import TextIO
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.folder import json_line, write_json_lines_atomic
-from qwenvl_train.reporting.reporter import Row, RunInfo, is_evaluation
+from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo, is_evaluation
 
 FILE_NAME = "metrics.jsonl"
 
@@ -36,7 +36,7 @@ def before_and_after(rows: list[Row]) -> tuple[Row | None, Row | None]:
     return before, next((row for row in reversed(evaluations) if row["step"] > 0), None)
 
 
-class MetricsFile:
+class MetricsFile(Reporter):
     """A reporter that appends every row at once, so that a killed run loses at most the line it was writing."""
 
     _file: TextIO

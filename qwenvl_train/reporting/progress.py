@@ -10,7 +10,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from qwenvl_train.reporting.console import console_on, say
-from qwenvl_train.reporting.reporter import Row, RunInfo, is_evaluation
+from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo, is_evaluation
 from qwenvl_train.reporting.spikes import SPIKE
 from qwenvl_train.reporting.wording import GENERATED, count, duration, figure, is_number, label, many, percent
 
@@ -136,7 +136,7 @@ def closing_line(summary: Row) -> str:
     return text
 
 
-class ProgressReporter:
+class ProgressReporter(Reporter):
     """A reporter that prints a line, or updates the bar, at each logged step. Evaluations are printed above the bar."""
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:

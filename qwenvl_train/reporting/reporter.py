@@ -36,6 +36,11 @@ class Reporter(Protocol):
     def log(self, row: Row) -> None:
         """Report one logged step or one evaluation. The metrics of an evaluation have names that start with eval_."""
 
+    def answered(self, step: int, rows: list[Row]) -> None:
+        """Report the answers that were generated at an evaluation. `rows` are those of predictions.jsonl. A reporter
+        that does not show answers ignores them."""
+        return
+
     def finish(self, summary: Row) -> None: ...
 
 

@@ -1,18 +1,24 @@
 """Reporting to Weights & Biases, without a prompt and without a long wait. The run is online if there is a login, and
 offline otherwise."""
 
+import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from netrc import NetrcParseError, netrc
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.answers import Shape
 from qwenvl_train.reporting.folder import write_text_atomic
-from qwenvl_train.reporting.reporter import Row, RunInfo, flat, is_evaluation
+from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo, flat
+from qwenvl_train.reporting.tracking import TrackedAnswer, tracked, tracked_answers
 
 ID_FILE = "wandb_id.txt"
 CONNECT_SECONDS = 15
@@ -23,21 +29,50 @@ PUBLIC_HOST_NOW = ".forge.coreweave.com"
 package is stored under PUBLIC_HOST."""
 
 
-class WandbRun:
+SUMMARIES = {
+    "train/loss": "min,last",
+    "eval/loss": "min,last",
+    "eval/exact_match": "max,last",
+    "eval/token_accuracy": "max,last",
+    "eval/rewards/accuracies": "max,last",
+    "scores/*": "min,max,last",
+}
+"""What W&B's table of runs shows of a metric. Of some scores, lower values are better."""
+
+KINDS = ("expected", "before", "after")
+"""The kinds of boxes and points over a picture, which W&B can show and hide. Their index is W&B's class."""
+_DOT = 0.01
+"""Half the width of the box that W&B shows instead of a point, as a share of the width of the picture."""
+_DATA_FOLDER = "WANDB_DATA_DIR"
+"""The variable for the folder in which wandb keeps the files of tables."""
+
+
+class WandbRun(Reporter):
     """A reporter that sends the run to Weights & Biases. It is built only if logging.wandb.mode is not disabled, since
     importing wandb takes a second."""
 
     def __init__(self, config: WandbConfig, say: Callable[[str], None] = print) -> None:
         self._config = config
         self._say = say
+        self._answers: Queue[tuple[int, list[Row]] | None] = Queue()
+        """The answers that are to be sent, with their steps. None comes after the last ones."""
+        self._is_finishing = self._has_failed = False
         self._mode()  # raises an error before any other work if the mode is online and there is no login
 
     def start(self, run: RunInfo) -> None:
         hush()
         self._folder = run.folder
+        self._own_data_folder = _DATA_FOLDER not in os.environ
+        if self._own_data_folder:
+            os.environ[_DATA_FOLDER] = str(run.folder.absolute() / "wandb" / "data")
         self._run = self._open(run)
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
+        for name, summary in SUMMARIES.items():
+            self._run.define_metric(name, step_metric="step", summary=summary)
+        # For a table, unlike for figures, wandb waits for the server.
+        self._sending = Thread(target=self._send_answers, daemon=True)
+        self._sending.start()
 
     def _open(self, run: RunInfo) -> Any:
         import wandb
@@ -99,35 +134,115 @@ class WandbRun:
             group=self._config.group,
             tags=list(self._config.tags),
             dir=str(run.folder),
-            config=run.config | {"components": {row["component"]: row for row in run.components}},
+            config=run.config | _facts(run),
             settings=settings,
         )
 
     def log(self, row: Row) -> None:
         """Send a row with its step as a metric, since wandb's own counter refuses steps that a resumed run repeats."""
-        prefix = "eval/" if is_evaluation(row) else "train/"
-        figures = {
-            prefix + key.removeprefix("eval_"): value
-            for key, value in flat(row).items()
-            if key != "step" and value is not None
-        }
-        self._run.log({"step": row["step"], **figures})
+        with self._going_on():
+            self._run.log({"step": row["step"], **tracked(row)})
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """Keep an error of W&B from ending the run, and tell the first one. wandb itself handles a server that cannot
+        be reached, but its own process may be killed."""
+        try:
+            yield
+        except Exception as error:
+            if not self._has_failed:
+                self._say(f"W&B has failed, and the run goes on without it: {_first_line(error)}")
+            self._has_failed = True
+
+    def answered(self, step: int, rows: list[Row]) -> None:
+        self._answers.put((step, rows))
+
+    def _send_answers(self) -> None:
+        while found := self._answers.get():
+            step, rows = found
+            try:
+                self._run.log({"step": step, "answers/samples": _table(tracked_answers(rows))})
+            except Exception as error:  # such as that of a server that cannot be reached
+                if not self._is_finishing and not self._has_failed:
+                    self._say(f"W&B did not receive the answers of step {step}: {_first_line(error)}")
 
     def finish(self, summary: Row) -> None:
         import wandb
 
+        self._is_finishing = True
+        self._answers.put(None)
+        self._sending.join(UPLOAD_SECONDS)
+        with self._going_on():
+            self._finish(summary)
+        if self._has_failed:
+            with suppress(Exception):  # it would be raised at the end of the process
+                wandb.teardown()
+        if self._own_data_folder:
+            os.environ.pop(_DATA_FOLDER, None)
+
+    def _finish(self, summary: Row) -> None:
+        import wandb
+
         self._run.summary.update(flat(summary))
-        # Not a table: wandb keeps the files of tables outside the run folder and remembers their absolute paths, so a
-        # run folder that was copied could not be uploaded.
         if (page := self._folder / "report.html").is_file():
             self._run.log({"report": wandb.Html(page.read_text(encoding="utf-8"), False, data_is_not_path=True)})
         try:
             self._run.finish(exit_code=0 if summary["status"] == "done" else 1)
         except TimeoutError:
-            later = f"wandb sync {_local(self._run)}"
+            later = f"wandb sync --no-skip-online {_local(self._run)}"
             self._say(f"W&B did not receive the whole run within {UPLOAD_SECONDS} s. Upload the rest with: {later}")
         else:
             wandb.teardown()  # unlike finish, this waits until the last rows are on disk
+
+
+def _facts(run: RunInfo) -> Row:
+    """Return what W&B stores beside the settings: the components, and the command, packages, code, data and hardware
+    of environment.json."""
+    facts: Row = {"components": {row["component"]: row for row in run.components}}
+    if (file := run.folder / "environment.json").is_file():
+        facts["environment"] = json.loads(file.read_text(encoding="utf-8"))
+    return facts
+
+
+def _table(answers: list[TrackedAnswer]) -> Any:
+    """Return a W&B table with a row for each answer. Boxes and points are drawn over the first picture."""
+    import wandb
+
+    pictures = max((len(answer.pictures) for answer in answers), default=0)
+    named = ["picture", *(f"picture {number}" for number in range(2, pictures + 1))][:pictures]
+    pairs = any(answer.rejected is not None for answer in answers)
+    texts = ["prompt", *(["chosen", "rejected"] if pairs else ["expected"]), "before", "after"]
+    table = wandb.Table(columns=["sample", *named, *texts, "right", "changed"])
+    for answer in answers:
+        images = [
+            wandb.Image(picture, boxes=_boxes(answer.shapes) if number == 0 else None)
+            for number, picture in enumerate(answer.pictures)
+        ]
+        expected = [answer.expected, *([answer.rejected] if pairs else [])]
+        row = [answer.sample, *images, *[None] * (pictures - len(images)), answer.prompt, *expected]
+        table.add_data(*row, answer.before, answer.after, answer.right, answer.changed)
+    return table
+
+
+def _boxes(shapes: list[Shape]) -> dict[str, Any] | None:
+    """Return boxes and points in W&B's form, in groups that can be shown and hidden."""
+    groups: dict[str, Any] = {}
+    for shape in shapes:
+        group = groups.setdefault(shape.kind, {"box_data": [], "class_labels": dict(enumerate(KINDS))})
+        around = _DOT if shape.point else 0
+        group["box_data"].append(
+            {
+                "position": {
+                    "minX": shape.left - around,
+                    "maxX": shape.left + shape.width + around,
+                    "minY": shape.top - around,
+                    "maxY": shape.top + shape.height + around,
+                },
+                "class_id": KINDS.index(shape.kind),
+                "box_caption": shape.name,
+            }
+        )
+    return groups or None
 
 
 def hush() -> None:

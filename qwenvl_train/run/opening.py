@@ -25,6 +25,7 @@ from qwenvl_train.model.stored_adapter import whole_model, with_stored_lora
 from qwenvl_train.reporting.metrics import MetricsFile
 from qwenvl_train.reporting.progress import ProgressReporter
 from qwenvl_train.reporting.reporter import Reporter
+from qwenvl_train.reporting.tensorboard import TensorBoardRun
 from qwenvl_train.reporting.wandb import WandbRun
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.held_out import overlap_in_words
@@ -166,7 +167,8 @@ def _reporters(config: RunConfig, state: PartialState) -> list[Reporter]:
     if not state.is_main_process:
         return []
     wandb = [] if config.logging.wandb.mode == "disabled" else [WandbRun(config.logging.wandb)]
-    return [MetricsFile(), ProgressReporter(), *wandb]
+    tensorboard = [TensorBoardRun()] if config.logging.tensorboard else []
+    return [MetricsFile(), ProgressReporter(), *wandb, *tensorboard]
 
 
 def _new_name(recipe: str | None, method: str) -> str:

@@ -71,9 +71,11 @@ class Recorder:
 
     def evaluated(self, trainer) -> dict[str, Any]:
         """Return the scores of generated answers as metrics, if the run has them. Before the first step and after the
-        last one, also generate the answers for the report."""
+        last one, and with a tracker at each evaluation, also generate the answers that are shown."""
         step = trainer.state.global_step
-        if step in (0, trainer.state.max_steps):
+        logging = self.info.config["logging"]
+        has_tracker = logging["wandb"]["mode"] != "disabled" or logging["tensorboard"]
+        if has_tracker or step in (0, trainer.state.max_steps):
             self.answer_for_report(trainer)
         if self.generated is None:
             return {}
@@ -81,7 +83,7 @@ class Recorder:
             return self.generated(trainer.model, step, _is_sharded(trainer))
 
     def answer_for_report(self, trainer) -> None:
-        """Generate the answers that the report shows."""
+        """Generate the answers that the report and trackers show."""
         step, sharded = trainer.state.global_step, _is_sharded(trainer)
         if not (self.writes or sharded):
             return
@@ -97,6 +99,8 @@ class Recorder:
             self.predictions = [one.row("after" if step else "before", stored.get(one.place)) for one in answered]
         if self.writes:
             RunFolder(self.info.folder).write_predictions(self.predictions)
+            for reporter in self.reporters if self.predictions else ():
+                reporter.answered(step, self.predictions)
 
     def best(self) -> dict[str, Any] | None:
         """Return the best checkpoint on disk by train.best_metric, with the metrics of the evaluation at its step, or

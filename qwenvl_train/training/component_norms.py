@@ -78,7 +78,7 @@ class ComponentNorms(TrainerCallback):
             for group in self._optimizer.param_groups:
                 gradients = [weight.grad for weight in group["params"] if weight.grad is not None]
                 if gradients:
-                    yield group["component"], torch.stack(torch._foreach_norm(gradients)).norm()
+                    yield group["component"], torch.nn.utils.get_total_norm(gradients)
             return
         components = self._components_of_groups()
         if len(components) == len(self._of_groups):

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import wandb
 from wandb.proto import wandb_internal_pb2
 
+import wandb
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.wandb import WandbRun, has_login
@@ -17,26 +17,10 @@ from qwenvl_train.reporting.wandb import WandbRun, has_login
 from .rows import SUMMARY, evaluation_row, training_row
 
 KEY = "0123456789" * 4
+pytestmark = pytest.mark.usefixtures("nobody")
+
 NOWHERE = "http://127.0.0.1:9"
 """A port that refuses connections at once, as if the host were down."""
-
-
-@pytest.fixture(autouse=True)
-def nobody(tmp_path, monkeypatch):
-    """A user without W&B settings or login."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.delenv("NETRC", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    wandb.teardown()
-    yield
-    wandb.teardown()
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
 
 
 def config(mode: str = "auto", **changes) -> WandbConfig:
@@ -94,7 +78,7 @@ def test_without_login_auto_writes_a_whole_run_into_the_run_folder(run, said):
     ]
     (training,) = [row for row in history if "train/loss" in row]
     assert training["step"] == "1"
-    assert float(training["train/tokens_per_second"]) == training_row(1)["tokens_per_second"]
+    assert float(training["speed/tokens_per_second"]) == training_row(1)["tokens_per_second"]
     (evaluation,) = [row for row in history if "eval/exact_match" in row]
     assert (evaluation["eval/exact_match"], evaluation["step"]) == ("0.5", "1")
     assert any(r.metric.glob_name == "*" and r.metric.step_metric == "step" for r in found if r.HasField("metric"))

@@ -1,0 +1,116 @@
+"""What trackers (W&B, TensorBoard) receive from a run: names of metrics in sections, and answers with pictures.
+
+Trackers group charts by the part of a name before its first slash.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from qwenvl_train.reporting.answers import Shape, is_right, opened, shape, smaller
+from qwenvl_train.reporting.reporter import Row, flat
+
+SECTIONS = {
+    "optimizer": ("lr", "grad_norm", "update_ratio"),
+    "speed": (
+        "tokens_per_second",
+        "supervised_tokens_per_second",
+        "samples_per_second",
+        "images_per_second",
+        "tflops_per_device",
+        "mfu",
+        "data_wait",
+        "pack_fill",
+        "memory_gib",
+        "save_seconds",
+    ),
+    "progress": ("epoch", "samples", "tokens", "supervised_tokens", "seconds", "skipped_steps"),
+}
+"""The metrics of each section, by the beginnings of their names. Other metrics of training steps are in the section
+train. Those of evaluations are in eval, and the scores of generated answers in scores."""
+
+SIDE = 768
+"""The longest side of a picture in a tracker, in pixels."""
+
+
+def tracked(row: Row) -> Row:
+    """Return the figures of a row of metrics.jsonl with the names that trackers show."""
+    return {_name(key): value for key, value in flat(row).items() if key != "step" and value is not None}
+
+
+def _name(key: str) -> str:
+    if key.startswith("eval_generated/"):
+        return "scores/" + key.removeprefix("eval_generated/")
+    if key.startswith("eval_"):
+        return "eval/" + key.removeprefix("eval_")
+    for section, names in SECTIONS.items():
+        if any(key == name or key.startswith(f"{name}_") for name in names):
+            return f"{section}/{key}"
+    return f"train/{key}"
+
+
+@dataclass(frozen=True)
+class TrackedAnswer:
+    """A held-out sample with the model's answers before training and now."""
+
+    sample: str
+    prompt: str
+    expected: str
+    rejected: str | None
+    before: str | None
+    after: str | None
+    pictures: list[Image.Image]
+    """The pictures that can be read, at most SIDE pixels wide and high."""
+    shapes: list[Shape]
+    """Boxes and points over the first picture, as shares of its width and height."""
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the newest answer is the expected one."""
+        answer = self.before if self.after is None else self.after
+        return None if answer is None else is_right(answer, self.expected)
+
+    @property
+    def changed(self) -> bool | None:
+        """Whether training has changed the answer."""
+        return None if self.before is None or self.after is None else self.before != self.after
+
+
+def tracked_answers(rows: Sequence[Row]) -> list[TrackedAnswer]:
+    """Return what trackers show of the rows of predictions.jsonl."""
+    return [_answer(row) for row in rows]
+
+
+def _answer(row: Row) -> TrackedAnswer:
+    pictures = [picture for path in row["images"] if path and (picture := opened(path))]
+    shapes = []
+    if pictures and row["images"][0]:
+        width, height = pictures[0].size
+        for kind, regions in (row.get("regions") or {}).items():
+            shapes += [_scaled(shape(kind, region), width, height) for region in regions]
+    turn = row.get("turn", 1)
+    place = f"{Path(row['source']).name}:{row['line']}" + (f" turn {turn}" if turn > 1 else "")
+    return TrackedAnswer(
+        row["id"] or place,
+        row["prompt"],
+        row["expected"],
+        row.get("rejected"),
+        row.get("before"),
+        row.get("after"),
+        [smaller(picture, SIDE) for picture in pictures],
+        shapes,
+    )
+
+
+def _scaled(found: Shape, width: int, height: int) -> Shape:
+    return Shape(
+        found.kind,
+        found.name,
+        found.left / width,
+        found.top / height,
+        found.width / width,
+        found.height / height,
+        found.point,
+    )

@@ -1,0 +1,204 @@
+"""What arrives at a server: from online runs, from `wandb sync`, and after an outage."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import wandb
+from qwenvl_train.reporting import wandb as reporting
+from qwenvl_train.reporting.folder import RunFolder
+from qwenvl_train.reporting.wandb import WandbRun
+
+from .rows import SUMMARY, draw_receipt, evaluation_row, training_row
+from .test_wandb import KEY, config
+from .wandb_server import WandbServer, wandb_server
+
+pytestmark = pytest.mark.usefixtures("nobody")
+
+BOXES = {
+    "expected": [{"label": "total", "coordinates": [42.0, 56.0, 210.0, 280.0]}],
+    "after": [{"label": "total", "coordinates": [210.0, 280.0]}],
+}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with wandb_server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        yield server
+
+
+@pytest.fixture
+def answers(tmp_path) -> list[dict]:
+    picture = tmp_path / "receipt.png"
+    draw_receipt(picture, "12.80")
+    row = {"source": "receipts/eval.jsonl", "prompt": "The total?", "expected": "12.80", "before": "A list."}
+    return [
+        row | {"id": "receipt-1", "line": 1, "images": [str(picture)], "after": "12.80", "regions": BOXES},
+        row | {"id": None, "line": 2, "turn": 3, "images": [], "after": "A list."},
+    ]
+
+
+def log_all(reporter: WandbRun, answers: list[dict]) -> None:
+    reporter.answered(0, answers)
+    reporter.log(evaluation_row(0, 0.05))
+    reporter.log(training_row(1) | {"sources": {"a.jsonl": {"loss": 0.5}}})
+    reporter.log(evaluation_row(2, 0.5) | {"eval_generated/anls": 0.25})
+    reporter.answered(2, answers)
+
+
+def sync(*arguments: str) -> None:
+    command = [str(Path(sys.executable).parent / "wandb"), "sync", *arguments]
+    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check(server: WandbServer, run, tables: bool = True, pictures: bool = True) -> None:
+    """Every figure, cell, picture and setting of `log_all` has arrived."""
+    (name,) = server.runs
+    history = [row for row in server.history(name) if "report" not in row]
+    figures = {"train/loss", "optimizer/grad_norm", "speed/tokens_per_second", "progress/samples"}
+    (training,) = [row for row in history if figures <= row.keys()]
+    sent = training_row(1)
+    assert training["step"] == 1
+    assert training["train/loss"] == sent["loss"]
+    assert training["train/sources/a.jsonl/loss"] == 0.5
+    assert training["optimizer/lr_mlp"] == sent["lr_mlp"]
+    assert len([key for key in training if "/" in key]) == len(sent)  # without the step, with one source
+    evaluations = [row for row in history if "eval/loss" in row]
+    assert [(row["step"], row["eval/exact_match"]) for row in evaluations] == [(0, 0.05), (2, 0.5)]
+    assert evaluations[1]["scores/anls"] == 0.25
+
+    if tables:
+        check_tables(server, history, pictures)
+    settings = server.config(name)
+    assert settings["data"] == run.config["data"]
+    assert settings["components"]["mlp"]["mode"] == "full"
+    assert settings["environment"]["recipe"] == "sft_lora"
+    assert settings["environment"]["run"] == {"processes": 1}
+    assert not [operation for operation in server.unknown if not operation.startswith("/sdk/otel")]
+
+
+def check_tables(server: WandbServer, history: list[dict], pictures: bool) -> None:
+    (name,) = server.runs
+    tables = [row["answers/samples"] for row in history if "answers/samples" in row]
+    assert len(tables) == 2
+    table = json.loads(server.uploads[f"{name}/{tables[-1]['path']}"])
+    assert table["columns"] == ["sample", "picture", "prompt", "expected", "before", "after", "right", "changed"]
+    first, second = table["data"]
+    assert [first[0], *first[2:]] == ["receipt-1", "The total?", "12.80", "A list.", "12.80", True, True]
+    assert second == ["eval.jsonl:2 turn 3", None, "The total?", "12.80", "A list.", "A list.", False, False]
+    if pictures:
+        full = next(
+            json.loads(content) for path, content in server.uploads.items() if path.endswith("samples.table.json")
+        )
+        picture = full["data"][0][1]
+        assert any(path.endswith(picture["path"]) for path in server.uploads)
+        boxes = {kind: box["position"] for kind, (box,) in picture["boxes"].items()}
+        assert boxes["expected"] == {"minX": 0.1, "maxX": 0.5, "minY": 0.1, "maxY": 0.5}
+        assert boxes["after"] == pytest.approx({"minX": 0.49, "maxX": 0.51, "minY": 0.49, "maxY": 0.51})
+        assert {one["state"] for one in server.artifacts.values()} == {"COMMITTED"}
+
+
+@pytest.fixture
+def run(run):
+    RunFolder(run.folder).write_environment([], {"processes": 1}, {"path": "models/mine"}, "sft_lora")
+    return run
+
+
+def test_all_of_an_offline_run_arrives_by_wandb_sync(run, said, server, answers, monkeypatch):
+    (run.folder / "report.html").write_text("<p>all of it</p>", encoding="utf-8")
+    reporter = WandbRun(config("offline"), said.append)
+    reporter.start(run)
+    log_all(reporter, answers)
+    reporter.finish(SUMMARY)
+    assert not server.runs
+    folder = Path(reporter._run.dir).parent
+    assert folder.is_relative_to(run.folder)
+    assert "WANDB_DATA_DIR" not in os.environ
+    sync(str(folder))
+    check(server, run)
+    (name,) = server.runs
+    summary = server.summary(name)
+    assert summary["metrics/after/eval_exact_match"] == SUMMARY["metrics"]["after"]["eval_exact_match"]
+    assert summary["eval/exact_match"] == {"max": 0.5, "last": 0.5}
+    assert "<p>all of it</p>" in [server.uploads[path].decode() for path in server.uploads if path.endswith(".html")]
+
+
+def test_a_copied_run_folder_can_be_uploaded_without_the_pictures_of_its_tables(
+    run, said, server, answers, tmp_path
+):  # fmt: skip
+    reporter = WandbRun(config("offline"), said.append)
+    reporter.start(run)
+    log_all(reporter, answers)
+    reporter.finish(SUMMARY)
+    copied = tmp_path / "copied"
+    shutil.move(run.folder, copied)
+    sync(str(copied / Path(reporter._run.dir).parent.relative_to(run.folder)))
+    check(server, run, pictures=False)
+
+
+def test_an_online_run_is_continued(run, said, server, answers):
+    reporter = WandbRun(config(entity="team"), said.append)
+    reporter.start(run)
+    reporter.answered(0, answers)
+    reporter.log(evaluation_row(0, 0.05))
+    reporter.log(training_row(1) | {"sources": {"a.jsonl": {"loss": 0.5}}})
+    reporter.finish(SUMMARY | {"status": "interrupted"})
+    assert said == [f"W&B: {reporter._run.url}"]
+    wandb.teardown()
+    again = WandbRun(config(entity="team"), said.append)
+    again.start(replace(run, start_step=1))
+    again.log(evaluation_row(2, 0.5) | {"eval_generated/anls": 0.25})
+    again.answered(2, answers)
+    again.finish(SUMMARY)
+    check(server, run)
+
+
+def test_an_outage_in_the_middle_loses_nothing(run, said, server, answers):
+    reporter = WandbRun(config(), said.append)
+    reporter.start(run)
+    server.down = True
+    log_all(reporter, answers)
+    server.down = False
+    reporter.finish(SUMMARY)
+    check(server, run)
+
+
+def test_what_an_outage_at_the_end_keeps_back_is_uploaded_later(run, said, server, answers, monkeypatch):
+    monkeypatch.setattr(reporting, "UPLOAD_SECONDS", 3)
+    reporter = WandbRun(config(), said.append)
+    reporter.start(run)
+    server.down = True
+    log_all(reporter, answers)
+    reporter.finish(SUMMARY)
+    wandb.teardown()  # as at the end of the process
+    first, command = said[-1].split(": ")
+    assert first == "W&B did not receive the whole run within 3 s. Upload the rest with"
+    server.down = False
+    assert command.startswith("wandb sync ")
+    sync(*command.split()[2:])
+    check(server, run, tables=False)
+
+
+def test_the_death_of_wandbs_process_does_not_end_the_run(run, said):
+    reporter = WandbRun(config("offline"), said.append)
+    reporter.start(run)
+    reporter.log(training_row(1))
+    found = subprocess.run(["pgrep", "-f", f"wandb-core.*--pid {os.getpid()}"], capture_output=True, text=True)
+    os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
+    for step in range(2, 50):
+        reporter.log(training_row(step))
+        time.sleep(0.01)
+    reporter.finish(SUMMARY)
+    told = [line for line in said if line.startswith("W&B has failed, and the run goes on without it: ")]
+    assert len(told) == 1
