@@ -35,6 +35,8 @@ class StopOnSignal(TrainerCallback):
         """SIGINT or SIGTERM, which SIGUSR1 is taken for."""
         self._cpu_group = cpu_group
         self._grace_seconds = grace_seconds
+        self._since: float | None = None
+        """When the first signal came to this process. Another process may have told of one before."""
         self._timer: Timer | None = None
         self._previous: dict[int, Any] = {}
 
@@ -43,10 +45,10 @@ class StopOnSignal(TrainerCallback):
         self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is None:
-            self.received, self._since = number, time.monotonic()
+        if self._since is None:
+            self._since = time.monotonic()
+            self.received = self.received or (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
             if number != signal.SIGINT:
-                self.received = signal.SIGTERM
                 self._timer = Timer(self._grace_seconds, self._end)
                 self._timer.daemon = True
                 self._timer.start()

@@ -9,6 +9,7 @@ import time
 from threading import Event
 
 import pytest
+from transformers import TrainerControl
 
 from qwenvl_train.training import interrupt
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
@@ -62,3 +63,19 @@ def test_a_run_that_cannot_save_in_time_ends_without(monkeypatch, capfd):
     stop.restore()  # it has saved in time
     time.sleep(0.6)
     assert codes == [143]
+
+
+def test_a_signal_may_come_after_another_process_has_told_of_it(monkeypatch):
+    """Schedulers do not signal all hosts in the same moment, and DeepSpeed's launcher waits for one process before it
+    signals the next one."""
+    group = CpuGroup(1)
+    monkeypatch.setattr(group, "any", lambda mine: True)
+    control = TrainerControl()
+    stop = StopOnSignal(group, grace_seconds=60)
+    stop.catch()
+    stop.on_step_end(None, None, control)
+    assert control.should_save
+    assert control.should_training_stop
+    signal.raise_signal(signal.SIGTERM)
+    stop.restore()
+    assert stop.received == signal.SIGTERM
