@@ -23,10 +23,20 @@ class Holder:
     started: str | None
     """When the process started, in the system's own unit, so that another process with the same number is not taken for
     it. None if the system does not tell."""
+    job: str | None = None
+    """The SLURM job of the process, which keeps its number when it is queued again."""
+    restarts: int = 0
+    """How often SLURM had started the job again by then."""
 
     @classmethod
     def this(cls) -> "Holder":
-        return cls(socket.gethostname(), os.getpid(), _start_of(os.getpid()))
+        job, restarts = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        return cls(socket.gethostname(), os.getpid(), _start_of(os.getpid()), job, restarts)
+
+    def belonged_to_earlier_start_of(self, other: "Holder") -> bool:
+        """Return whether SLURM has started the job again since, which it does only after all processes have ended. The
+        host of the process may be lost."""
+        return self.job is not None and self.job == other.job and self.restarts < other.restarts
 
     @property
     def lives(self) -> bool:
@@ -80,12 +90,13 @@ def _acquire(lock: Path, mine: Holder) -> None:
             continue  # its holder has ended in this moment
         if held is None:
             raise UserError(f"{lock} cannot be read; if no run uses {lock.parent}, delete this file.")
-        if held.host != mine.host:
+        ended = held.belonged_to_earlier_start_of(mine)
+        if held.host != mine.host and not ended:
             raise UserError(
                 f"{lock.parent} is in use by process {held.pid} on host {held.host}. If that run has ended, delete "
                 f"{lock}; otherwise choose another run_name."
             )
-        if held.lives:
+        if held.host == mine.host and held.lives:
             raise UserError(
                 f"{lock.parent} is in use by process {held.pid} on this machine; wait until it ends, or choose another "
                 "run_name."
@@ -117,7 +128,7 @@ def _removed(lock: Path, held: Holder) -> bool:
     except FileNotFoundError:
         return False
     try:
-        if json.loads(aside.read_text(encoding="utf-8")) == asdict(held):
+        if Holder(**json.loads(aside.read_text(encoding="utf-8"))) == held:
             return True
         os.link(aside, lock)  # it is the lock of that other start
         return False

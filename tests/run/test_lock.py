@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,19 @@ def test_a_lock_of_another_host_is_refused_and_named(tmp_path, ended):
     with pytest.raises(UserError) as raised, locked(tmp_path):
         pass
     assert str(raised.value).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("job", "restarts", "taken"), [("4711", "1", True), ("4711", "0", False), ("4712", "1", False)]
+)
+def test_a_slurm_job_that_is_queued_again_takes_over_its_own_lock(job, restarts, taken, tmp_path, monkeypatch):
+    """Also on another host, since the first one may be lost."""
+    write(tmp_path, host="gpu-07", pid=1, job="4711", restarts=0)
+    monkeypatch.setenv("SLURM_JOB_ID", job)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    refused = pytest.raises(UserError, match="in use by process 1 on host gpu-07")
+    with nullcontext() if taken else refused, locked(tmp_path):
+        assert holder_of(tmp_path) == Holder.this()
 
 
 def test_a_lock_that_cannot_be_read_is_refused_and_named(tmp_path):
