@@ -31,4 +31,5 @@ def run(composed: Composed[RunConfig]) -> None:
             return
         interrupted_by = prepare(opened).train()
     if interrupted_by is not None:
+        state.wait_for_everyone()  # a launcher ends the others, which may still hold the lock, when one process exits
         sys.exit(128 + interrupted_by)

@@ -7,5 +7,7 @@
 set -euo pipefail
 gpus=${GPUS:-$(nvidia-smi --list-gpus | wc -l)}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # torchrun would set it, too, and warn
+# Schedulers may send SIGUSR1, which would otherwise kill torchrun.
+export PET_SIGNALS_TO_HANDLE=${PET_SIGNALS_TO_HANDLE:-SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1}
 
 exec torchrun --nproc_per_node="$gpus" --master_port="${PORT:-29500}" -m qwenvl_train "$@"

@@ -12,6 +12,8 @@ master=${MASTER:?is the address of the first host}
 gpus=${GPUS:-$(nvidia-smi --list-gpus | wc -l)}
 port=${PORT:-29500}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # torchrun would set it, too, and warn
+# Schedulers may send SIGUSR1, which would otherwise kill torchrun.
+export PET_SIGNALS_TO_HANDLE=${PET_SIGNALS_TO_HANDLE:-SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1}
 
 if [ -n "${NODE_RANK:-}" ]; then
     meeting=(--node_rank="$NODE_RANK" --master_addr="$master" --master_port="$port")

@@ -3,13 +3,10 @@
 SIGKILL cannot be caught, so that nothing is cleaned up: not a checkpoint that is being written, nor a cache.
 """
 
-import json
-import os
 import random
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.commands import rows, summary
-from tests.distributed.test_launch import BIN, ROOT
+from tests.distributed.hosts import BIN
+from tests.distributed.started_again import StartedAgain
 
 pytestmark = pytest.mark.distributed
 
 STEPS = 24
-SECONDS = 300
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +28,7 @@ def settings(files, checkpoints) -> list[str]:
         "+recipe=sft_lora", f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={files['mixed']}",
         "data.packing=false", "data.workers=1", f"train.max_steps={STEPS}", "train.accumulation=2", "train.log_steps=1",
         "train.save_steps=2", "train.lr=1e-3", "train.warmup=0", "train.keep=2", "logging.predictions=0",
-        "lora.dropout=0.1", "data.eval=null",
+        "lora.dropout=0.1", "data.eval=null", "run_name=run",
     ]  # fmt: skip
 
 
@@ -39,65 +36,10 @@ def curve(folder: Path) -> list[tuple]:
     return [(row["step"], row["samples"], row["tokens"], row["loss"], row["grad_norm"]) for row in rows(folder)]
 
 
-class Killed:
-    """A run in a folder that is started again and again."""
-
-    def __init__(self, folder: Path, settings: list[str], launcher: tuple[str, ...] = (sys.executable, "-m")):
-        where = [
-            f"output_dir={folder}",
-            "run_name=run",
-            "logging.wandb.mode=disabled",
-            f"data.cache={folder / 'cache'}",
-        ]
-        self._command = [*launcher, "qwenvl_train", *settings, *where]
-        self.folder, self._log = folder / "run", folder / "log"
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def start(self) -> subprocess.Popen:
-        own = {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"}
-        with self._log.open("ab") as log:
-            return subprocess.Popen(
-                self._command, cwd=ROOT, env=os.environ | own, stdout=log, stderr=log, start_new_session=True
-            )
-
-    def kill(self, when: Callable[[], bool], whom: Callable[[subprocess.Popen], int] | None = None) -> int:
-        """Start the run, kill it or one of its processes as soon as `when` is true, and return its exit code. Return 0
-        if the run has ended before."""
-        process = self.start()
-        until = time.monotonic() + SECONDS
-        while process.poll() is None and not when():
-            assert time.monotonic() < until, self._log.read_text()[-3000:]
-            time.sleep(0.002)
-        if process.poll() is None:
-            if whom is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                os.kill(whom(process), signal.SIGKILL)
-        return process.wait(SECONDS)
-
-    def finish(self) -> str:
-        process = self.start()
-        assert process.wait(SECONDS) == 0, self._log.read_text()[-5000:]
-        return self._log.read_text()
-
-    def step(self) -> int:
-        try:
-            found = (self.folder / "metrics.jsonl").read_text().splitlines()
-            return json.loads(found[-1])["step"]
-        except (OSError, IndexError, ValueError):
-            return 0
-
-    def saves(self) -> bool:
-        return any(self.folder.glob(".staging/checkpoint-*/*"))
-
-    def caches(self) -> bool:
-        return any((self.folder.parent / "cache").rglob("*"))
-
-
 @pytest.fixture(scope="module")
 def whole(settings, tmp_path_factory) -> list[tuple]:
     """The curve of the run that nobody kills. It is in a process of its own, too, with as many threads."""
-    run = Killed(tmp_path_factory.mktemp("whole"), settings)
+    run = StartedAgain(tmp_path_factory.mktemp("whole"), settings)
     run.finish()
     return curve(run.folder)
 
@@ -117,14 +59,14 @@ def after(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() - start > seconds
 
 
-def at(run: Killed, steps: int) -> Callable[[], bool]:
+def at(run: StartedAgain, steps: int) -> Callable[[], bool]:
     """Some steps after those that the run has done so far."""
     step = run.step() + steps
     return lambda: run.step() >= step
 
 
 def test_a_run_that_is_killed_five_times_joins_its_curve(settings, whole, tmp_path):
-    run = Killed(tmp_path / "a", settings)
+    run = StartedAgain(tmp_path / "a", settings)
     assert run.kill(run.caches) == -signal.SIGKILL
     assert run.kill(lambda: run.step() >= 3 and run.saves()) == -signal.SIGKILL
     first = run.step()
@@ -140,9 +82,9 @@ def test_a_run_that_is_killed_five_times_joins_its_curve(settings, whole, tmp_pa
 
 def test_processes_end_with_their_launcher(settings, tmp_path):
     """They save, and the same command goes on. Two processes, of which first the launcher and then one is killed."""
-    launcher = (str(BIN / "torchrun"), "--standalone", "--nproc_per_node", "2", "-m")
+    launcher = (str(BIN / "torchrun"), "--standalone", "--nproc_per_node", "2", "-m", "qwenvl_train")
     two = [*settings, "train.batch_size=1"]
-    run = Killed(tmp_path / "a", two, launcher)
+    run = StartedAgain(tmp_path / "a", two, launcher)
     assert run.kill(lambda: run.step() >= 5, whom=lambda process: process.pid) == -signal.SIGKILL
     until = time.monotonic() + 120
     while not (run.folder / "summary.json").is_file() or summary(run.folder)["status"] != "interrupted":
@@ -151,7 +93,7 @@ def test_processes_end_with_their_launcher(settings, tmp_path):
     assert run.kill(lambda: run.step() >= 12, whom=lambda process: random.choice(children(process.pid))) == 1
     told = run.finish()
     assert re.search("resum|from step", told)
-    other = Killed(tmp_path / "b", two, launcher)
+    other = StartedAgain(tmp_path / "b", two, launcher)
     other.finish()
     assert curve(run.folder) == curve(other.folder)
 
@@ -161,13 +103,13 @@ def test_runs_that_are_killed_twenty_times_join_their_curve(settings, whole, tmp
     """At random points, from the start of the interpreter on. A run that ends before it is killed makes way for
     another one."""
     chance, kills = random.Random(0), 0
-    run = Killed(tmp_path / "0", settings)
+    run = StartedAgain(tmp_path / "0", settings)
     while kills < 20:
         when = chance.choice([after(chance.uniform(1, 20)), at(run, chance.randint(1, 3)), run.saves])
         if run.kill(when, whom=worker if chance.random() < 0.2 else None):
             kills += 1
         else:
             assert curve(run.folder) == whole
-            run = Killed(tmp_path / str(kills), settings)
+            run = StartedAgain(tmp_path / str(kills), settings)
     run.finish()
     assert curve(run.folder) == whole

@@ -7,9 +7,7 @@ share one launch, and so the same two processes, because starting them takes lon
 import json
 import os
 import shutil
-import socket
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,14 +22,15 @@ from tests.broken import WORD, write_broken_model
 from tests.commands import QUIET, read_lines, rows, summary, train
 from tests.conftest import conversation
 from tests.distributed.curves import SHORT, assert_same_curve, figures
+from tests.distributed.hosts import BIN, ROOT
+from tests.distributed.started_again import free_port
 
 pytestmark = pytest.mark.distributed
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
 LAUNCHERS = {
     "deepspeed": ("deepspeed", "--num_accelerators", "2", "--no_local_rank", "--module"),
     "deepspeed on one": ("deepspeed", "--num_accelerators", "1", "--no_local_rank", "--module"),
+    "deepspeed on three": ("deepspeed", "--num_accelerators", "3", "--no_local_rank", "--module"),
     "torchrun": ("torchrun", "--nproc_per_node", "2", "-m"),
 }
 WHERE = ("run_name=run", "logging.wandb.mode=disabled")
@@ -94,12 +93,9 @@ STEPS = {RESUMED: 4, STREAMED: 6}
 
 def launch(launcher: str, module: str, *arguments: str, fails: bool = False) -> str:
     """What it said on stderr."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     program, *options = LAUNCHERS[launcher]
     done = subprocess.run(
-        [str(BIN / program), f"--master_port={port}", *options, module, *arguments],
+        [str(BIN / program), f"--master_port={free_port()}", *options, module, *arguments],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}"},
         capture_output=True,

@@ -34,10 +34,10 @@ def script(tmp_path):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
 
-    def run(name: str, *settings: str, **variables: str) -> list[str]:
+    def run(name: str, *settings: str, code: int = 0, **variables: str) -> list[str]:
         env = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"} | variables
         done = subprocess.run(["bash", str(SCRIPTS / name), *settings], env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == code, done.stderr
         return done.stdout.splitlines()
 
     return run
@@ -80,9 +80,11 @@ def test_a_slurm_job_starts_torchrun_on_each_node(script):
     assert "run_name=job-4711" not in named
 
 
-def test_a_slurm_job_whose_time_is_up_is_queued_again(script, tmp_path):
-    """SLURM signals the script alone; srun passes SIGTERM on, and ends when its tasks have."""
+@pytest.mark.parametrize(("code", "asked"), [(1, ["scontrol requeue 4711"]), (0, [])])
+def test_a_slurm_job_whose_time_is_up_is_queued_again(code, asked, script, tmp_path):
+    """SLURM signals the script alone; srun passes SIGTERM on, and ends when its tasks have. A run that has just reached
+    its end, so that they end with 0, is not started again. test_signals.py has a real run."""
     srun = tmp_path / "bin" / "srun"
     waits = "for _ in $(seq 100); do sleep 0.1; done"
-    srun.write_text(f"#!/usr/bin/env bash\ntrap 'echo saved; exit 0' TERM\nkill -USR1 $PPID\n{waits}\n")
-    assert script("slurm.sbatch", *SETTINGS, **JOB) == ["saved", "scontrol requeue 4711"]
+    srun.write_text(f"#!/usr/bin/env bash\ntrap 'echo saved; exit {code}' TERM\nkill -USR1 $PPID\n{waits}\n")
+    assert script("slurm.sbatch", *SETTINGS, code=code, **JOB) == ["saved", *asked]

@@ -6,6 +6,9 @@ import signal
 import socket
 import sys
 from datetime import timedelta
+from pathlib import Path
+from threading import Thread
+from time import sleep
 
 import torch
 from accelerate import PartialState
@@ -17,6 +20,7 @@ from qwenvl_train.training.distributed.store import start_beating
 
 _PR_SET_PDEATHSIG = 1
 """The option of Linux's prctl for the signal that a process gets when its parent dies."""
+_LOOK_SECONDS = 1.0
 
 
 def join_processes(config: RunConfig) -> PartialState:
@@ -53,6 +57,36 @@ def _end_with_launcher() -> None:
     run."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        launcher = os.getppid()
+        if _is_deepspeed(starter := _parent_of(launcher)):
+            Thread(target=_end_with_starter, args=(launcher, starter), daemon=True).start()
+
+
+def _end_with_starter(launcher: int, starter: int) -> None:
+    """Send SIGTERM to this process when the command `deepspeed` dies, which passes no signals on. It starts a second
+    process, the launcher, which would not notice."""
+    while (parent := _parent_of(launcher)) == starter:
+        sleep(_LOOK_SECONDS)
+    if parent is not None:  # otherwise the launcher has died, too, and Linux has sent the signal
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_deepspeed(pid: int | None) -> bool:
+    """Return whether a process is the command `deepspeed`. Other commands may die without an end of the run, such as a
+    shell from which DeepSpeed's launcher was started in the background."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return False
+    return any(Path(word).name in ("deepspeed", "ds", "deepspeed.launcher.runner") for word in words[:4])
+
+
+def _parent_of(pid: int) -> int | None:
+    try:
+        # After the name of the program, which may contain anything, come the state and the number of the parent.
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+    except OSError:
+        return None
 
 
 def choose_precision(config: RunConfig) -> str:
