@@ -76,6 +76,9 @@ CASES = {
     "zero3 dpo with a sharded copy": Case(
         "deepspeed", "dpo_full", "zero3", "qwen2_5_vl", PAIRS, ("dpo.reference=model", *SHARDED)
     ),
+    "zero3_offload dpo with a sharded copy": Case(
+        "deepspeed", "dpo_full", "zero3_offload", "qwen2_5_vl", PAIRS, ("dpo.reference=model", *SHARDED)
+    ),
     "zero2 dpo without its adapters": Case(
         "deepspeed", "dpo_lora", "zero2", "qwen3_vl", PAIRS, ("dpo.reference=adapter",)
     ),
