@@ -48,8 +48,8 @@ Recipes: how to train
 Groups: what to train, on what, and where
 {groups}
 
-The models qwen3_vl_30b_a3b and qwen3_vl_235b_a22b are mixtures of experts. They do not train with \
-deepspeed=zero3 yet, so every device holds all weights: 58 GiB and 439 GiB in 16 bits.
+The models qwen3_vl_30b_a3b and qwen3_vl_235b_a22b are mixtures of experts, whose weights take 58 GiB and \
+439 GiB in 16 bits; deepspeed=zero3 shards them.
 
 Examples
   qwenvl-train +recipe=sft_lora
