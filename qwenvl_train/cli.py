@@ -17,7 +17,7 @@ from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.files import is_full_disk
 from qwenvl_train.reporting.stdout import reserve_stdout
 from qwenvl_train.reporting.wrapping import wrapped
-from qwenvl_train.verbs.table import FOLDER_VERBS, VERBS, load_verb, run_on_folder
+from qwenvl_train.verbs.table import FOLDER_VERBS, VERBS, load_verb, run_on_folders
 
 # Some launchers append this argument for each process. It is ignored: the rank is read from the environment.
 _LOCAL_RANK = re.compile(r"--local[-_]rank=\d+")
@@ -38,6 +38,7 @@ Fine-tune Qwen vision-language models from one YAML recipe.
   qwenvl-train [verb] +recipe=<recipe> [group=<option> …] [key=value …]
   qwenvl-train [verb] -m +recipe=<recipe> key=value,value,… …
   qwenvl-train report <run folder>
+  qwenvl-train compare <run folder> <run folder> …
 
 Verbs
 {verbs}
@@ -57,6 +58,7 @@ Examples
   qwenvl-train inspect model=qwen2_5_vl_7b data.train=my.jsonl output=html
   qwenvl-train plan +recipe=sft_full model=qwen2_5_vl_7b data.train=my.jsonl deepspeed=zero2 plan.devices=8
   qwenvl-train chat run=runs/first
+  qwenvl-train compare runs/first runs/second
   qwenvl-train +recipe=./mine.yaml train.lr=1e-4
   qwenvl-train +recipe=sft_full model.path=/models/mine data.train='[a.jsonl,b.jsonl]' train.max_steps=500
   qwenvl-train -m +recipe=sft_lora train.lr=1e-4,2e-4 lora.rank=8,16 run_name=rates
@@ -107,7 +109,7 @@ def _run(words: list[str]) -> None:
 
 def _run_verb(name: str, arguments: list[str], names: Names) -> None:
     if name in FOLDER_VERBS:
-        run_on_folder(name, arguments)
+        run_on_folders(name, arguments)
         return
     _prepare_environment()
     from qwenvl_train.config.compose import compose

@@ -164,8 +164,12 @@ def charts(rows: list[Row]) -> list[Chart]:
     others = sorted({key for row in rows for key, value in row.items() if is_finite(value)} - known)
     losses = [key for key in others if key.startswith(SOURCES) and key.endswith("/loss")]
     others = [key for key in others if not key.startswith((SOURCES, f"eval_{SOURCES}"))]
-    of_sources = ("Loss by source", tuple(Curve(key, key[len(SOURCES) : -len("/loss")]) for key in losses))
-    groups = [*GROUPS, of_sources, *((_sentence(key), (Curve(key, label(key)),)) for key in others)]
+    of_sources = tuple(Curve(key, key[len(SOURCES) : -len("/loss")]) for key in losses)
+    groups = [
+        *GROUPS,
+        *([("Loss by source", of_sources)] if losses else []),
+        *((_sentence(key), (Curve(key, label(key)),)) for key in others),
+    ]
     steps = step_axis([row["step"] for row in rows])
     return [found for title, curves in groups if (found := chart(title, curves, rows, steps))]
 
@@ -181,15 +185,23 @@ def points(rows: list[Row], metric: str) -> list[Point]:
 
 def chart(title: str, curves: tuple[Curve, ...], rows: list[Row], steps: Axis) -> Chart | None:
     """Return the chart, or None if there is no point to draw. The first curve's metric decides the number format."""
-    lines = {curve.name: thin(points(rows, curve.metric)) for curve in curves}
-    lines = {name: line for name, line in lines.items() if any(y is not None for _, y in line)}
-    if not lines:
-        return None
-    if len(lines) > 1:
+    lines = {curve.name: points(rows, curve.metric) for curve in curves}
+    if sum(map(_has_number, lines.values())) > 1:
         # If components have their own rates, the base rate either equals one of these, and its line would lie below
         # that one, or no component uses it.
         lines.pop(_BASE, None)
     metric = curves[0].metric
+    return chart_of_lines(title, metric, lines, steps, rows if metric == "loss" else [])
+
+
+def chart_of_lines(
+    title: str, metric: str, lines: dict[str, list[Point]], steps: Axis, marked: list[Row]
+) -> Chart | None:
+    """Return the chart of the lines that have a point to draw, or None if there are none. `marked` are rows whose
+    spikes of the loss are marked."""
+    lines = {name: thin(line) for name, line in lines.items() if _has_number(line)}
+    if not lines:
+        return None
     values = value_axis(metric, [y for line in lines.values() for _, y in _numbers(line)])
     return Chart(
         title=title,
@@ -197,9 +209,33 @@ def chart(title: str, curves: tuple[Curve, ...], rows: list[Row], steps: Axis) -
         lines=[_line(name, line, steps.place, values.place) for name, line in lines.items()],
         x_ticks=steps.ticks,
         y_ticks=values.ticks,
-        marks=spike_marks(rows, steps, values) if metric == "loss" else [],
+        marks=spike_marks(marked, steps, values),
         hover=_hover(lines, metric, steps.place, values.place),
     )
+
+
+def compared_charts(runs: dict[str, list[Row]]) -> list[Chart]:
+    """Return a chart for each metric that a run has, with a line for each run. `runs` are the rows by name."""
+    flat_rows = {name: [flat(row) for row in rows] for name, rows in runs.items()}
+    steps = step_axis([row["step"] for rows in flat_rows.values() for row in rows] or [0])
+    found = {key for rows in flat_rows.values() for row in rows for key, value in row.items() if is_finite(value)}
+    known = {curve.metric: _in_full(title, curve, curves) for title, curves in GROUPS for curve in curves}
+    if any(key.startswith("lr_") for key in found):
+        del known["lr"]
+    others = {key: _sentence(key) for key in sorted(found - BOOKKEEPING - known.keys() - {"lr"})}
+    return [
+        made
+        for metric, title in (known | others).items()
+        if (made := chart_of_lines(title, metric, _lines(flat_rows, metric), steps, []))
+    ]
+
+
+def _in_full(title: str, curve: Curve, curves: tuple[Curve, ...]) -> str:
+    return title if len(curves) == 1 else f"{title}, {curve.name}"
+
+
+def _lines(runs: dict[str, list[Row]], metric: str) -> dict[str, list[Point]]:
+    return {name: points(rows, metric) for name, rows in runs.items()}
 
 
 def spike_marks(rows: list[Row], steps: Axis, values: Axis) -> list[Mark]:
@@ -324,6 +360,10 @@ def _hover(
         for x, y in _numbers(line):
             at.setdefault(x, []).append((index, y_of(y), figure(metric, y)))
     return [{"x": x_of(x), "step": count(x), "values": values} for x, values in sorted(at.items())]
+
+
+def _has_number(line: list[Point]) -> bool:
+    return any(y is not None for _, y in line)
 
 
 def _numbers(line: list[Point]) -> Iterable[tuple[float, float]]:

@@ -1,20 +1,19 @@
 """The file report.html. This page shows the whole run, needs no other file, and is made from the files of the run
 folder alone."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.answers import card
 from qwenvl_train.reporting.charts import charts
 from qwenvl_train.reporting.checkpoints import best_of
-from qwenvl_train.reporting.folder import read_json_lines, write_text_atomic
-from qwenvl_train.reporting.metrics import before_and_after, read_metrics
+from qwenvl_train.reporting.folder import write_text_atomic
+from qwenvl_train.reporting.metrics import before_and_after
 from qwenvl_train.reporting.page import Tile, fill_template
 from qwenvl_train.reporting.progress import EVALUATION_FIRST, whole_model
+from qwenvl_train.reporting.recorded import read_run
 from qwenvl_train.reporting.repeat import repeat_rows
 from qwenvl_train.reporting.reporter import Row, is_evaluation
 from qwenvl_train.reporting.wording import count, duration, figure, label, percent
@@ -29,16 +28,12 @@ def write_report(folder: Path) -> Path:
 
 
 def render(folder: Path) -> str:
-    config, rows = read_yaml(folder / "config.yaml"), read_metrics(folder)
-    components, summary = (
-        read_json(folder / "components.json") or [],
-        read_json(folder / "summary.json") or {},
-    )
-    environment = read_json(folder / "environment.json") or {}
+    run = read_run(folder)
+    config, rows, components, summary = run.config, run.rows, run.components, run.summary
     page = {
-        "name": config.get("run_name") or folder.resolve().name,
+        "name": run.name,
         "subtitle": subtitle(config),
-        "status": summary.get("status", "not finished"),
+        "status": run.status,
         "reason": summary.get("reason") or "",
         "tiles": [*tiles(rows, summary, components), *filter(None, [best_tile(folder, config)])],
         "sources": source_scores(rows),
@@ -46,26 +41,12 @@ def render(folder: Path) -> str:
         "skipped_steps": max((row.get("skipped_steps", 0) for row in rows), default=0),
         "charts": charts(rows),
         "components": [*components, whole_model(components)] if components else [],
-        "predictions": [card(row) for row in read_json_lines(folder / "predictions.jsonl")],
+        "predictions": [card(row) for row in run.predictions],
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
-        "repeat": repeat_rows(environment, folder.resolve()),
-        "environment": environment_rows(environment),
+        "repeat": repeat_rows(run.environment, folder.resolve()),
+        "environment": environment_rows(run.environment),
     }
     return fill_template(Path(__file__).with_name("report.html.j2"), page)
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); restore or delete it.") from None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} is not YAML ({' '.join(str(error).split())}); restore or delete it.") from None
 
 
 def subtitle(config: dict[str, Any]) -> str:

@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.recorded import refuse_other_folder
 from qwenvl_train.reporting.report import write_report
 from qwenvl_train.run.lock import in_use
 
 
 def run(folder: Path) -> None:
-    if not (folder / "config.yaml").is_file():
-        what = "is not a run folder: it has no config.yaml" if folder.is_dir() else "does not exist"
-        raise UserError(f"report: {folder} {what}; name a run folder, such as runs/mine.")
+    refuse_other_folder("report", folder)
     if not (folder / "summary.json").is_file():
         state = "is still running" if in_use(folder) else "has ended without a summary"
         print(f"{folder} {state}; the report shows what it has recorded so far")

@@ -47,12 +47,19 @@ VERBS = {
 class FolderVerb(NamedTuple):
     summary: str
     function: str
-    """The function that carries out the verb, as module:name. It takes the path of a run folder."""
+    """The function that carries out the verb, as module:name. It takes the paths of run folders."""
+    several: bool = False
+    """Whether it takes several run folders, instead of one."""
 
 
 FOLDER_VERBS = {
     "report": FolderVerb(
         "make report.html of a run folder again, also of a run that was killed", "qwenvl_train.verbs.report:run"
+    ),
+    "compare": FolderVerb(
+        "compare runs: scores, settings that differ, curves on one page, answers that differ",
+        "qwenvl_train.verbs.compare.command:run",
+        several=True,
     ),
 }
 
@@ -61,9 +68,12 @@ def load_verb(name: str) -> "Verb":
     return resolve_name(VERBS[name].verb)
 
 
-def run_on_folder(name: str, arguments: list[str]) -> None:
-    """Carry out a verb that takes a run folder, which must be its only argument."""
-    if len(arguments) != 1 or "=" in arguments[0] or arguments[0].startswith("-"):
+def run_on_folders(name: str, arguments: list[str]) -> None:
+    """Carry out a verb that takes run folders, which must be its only arguments."""
+    entry = FOLDER_VERBS[name]
+    wrong = len(arguments) < 2 if entry.several else len(arguments) != 1
+    if wrong or any("=" in word or word.startswith("-") for word in arguments):
         given = f"got {' '.join(arguments)}" if arguments else "no folder is given"
-        raise UserError(f"{name} takes a run folder and nothing else, such as qwenvl-train {name} runs/mine; {given}.")
-    resolve_name(FOLDER_VERBS[name].function)(Path(arguments[0]))
+        what, such = ("two or more run folders", "runs/a runs/b") if entry.several else ("a run folder", "runs/mine")
+        raise UserError(f"{name} takes {what} and nothing else, such as qwenvl-train {name} {such}; {given}.")
+    resolve_name(entry.function)(*map(Path, arguments))

@@ -1,0 +1,67 @@
+"""Reads what a run has recorded in its folder so far. A file that does not exist counts as empty."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.folder import read_json_lines
+from qwenvl_train.reporting.metrics import read_metrics
+from qwenvl_train.reporting.reporter import Row
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    folder: Path
+    config: Row
+    rows: list[Row]
+    """The rows of metrics.jsonl."""
+    components: list[Row]
+    summary: Row
+    environment: Row
+    predictions: list[Row]
+
+    @property
+    def name(self) -> str:
+        return self.config.get("run_name") or self.folder.resolve().name
+
+    @property
+    def status(self) -> str:
+        return self.summary.get("status", "not finished")
+
+
+def read_run(folder: Path) -> RecordedRun:
+    """Read the files of a run folder. Raise UserError for one whose content is damaged."""
+    return RecordedRun(
+        folder,
+        read_yaml(folder / "config.yaml"),
+        read_metrics(folder),
+        read_json(folder / "components.json") or [],
+        read_json(folder / "summary.json") or {},
+        read_json(folder / "environment.json") or {},
+        read_json_lines(folder / "predictions.jsonl"),
+    )
+
+
+def refuse_other_folder(verb: str, folder: Path) -> None:
+    """Raise UserError unless the folder is a run folder."""
+    if not (folder / "config.yaml").is_file():
+        what = "is not a run folder: it has no config.yaml" if folder.is_dir() else "does not exist"
+        raise UserError(f"{verb}: {folder} {what}; name a run folder, such as runs/mine.")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); restore or delete it.") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path} is not YAML ({' '.join(str(error).split())}); restore or delete it.") from None
