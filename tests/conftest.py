@@ -137,3 +137,18 @@ def sample_of(row: dict):
     from qwenvl_train.data.media.locate import Locator
 
     return to_sample(row, "rows", 1, Locator(Path("/"), fenced=False, allow_remote=False, cache=Path("/")), "messages")
+
+
+@pytest.fixture
+def no_wandb_user(tmp_path, monkeypatch):
+    """A user without W&B settings or login."""
+    import wandb
+
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("NETRC", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    wandb.teardown()
+    yield
+    wandb.teardown()

@@ -39,6 +39,9 @@ SUMMARIES = {
 }
 """What W&B's table of runs shows of a metric. Of some scores, lower values are better."""
 
+ANSWERS, REPORT = "answers/samples", "report"
+"""The names of the table of answers and of the report."""
+
 KINDS = ("expected", "before", "after")
 """The kinds of boxes and points over a picture, which W&B can show and hide. Their index is W&B's class."""
 _DOT = 0.01
@@ -85,14 +88,14 @@ class WandbRun(Reporter):
                 try:
                     opened = self._init(run, run_id, "online")
                 except (wandb.Error, OSError) as error:  # OSError includes TimeoutError and all network errors
-                    reason = f"{_host()} cannot be used ({_first_line(error)})"
+                    reason = f"{host()} cannot be used ({first_line(error)})"
                     wandb.teardown()  # without this, the failed attempt keeps the run id in use
                     hush()
                 else:
                     self._say(f"W&B: {opened.url}")
                     return opened
             case _:
-                reason = "offline mode is set" if self._asked() == "offline" else f"not logged in to {_host()}"
+                reason = "offline mode is set" if self._asked() == "offline" else f"not logged in to {host()}"
         opened = self._init(run, run_id, "offline")
         self._say(f"W&B is offline: {reason}. Upload the run later with: wandb sync {_local(opened)}")
         return opened
@@ -103,7 +106,7 @@ class WandbRun(Reporter):
                 return "online" if has_login() else "offline"
             case "online" if not has_login():
                 raise UserError(
-                    f"logging.wandb.mode is online, but you are not logged in to {_host()}. "
+                    f"logging.wandb.mode is online, but you are not logged in to {host()}. "
                     "Run `wandb login`, or set logging.wandb.mode=offline."
                 )
             case asked:
@@ -151,7 +154,7 @@ class WandbRun(Reporter):
             yield
         except Exception as error:
             if not self._has_failed:
-                self._say(f"W&B has failed, and the run goes on without it: {_first_line(error)}")
+                self._say(f"W&B has failed, and the run goes on without it: {first_line(error)}")
             self._has_failed = True
 
     def answered(self, step: int, rows: list[Row]) -> None:
@@ -161,10 +164,10 @@ class WandbRun(Reporter):
         while found := self._answers.get():
             step, rows = found
             try:
-                self._run.log({"step": step, "answers/samples": _table(tracked_answers(rows))})
+                self._run.log({"step": step, ANSWERS: _table(tracked_answers(rows))})
             except Exception as error:  # such as that of a server that cannot be reached
                 if not self._is_finishing and not self._has_failed:
-                    self._say(f"W&B did not receive the answers of step {step}: {_first_line(error)}")
+                    self._say(f"W&B did not receive the answers of step {step}: {first_line(error)}")
 
     def finish(self, summary: Row) -> None:
         import wandb
@@ -185,7 +188,7 @@ class WandbRun(Reporter):
 
         self._run.summary.update(flat(summary))
         if (page := self._folder / "report.html").is_file():
-            self._run.log({"report": wandb.Html(page.read_text(encoding="utf-8"), False, data_is_not_path=True)})
+            self._run.log({REPORT: wandb.Html(page.read_text(encoding="utf-8"), False, data_is_not_path=True)})
         try:
             self._run.finish(exit_code=0 if summary["status"] == "done" else 1)
         except TimeoutError:
@@ -260,7 +263,7 @@ def api_key() -> str | None:
     """Return the key from the environment, wandb's settings or the netrc file, without a prompt."""
     import wandb
 
-    return os.environ.get("WANDB_API_KEY") or wandb.setup().settings.api_key or _netrc_key(_host())
+    return os.environ.get("WANDB_API_KEY") or wandb.setup().settings.api_key or _netrc_key(host())
 
 
 def _netrc_key(host: str) -> str | None:
@@ -284,7 +287,7 @@ def run_id_of(run: RunInfo) -> str:
     return run_id
 
 
-def _host() -> str:
+def host() -> str:
     import wandb
 
     return urlsplit(wandb.setup().settings.base_url).netloc
@@ -294,6 +297,6 @@ def _local(opened: Any) -> Path:
     return Path(opened.dir).parent
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     text = str(error).strip()
     return text.splitlines()[0] if text and not text.startswith("<") else type(error).__name__

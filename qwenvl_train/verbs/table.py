@@ -41,6 +41,9 @@ VERBS = {
         "ask a trained model: on the terminal, once, for the rows of a file, or on a page",
         "qwenvl_train.verbs.chat.settings:CHAT",
     ),
+    "dashboard": VerbEntry(
+        "make a W&B workspace for the runs of a project", "qwenvl_train.verbs.dashboard.settings:DASHBOARD"
+    ),
 }
 
 

@@ -17,7 +17,7 @@ from qwenvl_train.reporting.wandb import WandbRun, has_login
 from .rows import SUMMARY, evaluation_row, training_row
 
 KEY = "0123456789" * 4
-pytestmark = pytest.mark.usefixtures("nobody")
+pytestmark = pytest.mark.usefixtures("no_wandb_user")
 
 NOWHERE = "http://127.0.0.1:9"
 """A port that refuses connections at once, as if the host were down."""

@@ -21,7 +21,7 @@ from .rows import SUMMARY, draw_receipt, evaluation_row, training_row
 from .test_wandb import KEY, config
 from .wandb_server import WandbServer, wandb_server
 
-pytestmark = pytest.mark.usefixtures("nobody")
+pytestmark = pytest.mark.usefixtures("no_wandb_user")
 
 BOXES = {
     "expected": [{"label": "total", "coordinates": [42.0, 56.0, 210.0, 280.0]}],

@@ -33,6 +33,8 @@ class WandbServer(ThreadingHTTPServer):
         self.uploads: dict[str, bytes] = {}
         """The content of each file, by run/name or artifact/name."""
         self.artifacts: dict[str, dict[str, Any]] = {}
+        self.views: list[dict[str, Any]] = []
+        """The workspaces that were saved."""
         self.unknown: list[str] = []
         """The operations that this server does not know."""
 
@@ -63,6 +65,9 @@ class WandbServer(ThreadingHTTPServer):
 
     def _Viewer(self, _: dict) -> dict:
         return {"viewer": {"id": "u1", "entity": ENTITY, "username": ENTITY, "flags": "{}", "teams": {"edges": []}}}
+
+    def _GetDefaultEntity(self, _: dict) -> dict:
+        return {"viewer": {"id": "u1", "entity": ENTITY}}
 
     def _bucket(self, name: str) -> dict:
         project = self.runs[name].get("project") or "project"
@@ -106,6 +111,10 @@ class WandbServer(ThreadingHTTPServer):
             one["artifactTypeName"] for one in self.artifacts.values() if one["artifactCollectionName"] == collection
         ]
         return {"project": {"artifact": {"artifactType": {"name": types[-1]}} if types else None}}
+
+    def _UpsertView2(self, given: dict) -> dict:
+        self.views.append(given)
+        return {"upsertView": {"view": {"id": f"view{len(self.views)}", "name": given["name"]}, "inserted": True}}
 
     def _CreateArtifact(self, given: dict) -> dict:
         number = f"artifact{len(self.artifacts)}"
