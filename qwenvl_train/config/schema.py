@@ -316,6 +316,8 @@ class WandbConfig(Section):
     entity: str | None
     group: str | None
     tags: tuple[str, ...]
+    artifacts: Literal["none", "best", "all"]
+    """Which checkpoints are uploaded as artifacts, without the state of the optimizer."""
 
 
 class LoggingConfig(Section):

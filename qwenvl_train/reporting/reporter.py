@@ -41,6 +41,10 @@ class Reporter(Protocol):
         that does not show answers ignores them."""
         return
 
+    def saved(self, checkpoint: Path) -> None:
+        """Report a new checkpoint. A reporter that does not use checkpoints ignores it."""
+        return
+
     def finish(self, summary: Row) -> None: ...
 
 

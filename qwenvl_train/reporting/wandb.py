@@ -3,9 +3,11 @@ offline otherwise."""
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from queue import Queue
@@ -16,13 +18,15 @@ from urllib.parse import urlsplit
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.answers import Shape
+from qwenvl_train.reporting.checkpoints import evaluation_in
 from qwenvl_train.reporting.folder import write_text_atomic
 from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo, flat
 from qwenvl_train.reporting.tracking import TrackedAnswer, tracked, tracked_answers
+from qwenvl_train.step_folders import step_of
 
 ID_FILE = "wandb_id.txt"
 CONNECT_SECONDS = 15
-UPLOAD_SECONDS = 60
+UPLOAD_SECONDS, UPLOAD_SECONDS_OF_ARTIFACTS = 60, 3600
 PUBLIC_HOST = "api.wandb.ai"
 PUBLIC_HOST_NOW = ".forge.coreweave.com"
 """The end of the host name that newer wandb packages use for the public service. A login that was made with an older
@@ -44,10 +48,21 @@ ANSWERS, REPORT = "answers/samples", "report"
 
 KINDS = ("expected", "before", "after")
 """The kinds of boxes and points over a picture, which W&B can show and hide. Their index is W&B's class."""
+_ONLY_TO_RESUME = re.compile(
+    r"global_step|latest$|optimizer|scheduler|scaler|rng_state|training_args|trainer_state|zero_to_fp32|progress.json|"
+    r"stream.json|SHA256SUMS"
+)
+"""The beginnings of the names of files in a checkpoint that no artifact has."""
 _DOT = 0.01
 """Half the width of the box that W&B shows instead of a point, as a share of the width of the picture."""
 _DATA_FOLDER = "WANDB_DATA_DIR"
 """The variable for the folder in which wandb keeps the files of tables."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    what: str
+    send: Callable[[], None]
 
 
 class WandbRun(Reporter):
@@ -57,14 +72,14 @@ class WandbRun(Reporter):
     def __init__(self, config: WandbConfig, say: Callable[[str], None] = print) -> None:
         self._config = config
         self._say = say
-        self._answers: Queue[tuple[int, list[Row]] | None] = Queue()
-        """The answers that are to be sent, with their steps. None comes after the last ones."""
+        self._tasks: Queue[_Task | None] = Queue()
+        """Tables and artifacts that are to be sent. None comes after the last one."""
         self._is_finishing = self._has_failed = False
         self._mode()  # raises an error before any other work if the mode is online and there is no login
 
     def start(self, run: RunInfo) -> None:
         hush()
-        self._folder = run.folder
+        self._folder, self._info = run.folder, run
         self._own_data_folder = _DATA_FOLDER not in os.environ
         if self._own_data_folder:
             os.environ[_DATA_FOLDER] = str(run.folder.absolute() / "wandb" / "data")
@@ -73,9 +88,13 @@ class WandbRun(Reporter):
         self._run.define_metric("*", step_metric="step")
         for name, summary in SUMMARIES.items():
             self._run.define_metric(name, step_metric="step", summary=summary)
-        # For a table, unlike for figures, wandb waits for the server.
-        self._sending = Thread(target=self._send_answers, daemon=True)
+        # For tables and artifacts, unlike for figures, wandb waits for the server.
+        self._sending = Thread(target=self._send_tasks, daemon=True)
         self._sending.start()
+
+    def _patience(self) -> int:
+        """Return for how many seconds the end of the run waits for uploads."""
+        return UPLOAD_SECONDS if self._config.artifacts == "none" else UPLOAD_SECONDS_OF_ARTIFACTS
 
     def _open(self, run: RunInfo) -> Any:
         import wandb
@@ -124,7 +143,7 @@ class WandbRun(Reporter):
             silent=True,
             api_key=api_key() if mode == "online" else None,  # if wandb gets a key, it never prompts
             init_timeout=CONNECT_SECONDS,
-            finish_timeout=UPLOAD_SECONDS,
+            finish_timeout=self._patience(),
             finish_timeout_raises=True,
         )
         return wandb.init(
@@ -158,23 +177,38 @@ class WandbRun(Reporter):
             self._has_failed = True
 
     def answered(self, step: int, rows: list[Row]) -> None:
-        self._answers.put((step, rows))
+        def send() -> None:
+            self._run.log({"step": step, ANSWERS: _table(tracked_answers(rows))})
 
-    def _send_answers(self) -> None:
-        while found := self._answers.get():
-            step, rows = found
+        self._tasks.put(_Task(f"the answers of step {step}", send))
+
+    def saved(self, checkpoint: Path) -> None:
+        if self._config.artifacts == "all":
+            self._send_checkpoint(checkpoint, [])
+
+    def _send_checkpoint(self, checkpoint: Path, aliases: list[str]) -> None:
+        def send() -> None:
+            self._run.log_artifact(_artifact(self._info, checkpoint), aliases=[checkpoint.name, *aliases])
+
+        self._tasks.put(_Task(f"the checkpoint {checkpoint.name}", send))
+
+    def _send_tasks(self) -> None:
+        while task := self._tasks.get():
             try:
-                self._run.log({"step": step, ANSWERS: _table(tracked_answers(rows))})
+                task.send()
             except Exception as error:  # such as that of a server that cannot be reached
                 if not self._is_finishing and not self._has_failed:
-                    self._say(f"W&B did not receive the answers of step {step}: {first_line(error)}")
+                    self._say(f"W&B did not receive {task.what}: {first_line(error)}")
 
     def finish(self, summary: Row) -> None:
         import wandb
 
+        best = summary.get("best")
+        if self._config.artifacts != "none" and isinstance(best, dict):
+            self._send_checkpoint(best["checkpoint"], ["best"])
         self._is_finishing = True
-        self._answers.put(None)
-        self._sending.join(UPLOAD_SECONDS)
+        self._tasks.put(None)
+        self._sending.join(self._patience())
         with self._going_on():
             self._finish(summary)
         if self._has_failed:
@@ -193,7 +227,7 @@ class WandbRun(Reporter):
             self._run.finish(exit_code=0 if summary["status"] == "done" else 1)
         except TimeoutError:
             later = f"wandb sync --no-skip-online {_local(self._run)}"
-            self._say(f"W&B did not receive the whole run within {UPLOAD_SECONDS} s. Upload the rest with: {later}")
+            self._say(f"W&B did not receive the whole run within {self._patience()} s. Upload the rest with: {later}")
         else:
             wandb.teardown()  # unlike finish, this waits until the last rows are on disk
 
@@ -205,6 +239,26 @@ def _facts(run: RunInfo) -> Row:
     if (file := run.folder / "environment.json").is_file():
         facts["environment"] = json.loads(file.read_text(encoding="utf-8"))
     return facts
+
+
+def _artifact(run: RunInfo, checkpoint: Path) -> Any:
+    """Return a checkpoint as an artifact of W&B, without what only resuming needs. Its metadata say what it was made
+    of."""
+    import wandb
+
+    facts = _facts(run)["environment"] if (run.folder / "environment.json").is_file() else {}
+    metadata = {
+        "step": step_of(checkpoint),
+        "base": run.lineage,
+        "data": run.config["data"]["train"],
+        "code": facts.get("checkout"),
+        "metrics": evaluation_in(checkpoint),
+    }
+    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", run.name), type="model", metadata=metadata)
+    for file in sorted(checkpoint.rglob("*")):
+        if file.is_file() and not _ONLY_TO_RESUME.match(str(file.relative_to(checkpoint))):
+            artifact.add_file(str(file), str(file.relative_to(checkpoint)))
+    return artifact
 
 
 def _table(answers: list[TrackedAnswer]) -> Any:

@@ -68,6 +68,8 @@ class Recorder:
 
     def saved(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
+        for reporter in self.reporters:
+            reporter.saved(checkpoint)
 
     def evaluated(self, trainer) -> dict[str, Any]:
         """Return the scores of generated answers as metrics, if the run has them. Before the first step and after the

@@ -190,6 +190,8 @@ def test_a_combination_that_cannot_work_is_named(words, line):
         ("train.eval_steps", [LORA, OWN, "train.eval_steps=5"]),
         ("train.eval_batch_size", [LORA, OWN, "train.eval_batch_size=5"]),
         ("logging.predictions", [LORA, OWN, "logging.predictions=5"]),
+        ("logging.wandb.artifacts", [LORA, OWN, "logging.wandb.artifacts=best"]),
+        ("logging.wandb.artifacts", [LORA, "logging=local", "logging.wandb.artifacts=all"]),
         ("logging.wandb.project", [LORA, "logging=local", "logging.wandb.project=x"]),
         ("logging.wandb.tags", [LORA, "logging.wandb={mode: disabled, tags: [a]}"]),
         ("data.bucketing=true", [LORA, "data.bucketing=true"]),

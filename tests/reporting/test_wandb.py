@@ -24,7 +24,9 @@ NOWHERE = "http://127.0.0.1:9"
 
 
 def config(mode: str = "auto", **changes) -> WandbConfig:
-    return WandbConfig(**{"mode": mode, "project": "p", "entity": None, "group": None, "tags": (), **changes})
+    return WandbConfig(
+        **{"mode": mode, "project": "p", "entity": None, "group": None, "tags": (), "artifacts": "none", **changes}
+    )
 
 
 def logged(run, said, mode="auto", **changes) -> Path:

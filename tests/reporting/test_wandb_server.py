@@ -202,3 +202,43 @@ def test_the_death_of_wandbs_process_does_not_end_the_run(run, said):
     reporter.finish(SUMMARY)
     told = [line for line in said if line.startswith("W&B has failed, and the run goes on without it: ")]
     assert len(told) == 1
+
+
+@pytest.fixture
+def checkpoints(run) -> list[Path]:
+    folders = [run.folder / "checkpoints" / f"step-{step}" for step in (40, 80)]
+    for folder in folders:
+        (folder / "global_step40").mkdir(parents=True)
+        for name in ("model.safetensors", "config.json", "optimizer.pt", "rng_state_0.pth", "global_step40/state.pt"):
+            (folder / name).write_text(f"{folder.name} {name}")
+        (folder / "evaluation.json").write_text('{"eval_loss": 0.5}')
+    return folders
+
+
+@pytest.mark.parametrize(("artifacts", "versions"), [("none", 0), ("best", 1), ("all", 3)])
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_checkpoints_are_artifacts_without_the_state_of_the_optimizer(
+    artifacts, versions, mode, run, said, server, checkpoints
+):
+    reporter = WandbRun(config(mode, artifacts=artifacts), said.append)
+    reporter.start(run)
+    for checkpoint in checkpoints:
+        reporter.saved(checkpoint)
+    reporter.finish(SUMMARY | {"best": {"checkpoint": checkpoints[0], "eval_loss": 0.5}})
+    if mode == "offline":
+        sync(str(Path(reporter._run.dir).parent))
+    made = [one for one in server.artifacts.values() if one["artifactTypeName"] == "model"]
+    assert len(made) == versions
+    if not made:
+        return
+    best = made[-1]
+    assert best["state"] == "COMMITTED"
+    assert {one["alias"] for one in best["aliases"]} >= {"step-40", "best"}
+    facts = json.loads(best["metadata"])
+    assert (facts["step"], facts["metrics"]) == (40, {"eval_loss": 0.5})
+    assert facts["data"] == run.config["data"]["train"]
+    (number,) = [number for number, one in server.artifacts.items() if one is best]
+    manifest = json.loads(server.uploads[f"{number}/wandb_manifest.json"])
+    assert set(manifest["contents"]) == {"model.safetensors", "config.json", "evaluation.json"}
+    assert b"step-40 model.safetensors" in server.uploads.values()
+    assert not [content for content in server.uploads.values() if b"optimizer.pt" in content]

@@ -132,6 +132,7 @@ def evaluation_settings_are_used(config: RunConfig, given: frozenset[str]) -> Li
         "train.patience": config.train.patience is not None,
         "eval.generate": config.eval.generate,
         "logging.predictions": config.logging.predictions > 0,
+        "logging.wandb.artifacts": config.logging.wandb.artifacts == "best",
     }
     for key in among(given, *asked):
         if asked[key]:
@@ -173,7 +174,9 @@ def generation_settings_are_used(config: RunConfig, given: frozenset[str]) -> Li
 
 def wandb_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
     if config.logging.wandb.mode == "disabled":
-        for key in among(given, *(f"logging.wandb.{name}" for name in ("project", "entity", "group", "tags"))):
+        for key in among(
+            given, *(f"logging.wandb.{name}" for name in ("project", "entity", "group", "tags", "artifacts"))
+        ):
             yield f"{key} has no effect while logging.wandb.mode=disabled"
 
 
