@@ -1,7 +1,8 @@
-"""Stops a run on a signal (Ctrl-C, or a scheduler's SIGTERM or SIGUSR1) after it has finished its step and saved a
-checkpoint."""
+"""Stops a run on a signal (Ctrl-C, a scheduler's SIGTERM or SIGUSR1, a closed terminal's SIGHUP) after it has finished
+its step and saved a checkpoint. The same happens when the program that reads its output has ended."""
 
 import os
+import select
 import signal
 import sys
 import time
@@ -18,21 +19,21 @@ from qwenvl_train.training.distributed.cpu_group import CpuGroup
 ECHO_SECONDS = 5.0
 
 # SLURM sends SIGUSR1 some time before it ends a job, if it is asked to.
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)]
 
 
 class StopOnSignal(TrainerCallback):
-    """Callback that stops the run at the end of a step after SIGINT, SIGTERM or SIGUSR1. A further signal, more than
-    ECHO_SECONDS after the first, stops the process at once, because the user then means it.
+    """Callback that stops the run at the end of a step after SIGINT, SIGTERM, SIGUSR1 or SIGHUP. A further signal, more
+    than ECHO_SECONDS after the first, stops the process at once, because the user then means it.
 
     Args:
-        grace_seconds: The time after SIGTERM or SIGUSR1 in which the run must have ended. If its step and its
+        grace_seconds: The time after a signal other than SIGINT in which the run must have ended. If its step and its
             checkpoint take longer, it ends without them.
     """
 
     def __init__(self, cpu_group: CpuGroup, grace_seconds: float) -> None:
         self.received: int | None = None
-        """SIGINT or SIGTERM, which SIGUSR1 is taken for."""
+        """SIGINT or SIGTERM, which the others are taken for."""
         self._cpu_group = cpu_group
         self._grace_seconds = grace_seconds
         self._since: float | None = None
@@ -41,8 +42,10 @@ class StopOnSignal(TrainerCallback):
         self._previous: dict[int, Any] = {}
 
     def catch(self) -> None:
-        """Handle these signals from now on, until `restore` is called."""
-        self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        """Handle these signals from now on, until `restore` is called. Those that are ignored remain so, such as SIGHUP
+        under nohup."""
+        handled = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._receive) for number in handled}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._since is None:
@@ -72,8 +75,23 @@ class StopOnSignal(TrainerCallback):
             signal.signal(number, handler)
 
     def on_step_end(self, args, state, control, **_) -> None:
-        """Stop all processes at the same step if at least one of them has received a signal."""
+        """Stop all processes at the same step if at least one of them has received a signal, or if nobody reads its
+        output any more."""
+        for output in (1, 2):
+            if _reader_has_ended(output):
+                # Such as an SSH connection of a launcher. Further output would be an error.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+                self._receive(signal.SIGTERM, None)
         if self._cpu_group.any(self.received is not None):
             self.received = self.received or signal.SIGTERM
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
+
+
+def _reader_has_ended(descriptor: int) -> bool:
+    """Return whether the other end of a pipe or of a connection is closed."""
+    if not hasattr(select, "poll"):  # on Windows
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

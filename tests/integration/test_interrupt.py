@@ -19,9 +19,18 @@ from tests.conftest import conversation
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "workers"), [(signal.SIGUSR1, 143, 1), (signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 0)]
+    ("number", "code", "workers"),
+    [
+        (signal.SIGUSR1, 143, 1),
+        (signal.SIGTERM, 143, 1),
+        (signal.SIGINT, 130, 0),
+        (signal.SIGHUP, 143, 1),
+        (None, 143, 0),
+    ],
 )
-def test_a_signal_ends_the_run_with_a_checkpoint(number, code, workers, write_rows, checkpoints, pictures, tmp_path):
+def test_a_signal_or_a_closed_output_ends_the_run_with_a_checkpoint(
+    number, code, workers, write_rows, checkpoints, pictures, tmp_path
+):
     data = write_rows([conversation(("user", [pictures[0], "What?"]), ("assistant", ["Red."]))])
     command = [
         sys.executable, "-m", "qwenvl_train", "tune_mm_mlp=true", f"model.path={checkpoints['qwen2_5_vl']}",
@@ -30,7 +39,11 @@ def test_a_signal_ends_the_run_with_a_checkpoint(number, code, workers, write_ro
         "logging.wandb.mode=disabled",
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        command,
+        env=os.environ,
+        stdout=subprocess.PIPE if number == "closed output" else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
     metrics = tmp_path / "r" / "metrics.jsonl"
     deadline = time.monotonic() + 120
@@ -38,7 +51,10 @@ def test_a_signal_ends_the_run_with_a_checkpoint(number, code, workers, write_ro
         assert process.poll() is None, process.stderr.read().decode()
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    os.killpg(process.pid, number)  # as a terminal and schedulers send it, workers included
+    if number == "closed output":
+        process.stdout.close()
+    else:
+        os.killpg(process.pid, number)  # as a terminal and schedulers send it, workers included
     assert process.wait(timeout=60) == code, process.stderr.read().decode()
     told = summary(tmp_path / "r")
     assert told["status"] == "interrupted"
