@@ -25,12 +25,10 @@ from tests.conftest import conversation
         (signal.SIGTERM, 143, 1),
         (signal.SIGINT, 130, 0),
         (signal.SIGHUP, 143, 1),
-        (None, 143, 0),
+        ("closed output", 143, 0),
     ],
 )
-def test_a_signal_or_a_closed_output_ends_the_run_with_a_checkpoint(
-    number, code, workers, write_rows, checkpoints, pictures, tmp_path
-):
+def test_a_run_that_has_to_stop_saves_first(number, code, workers, write_rows, checkpoints, pictures, tmp_path):
     data = write_rows([conversation(("user", [pictures[0], "What?"]), ("assistant", ["Red."]))])
     command = [
         sys.executable, "-m", "qwenvl_train", "tune_mm_mlp=true", f"model.path={checkpoints['qwen2_5_vl']}",
