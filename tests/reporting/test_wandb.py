@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import wandb
 from wandb.proto import wandb_internal_pb2
 
-import wandb
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.wandb import WandbRun, has_login

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 import wandb
+
 from qwenvl_train.reporting import wandb as reporting
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.wandb import WandbRun

@@ -5,8 +5,8 @@ import re
 import sys
 
 import pytest
-
 import wandb
+
 from qwenvl_train.cli import main
 from qwenvl_train.config.compose import compose
 from qwenvl_train.reporting.tracking import tracked
