@@ -93,8 +93,8 @@ def row_of(answer: Answer) -> Row:
         "source": sample.source,
         "line": sample.line,
         "turn": request.turn,
-        "images": [_named(part) for kind, part in media if kind is Image],
-        "videos": [_named(part) for kind, part in media if kind is Video],
+        "images": [media_name(part) for kind, part in media if kind is Image],
+        "videos": [media_name(part) for kind, part in media if kind is Video],
         "prompt": request.text,
         "expected": request.expected,
         "answer": answer.text,
@@ -117,7 +117,7 @@ def row_of(answer: Answer) -> Row:
     return row
 
 
-def _named(media: Image | Video) -> Any:
+def media_name(media: Image | Video) -> Any:
     """Return the path of a picture or clip, or of its frames. Media inside the data file have none."""
     contents = [content if isinstance(content, str) else None for content in media.contents]
     return contents if isinstance(media, Video) and isinstance(media.content, tuple) else contents[0]

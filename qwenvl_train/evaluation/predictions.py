@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwenvl_train.data.batches.loader import Rows
-from qwenvl_train.data.sample import Sample
-from qwenvl_train.evaluation.answering import samples_to_answer
+from qwenvl_train.data.sample import Sample, Video
+from qwenvl_train.evaluation.answering import media_name, samples_to_answer
 from qwenvl_train.evaluation.batches import batches_of
 from qwenvl_train.evaluation.generation import Answer, plain_regions
 
@@ -35,12 +35,14 @@ class Prediction:
         regions = {"expected": plain_regions(answer.expected_regions)}
         regions |= {"before": of_stored.get("before", []), "after": of_stored.get("after", [])}
         regions[when] = plain_regions(answer.regions)
+        videos = [media_name(part) for part in sample.chosen_conversation.media if isinstance(part, Video)]
         return {
             "id": sample.id,
             "source": sample.source,
             "line": sample.line,
             "turn": request.turn,
             "images": [image.content for image in sample.chosen_conversation.images if isinstance(image.content, str)],
+            **({"videos": videos} if videos else {}),
             "prompt": request.text,
             "expected": request.expected,
             **({} if request.rejected is None else {"rejected": request.rejected}),

@@ -9,6 +9,15 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """How many training samples have which number of tokens."""
+
+    counts: list[int]
+    edges: list[float]
+    """The borders of the ranges that are counted, one more than there are ranges."""
+
+
+@dataclass(frozen=True)
 class RunInfo:
     name: str
     folder: Path
@@ -21,6 +30,9 @@ class RunInfo:
     """The step at which the run starts. It is above 0 if the run continues a checkpoint."""
     lineage: Row = field(default_factory=dict)
     """What the run starts from, with the key path and, for an adapter, base_model and adapter."""
+
+    lengths: Lengths | None = None
+    """The lengths of the training samples, or None if they are not known before the run."""
 
     @property
     def resumed(self) -> bool:

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import ImageDraw
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo, flat
-from qwenvl_train.reporting.tracking import TrackedAnswer, tracked, tracked_answers
+from qwenvl_train.reporting.reporter import Lengths, Reporter, Row, RunInfo, flat
+from qwenvl_train.reporting.tracking import LENGTHS, TrackedAnswer, tracked, tracked_answers
 from qwenvl_train.reporting.wording import is_number
 
 FOLDER = "tensorboard"
@@ -37,6 +37,25 @@ class TensorBoardRun(Reporter):
         # SummaryWriter.add_hparams would write them to a run of their own.
         for summary in hparams(settings, {"train/loss": 0, "eval/loss": 0}):
             self._writer.file_writer.add_summary(summary)
+
+        if run.lengths is not None:
+            self._add_histogram(run.lengths, run.start_step)
+
+    def _add_histogram(self, lengths: Lengths, step: int) -> None:
+        """Write how many samples have which length. Sums are those of the middles of the ranges."""
+        counts, edges = np.array(lengths.counts), np.array(lengths.edges)
+        middles = (edges[1:] + edges[:-1]) / 2
+        self._writer.add_histogram_raw(
+            LENGTHS,
+            float(edges[0]),
+            float(edges[-1]),
+            int(counts.sum()),
+            float((counts * middles).sum()),
+            float((counts * middles**2).sum()),
+            edges[1:].tolist(),
+            counts.tolist(),
+            step,
+        )
 
     def log(self, row: Row) -> None:
         for name, value in tracked(row).items():

@@ -31,6 +31,10 @@ SECTIONS = {
 """The metrics of each section, by the beginnings of their names. Other metrics of training steps are in the section
 train. Those of evaluations are in eval, and the scores of generated answers in scores."""
 
+VIDEOS = (".mp4", ".webm", ".ogg", ".gif")
+VIDEO_BYTES = 32 * 2**20
+LENGTHS = "data/sequence_lengths"
+"""The name of the histogram of the lengths of the training samples."""
 SIDE = 768
 """The longest side of a picture in a tracker, in pixels."""
 
@@ -63,6 +67,8 @@ class TrackedAnswer:
     after: str | None
     pictures: list[Image.Image]
     """The pictures that can be read, at most SIDE pixels wide and high."""
+    videos: list[Path]
+    """The video files that browsers play and that are not too large."""
     shapes: list[Shape]
     """Boxes and points over the first picture, as shares of its width and height."""
 
@@ -100,8 +106,16 @@ def _answer(row: Row) -> TrackedAnswer:
         row.get("before"),
         row.get("after"),
         [smaller(picture, SIDE) for picture in pictures],
+        [Path(video) for video in row.get("videos", ()) if _can_be_shown(video)],
         shapes,
     )
+
+
+def _can_be_shown(video: object) -> bool:
+    """Return whether a video of a row can be shown: not one that is given as frames, or inside the data file."""
+    if not isinstance(video, str) or Path(video).suffix.lower() not in VIDEOS:
+        return False
+    return (path := Path(video)).is_file() and path.stat().st_size <= VIDEO_BYTES
 
 
 def _scaled(found: Shape, width: int, height: int) -> Shape:

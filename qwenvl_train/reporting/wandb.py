@@ -21,7 +21,7 @@ from qwenvl_train.reporting.answers import Shape
 from qwenvl_train.reporting.checkpoints import evaluation_in
 from qwenvl_train.reporting.folder import write_text_atomic
 from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo, flat
-from qwenvl_train.reporting.tracking import TrackedAnswer, tracked, tracked_answers
+from qwenvl_train.reporting.tracking import LENGTHS, TrackedAnswer, tracked, tracked_answers
 from qwenvl_train.step_folders import step_of
 
 ID_FILE = "wandb_id.txt"
@@ -78,6 +78,8 @@ class WandbRun(Reporter):
         self._mode()  # raises an error before any other work if the mode is online and there is no login
 
     def start(self, run: RunInfo) -> None:
+        import wandb
+
         hush()
         self._folder, self._info = run.folder, run
         self._own_data_folder = _DATA_FOLDER not in os.environ
@@ -88,6 +90,9 @@ class WandbRun(Reporter):
         self._run.define_metric("*", step_metric="step")
         for name, summary in SUMMARIES.items():
             self._run.define_metric(name, step_metric="step", summary=summary)
+        if run.lengths is not None:
+            histogram = wandb.Histogram(np_histogram=(run.lengths.counts, run.lengths.edges))
+            self._run.log({"step": run.start_step, LENGTHS: histogram})
         # For tables and artifacts, unlike for figures, wandb waits for the server.
         self._sending = Thread(target=self._send_tasks, daemon=True)
         self._sending.start()
@@ -269,15 +274,17 @@ def _table(answers: list[TrackedAnswer]) -> Any:
     named = ["picture", *(f"picture {number}" for number in range(2, pictures + 1))][:pictures]
     pairs = any(answer.rejected is not None for answer in answers)
     texts = ["prompt", *(["chosen", "rejected"] if pairs else ["expected"]), "before", "after"]
-    table = wandb.Table(columns=["sample", *named, *texts, "right", "changed"])
+    clips = ["video"] if any(answer.videos for answer in answers) else []
+    table = wandb.Table(columns=["sample", *named, *clips, *texts, "right", "changed"])
     for answer in answers:
         images = [
             wandb.Image(picture, boxes=_boxes(answer.shapes) if number == 0 else None)
             for number, picture in enumerate(answer.pictures)
         ]
         expected = [answer.expected, *([answer.rejected] if pairs else [])]
-        row = [answer.sample, *images, *[None] * (pictures - len(images)), answer.prompt, *expected]
-        table.add_data(*row, answer.before, answer.after, answer.right, answer.changed)
+        video = [wandb.Video(str(answer.videos[0]), format=answer.videos[0].suffix[1:]) if answer.videos else None]
+        row = [answer.sample, *images, *[None] * (pictures - len(images)), *(video if clips else []), answer.prompt]
+        table.add_data(*row, *expected, answer.before, answer.after, answer.right, answer.changed)
     return table
 
 

@@ -18,6 +18,7 @@ from qwenvl_train.data.streaming.draw import open_entries
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.data.streaming.windows import Planner, State
 from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.reporter import Lengths
 from qwenvl_train.run.held_out import split, split_in_words
 from qwenvl_train.run.rows import (
     about_data,
@@ -31,6 +32,8 @@ from qwenvl_train.run.rows import (
 )
 from qwenvl_train.training.checkpoint import STREAM
 from qwenvl_train.training.distributed.store import agree
+
+_LENGTH_RANGES = 64
 
 
 class MeasuredData:
@@ -58,6 +61,12 @@ class MeasuredData:
 
     def dataset(self, rows: int) -> TrainRows:
         return TrainRows(self.rows, self.counts, rows)
+
+    def length_histogram(self) -> Lengths:
+        """Return how many samples have which number of tokens."""
+        tokens = self.rows.lengths.tokens[self.rows.lengths.usable]
+        counts, edges = np.histogram(tokens, bins=_LENGTH_RANGES)
+        return Lengths(counts.tolist(), edges.tolist())
 
     def largest_rows(self, rows: int) -> list[Row]:
         """Return the packed row with the most tokens and the one with the most patches, which may be the same one,
@@ -109,6 +118,10 @@ class Streamed:
         """Open the stream at packed row `row`, and read its first window."""
         stored = _stored(checkpoint) if checkpoint else None
         self.stream = first_then_others(self._state, lambda: self._open(stored, row))
+
+    def length_histogram(self) -> None:
+        """Return nothing, because the samples are not known before the run."""
+        return
 
     def dataset(self, rows: int) -> Dataset:
         """Return a placeholder. The transformers Trainer requires a dataset, but packed rows come from the stream's

@@ -270,8 +270,8 @@ def prepare(opened: OpenedRun) -> Run:
     each = checkpoint_bytes(table, config, context.precision)
     _refuse_full_disk(context, data, start, each)
     settings = start.config.model_dump(mode="json")
-    origin = lineage(start.config, start.folder)
-    info = RunInfo(start.folder.name, start.folder, settings, table, data.steps, start.step, origin)
+    origin, lengths = lineage(start.config, start.folder), data.train.length_histogram()
+    info = RunInfo(start.folder.name, start.folder, settings, table, data.steps, start.step, origin, lengths)
     recorder = Recorder(
         info,
         context.is_main,

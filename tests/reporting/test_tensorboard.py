@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.reporter import Lengths
 from qwenvl_train.reporting.tensorboard import TensorBoardRun
 from qwenvl_train.reporting.tracking import tracked
 
@@ -17,7 +18,7 @@ from .rows import SUMMARY, draw_receipt, evaluation_row, training_row
 
 
 def read(folder) -> EventAccumulator:
-    everything = {"scalars": 0, "images": 0, "tensors": 0}
+    everything = {"scalars": 0, "images": 0, "tensors": 0, "histograms": 0}
     return EventAccumulator(str(folder / "tensorboard"), size_guidance=everything).Reload()
 
 
@@ -32,7 +33,7 @@ def answers(tmp_path) -> list[dict]:
 
 def test_all_figures_answers_and_settings_are_there(run, answers):
     reporter = TensorBoardRun()
-    reporter.start(run)
+    reporter.start(replace(run, lengths=Lengths([3, 0, 7], [10.0, 20.0, 30.0, 40.0])))
     reporter.answered(0, answers)
     rows = [training_row(1), evaluation_row(1, 0.5) | {"eval_generated/anls": 0.25}, training_row(2)]
     for row in rows:
@@ -48,6 +49,11 @@ def test_all_figures_answers_and_settings_are_there(run, answers):
     assert {"train/loss", "optimizer/grad_norm", "speed/tokens_per_second", "eval/exact_match", "scores/anls"} <= set(
         logged
     )
+
+    (lengths,) = found.Histograms("data/sequence_lengths")
+    value = lengths.histogram_value
+    assert (value.num, value.min, value.max, value.sum) == (10, 10, 40, 3 * 15 + 7 * 35)
+    assert list(zip(value.bucket_limit, value.bucket, strict=True))[-3:] == [(20, 3), (30, 0), (40, 7)]
 
     first, second = (
         Image.open(io.BytesIO(found.Images(f"answers/receipt-1/{number}")[0].encoded_image_string)) for number in (1, 2)

@@ -15,7 +15,9 @@ import wandb
 
 from qwenvl_train.reporting import wandb as reporting
 from qwenvl_train.reporting.folder import RunFolder
+from qwenvl_train.reporting.reporter import Lengths
 from qwenvl_train.reporting.wandb import WandbRun
+from tests.videos import write_video
 
 from .rows import SUMMARY, draw_receipt, evaluation_row, training_row
 from .test_wandb import KEY, config
@@ -67,6 +69,8 @@ def check(server: WandbServer, run, tables: bool = True, pictures: bool = True) 
     (name,) = server.runs
     history = [row for row in server.history(name) if "report" not in row]
     figures = {"train/loss", "optimizer/grad_norm", "speed/tokens_per_second", "progress/samples"}
+    lengths = next(row["data/sequence_lengths"] for row in history if "data/sequence_lengths" in row)
+    assert (lengths["values"], lengths["bins"]) == (LENGTHS.counts, LENGTHS.edges)
     (training,) = [row for row in history if figures <= row.keys()]
     sent = training_row(1)
     assert training["step"] == 1
@@ -109,8 +113,12 @@ def check_tables(server: WandbServer, history: list[dict], pictures: bool) -> No
         assert {one["state"] for one in server.artifacts.values()} == {"COMMITTED"}
 
 
+LENGTHS = Lengths([3, 0, 7], [10.0, 20.0, 30.0, 40.0])
+
+
 @pytest.fixture
 def run(run):
+    run = replace(run, lengths=LENGTHS)
     RunFolder(run.folder).write_environment([], {"processes": 1}, {"path": "models/mine"}, "sft_lora")
     return run
 
@@ -242,3 +250,21 @@ def test_checkpoints_are_artifacts_without_the_state_of_the_optimizer(
     assert set(manifest["contents"]) == {"model.safetensors", "config.json", "evaluation.json"}
     assert b"step-40 model.safetensors" in server.uploads.values()
     assert not [content for content in server.uploads.values() if b"optimizer.pt" in content]
+
+
+def test_pairs_and_clips_are_in_the_table(run, said, server, tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", frames=4)
+    row = {"id": "1", "source": "a.jsonl", "line": 1, "images": [], "prompt": "?", "expected": "Red.", "before": "No."}
+    frames = {"videos": [["1.png", "2.png"]], "rejected": "Blue.", "after": "Blue."}
+    reporter = WandbRun(config("offline"), said.append)
+    reporter.start(run)
+    reporter.answered(2, [row | {"videos": [str(clip)], "rejected": "Blue.", "after": "Red."}, row | frames])
+    reporter.finish(SUMMARY)
+    sync(str(Path(reporter._run.dir).parent))
+    table = next(json.loads(content) for path, content in server.uploads.items() if path.endswith("samples.table.json"))
+    names = ["sample", "video", "prompt", "chosen", "rejected", "before", "after", "right", "changed"]
+    assert table["columns"] == names
+    first, second = (dict(zip(names, cells, strict=True)) for cells in table["data"])
+    assert (first["chosen"], first["rejected"], first["right"], second["right"]) == ("Red.", "Blue.", True, False)
+    assert second["video"] is None
+    assert clip.read_bytes() in server.uploads.values()
