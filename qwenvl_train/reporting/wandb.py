@@ -26,7 +26,7 @@ from qwenvl_train.step_folders import step_of
 
 ID_FILE = "wandb_id.txt"
 CONNECT_SECONDS = 15
-UPLOAD_SECONDS, UPLOAD_SECONDS_OF_ARTIFACTS = 60, 3600
+UPLOAD_SECONDS, UPLOAD_SECONDS_OF_ARTIFACTS = 60, 1200
 PUBLIC_HOST = "api.wandb.ai"
 PUBLIC_HOST_NOW = ".forge.coreweave.com"
 """The end of the host name that newer wandb packages use for the public service. A login that was made with an older
@@ -78,13 +78,20 @@ class WandbRun(Reporter):
         self._mode()  # raises an error before any other work if the mode is online and there is no login
 
     def start(self, run: RunInfo) -> None:
-        import wandb
-
-        hush()
         self._folder, self._info = run.folder, run
         self._own_data_folder = _DATA_FOLDER not in os.environ
         if self._own_data_folder:
             os.environ[_DATA_FOLDER] = str(run.folder.absolute() / "wandb" / "data")
+        with self._going_on():
+            self._start(run)
+        # For tables and artifacts, unlike for figures, wandb waits for the server.
+        self._sending = Thread(target=self._send_tasks, daemon=True)
+        self._sending.start()
+
+    def _start(self, run: RunInfo) -> None:
+        import wandb
+
+        hush()
         self._run = self._open(run)
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
@@ -93,13 +100,13 @@ class WandbRun(Reporter):
         if run.lengths is not None:
             histogram = wandb.Histogram(np_histogram=(run.lengths.counts, run.lengths.edges))
             self._run.log({"step": run.start_step, LENGTHS: histogram})
-        # For tables and artifacts, unlike for figures, wandb waits for the server.
-        self._sending = Thread(target=self._send_tasks, daemon=True)
-        self._sending.start()
 
-    def _patience(self) -> int:
-        """Return for how many seconds the end of the run waits for uploads."""
-        return UPLOAD_SECONDS if self._config.artifacts == "none" else UPLOAD_SECONDS_OF_ARTIFACTS
+    def _upload_seconds(self) -> int:
+        """Return for how many seconds the end of the run waits for uploads. The run must not seem to be stalled."""
+        if self._config.artifacts == "none":
+            return UPLOAD_SECONDS
+        stall = self._info.config["train"].get("stall_seconds") or UPLOAD_SECONDS_OF_ARTIFACTS
+        return int(min(UPLOAD_SECONDS_OF_ARTIFACTS, stall / 2))
 
     def _open(self, run: RunInfo) -> Any:
         import wandb
@@ -148,7 +155,7 @@ class WandbRun(Reporter):
             silent=True,
             api_key=api_key() if mode == "online" else None,  # if wandb gets a key, it never prompts
             init_timeout=CONNECT_SECONDS,
-            finish_timeout=self._patience(),
+            finish_timeout=self._upload_seconds() / 2,
             finish_timeout_raises=True,
         )
         return wandb.init(
@@ -176,6 +183,8 @@ class WandbRun(Reporter):
         be reached, but its own process may be killed."""
         try:
             yield
+        except UserError:
+            raise
         except Exception as error:
             if not self._has_failed:
                 self._say(f"W&B has failed, and the run goes on without it: {first_line(error)}")
@@ -209,11 +218,11 @@ class WandbRun(Reporter):
         import wandb
 
         best = summary.get("best")
-        if self._config.artifacts != "none" and isinstance(best, dict):
+        if self._config.artifacts != "none" and isinstance(best, dict) and summary["status"] == "done":
             self._send_checkpoint(best["checkpoint"], ["best"])
-        self._is_finishing = True
         self._tasks.put(None)
-        self._sending.join(self._patience())
+        self._sending.join(self._upload_seconds() / 2)
+        self._is_finishing = True
         with self._going_on():
             self._finish(summary)
         if self._has_failed:
@@ -232,7 +241,9 @@ class WandbRun(Reporter):
             self._run.finish(exit_code=0 if summary["status"] == "done" else 1)
         except TimeoutError:
             later = f"wandb sync --no-skip-online {_local(self._run)}"
-            self._say(f"W&B did not receive the whole run within {self._patience()} s. Upload the rest with: {later}")
+            self._say(
+                f"W&B did not receive the whole run within {self._upload_seconds()} s. Upload the rest with: {later}"
+            )
         else:
             wandb.teardown()  # unlike finish, this waits until the last rows are on disk
 
@@ -251,7 +262,7 @@ def _artifact(run: RunInfo, checkpoint: Path) -> Any:
     of."""
     import wandb
 
-    facts = _facts(run)["environment"] if (run.folder / "environment.json").is_file() else {}
+    facts = _facts(run).get("environment", {})
     metadata = {
         "step": step_of(checkpoint),
         "base": run.lineage,
@@ -262,7 +273,9 @@ def _artifact(run: RunInfo, checkpoint: Path) -> Any:
     artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", run.name), type="model", metadata=metadata)
     for file in sorted(checkpoint.rglob("*")):
         if file.is_file() and not _ONLY_TO_RESUME.match(str(file.relative_to(checkpoint))):
-            artifact.add_file(str(file), str(file.relative_to(checkpoint)))
+            artifact.add_file(str(file), str(file.relative_to(checkpoint)), skip_cache=True)
+    if not checkpoint.is_dir():
+        raise FileNotFoundError(f"{checkpoint.name} was deleted by train.keep before all of it was read")
     return artifact
 
 

@@ -168,7 +168,7 @@ def _reporters(config: RunConfig, state: PartialState) -> list[Reporter]:
         return []
     wandb = [] if config.logging.wandb.mode == "disabled" else [WandbRun(config.logging.wandb)]
     tensorboard = [TensorBoardRun()] if config.logging.tensorboard else []
-    return [MetricsFile(), ProgressReporter(), *wandb, *tensorboard]
+    return [MetricsFile(), ProgressReporter(), *tensorboard, *wandb]
 
 
 def _new_name(recipe: str | None, method: str) -> str:

@@ -42,6 +42,8 @@ class Recorder:
     generated: GeneratedScores | None = None
     """Scores generated answers at each evaluation, with eval.generate."""
     predictions: list[dict[str, Any]] = field(default_factory=list)
+    answered_at: int | None = None
+    """The step of the newest answers."""
     spikes: Spikes = field(default_factory=Spikes)
 
     def start(self) -> None:
@@ -87,8 +89,9 @@ class Recorder:
     def answer_for_report(self, trainer) -> None:
         """Generate the answers that the report and trackers show."""
         step, sharded = trainer.state.global_step, _is_sharded(trainer)
-        if not (self.writes or sharded):
+        if not (self.writes or sharded) or step == self.answered_at:
             return
+        self.answered_at = step
         assert self.eval_rows is not None
         stored, config = {place_of(row): row for row in self.predictions}, self.info.config
         any_process = self.cpu_group.any if sharded else this_process

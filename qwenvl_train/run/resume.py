@@ -50,7 +50,7 @@ FREE = (
     "train.resume",
     "deepspeed.nvme_path",
     "deepspeed.gather_on_save",
-    "logging.wandb",
+    "logging",
     "eval",
 )
 

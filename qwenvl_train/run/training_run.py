@@ -137,7 +137,7 @@ class Run:
             remedy = partial(plan_command, self.folder / "config.yaml", self.context.processes)
             full_memory = naming_full_memory(lambda: trainer.window, remedy)
             lost = naming_lost_processes(self._advice)
-            with naming_dead_workers(), lost, full_memory, self._reading_only_weights():
+            with naming_dead_workers(), lost, full_memory, self._reading_only_weights(), trainer.publishing():
                 if resumed and needs_conversion(resumed, self.context.processes):
                     resumed = converted(resumed, _universal(self.start), state)
                 trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -152,6 +152,7 @@ class Run:
                 raise self._ended_by_full_disk() from error
             self._finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", repr(error))
             raise
+        stop.has_saved()
         before_last = trainer.state.global_step < self.data.steps
         ended_early = self.patience is not None and self.patience.ended_at is not None and before_last
         cut_short = stop.received is not None and before_last and not ended_early

@@ -3,7 +3,7 @@ to disk, and only then renamed."""
 
 import shutil
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from qwenvl_train.config.schema import TrainConfig
@@ -43,9 +43,10 @@ class CheckpointPublisher:
 
     def wait(self) -> None:
         """Wait until the last checkpoint is published, and raise the error that has prevented it, if there is one."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            self._saved(pending.result())
+        if self._pending is not None:
+            wait([self._pending])  # an interrupt leaves it pending
+            published, self._pending = self._pending, None
+            self._saved(published.result())
 
 
 def publish(written: Path, checkpoints: Path, step: int, train: TrainConfig) -> Path:
@@ -56,5 +57,7 @@ def publish(written: Path, checkpoints: Path, step: int, train: TrainConfig) -> 
     publish_folder(written, final)
     if train.keep is not None:
         for old in surplus(saved(checkpoints), train.keep, train.best_metric):
-            shutil.rmtree(old)
+            # A checkpoint is never there in part. What cannot be deleted now is deleted with the folder at the end.
+            discarded = old.rename(written.with_name(f"discarded-{old.name}"))
+            shutil.rmtree(discarded, ignore_errors=True)
     return final

@@ -6,6 +6,7 @@ weights of each component.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from math import isfinite
 from typing import Any
 
 import torch
@@ -114,14 +115,17 @@ class ComponentNorms(TrainerCallback):
 
     def take(self) -> dict[str, float]:
         """Return the figures of the last step. All processes must call this together."""
-        norms = {f"grad_norm_{component}": float(norm) for component, norm in self._norms.items()}
-        ratios = {}
+        found = {f"grad_norm_{component}": norm for component, norm in self._norms.items()}
         if self._sums:
             changed, size = self._accelerator.reduce(torch.stack(list(self._sums.values()))).T
-            for component, ratio in zip(self._sums, (changed / size).sqrt().tolist(), strict=True):
-                ratios[f"update_ratio_{component}"] = ratio
+            for component, ratio in zip(self._sums, (changed / size).sqrt(), strict=True):
+                found[f"update_ratio_{component}"] = ratio
         self._norms, self._sums = {}, {}
-        return norms | {key: ratio for key, ratio in ratios.items() if ratio == ratio}
+        if not found:
+            return {}
+        figures = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+        # Weights that are on a disk, or that are all 0, have no ratio.
+        return {key: figure for key, figure in figures.items() if isfinite(figure)}
 
 
 @torch.no_grad()

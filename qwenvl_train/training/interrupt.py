@@ -51,41 +51,57 @@ class StopOnSignal(TrainerCallback):
         if self._since is None:
             self._since = time.monotonic()
             self.received = self.received or (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
-            if number != signal.SIGINT:
-                self._timer = Timer(self._grace_seconds, self._end)
-                self._timer.daemon = True
-                self._timer.start()
-        elif time.monotonic() - self._since > ECHO_SECONDS:
+        elif number == signal.SIGINT and time.monotonic() - self._since > ECHO_SECONDS:
             self.restore()
             signal.raise_signal(number)
+        if number != signal.SIGINT and self._timer is None:
+            self._timer = Timer(self._grace_seconds, self._end)
+            self._timer.daemon = True
+            self._timer.start()
 
     def _end(self) -> None:
-        print(
-            f"qwenvl-train: the step and its checkpoint have taken longer than train.grace_seconds="
-            f"{self._grace_seconds:g} since the signal; the run ends without them.",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(128 + signal.SIGTERM)
+        try:
+            print(
+                f"qwenvl-train: the step and its checkpoint have taken longer than train.grace_seconds="
+                f"{self._grace_seconds:g} since the signal; the run ends without them.",
+                file=sys.stderr,
+                flush=True,
+            )
+        finally:  # nobody may read it any more
+            os._exit(128 + signal.SIGTERM)
 
-    def restore(self) -> None:
+    def has_saved(self) -> None:
+        """Let the run take its time from now on, because it has saved its checkpoint."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def restore(self) -> None:
+        self.has_saved()
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def on_step_end(self, args, state, control, **_) -> None:
         """Stop all processes at the same step if at least one of them has received a signal, or if nobody reads its
         output any more."""
-        for output in (1, 2):
-            if _reader_has_ended(output):
-                # Such as an SSH connection of a launcher. Further output would be an error.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), output)
-                self._receive(signal.SIGTERM, None)
+        self._leave_closed_outputs()
         if self._cpu_group.any(self.received is not None):
             self.received = self.received or signal.SIGTERM
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
+
+    def on_log(self, args, state, control, **_) -> None:
+        """Leave outputs that were closed since the step has ended, such as during an evaluation, before its figures are
+        printed."""
+        self._leave_closed_outputs()
+
+    def _leave_closed_outputs(self) -> None:
+        """Take an output that nobody reads any more for a signal. Further output, which would be an error, is
+        dropped."""
+        for output in (1, 2):
+            if _reader_has_ended(output):  # such as an SSH connection of a launcher
+                os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+                if self._since is None:
+                    self._receive(signal.SIGTERM, None)
 
 
 def _reader_has_ended(descriptor: int) -> bool:

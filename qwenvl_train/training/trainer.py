@@ -11,7 +11,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -166,9 +166,11 @@ class VisionTrainer(Trainer):
         self.add_callback(self._component_norms)
         self._objective.prepare(self.accelerator)
 
-    def train(self, *arguments: Any, **keywords: Any) -> Any:
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Wait until the last checkpoint is published, when the block ends or raises."""
         try:
-            return super().train(*arguments, **keywords)
+            yield
         finally:
             self._publisher.wait()
 

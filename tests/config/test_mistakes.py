@@ -151,6 +151,10 @@ def test_a_mistake_is_named(words, line):
             "dpo.reference=cached needs all rows before training",
         ),
         ([LORA, "deepspeed=zero3", "deepspeed.offload_param=nvme"], "offload_param=nvme needs deepspeed.nvme_path"),
+        (
+            [LORA, "deepspeed=zero3", "deepspeed.gather_on_save=false", "logging.wandb.artifacts=all"],
+            "logging.wandb.artifacts=all needs deepspeed.gather_on_save=true",
+        ),
         ([LORA, "deepspeed=zero3", "deepspeed.nvme_path=/disk"], "nvme_path has no effect unless"),
         (
             [LORA, "deepspeed=zero2", "deepspeed.offload_optimizer=nvme", "deepspeed.nvme_path=/disk"],

@@ -93,3 +93,22 @@ def test_a_signal_may_come_after_another_process_has_told_of_it(monkeypatch):
     signal.raise_signal(signal.SIGTERM)
     stop.restore()
     assert stop.received == signal.SIGTERM
+
+
+def test_only_a_further_interrupt_of_the_user_ends_the_run_at_once(monkeypatch):
+    """A closed terminal is told of twice: by SIGHUP, and by its end. A scheduler sends SIGTERM after SIGUSR1."""
+    left = []
+    monkeypatch.setattr(interrupt, "_reader_has_ended", lambda output: output == 1)
+    monkeypatch.setattr(interrupt.os, "dup2", lambda new, old: left.append(old))
+    stop, control = StopOnSignal(CpuGroup(1), grace_seconds=60), TrainerControl()
+    stop.catch()
+    try:
+        signal.raise_signal(signal.SIGHUP)
+        stop._since -= 60
+        signal.raise_signal(signal.SIGTERM)
+        stop.on_step_end(None, None, control)
+        assert (control.should_save, control.should_training_stop, left) == (True, True, [1])
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        stop.restore()

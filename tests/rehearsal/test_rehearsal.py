@@ -19,6 +19,7 @@ WAITS = {
         "qwenvl_train/training/trainer.py:VisionTrainer._maybe_log_save_evaluate": "the loss, for each logged row",
         "transformers/trainer.py:Trainer._finalize_training": "the sum of all losses is read, once a run",
         "qwenvl_train/training/objectives/objective.py:Sums.take": "figures, for each row that is logged",
+        "qwenvl_train/training/component_norms.py:ComponentNorms.take": "figures, for each row that is logged",
         "qwenvl_train/model/pixels.py:Pixels.__call__": "a picture's mean and width go to the device, once a run",
     },
     "evaluation": {

@@ -180,6 +180,14 @@ def wandb_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
             yield f"{key} has no effect while logging.wandb.mode=disabled"
 
 
+def artifacts_have_weights(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.logging.wandb.artifacts != "none" and not config.deepspeed.saves_whole_weights:
+        yield (
+            f"logging.wandb.artifacts={config.logging.wandb.artifacts} needs deepspeed.gather_on_save=true, since it "
+            "uploads whole weights"
+        )
+
+
 def deepspeed_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
     if config.deepspeed.stage == 0:
         for key in among(given, *_OF_DEEPSPEED):
@@ -251,6 +259,7 @@ TRAINING_RULES: tuple[Rule, ...] = (
     generation_settings_are_used,
     own_code_is_allowed,
     wandb_settings_are_used,
+    artifacts_have_weights,
     deepspeed_settings_are_used,
     offloading_is_possible,
     rehearsed_rows_are_known,

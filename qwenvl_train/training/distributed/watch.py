@@ -128,14 +128,16 @@ class Watch:
         """End this process at once, whatever its main thread waits for."""
         if self._ended.is_set():
             return
-        if reason.startswith(_STALLED):
-            print(f"process {self._rank} on host {socket.gethostname()}:", file=sys.stderr, flush=True)
-            faulthandler.dump_traceback(file=sys.stderr)
-            if self._processes > 1:
-                sleep(2 * store.BEAT)  # the launcher ends the others when this process ends
-        if self._speaks:
-            print(f"qwenvl-train: {reason} {self._advice()}", file=sys.stderr, flush=True)
-        os._exit(1)
+        try:
+            if reason.startswith(_STALLED):
+                print(f"process {self._rank} on host {socket.gethostname()}:", file=sys.stderr, flush=True)
+                faulthandler.dump_traceback(file=sys.stderr)
+                if self._processes > 1:
+                    sleep(2 * store.BEAT)  # the launcher ends the others when this process ends
+            if self._speaks:
+                print(f"qwenvl-train: {reason} {self._advice()}", file=sys.stderr, flush=True)
+        finally:  # nobody may read it any more
+            os._exit(1)
 
 
 @contextmanager

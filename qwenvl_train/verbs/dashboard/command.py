@@ -30,6 +30,8 @@ def run(composed: Composed[DashboardConfig]) -> None:
     try:
         made = workspace(config)
         made.save()
+    except UserError:
+        raise
     except Exception as error:  # of several kinds, by wandb and by what it uses for requests
         where = config.dashboard.url or config.logging.wandb.project
         raise UserError(f"dashboard: {host()} did not save the workspace of {where}: {first_line(error)}") from error
