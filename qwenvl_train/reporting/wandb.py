@@ -163,8 +163,9 @@ class WandbRun(Reporter):
             id=run_id,
             resume="allow" if run.resumed and mode == "online" else None,
             name=run.name,
-            project=self._config.project,
-            entity=self._config.entity,
+            # The agent of a sweep says in the environment where its runs belong.
+            project=None if _in_sweep() else self._config.project,
+            entity=None if _in_sweep() else self._config.entity,
             group=self._config.group,
             tags=list(self._config.tags),
             dir=str(run.folder),
@@ -350,13 +351,19 @@ def _netrc_key(host: str) -> str | None:
     return next((key for _, _, key in filter(None, found) if key), None)
 
 
+def _in_sweep() -> bool:
+    """Return whether `wandb agent` has started this process."""
+    return "WANDB_SWEEP_ID" in os.environ
+
+
 def run_id_of(run: RunInfo) -> str:
     """Return the id of the W&B run. A resumed run keeps the id that its run folder holds, and a run that starts from
-    the beginning gets a new one."""
+    the beginning gets a new one, in a sweep that of the agent."""
     path = run.folder / ID_FILE
     if run.resumed and path.exists():
         return path.read_text(encoding="utf-8").strip()
-    run_id = secrets.token_hex(4)
+    run_id = os.environ.get("WANDB_RUN_ID", "") if _in_sweep() else ""
+    run_id = run_id or secrets.token_hex(4)
     write_text_atomic(path, run_id + "\n")
     return run_id
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import pytest
 import wandb
+import yaml
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
+from qwenvl_train.config.compose import compose
 from qwenvl_train.reporting import wandb as reporting
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.reporter import Lengths
@@ -268,3 +272,29 @@ def test_pairs_and_clips_are_in_the_table(run, said, server, tmp_path):
     assert (first["chosen"], first["rejected"], first["right"], second["right"]) == ("Red.", "Blue.", True, False)
     assert second["video"] is None
     assert clip.read_bytes() in server.uploads.values()
+
+
+def test_a_run_of_a_sweep_is_the_one_that_the_agent_has_begun(run, said, server, monkeypatch, tmp_path):
+    """As `wandb agent` starts it, with the command of docs/tracking.md."""
+    text = (Path(__file__).parents[2] / "docs" / "tracking.md").read_text(encoding="utf-8")
+    sweep = yaml.safe_load(re.search(r"```yaml\n(method: .+?)```", text, re.DOTALL)[1])
+    chosen = {"args": {"train.lr": {"value": 2e-4}, "lora.rank": {"value": 8}}}
+    assert chosen["args"].keys() == sweep["parameters"].keys()
+    given = create_sweep_command_args(chosen)["args_no_hyphens"]
+    program, *words = [word for part in sweep["command"] for word in (given if part.startswith("${") else [part])]
+    settings = compose(words).config
+    assert (program, settings.train.lr, settings.lora.rank) == ("qwenvl-train", 2e-4, 8)
+
+    parameters = tmp_path / "config.yaml"
+    parameters.write_text(yaml.safe_dump({"wandb_version": 1} | chosen["args"]), encoding="utf-8")
+    variables = {"SWEEP_ID": "sweep1", "RUN_ID": "chosen1", "PROJECT": "receipts", "SWEEP_PARAM_PATH": str(parameters)}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    reporter = WandbRun(config(project="other"), said.append)
+    reporter.start(run)
+    reporter.log(evaluation_row(2, 0.5))
+    reporter.finish(SUMMARY)
+    (found,) = server.runs.items()
+    assert found[0] == "chosen1"
+    assert (found[1]["sweep"], found[1]["project"]) == ("sweep1", "receipts")
+    assert any(sweep["metric"]["name"] in row for row in server.history("chosen1"))
