@@ -430,3 +430,16 @@ def test_the_plans_of_a_sweep_stand_beside_each_other(plan, monkeypatch):
     out, _ = plan("-m", LORA, "data.packing=false", "plan.device_gib=100,0.1", "plan.fit=report")
     assert re.search(r"^device_gib-100: fits on 1 × h100 with 100 GiB: [\d.,]+ .iB of each, [\d,]+ steps in ", out)
     assert "\ndevice_gib-0.1: does not fit on 1 × h100 with 0.1 GiB" in out
+
+
+def test_the_words_for_streams_stored_features_and_rows_left_out(plan, own_rows, checkpoints):
+    words = (LORA, f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={own_rows}", "data.eval=null")
+    out, _ = plan(*words, "data.streaming=true", "train.max_steps=7")
+    assert "assumed: the rest of the stream is like these rows" in out
+    assert re.search(r"^ *7 steps", out, re.MULTILINE)
+    out, _ = plan(*words, "train.cache_vision=true")
+    assert re.search(r"train\.cache_vision stores at most [\d.,]+ MiB of vision features for them before", out)
+    with own_rows.open("a", encoding="utf-8") as file:
+        file.write("{\n")
+    out, _ = plan(*words, "data.on_error=skip")
+    assert "1 row cannot be used and would be left out; qwenvl-train inspect … lists the reasons" in out
