@@ -153,6 +153,9 @@ class WandbRun(Reporter):
 
         settings = wandb.Settings(
             silent=True,
+            # What the run sends is tried as often as by wandb's own defaults, unlike the questions of `hush`.
+            x_graphql_retry_max=20,
+            x_graphql_retry_wait_max_seconds=60.0,
             api_key=api_key() if mode == "online" else None,  # if wandb gets a key, it never prompts
             init_timeout=CONNECT_SECONDS,
             finish_timeout=self._upload_seconds() / 2,
@@ -324,10 +327,11 @@ def _boxes(shapes: list[Shape]) -> dict[str, Any] | None:
 
 
 def hush() -> None:
-    """Silence wandb. This is called before wandb.init, since its login prints messages on its own."""
+    """Silence wandb, and let its questions to the server fail soon if there is no answer. It would ask for hours, also
+    at the end of the process. This is called before wandb.init, since its login prints messages on its own."""
     import wandb
 
-    wandb.setup(settings=wandb.Settings(silent=True))
+    wandb.setup(settings=wandb.Settings(silent=True, x_graphql_retry_max=2, x_graphql_retry_wait_max_seconds=2.0))
 
 
 def has_login() -> bool:

@@ -4,7 +4,7 @@ from typing import Any
 
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.errors import UserError
-from qwenvl_train.reporting.wandb import first_line, has_login, host
+from qwenvl_train.reporting.wandb import first_line, has_login, host, hush
 from qwenvl_train.verbs.dashboard.layout import LAYOUT, Answers, Pages, Plot, in_words
 from qwenvl_train.verbs.dashboard.settings import DashboardConfig
 
@@ -26,7 +26,7 @@ def run(composed: Composed[DashboardConfig]) -> None:
         ) from None
     if not has_login():
         raise UserError(f"dashboard: you are not logged in to {host()}. Run `wandb login`.")
-    _set_up_wandb()
+    hush()
     try:
         made = workspace(config)
         made.save()
@@ -36,13 +36,6 @@ def run(composed: Composed[DashboardConfig]) -> None:
         where = config.dashboard.url or config.logging.wandb.project
         raise UserError(f"dashboard: {host()} did not save the workspace of {where}: {first_line(error)}") from error
     print(f"dashboard   {made.url}")
-
-
-def _set_up_wandb() -> None:
-    """Silence wandb, and let it give up soon on a server that does not answer. It would try for days."""
-    import wandb
-
-    wandb.setup(settings=wandb.Settings(silent=True, x_graphql_retry_max=2, x_graphql_retry_wait_max_seconds=2.0))
 
 
 def workspace(config: DashboardConfig) -> Any:
