@@ -65,11 +65,12 @@ SOURCES = "sources/"
 this."""
 
 
-def flat(row: Row, prefix: str = "") -> Row:
+def flat(row: Row, separator: str = "/") -> Row:
     """Return the row with {"sources": {"a": {"loss": …}}} as {"sources/a/loss": …}."""
     found: Row = {}
     for key, value in row.items():
-        found |= flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {prefix + key: value}
+        inner = flat(value, separator) if isinstance(value, dict) else {"": value}
+        found |= {f"{key}{separator}{name}" if name else key: one for name, one in inner.items()}
     return found
 
 

@@ -3,6 +3,7 @@
 Trackers group charts by the part of a name before its first slash.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,10 +87,12 @@ class TrackedAnswer:
 
 def tracked_answers(rows: Sequence[Row]) -> list[TrackedAnswer]:
     """Return what trackers show of the rows of predictions.jsonl."""
-    return [_answer(row) for row in rows]
+    ids = Counter(row["id"] for row in rows)
+    return [_answer(row, named=bool(row["id"]) and ids[row["id"]] == 1) for row in rows]
 
 
-def _answer(row: Row) -> TrackedAnswer:
+def _answer(row: Row, named: bool) -> TrackedAnswer:
+    """Return what trackers show of a row. It is called by its id if it is `named`, and else by its place."""
     pictures = [picture for path in row["images"] if path and (picture := opened(path))]
     shapes = []
     if pictures and row["images"][0]:
@@ -99,7 +102,7 @@ def _answer(row: Row) -> TrackedAnswer:
     turn = row.get("turn", 1)
     place = f"{Path(row['source']).name}:{row['line']}" + (f" turn {turn}" if turn > 1 else "")
     return TrackedAnswer(
-        row["id"] or place,
+        row["id"] if named else place,
         row["prompt"],
         row["expected"],
         row.get("rejected"),

@@ -13,6 +13,7 @@ from qwenvl_train.config.paths import with_absolute_paths, with_relative_paths
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.order.step_size import FirstStart, MicroStep, StepSize
 from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.reporter import flat
 from qwenvl_train.step_folders import is_checkpoint, saved, step_of
 from qwenvl_train.training.checkpoint import PROGRESS
 from qwenvl_train.training.checksums import damage
@@ -273,11 +274,5 @@ def _remedy(before: object, now: object) -> str:
     return now.remedy(before) if isinstance(before, _StepUnits) and isinstance(now, _StepUnits) else ""
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {
-        key: value
-        for name, branch in tree.items()
-        for key, value in _flat(branch, f"{prefix}.{name}" if prefix else name).items()
-    }
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    return flat(settings, separator=".")

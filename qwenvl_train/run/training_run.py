@@ -71,7 +71,8 @@ from qwenvl_train.training.patience import Patience
 from qwenvl_train.training.rehearsal import Rehearsal
 from qwenvl_train.training.save_by_time import SaveByTime
 from qwenvl_train.training.skipped import Skipped, UnusableRows
-from qwenvl_train.training.trainer import Hooks, TrainerData, TrainerRecords, TrainerSetup, VisionTrainer
+from qwenvl_train.training.trainer import VisionTrainer
+from qwenvl_train.training.trainer_inputs import Hooks, TrainerData, TrainerRecords, TrainerSetup
 
 
 @dataclass

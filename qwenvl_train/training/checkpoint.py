@@ -22,7 +22,8 @@ PROGRESS = "progress.json"
 class CheckpointPublisher:
     """Publishes checkpoints in a thread, while training goes on. At most one is being published at a time.
 
-    Checksums and syncing take longer than writing the files, which are copied to the memory of the operating system.
+    Training waits only while the files are written, to the memory of the operating system. Their checksums and syncing
+    do not need the weights any more.
     """
 
     def __init__(self, checkpoints: Path, train: TrainConfig, saved: Callable[[Path], None]) -> None:

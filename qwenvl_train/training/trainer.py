@@ -10,9 +10,8 @@ returns). Figures are copied from the device only when metrics are logged.
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from accelerate.utils import AutocastKwargs, send_to_device
 from peft import PeftModel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -33,80 +32,23 @@ from transformers import (
 from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME
 from trl.models import get_act_offloading_ctx_manager
 
-from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.data.batches.loader import EvalRows, ignore_terminal_signals, only_row
-from qwenvl_train.data.streaming.stream import Stream
+from qwenvl_train.data.batches.loader import ignore_terminal_signals, only_row
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.loop import eval_loader, evaluate
-from qwenvl_train.families.family import Family
-from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.load import shapes_before_sharding
 from qwenvl_train.model.processor_files import add_older_files
 from qwenvl_train.reporting.checkpoints import EVALUATION
 from qwenvl_train.reporting.folder import write_json_atomic
 from qwenvl_train.step_folders import saved
-from qwenvl_train.training.broken_steps import BrokenStep, BrokenSteps, with_broken_gradient
+from qwenvl_train.training.broken_steps import BrokenSteps, with_broken_gradient
 from qwenvl_train.training.checkpoint import PROGRESS, STREAM, CheckpointPublisher
 from qwenvl_train.training.component_norms import ComponentNorms
 from qwenvl_train.training.devices import peak_memory_gib
 from qwenvl_train.training.disk_space import NoRoom, about_missing_space
-from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.meter import Counts, Meter
-from qwenvl_train.training.objectives.objective import Objective
 from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups, round_trained
-from qwenvl_train.training.skipped import Skipped
+from qwenvl_train.training.trainer_inputs import TrainerData, TrainerRecords, TrainerSetup
 from qwenvl_train.training.window import MicroBatch, Window
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """Functions of the run that the trainer calls."""
-
-    logged: Callable[[dict[str, Any]], None]
-    """Called on every process with each row of metrics."""
-    evaluated: Callable[["VisionTrainer"], dict[str, Any]]
-    """Called on every process at each evaluation, before its metrics are logged. Returns further metrics, which are the
-    same on every process."""
-    written: Callable[[Path, int], None]
-    """Called on the main process with each folder that is about to become a checkpoint, and its step."""
-    saved: Callable[[Path], None]
-    """Called on the main process with the path of each new checkpoint, some time after it was written."""
-    broken: Callable[["VisionTrainer", BrokenStep], None]
-    """Called on every process with each step whose loss or gradient is not a number. Raises an error to end the run."""
-
-
-@dataclass(frozen=True)
-class TrainerSetup:
-    """What the trainer needs to know of a run."""
-
-    config: RunConfig
-    family: Family
-    processor: Any
-    objective: Objective
-    cpu_group: CpuGroup
-
-
-@dataclass(frozen=True)
-class TrainerData:
-    """What the trainer reads."""
-
-    train: Dataset
-    stream: Stream | None
-    """The stream that packed rows come from. `train` is then a placeholder."""
-    held_out: EvalRows | None
-    skipped: Skipped
-
-
-@dataclass(frozen=True)
-class TrainerRecords:
-    """What the trainer counts and writes."""
-
-    meter: Meter
-    flops: FlopCount
-    checkpoints: Path
-    checkpoint_bytes: int
-    """About how many bytes a checkpoint takes."""
-    hooks: Hooks
 
 
 class VisionTrainer(Trainer):

@@ -17,7 +17,8 @@ from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.meter import Devices, Meter, RunProgress
 from qwenvl_train.training.objectives.objective import Objective
 from qwenvl_train.training.skipped import Skipped
-from qwenvl_train.training.trainer import Hooks, TrainerData, TrainerRecords, TrainerSetup, VisionTrainer
+from qwenvl_train.training.trainer import VisionTrainer
+from qwenvl_train.training.trainer_inputs import Hooks, TrainerData, TrainerRecords, TrainerSetup
 
 # Loaders read one micro-batch ahead. With one more than is trained on, as many are read as steps are timed.
 AHEAD = 1

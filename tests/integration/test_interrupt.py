@@ -112,3 +112,13 @@ def test_only_a_further_interrupt_of_the_user_ends_the_run_at_once(monkeypatch):
             signal.raise_signal(signal.SIGINT)
     finally:
         stop.restore()
+
+
+def test_an_output_that_is_closed_during_an_evaluation_is_left_before_its_figures_are_printed(monkeypatch):
+    left = []
+    monkeypatch.setattr(interrupt, "_reader_has_ended", lambda output: output == 2)
+    monkeypatch.setattr(interrupt.os, "dup2", lambda new, old: left.append(old))
+    stop, control = StopOnSignal(CpuGroup(1), grace_seconds=60), TrainerControl()
+    stop.on_log(None, None, control)
+    stop.restore()
+    assert (stop.received, left) == (signal.SIGTERM, [2])

@@ -81,3 +81,21 @@ def test_an_error_of_a_run_does_not_lose_the_checkpoint_that_is_being_published(
     assert main([*settings, f"output_dir={tmp_path}", "run_name=run"]) == 2
     assert summary(folder)["checkpoint"].endswith("step-2")
     assert (folder / "checkpoints" / "step-2" / "SHA256SUMS").is_file()
+
+
+def test_a_checkpoint_that_cannot_be_deleted_does_not_end_the_run(settings, tmp_path, monkeypatch):
+    """As on a network disk where its files are still open. It is no checkpoint any more."""
+    rmtree, refused = checkpoint.shutil.rmtree, []
+
+    def refuse(path, *arguments, **keywords):
+        if "discarded" in str(path):
+            refused.append(path)
+            if not keywords.get("ignore_errors"):
+                raise OSError(errno.ENOTEMPTY, "Directory not empty")
+            return
+        rmtree(path, *arguments, **keywords)
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", refuse)
+    folder = train(tmp_path, *settings, "train.keep=1", name="run")
+    assert [path.name for path in refused] == ["discarded-step-2", "discarded-step-4"]
+    assert [step_of(path) for path in saved(folder / "checkpoints")] == [6]

@@ -93,14 +93,14 @@ def _change(metric: str, before: Row, after: Row) -> str:
 
 
 def _settings(runs: Sequence[RecordedRun]) -> list[ComparedRow]:
-    settings = [flat(_numbered(run.config)) for run in runs]
+    settings = [flat(_numbered(run.config), ".") for run in runs]
     keys = dict.fromkeys(key for one in settings for key in one)
     rows = []
     for key in keys:
         values = [one.get(key) for one in settings]
         if key not in _OWN and any(value != values[0] for value in values):
             cells = ["null" if value is None else str(value) for value in values]
-            rows.append(ComparedRow(key.replace("/", "."), cells))
+            rows.append(ComparedRow(key, cells))
     return rows
 
 
