@@ -39,6 +39,7 @@ Fine-tune Qwen vision-language models from one YAML recipe.
   qwenvl-train [verb] -m +recipe=<recipe> key=value,value,… …
   qwenvl-train report <run folder>
   qwenvl-train compare <run folder> <run folder> …
+  qwenvl-train watch <run folder> [port=<port>]
 
 Verbs
 {verbs}

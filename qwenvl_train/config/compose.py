@@ -1,8 +1,8 @@
 """The composition of a configuration from the command line, a recipe and the groups. The result is checked, and
 contains no Hydra object."""
 
-from collections.abc import Iterable, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from qwenvl_train.config.arguments import read_arguments
 from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.inference import InferenceConfig, settings_of_run
-from qwenvl_train.config.keys import keys_of
+from qwenvl_train.config.keys import Keys, keys_of
 from qwenvl_train.config.layers import Layer, Layers, is_own_file, read_group_file
 from qwenvl_train.config.options import Names, verbs_with
 from qwenvl_train.config.schema import RunConfig
@@ -37,6 +37,8 @@ class Composed(Generic[C]):
     recipe: str | None
     given: frozenset[str]
     """The dotted keys that the user has set, on the command line or in files."""
+    changes: Mapping[str, tuple[object, object]] = field(default_factory=dict)
+    """The values that a recipe alone gives and those of this configuration, by the dotted keys where they differ."""
 
 
 def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) -> Composed:
@@ -52,14 +54,35 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
         read.add_run(settings_of_run(run).absolute())
     set_by_user = arguments.values.keys() | {key for layer in read.layers if layer.file for key in layer.values}
     choices = read.choices | _implied_groups(set_by_user, verb) | read.own_choices | arguments.choices
-    in_files = [read_group_file(group, option, keys) for group, option in choices.items() if is_own_file(option)]
-    named = {group: BASES[group] if is_own_file(option) else option for group, option in choices.items()}
-    tree, given, files = _tree(named, [*in_files, *read.layers, Layer(arguments.values)], verb)
+    tree, given, files = _tree(choices, [*read.layers, Layer(arguments.values)], verb, keys)
     tree = _without_other_verbs(tree, arguments.values, verb)
     given |= arguments.values.keys()
     if arguments.problems:
         raise UserError("\n".join(arguments.problems + value_problems(tree, verb, files)))
-    return Composed(validate(tree, frozenset(given), verb, files), _label(recipe), frozenset(given))
+    config = validate(tree, frozenset(given), verb, files)
+    changes = _changes(read, tree, verb, keys) if recipe and verb is TRAIN else {}
+    return Composed(config, _label(recipe), frozenset(given), changes)
+
+
+def _changes(read: Layers, tree: dict, verb: Verb, keys: Keys) -> dict[str, tuple[object, object]]:
+    """Return the values of the recipe alone and of the tree, where they differ. The name of the run is left out."""
+    in_recipe = {key for layer in read.layers if layer.file for key in layer.values}
+    choices = read.choices | _implied_groups(in_recipe, verb) | read.own_choices
+    try:
+        of_recipe, _, _ = _tree(choices, read.layers, verb, keys)
+    except UserError:  # the recipe refers to values that only the command line has
+        return {}
+    before, after = _flat(of_recipe), _flat(tree)
+    found = ((key, (before.get(key), after.get(key))) for key in dict.fromkeys([*before, *after]))
+    return {key: change for key, change in found if change[0] != change[1] and key != "run_name"}
+
+
+def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
+    """Return the values of a tree by their dotted keys."""
+    found: dict[str, object] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def _implied_groups(keys: Set[str], verb: Verb) -> dict[str, str]:
@@ -84,19 +107,23 @@ def _with_replaced_length(values: dict[str, object]) -> dict[str, object]:
     return replaced | values
 
 
-def _tree(choices: dict[str, str], layers: list[Layer], verb: Verb) -> tuple[dict, set[str], dict[str, Path]]:
+def _tree(
+    choices: dict[str, str], layers: list[Layer], verb: Verb, keys: Keys
+) -> tuple[dict, set[str], dict[str, Path]]:
     """Return the configuration as plain values with resolved interpolations. It leaves out keys without a value.
 
     Also return the keys to which the user's own files give another value, and the file of each value that comes from
     one.
     """
     OmegaConf.register_new_resolver("asset", _asset, replace=True)
+    in_files = [read_group_file(group, option, keys) for group, option in choices.items() if is_own_file(option)]
+    named = {group: BASES[group] if is_own_file(option) else option for group, option in choices.items()}
     with initialize_config_dir(str(asset_dir("configs")), version_base="1.3"):
-        config = hydra_compose(verb.name, [f"{group}={option}" for group, option in choices.items()])
+        config = hydra_compose(verb.name, [f"{group}={option}" for group, option in named.items()])
     given: set[str] = set()
     files: dict[str, Path] = {}
     try:
-        for layer in layers:
+        for layer in [*in_files, *layers]:
             for key, value in _with_replaced_length(layer.values).items():
                 if layer.file and not layer.is_run and value != _current(config, key):
                     given.add(key)

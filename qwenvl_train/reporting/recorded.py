@@ -1,7 +1,7 @@
 """Reads what a run has recorded in its folder so far. A file that does not exist counts as empty."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.folder import read_json_lines
 from qwenvl_train.reporting.metrics import read_metrics
 from qwenvl_train.reporting.reporter import Row
+from qwenvl_train.step_folders import step_of
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,17 @@ class RecordedRun:
     summary: Row
     environment: Row
     predictions: list[Row]
+    scores: list[Row] = field(default_factory=list)
+    """The scores of the newest generated answers, with eval.generate."""
 
     @property
     def name(self) -> str:
         return self.config.get("run_name") or self.folder.resolve().name
+
+    @property
+    def resumed_at(self) -> list[int]:
+        """The steps at which the run was started again."""
+        return [start["step"] for start in self.environment.get("starts", [])[1:]]
 
     @property
     def status(self) -> str:
@@ -43,7 +51,13 @@ def read_run(folder: Path) -> RecordedRun:
         read_json(folder / "summary.json") or {},
         read_json(folder / "environment.json") or {},
         read_json_lines(folder / "predictions.jsonl"),
+        newest_scores(folder),
     )
+
+
+def newest_scores(folder: Path) -> list[Row]:
+    files = {step_of(path.with_suffix("")): path for path in folder.glob("answers/step-*.json")}
+    return read_json(files[max(files)]) if files else []
 
 
 def refuse_other_folder(verb: str, folder: Path) -> None:

@@ -33,18 +33,28 @@ def _without_interpreter(words: list[str]) -> list[str]:
     return words[1:] if script else words
 
 
-def repeat_rows(environment: Row, folder: Path) -> list[tuple[str, str]]:
+def commands(folder: Path) -> list[tuple[str, str]]:
+    """Return the commands that go on from a run folder, each with what it does."""
+    path = shlex.quote(str(folder.resolve()))
+    config = shlex.quote(str(folder.resolve() / "config.yaml"))
+    return [
+        ("train with the same settings again", f"qwenvl-train +recipe={config}"),
+        ("score it", f"qwenvl-train eval run={path}"),
+        ("ask it", f"qwenvl-train chat run={path}"),
+        ("export it", f"qwenvl-train export run={path}"),
+    ]
+
+
+def repeat_rows(environment: Row) -> list[tuple[str, str]]:
     """Return the name and the value of each thing that is needed to repeat the run."""
     words, checkout = environment.get("command"), environment.get("checkout") or {}
     packages = {"Python": environment.get("python"), **(environment.get("packages") or {})}
-    config = folder / "config.yaml"
     changes = " with uncommitted changes" if checkout.get("uncommitted_changes") else ""
     found = [
         ("command", shlex.join(words) if words else None),
         ("working directory", environment.get("working_directory")),
         ("recipe", environment.get("recipe")),
         ("started from", _origin(environment.get("model") or {})),
-        ("same settings again", f"qwenvl-train +recipe={shlex.quote(str(config))}" if config.is_file() else None),
         ("commit", checkout["commit"] + changes if checkout.get("commit") else None),
         ("versions", ", ".join(f"{name} {version}" for name, version in packages.items() if version)),
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from qwenvl_train.reporting.answers import Shape, is_right, opened, shape, smaller
+from qwenvl_train.reporting.pages.answers import Shape, is_right, opened, shape, smaller
 from qwenvl_train.reporting.reporter import Row, flat
 
 SECTIONS = {

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
-from qwenvl_train.reporting.answers import Shape
 from qwenvl_train.reporting.checkpoints import evaluation_in
 from qwenvl_train.reporting.folder import write_text_atomic
+from qwenvl_train.reporting.pages.answers import Shape
 from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo, flat
 from qwenvl_train.reporting.tracking import LENGTHS, TrackedAnswer, tracked, tracked_answers
 from qwenvl_train.step_folders import step_of

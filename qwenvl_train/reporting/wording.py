@@ -1,9 +1,12 @@
 """The formatting of figures for people. The terminal and the report use the same formats."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 RATIOS = ("exact_match", "accuracy", "accuracies", "mfu", "data_wait", "pack_fill")
+
+Format = Literal["percent", "scientific", "loss", "number"]
+"""How the values of a metric are written."""
 
 GENERATED = "generated/"
 """The metrics of generated answers begin with this, after eval_."""
@@ -68,14 +71,25 @@ def label(metric: str) -> str:
     return metric.removeprefix("eval_").replace("_", " ").replace("/", " ")
 
 
+def format_of(metric: str) -> Format:
+    """Return how the values of a metric are written."""
+    if is_ratio(metric):
+        return "percent"
+    if metric.startswith(("lr", "update_ratio")):
+        return "scientific"
+    return "loss" if metric.removeprefix("eval_").rpartition("/")[2] == "loss" else "number"
+
+
 def figure(metric: str, value: Any) -> str:
     """Format the value of a metric with a suitable number of digits. null in metrics.jsonl means not a number."""
     if value is None or not math.isfinite(value):
         return "not a number"
-    if is_ratio(metric):
-        return percent(value)
-    if metric.startswith(("lr", "update_ratio")):
-        return f"{value:.1e}"
-    if metric.removeprefix("eval_").rpartition("/")[2] == "loss":
-        return f"{value:.4f}"
-    return count(value) if abs(value) >= 1000 else f"{value:.4g}"
+    match format_of(metric):
+        case "percent":
+            return percent(value)
+        case "scientific":
+            return f"{value:.1e}"
+        case "loss":
+            return f"{value:.4f}"
+        case _:
+            return count(value) if abs(value) >= 1000 else f"{value:.4g}"

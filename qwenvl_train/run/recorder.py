@@ -15,7 +15,7 @@ from qwenvl_train.reporting.checkpoints import best_of, evaluation_in
 from qwenvl_train.reporting.folder import RunFolder, package_versions
 from qwenvl_train.reporting.metrics import before_and_after, read_metrics
 from qwenvl_train.reporting.model_card import model_card
-from qwenvl_train.reporting.report import write_report
+from qwenvl_train.reporting.pages.report import write_report
 from qwenvl_train.reporting.reporter import Reporter, RunInfo
 from qwenvl_train.reporting.spikes import Spikes
 from qwenvl_train.run.generated_scores import GeneratedScores

@@ -53,6 +53,8 @@ class FolderVerb(NamedTuple):
     """The function that carries out the verb, as module:name. It takes the paths of run folders."""
     several: bool = False
     """Whether it takes several run folders, instead of one."""
+    settings: tuple[str, ...] = ()
+    """The names of its settings. The function takes each as a text."""
 
 
 FOLDER_VERBS = {
@@ -64,6 +66,11 @@ FOLDER_VERBS = {
         "qwenvl_train.verbs.compare.command:run",
         several=True,
     ),
+    "watch": FolderVerb(
+        "serve the report of a run on 127.0.0.1, where it follows the run",
+        "qwenvl_train.verbs.watch:run",
+        settings=("port",),
+    ),
 }
 
 
@@ -72,11 +79,14 @@ def load_verb(name: str) -> "Verb":
 
 
 def run_on_folders(name: str, arguments: list[str]) -> None:
-    """Carry out a verb that takes run folders, which must be its only arguments."""
+    """Carry out a verb that takes run folders, and settings of its own."""
     entry = FOLDER_VERBS[name]
-    wrong = len(arguments) < 2 if entry.several else len(arguments) != 1
-    if wrong or any("=" in word or word.startswith("-") for word in arguments):
+    settings = {key: value for word in arguments for key, sign, value in [word.partition("=")] if sign}
+    folders = [word for word in arguments if "=" not in word]
+    wrong = len(folders) < 2 if entry.several else len(folders) != 1
+    if wrong or not settings.keys() <= set(entry.settings) or any(word.startswith("-") for word in folders):
         given = f"got {' '.join(arguments)}" if arguments else "no folder is given"
         what, such = ("two or more run folders", "runs/a runs/b") if entry.several else ("a run folder", "runs/mine")
-        raise UserError(f"{name} takes {what} and nothing else, such as qwenvl-train {name} {such}; {given}.")
-    resolve_name(entry.function)(*map(Path, arguments))
+        also = " and ".join(f"{setting}=…" for setting in entry.settings) or "nothing else"
+        raise UserError(f"{name} takes {what} and {also}, such as qwenvl-train {name} {such}; {given}.")
+    resolve_name(entry.function)(*map(Path, folders), **settings)

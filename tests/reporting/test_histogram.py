@@ -1,8 +1,18 @@
 import numpy as np
 import pytest
 
-from qwenvl_train.reporting.charts import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH
-from qwenvl_train.reporting.histogram import MOST_BARS, Histogram, histogram_of_lengths, histogram_of_shares
+from qwenvl_train.reporting.pages.histogram import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    MOST_BARS,
+    RIGHT,
+    WIDTH,
+    Histogram,
+    histogram_of_lengths,
+    histogram_of_shares,
+    linear_ticks,
+)
 
 RNG = np.random.default_rng(0)
 CASES = {
@@ -63,3 +73,11 @@ def test_a_full_row_is_in_the_last_bar(shares):
     assert counted(chart) == len(shares)
     assert chart.bars[-1].text.endswith("to 100 %")
     assert chart.x_ticks[-1].text == "100 %"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0.0, 1.0, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (3.1, 17.0, [0, 5, 10, 15, 20]), (-3.0, -1.0, [-3, -2.5, -2, -1.5, -1])],
+)
+def test_linear_ticks_are_round_and_enclose_the_values(low, high, ticks):
+    assert linear_ticks(low, high) == pytest.approx(ticks)

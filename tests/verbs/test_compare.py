@@ -1,7 +1,6 @@
 """`qwenvl-train compare`, on folders as finished and killed runs leave them."""
 
 import copy
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from qwenvl_train.cli import main
 from qwenvl_train.reporting.folder import read_json_lines, write_json_lines_atomic
 from qwenvl_train.reporting.reporter import RunInfo
 from tests.reporting.rows import COMPONENTS, CONFIG, write_run
-from tests.reporting.test_report import Page
+from tests.reporting.test_report import Page, charts_of
 
 
 @pytest.fixture
@@ -63,12 +62,8 @@ def test_scores_settings_curves_and_answers_are_compared_without_torch(runs):
         "✗ wrong",
     ):
         assert text in page.text
-    hover = next(
-        json.loads(attributes["data-hover"])
-        for tag, attributes in page.elements
-        if tag == "figure" and "data-hover" in attributes
-    )
-    assert {index for point in hover for index, _, _ in point["values"]} == {0, 1}
+    (loss, *_) = charts_of(page)["charts"]
+    assert [line["name"] for line in loss["lines"]] == ["first", "second"]
 
 
 def test_runs_on_different_samples_and_a_killed_run(runs, capsys):

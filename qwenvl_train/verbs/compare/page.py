@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from qwenvl_train.reporting.answers import Shown, card_of, is_right
-from qwenvl_train.reporting.charts import compared_charts
 from qwenvl_train.reporting.folder import write_text_atomic
-from qwenvl_train.reporting.page import fill_template
+from qwenvl_train.reporting.pages.answers import Shown, card_of, gallery, is_right
+from qwenvl_train.reporting.pages.charts import compared_charts
+from qwenvl_train.reporting.pages.page import fill_template
 from qwenvl_train.reporting.reporter import Row
 from qwenvl_train.verbs.compare.comparison import ComparedAnswer, Comparison
 
@@ -17,7 +17,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
         "settings": comparison.settings,
         "same_samples": comparison.same_samples,
         "charts": compared_charts({name: run.rows for name, run in comparison.runs.items()}),
-        "answers": [_card(answer) for answer in comparison.answers if answer.differs],
+        "gallery": gallery([_card(answer) for answer in comparison.answers if answer.differs]),
         "answered": len(comparison.answers),
     }
     write_text_atomic(path, fill_template(Path(__file__).with_name("page.html.j2"), page))

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from qwenvl_train.evaluation.scoring import ScoredRow
-from qwenvl_train.reporting.answers import Shown, card_of
 from qwenvl_train.reporting.folder import write_text_atomic
-from qwenvl_train.reporting.page import Tile, fill_template
+from qwenvl_train.reporting.pages.answers import Shown, card_of, gallery
+from qwenvl_train.reporting.pages.page import Tile, fill_template
 from qwenvl_train.reporting.wording import count, duration
 from qwenvl_train.verbs.eval.results import Results
 from qwenvl_train.verbs.eval.text import cells_of, main_score_in_words, metrics_in_words, name_of
@@ -20,7 +20,7 @@ def write_page(results: Results) -> Path:
         "several": len(results.models) > 1,
         "rows": _rows(results),
         "notes": list(metrics_in_words(results)),
-        "cards": [_card(one, results) for one in results.worst()],
+        "gallery": gallery([_card(one, results) for one in results.worst()]),
     }
     write_text_atomic(path, fill_template(Path(__file__).with_name("page.html.j2"), page))
     return path

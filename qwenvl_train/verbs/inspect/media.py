@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from qwenvl_train.reporting.page import data_uri
+from qwenvl_train.reporting.pages.page import data_uri
 from qwenvl_train.reporting.wording import count, many
 from qwenvl_train.verbs.inspect.facts import Clip, Inspected, Mark, Medium, Picture, file_name, sides, visible
 from qwenvl_train.verbs.inspect.text import clip_in_words

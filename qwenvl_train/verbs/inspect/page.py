@@ -11,8 +11,8 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from qwenvl_train.reporting.folder import write_text_atomic
-from qwenvl_train.reporting.histogram import Histogram, histogram_of_lengths, histogram_of_shares
-from qwenvl_train.reporting.page import Tile, fill_template
+from qwenvl_train.reporting.pages.histogram import Histogram, histogram_of_lengths, histogram_of_shares
+from qwenvl_train.reporting.pages.page import Tile, fill_template
 from qwenvl_train.reporting.problems import told_once
 from qwenvl_train.reporting.wording import count, many, percent
 from qwenvl_train.verbs.inspect.facts import Broken, Inspected, Overview, ShownTurn, visible

@@ -1,20 +1,22 @@
 """The file report.html. This page shows the whole run, needs no other file, and is made from the files of the run
 folder alone."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from qwenvl_train.reporting.answers import card
-from qwenvl_train.reporting.charts import charts
 from qwenvl_train.reporting.checkpoints import best_of
 from qwenvl_train.reporting.folder import write_text_atomic
 from qwenvl_train.reporting.metrics import before_and_after
-from qwenvl_train.reporting.page import Tile, fill_template
+from qwenvl_train.reporting.pages.answers import card, gallery
+from qwenvl_train.reporting.pages.charts import charts
+from qwenvl_train.reporting.pages.findings import evaluation_table, findings
+from qwenvl_train.reporting.pages.page import Tile, fill_template
 from qwenvl_train.reporting.progress import EVALUATION_FIRST, whole_model
 from qwenvl_train.reporting.recorded import read_run
-from qwenvl_train.reporting.repeat import repeat_rows
+from qwenvl_train.reporting.repeat import commands, repeat_rows
 from qwenvl_train.reporting.reporter import Row, is_evaluation
 from qwenvl_train.reporting.wording import count, duration, figure, label, percent
 from qwenvl_train.step_folders import saved
@@ -27,23 +29,30 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def render(folder: Path) -> str:
+def render(folder: Path, live: bool = False, with_answers: bool = True) -> str:
+    """Return the page. A live page asks its server for the newer state of the run, and gets the answers only when they
+    have changed."""
     run = read_run(folder)
-    config, rows, components, summary = run.config, run.rows, run.components, run.summary
+    config, rows, components = run.config, run.rows, run.components
     page = {
+        "live": live,
         "name": run.name,
         "subtitle": subtitle(config),
         "status": run.status,
-        "reason": summary.get("reason") or "",
-        "tiles": [*tiles(rows, summary, components), *filter(None, [best_tile(folder, config)])],
+        "reason": run.summary.get("reason") or "",
+        "findings": findings(run),
+        "tiles": [*tiles(rows, run.summary, components), *filter(None, [best_tile(folder, config)])],
+        "evaluations": evaluation_table(rows),
         "sources": source_scores(rows),
-        "broken_steps": [row["step"] for row in rows if "loss" in row and row["loss"] is None],
-        "skipped_steps": max((row.get("skipped_steps", 0) for row in rows), default=0),
         "charts": charts(rows),
+        "resumed": run.resumed_at,
         "components": [*components, whole_model(components)] if components else [],
-        "predictions": [card(row) for row in run.predictions],
+        "gallery": gallery([card(row) for row in run.predictions]) if with_answers else None,
+        "commands": commands(folder) if config else [],
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
-        "repeat": repeat_rows(run.environment, folder.resolve()),
+        "changes": [(key, *map(setting, change)) for key, change in (run.environment.get("changes") or {}).items()],
+        "recipe": run.environment.get("recipe"),
+        "repeat": repeat_rows(run.environment),
         "environment": environment_rows(run.environment),
     }
     return fill_template(Path(__file__).with_name("report.html.j2"), page)
@@ -111,6 +120,11 @@ def source_scores(rows: list[Row]) -> Row | None:
             for name, scores in last.items()
         ],
     }
+
+
+def setting(value: Any) -> str:
+    """Return a value as it is written on the command line, or almost so."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _change(metric: str, before: Row | None, after: Row) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The geometry of a histogram. It uses the same box and the same axes as the report's curves."""
+"""The geometry of a histogram, which a page draws as SVG."""
 
 import math
 from collections.abc import Callable
@@ -7,15 +7,22 @@ from itertools import pairwise
 
 import numpy as np
 
-from qwenvl_train.reporting.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Tick, linear_ticks, scale, tick_text
 from qwenvl_train.reporting.wording import count, many
 
+WIDTH, HEIGHT = 560, 240
+LEFT, RIGHT, TOP, BOTTOM = 62, 20, 12, 30
 MOST_BARS = 40
 LOG_FROM = 30
 """If the largest value is more than this many times the smallest, the scale is logarithmic and bars grow in width."""
 _GAP = 1.0
 _LEAST = 1.5
 """The least height of a bar, so that a count of one among a million is still visible."""
+
+
+@dataclass(frozen=True)
+class Tick:
+    at: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def histogram_of_shares(title: str, shares: np.ndarray, unit: str) -> Histogram:
 
     edges = linear_ticks(min(float(shares.min()), 0.98), 1.0, most=MOST_BARS)
     marks = [mark for mark in linear_ticks(edges[0], 1.0) if edges[0] - 1e-9 <= mark <= 1 + 1e-9]
-    ticks = [(mark, tick_text("accuracy", mark, 1)) for mark in marks]
+    ticks = [(mark, f"{100 * mark:.3g} %") for mark in marks]
     # A share of 1 belongs in the last bar, even if rounding put the edge of that bar below 1.
     return _histogram(title, np.minimum(shares, edges[-1]), _Axis(edges, ticks), describe, limit=None)
 
@@ -116,3 +123,21 @@ def _histogram(
 def _one_two_five(high: float) -> list[float]:
     marks = (factor * 10.0**power for power in range(math.floor(math.log10(high)) + 1) for factor in (1, 2, 5))
     return [mark for mark in marks if mark <= high]
+
+
+def linear_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Return round numbers that cover `low` to `high`. Their distance is 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    stride = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    first, last = math.floor(low / stride + 1e-9), math.ceil(high / stride - 1e-9)
+    return [index * stride for index in range(first, last + 1)]
+
+
+def scale(
+    low: float, high: float, start: float, end: float, of: Callable[[float], float] = float
+) -> Callable[[float], float]:
+    low, high = of(low), of(high)
+    if low == high:
+        return lambda value: round((start + end) / 2, 1)
+    return lambda value: round(start + (of(value) - low) / (high - low) * (end - start), 1)

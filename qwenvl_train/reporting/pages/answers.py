@@ -1,15 +1,16 @@
-"""The cards of generated answers in the report: pictures, boxes drawn over them, and long answers folded."""
+"""Generated answers on a page: a gallery of cards with pictures, boxes drawn over them, and long answers folded. The
+reader can filter and sort the cards, and enlarge the pictures (answers.js)."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from qwenvl_train.reporting.page import data_uri
+from qwenvl_train.reporting.pages.page import data_uri
 from qwenvl_train.reporting.reporter import Row
 
-THUMBNAIL, DRAWING = 160, 640
-"""The longest side of a picture, and of one with boxes, in pixels."""
+SIDE = 640
+"""The longest side of a picture on the page, in pixels."""
 LONG, SHOWN = 600, 300
 """A text of more than LONG characters is folded after about SHOWN."""
 LONG_LINES, SHOWN_LINES = 16, 8
@@ -61,14 +62,20 @@ def card_of(row: Row, answers: list[Shown]) -> Row:
     """Return what a page shows of a sample: its pictures, with the regions of the row drawn over them, its prompt and
     its answers."""
     regions = row.get("regions") or {}
+    judged = [one.right for one in answers if one.right is not None]
+    newest = [one.right for one in answers if one.right is not None and one.kind != "before"] or judged
+    before, after = row.get("before"), row.get("after")
     first = opened(row["images"][0]) if regions and row["images"] and row["images"][0] else None
     return {
         **row,
         "turn": row.get("turn", 1),
-        "drawing": first and data_uri(smaller(first, DRAWING), "webp", quality=85),
+        "right": all(newest) if newest else None,
+        "changed": before is not None and after is not None and before != after,
+        "scores": scores_of(row),
+        "drawing": first and embedded(first),
         "size": first.size if first else (0, 0),
         "shapes": [shape(kind, region) for kind, found in regions.items() for region in found],
-        "pictures": [path and thumbnail(path) for path in row["images"]] if first is None else [],
+        "pictures": [path and picture_of(path) for path in row["images"]] if first is None else [],
         "prompt": folded(row["prompt"]),
         "answers": [
             {
@@ -81,6 +88,28 @@ def card_of(row: Row, answers: list[Shown]) -> Row:
             }
             for one in answers
         ],
+    }
+
+
+def scores_of(row: Row) -> dict[str, tuple[float | None, float | None]]:
+    """Return the scores of the answers before and after training by metric. Each is None if there is none."""
+    before, after = (((row.get("scores") or {}).get(kind) or {}) for kind in ("before", "after"))
+    return {name: (before.get(name), after.get(name)) for name in dict.fromkeys([*before, *after])}
+
+
+def gallery(cards: list[Row]) -> Row:
+    """Return what the page shows of all cards: the cards, and by what they can be filtered and sorted."""
+    kinds = {
+        "all": cards,
+        "wrong": [card for card in cards if card["right"] is False],
+        "right": [card for card in cards if card["right"]],
+        "changed": [card for card in cards if card["changed"]],
+    }
+    return {
+        "cards": cards,
+        "kinds": {name: len(found) for name, found in kinds.items() if found},
+        "sources": list(dict.fromkeys(card["source"] for card in cards)),
+        "metrics": list(dict.fromkeys(name for card in cards for name in card["scores"])),
     }
 
 
@@ -133,11 +162,15 @@ def opened(path: str) -> Image.Image | None:
         return None
 
 
-def thumbnail(path: str) -> str | None:
-    """Return a small picture as a data: address, so that the page needs no other file. Return None if the picture
-    cannot be read."""
+def picture_of(path: str) -> str | None:
+    """Return a picture as a data: address, so that the page needs no other file. Return None if the picture cannot be
+    read."""
     picture = opened(path)
-    return None if picture is None else data_uri(smaller(picture, THUMBNAIL), "webp", quality=85)
+    return None if picture is None else embedded(picture)
+
+
+def embedded(picture: Image.Image) -> str:
+    return data_uri(smaller(picture, SIDE), "webp", quality=80)
 
 
 def smaller(picture: Image.Image, side: int) -> Image.Image:

@@ -2,14 +2,16 @@
 
 import base64
 import io
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
-from qwenvl_train.reporting.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from qwenvl_train.reporting.pages.histogram import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from qwenvl_train.reporting.wording import count, many, percent
 
 
@@ -29,9 +31,25 @@ def fill_template(template: Path, values: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"count": count, "many": many, "percent": percent}
+    templates.filters |= {"count": count, "many": many, "percent": percent, "json": as_json, "score": "{:.3g}".format}
+    templates.globals["file"] = shared_file
     box = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
     return templates.get_template(template.name).render(values, box=box)
+
+
+def shared_file(name: str) -> Markup:
+    """Return a script or a style sheet beside this module, which a page includes as it is."""
+    return Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, default=_dataclass, ensure_ascii=False, separators=(",", ":"))
+
+
+def _dataclass(value: Any) -> dict[str, Any]:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def data_uri(picture: Image.Image, format: str, **options: Any) -> str:

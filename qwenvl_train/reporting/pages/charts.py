@@ -1,0 +1,254 @@
+"""The charts of a page: which metrics share a chart, and the points of their curves. The page draws them in the
+browser (charts.js)."""
+
+import math
+from dataclasses import dataclass, field
+
+from qwenvl_train.reporting.reporter import SOURCES, Row, flat
+from qwenvl_train.reporting.spikes import SPIKE
+from qwenvl_train.reporting.wording import Format, count, format_of, is_finite, label
+
+MOST_POINTS = 2000
+LOG_METRICS, LOG_FROM = ("loss", "grad_norm"), 100
+"""The metrics in LOG_METRICS use a logarithmic scale if their values span more than the factor LOG_FROM."""
+
+Point = tuple[float, float | None]
+"""A step and a value. The value is None if it was not a finite number, which leaves a gap in the line."""
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    steps: list[float]
+    values: list[float | None]
+    held_out: bool
+    """Whether the values are of evaluations, which are not smoothed."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point of a chart that deserves attention."""
+
+    step: float
+    value: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    title: str
+    format: Format
+    """How the values are written."""
+    lines: list[Line]
+    logarithmic: bool = False
+    """Whether the chart starts with a logarithmic scale. The reader can change it."""
+    from_zero: bool = False
+    marks: list[Mark] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric in a chart, and its name in the legend."""
+
+    metric: str
+    name: str
+
+
+_BASE = "base"
+GROUPS = (
+    ("Loss", (Curve("loss", "training"), Curve("eval_loss", "held out"))),
+    (
+        "Held-out score",
+        (Curve("eval_exact_match", "exact match"), Curve("eval_token_accuracy", "token accuracy")),
+    ),
+    (
+        "Reward accuracy",
+        (Curve("rewards/accuracies", "training"), Curve("eval_rewards/accuracies", "held out")),
+    ),
+    (
+        "Reward",
+        (
+            Curve("rewards/chosen", "chosen"),
+            Curve("rewards/rejected", "rejected"),
+            Curve("eval_rewards/chosen", "chosen, held out"),
+            Curve("eval_rewards/rejected", "rejected, held out"),
+        ),
+    ),
+    ("Reward margin", (Curve("rewards/margins", "training"), Curve("eval_rewards/margins", "held out"))),
+    (
+        "Log-probability of an answer",
+        (
+            Curve("logps/chosen", "chosen"),
+            Curve("logps/rejected", "rejected"),
+            Curve("eval_logps/chosen", "chosen, held out"),
+            Curve("eval_logps/rejected", "rejected, held out"),
+        ),
+    ),
+    ("KL to the reference, estimated", (Curve("kl", "training"), Curve("eval_kl", "held out"))),
+    (
+        "Learning rate",
+        (
+            Curve("lr", _BASE),
+            Curve("lr_vision", "vision"),
+            Curve("lr_mlp", "merger"),
+            Curve("lr_llm", "language model"),
+        ),
+    ),
+    (
+        "Tokens per second",
+        (Curve("tokens_per_second", "all"), Curve("supervised_tokens_per_second", "supervised")),
+    ),
+    ("Seconds of a step", (Curve("step_seconds", "seconds"),)),
+    ("Most memory in use (GiB)", (Curve("memory_gib", "memory"),)),
+    ("Model FLOPs utilization (MFU)", (Curve("mfu", "MFU"),)),
+    ("Share of the time spent waiting for data", (Curve("data_wait", "waiting"),)),
+    (
+        "Gradient norm before clipping",
+        (
+            Curve("grad_norm", "all"),
+            Curve("grad_norm_vision", "vision"),
+            Curve("grad_norm_mlp", "merger"),
+            Curve("grad_norm_llm", "language model"),
+        ),
+    ),
+    (
+        "Update of a step, relative to the weights",
+        (
+            Curve("update_ratio_vision", "vision"),
+            Curve("update_ratio_mlp", "merger"),
+            Curve("update_ratio_llm", "language model"),
+        ),
+    ),
+)
+FROM_ZERO = ("tokens_per_second", "step_seconds", "memory_gib", "mfu", "data_wait")
+"""The metrics whose axis starts at zero, so that noise does not look like a collapse."""
+
+BOOKKEEPING = {
+    "step",
+    "epoch",
+    "tokens",
+    "supervised_tokens",
+    "samples",
+    "seconds",
+    "samples_per_second",
+    "images_per_second",
+    "tflops_per_device",
+    "pack_fill",
+    "save_seconds",
+    "skipped_steps",
+    "eval_samples",
+    "eval_seconds",
+}
+
+
+def charts(rows: list[Row]) -> list[Chart]:
+    """Return the charts in GROUPS first, and then one chart for each other metric that a training method logs."""
+    rows = [flat(row) for row in rows]
+    known = BOOKKEEPING | {curve.metric for _, curves in GROUPS for curve in curves}
+    others = sorted({key for row in rows for key, value in row.items() if is_finite(value)} - known)
+    losses = [key for key in others if key.startswith(SOURCES) and key.endswith("/loss")]
+    others = [key for key in others if not key.startswith((SOURCES, f"eval_{SOURCES}"))]
+    of_sources = tuple(Curve(key, key[len(SOURCES) : -len("/loss")]) for key in losses)
+    groups = [
+        *GROUPS,
+        *([("Loss by source", of_sources)] if losses else []),
+        *((_sentence(key), (Curve(key, label(key)),)) for key in others),
+    ]
+    return [found for title, curves in groups if (found := chart(title, curves, rows))]
+
+
+def _sentence(metric: str) -> str:
+    name = label(metric)
+    return ("Held-out " + name) if metric.startswith("eval_") else name[:1].upper() + name[1:]
+
+
+def line_of(name: str, metric: str, rows: list[Row]) -> Line | None:
+    """Return the line of a metric, or None if it has no number."""
+    points = [(row["step"], row[metric] if is_finite(row[metric]) else None) for row in rows if metric in row]
+    if all(value is None for _, value in points):
+        return None
+    steps, values = zip(*thin(points), strict=True)
+    return Line(name, list(steps), list(values), held_out=metric.startswith("eval_"))
+
+
+def chart(title: str, curves: tuple[Curve, ...], rows: list[Row]) -> Chart | None:
+    """Return the chart, or None if there is no point to draw. The first curve's metric decides the number format."""
+    lines = [line for curve in curves if (line := line_of(curve.name, curve.metric, rows))]
+    if len(lines) > 1:
+        # If components have their own rates, the base rate either equals one of these, and its line would lie below
+        # that one, or no component uses it.
+        lines = [line for line in lines if line.name != _BASE]
+    metric = curves[0].metric
+    return chart_of_lines(title, metric, lines, spike_marks(rows) if metric == "loss" else [])
+
+
+def chart_of_lines(title: str, metric: str, lines: list[Line], marks: list[Mark]) -> Chart | None:
+    """Return the chart of some lines, or None if there are none."""
+    if not lines:
+        return None
+    values = [value for line in lines for value in line.values if value is not None]
+    return Chart(
+        title=title,
+        format=format_of(metric),
+        lines=lines,
+        logarithmic=metric in LOG_METRICS and is_logarithmic(values),
+        from_zero=metric in FROM_ZERO,
+        marks=marks,
+    )
+
+
+def compared_charts(runs: dict[str, list[Row]]) -> list[Chart]:
+    """Return a chart for each metric that a run has, with a line for each run. `runs` are the rows by name."""
+    flat_rows = {name: [flat(row) for row in rows] for name, rows in runs.items()}
+    found = {key for rows in flat_rows.values() for row in rows for key, value in row.items() if is_finite(value)}
+    known = {curve.metric: _in_full(title, curve, curves) for title, curves in GROUPS for curve in curves}
+    if any(key.startswith("lr_") for key in found):
+        del known["lr"]
+    others = {key: _sentence(key) for key in sorted(found - BOOKKEEPING - known.keys() - {"lr"})}
+    return [
+        made
+        for metric, title in (known | others).items()
+        if (made := chart_of_lines(title, metric, _lines(flat_rows, metric), []))
+    ]
+
+
+def _in_full(title: str, curve: Curve, curves: tuple[Curve, ...]) -> str:
+    return title if len(curves) == 1 else f"{title}, {curve.name}"
+
+
+def _lines(runs: dict[str, list[Row]], metric: str) -> list[Line]:
+    return [line for name, rows in runs.items() if (line := line_of(name, metric, rows))]
+
+
+def spike_marks(rows: list[Row]) -> list[Mark]:
+    return [
+        Mark(row["step"], row["loss"], f"loss spike at step {count(row['step'])}") for row in rows if row.get(SPIKE)
+    ]
+
+
+def thin(line: list[Point], most: int = MOST_POINTS) -> list[Point]:
+    """Reduce a line to about `most` points. Each stretch keeps its lowest point, its highest point and one gap, so that
+    the chart of a long run still shows every spike."""
+    if len(line) <= most:
+        return line
+    size = math.ceil(2 * len(line) / most)
+    kept: list[Point] = []
+    for start in range(0, len(line), size):
+        stretch = line[start : start + size]
+        numbers = [point for point in stretch if point[1] is not None]
+        ends = {min(numbers, key=_value), max(numbers, key=_value)} if numbers else set()
+        gap = [point for point in stretch if point[1] is None][:1]
+        kept += sorted([*ends, *gap], key=_step)
+    return kept
+
+
+def _step(point: Point) -> float:
+    return point[0]
+
+
+def _value(point: Point) -> float:
+    return point[1] or 0.0
+
+
+def is_logarithmic(values: list[float]) -> bool:
+    return min(values) > 0 and max(values) / min(values) > LOG_FROM

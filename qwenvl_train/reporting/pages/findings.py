@@ -1,0 +1,199 @@
+"""The first glance of the report: what the run has learned, and what speaks for and against its figures."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial, reduce
+from statistics import fmean, median
+from typing import Literal
+
+from qwenvl_train.config.best import GENERATED, is_better
+from qwenvl_train.reporting.metrics import before_and_after
+from qwenvl_train.reporting.progress import EVALUATION_FIRST, WAITING
+from qwenvl_train.reporting.recorded import RecordedRun
+from qwenvl_train.reporting.reporter import Row, is_evaluation
+from qwenvl_train.reporting.spikes import SPIKE
+from qwenvl_train.reporting.wording import count, figure, is_finite, is_ratio, label, many, percent
+
+RISE = 0.05
+"""The held-out loss has risen if it is this share above its lowest value."""
+FEW_SAMPLES = 50
+_DEVIATIONS = 1.959964
+"""The number of standard deviations on each side of the middle that hold 95 % of a normal distribution."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    kind: Literal["good", "note", "warning", "bad"]
+    text: str
+
+
+@dataclass(frozen=True)
+class HeldOutScore:
+    """The score that stands for a run, before and after training."""
+
+    metric: str
+    value: float
+    before: float | None
+    interval: tuple[float, float] | None
+    """The range in which the score of all such samples lies with a probability of 95 %, or None if it is not known."""
+    samples: int
+    step: int
+
+
+def findings(run: RecordedRun) -> list[Finding]:
+    return [*_learned(run), *_over_fitting(run), *_trouble(run), *_speed(run), *_forecast(run)]
+
+
+def held_out_score(run: RecordedRun) -> HeldOutScore | None:
+    """Return the score that stands for the run: that of generated answers if there is one. If the run was evaluated
+    once, there is no score before training."""
+    before, after = before_and_after(run.rows)
+    last = after or before
+    if last is None:
+        return None
+    first = (before or {}) if after else {}
+    for found in run.scores:
+        metric = f"{GENERATED}{found['metric']}"
+        if is_finite(last.get(metric)):
+            interval = (found["low"], found["high"])
+            return HeldOutScore(metric, last[metric], first.get(metric), interval, found["samples"], last["step"])
+    metric = next((key for key in EVALUATION_FIRST if is_finite(last.get(key))), "")
+    if not metric:
+        return None
+    samples = last.get("eval_samples", 0)
+    counted = metric in ("eval_exact_match", "eval_rewards/accuracies") and samples
+    interval_of_share = share_interval(last[metric], samples) if counted else None
+    return HeldOutScore(metric, last[metric], first.get(metric), interval_of_share, samples, last["step"])
+
+
+def share_interval(share: float, samples: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval of a share of samples."""
+    square = _DEVIATIONS**2 / samples
+    middle = (share + square / 2) / (1 + square)
+    half = _DEVIATIONS / (1 + square) * math.sqrt(share * (1 - share) / samples + square / (4 * samples))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _learned(run: RecordedRun) -> Iterator[Finding]:
+    score = held_out_score(run)
+    if score is None:
+        if run.rows:
+            text = "There is no held-out score. data.eval names samples to evaluate on; data.eval=5% holds some out."
+            yield Finding("warning", text)
+        return
+    name = label(score.metric)
+    around = []
+    if score.interval:
+        low, high = (figure(score.metric, end).removesuffix(" %") for end in score.interval)
+        around.append(f"95 % interval {low} to {high}" + (" %" if is_ratio(score.metric) else ""))
+    if score.samples:
+        around.append(many(score.samples, "sample"))
+    note = f" ({', '.join(around)})" if around else ""
+    now = figure(score.metric, score.value)
+    if score.before is None or not is_finite(score.before):
+        when = "before training" if score.step == 0 else f"at step {count(score.step)}"
+        yield Finding("note", f"Held-out {name} is {now} {when}{note}.")
+    elif score.value == score.before:
+        yield Finding("bad", f"Held-out {name} is {now}, as before training{note}.")
+    else:
+        verb = "rose" if score.value > score.before else "fell"
+        change = f"Held-out {name} {verb} from {figure(score.metric, score.before)} to {now}{note}."
+        by_chance = score.interval is not None and score.interval[0] <= score.before <= score.interval[1]
+        if by_chance:
+            yield Finding("warning", f"{change} The score before training lies in this interval.")
+        else:
+            yield Finding("good" if is_better(score.metric, score.value, score.before) else "bad", change)
+    if 0 < score.samples < FEW_SAMPLES:
+        held_out = many(score.samples, "held-out sample")
+        yield Finding("warning", f"{held_out} say little: with more of them, the interval is narrower.")
+
+
+def _over_fitting(run: RecordedRun) -> Iterator[Finding]:
+    """Yield whether the held-out loss has risen since its lowest value, which over-fitting does."""
+    losses = [(row["step"], row["eval_loss"]) for row in run.rows if is_finite(row.get("eval_loss"))]
+    if len(losses) < 3:
+        return
+    step, lowest = min(losses, key=lambda one: one[1])
+    last_step, last = losses[-1]
+    if last > lowest * (1 + RISE) and step < last_step:
+        yield Finding(
+            "warning",
+            f"The held-out loss was lowest at step {count(step)} ({figure('loss', lowest)}) and has risen to "
+            f"{figure('loss', last)} since, which is a sign of over-fitting.",
+        )
+    else:
+        yield Finding("good", "The held-out loss has not risen from its lowest value: no sign of over-fitting.")
+
+
+def _trouble(run: RecordedRun) -> Iterator[Finding]:
+    steps = [row for row in run.rows if not is_evaluation(row)]
+    if overlap := run.environment.get("overlap"):
+        yield Finding("warning", overlap)
+    if broken := [row["step"] for row in steps if "loss" in row and row["loss"] is None]:
+        logged = many(len(broken), "logged step")
+        yield Finding("bad", f"The loss was not a number at {logged}, first at step {count(broken[0])}.")
+    if skipped := max((row.get("skipped_steps", 0) for row in steps), default=0):
+        yield Finding(
+            "bad",
+            f"{many(skipped, 'step')} without effect, because the loss or the gradient was not a number. The folder "
+            "nan has the samples.",
+        )
+    if spikes := [row["step"] for row in steps if row.get(SPIKE)]:
+        where = ", ".join(map(count, spikes[:5])) + (", …" if len(spikes) > 5 else "")
+        yield Finding("note", f"{many(len(spikes), 'spike')} of the training loss, at step {where}.")
+    if rows := run.summary.get("skipped"):
+        yield Finding("warning", f"{many(rows, 'row')} left out; skipped.jsonl has the reasons.")
+
+
+def _speed(run: RecordedRun) -> Iterator[Finding]:
+    waits = [row["data_wait"] for row in run.rows if is_finite(row.get("data_wait"))]
+    if not waits:
+        return
+    share = fmean(waits)
+    if share >= WAITING:
+        yield Finding("warning", f"Training waited for data {percent(share)} of the time; see data.workers.")
+    else:
+        yield Finding("good", f"Training waited for data {percent(share)} of the time.")
+
+
+def _forecast(run: RecordedRun) -> Iterator[Finding]:
+    """Yield what `plan` forecast beside what came."""
+    forecast, parts = run.environment.get("forecast") or {}, []
+    seconds = [row["step_seconds"] for row in run.rows if is_finite(row.get("step_seconds"))]
+    memory = [row["memory_gib"] for row in run.rows if is_finite(row.get("memory_gib"))]
+    if forecast.get("step_seconds") and seconds:
+        parts.append(f"a step took {_short(median(seconds))} s (forecast {_short(forecast['step_seconds'])} s)")
+    if forecast.get("memory_gib") and memory:
+        parts.append(f"at most {_short(max(memory))} GiB were used (forecast {_short(forecast['memory_gib'])} GiB)")
+    if parts:
+        text = ", and ".join(parts)
+        yield Finding("note", f"{text[0].upper()}{text[1:]}.")
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def evaluation_table(rows: list[Row]) -> Row | None:
+    """Return the table of all evaluations: the step, and a figure of each metric with whether it is the best one."""
+    evaluations = [row for row in rows if is_evaluation(row)]
+    others = sorted({key for row in evaluations for key in row if key.startswith(GENERATED)})
+    keys = [key for key in (*others, *EVALUATION_FIRST) if any(is_finite(row.get(key)) for row in evaluations)]
+    if len(evaluations) < 2 or not keys:
+        return None
+    best = {}
+    for key in keys:
+        best[key] = reduce(partial(_better, key), (row[key] for row in evaluations if is_finite(row.get(key))))
+    return {
+        "headings": [label(key) for key in keys],
+        "rows": [(count(row["step"]), [_cell(key, row, best[key]) for key in keys]) for row in evaluations],
+    }
+
+
+def _cell(metric: str, row: Row, best: float) -> tuple[str, bool]:
+    return (figure(metric, row[metric]), row[metric] == best) if metric in row else ("", False)
+
+
+def _better(metric: str, one: float, other: float) -> float:
+    return other if is_better(metric, other, one) else one

@@ -1,0 +1,102 @@
+"""`qwenvl-train watch`: what its server answers. tests/reporting/test_pages_in_browser.py has the page."""
+
+import http.client
+import threading
+
+import pytest
+
+from qwenvl_train.cli import main
+from qwenvl_train.reporting.reporter import RunInfo
+from qwenvl_train.verbs.watch import open_server
+from tests.reporting.rows import COMPONENTS, CONFIG, write_run
+
+
+@pytest.fixture
+def watched(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    write_run(RunInfo("mine", folder, CONFIG, COMPONENTS, 120, 0), tmp_path)
+    with open_server(folder, "0") as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, server.server_address[1]
+        server.shutdown()
+
+
+def ask(port: int, path: str = "/", **headers: str) -> tuple[http.client.HTTPResponse, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    answer = connection.getresponse()
+    return answer, answer.read().decode()
+
+
+def test_an_unchanged_page_and_unchanged_answers_are_not_sent_again(watched):
+    folder, port = watched
+    first, text = ask(port)
+    assert (first.status, first.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "data:image/webp" in text
+    again, nothing = ask(port, If_None_Match=first.headers["ETag"])
+    assert (again.status, nothing) == (304, "")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 121, "loss": 0.5}\n')
+    newer, text = ask(port, f"/?answers={first.headers['X-Answers']}", If_None_Match=first.headers["ETag"])
+    assert newer.status == 200
+    assert "121" in text
+    assert "data:image/webp" not in text
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "192.168.0.7", ""])
+def test_a_page_of_another_site_cannot_read_it(watched, host):
+    answer, text = ask(watched[1], Host=host)
+    assert answer.status == 403
+    assert "receipts" not in text
+
+
+@pytest.mark.parametrize("host", ["localhost:9999", "127.0.0.1", "[::1]:8420"])
+def test_a_forwarded_port_is_this_machine(watched, host):
+    assert ask(watched[1], Host=host)[0].status == 200
+
+
+@pytest.mark.parametrize("path", ["/metrics.jsonl", "/../config.yaml", "//etc/passwd"])
+def test_there_is_one_page(watched, path):
+    assert ask(watched[1], path)[0].status == 404
+
+
+def test_it_is_served_on_loopback_only(watched):
+    connection = http.client.HTTPConnection("127.0.0.1", watched[1])
+    connection.connect()
+    assert connection.sock.getpeername()[0] == "127.0.0.1"
+    policy = ask(watched[1])[0].headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_a_damaged_file_is_told_and_the_server_goes_on(watched):
+    folder, port = watched
+    whole = (folder / "summary.json").read_text()
+    (folder / "summary.json").write_text("{")
+    answer, text = ask(port)
+    assert (answer.status, "summary.json is not JSON" in text) == (503, True)
+    (folder / "summary.json").write_text(whole)
+    assert ask(port)[0].status == 200
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "watch takes a run folder and port=…, such as qwenvl-train watch runs/mine; no folder is given."),
+        (["{folder}", "lr=1"], "watch takes a run folder and port=…, such as"),
+        (["{folder}", "port=http"], "watch: port=http is not a port; use a number below 65536, such as port=8420."),
+        (["{folder}", "port={port}"], "cannot be used (Address already in use); name another one with port=…."),
+        (["nowhere"], "watch: nowhere does not exist; name a run folder, such as runs/mine."),
+    ],
+)
+def test_mistakes(watched, words, told, capsys):
+    folder, port = watched
+    assert main(["watch", *(word.format(folder=folder, port=port) for word in words)]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_port_in_use_gives_way_to_the_next(watched, monkeypatch):
+    folder, port = watched
+    monkeypatch.setattr("qwenvl_train.verbs.watch.PORT", port)
+    with open_server(folder, "") as server:
+        assert server.server_address[1] > port
