@@ -15,6 +15,7 @@ from qwenvl_train.config.flags import read_flags
 from qwenvl_train.config.options import Names, nearest, recipe_files, recipe_summary
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.files import is_full_disk
+from qwenvl_train.reporting.encoding import replace_unencodable
 from qwenvl_train.reporting.stdout import reserve_stdout
 from qwenvl_train.reporting.wrapping import wrapped
 from qwenvl_train.verbs.table import FOLDER_VERBS, VERBS, load_verb, run_on_folders
@@ -79,6 +80,7 @@ Exit codes: 0 success, 1 an error in qwenvl-train, 2 an error in the input,
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    replace_unencodable()
     arguments = [word for word in (sys.argv[1:] if argv is None else argv) if not _LOCAL_RANK.fullmatch(word)]
     try:
         _run(arguments)
