@@ -114,7 +114,7 @@ def _run_verb(name: str, arguments: list[str], names: Names) -> None:
     if name in FOLDER_VERBS:
         run_on_folders(name, arguments)
         return
-    _prepare_environment()
+    _prepare_environment(name)
     from qwenvl_train.config.compose import compose
     from qwenvl_train.data.sources.finding import refuse_missing
 
@@ -126,7 +126,7 @@ def _run_verb(name: str, arguments: list[str], names: Names) -> None:
 
 
 def _run_sweep(name: str, arguments: list[str], names: Names) -> None:
-    _prepare_environment()
+    _prepare_environment(name)
     from qwenvl_train.config.sweep import jobs_of
     from qwenvl_train.data.sources.finding import refuse_missing
 
@@ -165,12 +165,13 @@ def _meant_by(word: str) -> str:
     return f"; did you mean {verb}?" if verb else "."
 
 
-def _prepare_environment() -> None:
+def _prepare_environment(verb: str) -> None:
     """Set environment variables that libraries read when they are imported. Values that the user has set are kept."""
     for name, value in SILENCED.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if verb != "train":  # which writes warnings to log.txt
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Threads that spin long while they wait make a run on a busy machine many times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # Packed rows differ in length, and a memory block that was split for one length cannot be reused for another.

@@ -1,4 +1,4 @@
-"""Rich consoles, and lines of text that break between words."""
+"""Rich consoles, and lines of text that break between words. What is printed is also written to the log of a run."""
 
 import os
 import re
@@ -7,9 +7,14 @@ from typing import TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
+from qwenvl_train.reporting.run_log import LOGGER
+
 LOG_WIDTH = 160
+NARROW = 60
+"""The columns of a terminal below which a bar shows only what changes."""
 _WORD = re.compile(r"\s*(?P<letters>\S+)")
 
 
@@ -30,8 +35,40 @@ def say(console: Console, line: Text | str, hanging: int = 0) -> None:
     """Print a line. It breaks only between words, and the continuation is indented by `hanging` columns. In a log file
     it does not break. Rich does not interpret anything in the line as markup."""
     text = Text(line) if isinstance(line, str) else line
+    _log(text.plain)
     # A live bar is drawn again after each print, so all lines are printed at once.
     console.print(_broken(text, console, hanging) if _has_columns(console) else text, soft_wrap=True)
+
+
+def print_line(line: str) -> None:
+    """Print a line on stdout. It breaks as in `say`."""
+    say(console_on(), line)
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print a table. In a log file, its lines do not end with spaces."""
+    if not console.is_terminal:
+        for line in _lines_of(table, console):
+            say(console, line)
+        return
+    console.print(table, markup=False)
+    _log("\n".join(_lines_of(table, Console(width=console.width))))
+
+
+def width_of(table: Table, console: Console) -> int:
+    """Return the columns that a table takes if none of its cells is cut."""
+    return console.measure(table, options=console.options.update(width=10_000)).maximum
+
+
+def _lines_of(table: Table, console: Console) -> list[str]:
+    with console.capture() as captured:
+        console.print(table, markup=False)
+    return [line.rstrip() for line in Text.from_ansi(captured.get()).plain.splitlines()]
+
+
+def _log(text: str) -> None:
+    for line in filter(None, text.splitlines()):
+        LOGGER.info(line)
 
 
 def _has_columns(console: Console) -> bool:

@@ -14,6 +14,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.files import publish_folder
 from qwenvl_train.model.load import identity_of
 from qwenvl_train.model.stored_adapter import StoredAdapter, continues_adapter, stored_adapter
+from qwenvl_train.reporting.console import print_line
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.rows import first_then_others
 from qwenvl_train.training.disk_space import free_bytes, gib, size_of
@@ -71,7 +72,7 @@ def _merge(adapter: StoredAdapter, model: ModelConfig, folder: Path, state: Part
     from qwenvl_train.model.merge import write_merged
 
     _refuse_full_disk(adapter, folder)
-    print(f"merging {model.path} into {adapter.base.path} …", flush=True)
+    print_line(f"merging {model.path} into {adapter.base.path} …")
     staging = folder.with_name(f".{folder.name}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)

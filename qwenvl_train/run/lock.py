@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.console import print_line
 
 NAME = ".lock"
 
@@ -102,7 +103,7 @@ def _acquire(lock: Path, mine: Holder) -> None:
                 "run_name."
             )
         if _removed(lock, held):
-            print(f"{lock.parent}: took over the lock of process {held.pid}, which has ended")
+            print_line(f"{lock.parent}: took over the lock of process {held.pid}, which has ended")
 
 
 def _create(lock: Path, mine: Holder) -> bool:

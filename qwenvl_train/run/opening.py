@@ -22,6 +22,7 @@ from qwenvl_train.model.build import refuse_what_needs_a_gpu
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.sharded import refuse_sharded
 from qwenvl_train.model.stored_adapter import whole_model, with_stored_lora
+from qwenvl_train.reporting.console import print_line
 from qwenvl_train.reporting.metrics import MetricsFile
 from qwenvl_train.reporting.progress import ProgressReporter
 from qwenvl_train.reporting.reporter import Reporter
@@ -166,7 +167,7 @@ def _first_start(checkpoint: Path | None, state: PartialState) -> FirstStart | N
 def _reporters(config: RunConfig, state: PartialState) -> list[Reporter]:
     if not state.is_main_process:
         return []
-    wandb = [] if config.logging.wandb.mode == "disabled" else [WandbRun(config.logging.wandb)]
+    wandb = [] if config.logging.wandb.mode == "disabled" else [WandbRun(config.logging.wandb, print_line)]
     tensorboard = [TensorBoardRun()] if config.logging.tensorboard else []
     return [MetricsFile(), ProgressReporter(), *tensorboard, *wandb]
 

@@ -25,6 +25,7 @@ from qwenvl_train.model.build import build_copy, in_float32
 from qwenvl_train.model.load import identity_of
 from qwenvl_train.model.tower import package_versions
 from qwenvl_train.reporting.bar import counting
+from qwenvl_train.reporting.console import print_line
 from qwenvl_train.reporting.wording import many
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.rows import cache_folder
@@ -65,7 +66,7 @@ def _missing(key: str, references: References, context: RunContext) -> list[int]
     missing = sorted(set(context.cpu_group.everything(missing)))
     if context.is_main:
         pairs = sum(int((references.of_chunk(chunk) > 0).sum()) for chunk in missing)
-        print(
+        print_line(
             f"{key}: log-probabilities of the reference: "
             + (f"{many(pairs, 'pair')} to compute" if pairs else "all stored")
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
+from socket import gethostname
 from typing import Any
 
 import torch
@@ -34,10 +35,11 @@ from qwenvl_train.model.pretrained import load_config
 from qwenvl_train.model.trainable import continued_adapter
 from qwenvl_train.model.vision_features import with_shared_features
 from qwenvl_train.model.weights_only import only_weights, reason_of_refusal
-from qwenvl_train.reporting.console import console_on, say
+from qwenvl_train.reporting.console import print_line
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.progress import print_components
 from qwenvl_train.reporting.reporter import RunInfo
+from qwenvl_train.reporting.run_log import RunLog, log_file
 from qwenvl_train.reporting.wording import figure, label
 from qwenvl_train.run.broken_step_dumps import BrokenStepDumps
 from qwenvl_train.run.context import RunContext
@@ -55,7 +57,7 @@ from qwenvl_train.training.arguments import training_arguments
 from qwenvl_train.training.broken_steps import BrokenRun
 from qwenvl_train.training.devices import peak_tflops
 from qwenvl_train.training.disk_space import NoRoom, checkpoint_bytes, refuse_full_disk
-from qwenvl_train.training.distributed.store import call_on_main
+from qwenvl_train.training.distributed.store import agree, call_on_main
 from qwenvl_train.training.distributed.universal import UniversalCheckpoint, converted, needs_conversion
 from qwenvl_train.training.distributed.watch import Watch, naming_lost_processes
 from qwenvl_train.training.distributed.workers import naming_dead_workers
@@ -108,25 +110,27 @@ class Run:
         training step divides by the counts of all its rows instead."""
         return self.trainer.loss_of_row(row)
 
-    def train(self) -> int | None:
+    def train(self, log: RunLog | None = None) -> int | None:
         """Train from the starting point to the last step, and write the run folder. Return the number of the signal
-        that ended the run early, if there was one."""
-        with locked(self.folder) if self.context.is_main else nullcontext():
+        that ended the run early, if there was one. With a log, what happened before is written to log.txt, too."""
+        folder_lock = locked(self.folder) if self.context.is_main else nullcontext()
+        with nullcontext(log) if log else RunLog() as log, folder_lock:
             watch = Watch(self.context.state, self.context.config.train.stall_seconds, self._advice)
             # Every pass, in training, evaluation or generation, goes through the language model.
             language_model = base_model(self.model).get_submodule(self.context.family.language_path)
             hook = language_model.register_forward_pre_hook(watch.progress)
             try:
                 with watch:
-                    return self._train()
+                    return self._train(log)
             finally:
                 hook.remove()
                 remove(nvme_folder(self.context.config.deepspeed, self.folder.name), self.context.state)
 
-    def _train(self) -> int | None:
+    def _train(self, log: RunLog) -> int | None:
         self.stop.catch()
         state, trainer, stop, resumed = self.context.state, self.trainer, self.stop, self.start.checkpoint
         state.wait_for_everyone()  # until all have read the content of the folder
+        log.open(log_file(self.folder, agree(state, gethostname())))
         if self.context.is_main:
             self._open_folder()
             self.skipped.write()
@@ -164,10 +168,10 @@ class Run:
         if self.context.is_main:
             shutil.rmtree(_staging(self.start), ignore_errors=True)
             if reason:
-                print(reason)
+                print_line(reason)
             self._conclude(report)
             if cut_short:
-                print(f"to resume: the same command with run_name={self.start.folder.name}")
+                print_line(f"to resume: the same command with run_name={self.start.folder.name}")
         state.wait_for_everyone()  # a launcher ends the others when one process exits early
         stop.restore()
         return stop.received if cut_short else None
@@ -210,21 +214,21 @@ class Run:
         lines = (about, data.overlap, in_words(self.recorder.info.lineage), about_damaged(self.start.point))
         for line in lines:
             if line:
-                say(console_on(), line)
+                print_line(line)
         print_components(self.recorder.info.components)
         liger = about_liger(self.model, self.context.family) if config.train.liger else suggest_liger(config)
         for line in (liger, about_fp16(config, self.context.precision), about_best(config, data.steps)):
             if line:
-                say(console_on(), line)
+                print_line(line)
 
     def _conclude(self, report: Path | None) -> None:
         newest, best = self.recorder.checkpoint, self.recorder.best()
-        print(f"checkpoint  {newest}")
+        print_line(f"checkpoint  {newest}")
         if best and best["checkpoint"] != newest:
             metric = best["metric"]
             score = f"{label(metric)} {figure(metric, best[metric])}"
-            print(f"best        {best['checkpoint']} (held-out {score})")
-        print(f"report      {report}")
+            print_line(f"best        {best['checkpoint']} (held-out {score})")
+        print_line(f"report      {report}")
 
     def _ended_by_full_disk(self) -> UserError:
         """Record that the run failed, as far as the disk has room, and return the error."""

@@ -29,7 +29,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.model.tower import gathered
 from qwenvl_train.model.vision_features import VisionFeatureExtractor
 from qwenvl_train.reporting.bar import counting
-from qwenvl_train.reporting.console import console_on
+from qwenvl_train.reporting.console import console_on, print_line
 from qwenvl_train.reporting.wording import count, many
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.rows import cache_folder
@@ -110,9 +110,9 @@ def _announce(missing: list[MissingFeatures], features: FeatureCache, context: R
         raise UserError(refusals[0])
     if context.is_main and media:
         size = f"{needed / GIB:.1f} GiB" if needed >= GIB else f"{needed / 2**20:.1f} MiB"
-        print(f"vision features: {many(media, 'image or video', 'images and videos')} to compute, {size} on disk")
+        print_line(f"vision features: {many(media, 'image or video', 'images and videos')} to compute, {size} on disk")
     elif context.is_main:
-        print("vision features: all stored")
+        print_line("vision features: all stored")
 
 
 def _fill(
@@ -142,8 +142,12 @@ def _fill(
             progress(stored)
             if faults:
                 raise UnusableRows(*_first(cpu_group, [failure, *(problem.reason for problem in broken)]))
-            if context.is_main and time.monotonic() - last > _TOLD_SECONDS and not console_on(sys.stderr).is_terminal:
-                print(f"vision features: {count(stored)} of {many(media, 'image or video', 'images and videos')}")
+            if (
+                context.is_main
+                and time.monotonic() - last > _TOLD_SECONDS
+                and not console_on(sys.stderr).is_interactive
+            ):
+                print_line(f"vision features: {count(stored)} of {many(media, 'image or video', 'images and videos')}")
                 last = time.monotonic()
 
 

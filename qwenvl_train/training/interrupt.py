@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from qwenvl_train.reporting.run_log import write_before_exit
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
 
 # Launchers forward a signal that the terminal or the scheduler has already sent to every process. Within this time, a
@@ -61,12 +62,12 @@ class StopOnSignal(TrainerCallback):
 
     def _end(self) -> None:
         try:
-            print(
-                f"qwenvl-train: the step and its checkpoint have taken longer than train.grace_seconds="
-                f"{self._grace_seconds:g} since the signal; the run ends without them.",
-                file=sys.stderr,
-                flush=True,
+            message = (
+                f"the step and its checkpoint have taken longer than train.grace_seconds={self._grace_seconds:g} since "
+                "the signal; the run ends without them."
             )
+            write_before_exit(message)
+            print(f"qwenvl-train: {message}", file=sys.stderr, flush=True)
         finally:  # nobody may read it any more
             os._exit(128 + signal.SIGTERM)
 

@@ -6,12 +6,27 @@ COMMANDS is a JSON file that holds a list of arguments for each command.
 """
 
 import json
+import logging
 import sys
 from pathlib import Path
 
 from accelerate.state import AcceleratorState
 
 from qwenvl_train.cli import main
+from qwenvl_train.training.meter import Meter
+
+WARNING = "as a library warns"
+
+
+def warn_in_each_run() -> None:
+    """Let each process of each run log a warning, as libraries do."""
+    start = Meter.start
+
+    def warn_and_start(meter: Meter) -> None:
+        logging.getLogger("a_library").warning(WARNING)
+        start(meter)
+
+    Meter.start = warn_and_start
 
 
 def run_all(commands: list[list[str]]) -> int:
@@ -25,4 +40,5 @@ def run_all(commands: list[list[str]]) -> int:
 
 
 if __name__ == "__main__":
+    warn_in_each_run()
     sys.exit(run_all(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))

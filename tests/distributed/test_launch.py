@@ -6,6 +6,7 @@ share one launch, and so the same two processes, because starting them takes lon
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tests.commands import QUIET, read_lines, rows, summary, train
 from tests.conftest import conversation
 from tests.distributed.curves import SHORT, assert_same_curve, figures
 from tests.distributed.hosts import BIN, ROOT
+from tests.distributed.several import WARNING
 from tests.distributed.started_again import free_port
 
 pytestmark = pytest.mark.distributed
@@ -106,6 +108,7 @@ def launch(launcher: str, module: str, *arguments: str, fails: bool = False) -> 
         timeout=1800,
     )
     assert (done.returncode != 0) == fails, done.stdout[-5000:] + done.stderr[-5000:]
+    assert WARNING not in done.stdout + done.stderr
     return done.stderr
 
 
@@ -206,6 +209,15 @@ def test_two_processes_equal_one(one, two, resumed):
     assert summary(two)["status"] == summary(resumed)["status"] == "done"
     AutoModelForImageTextToText.from_pretrained(resumed / "checkpoints" / "step-4")
     assert_same_curve(figures(resumed), figures(two)[2:])
+
+
+@cases(RESUMED)
+def test_the_log_has_the_warnings_of_both_processes(two):
+    told = (two / "log.txt").read_text(encoding="utf-8")
+    for rank in (0, 1):
+        assert re.search(rf"(?m)^[\d-]{{10}} [\d:]{{8}} rank {rank} WARNING a_library: {WARNING}$", told)
+    steps = re.findall(r"(?m) rank (\d) INFO qwenvl_train: step (\d)/4 ", told)
+    assert steps == [("0", str(step)) for step in (1, 2, 3, 4)]
 
 
 @cases(

@@ -28,8 +28,8 @@ def two_steps(request, tmp_path_factory):
 def test_the_run_folder_is_complete(two_steps):
     names = {path.name for path in two_steps.iterdir()}
     assert names == {
-        "checkpoints", "components.json", "config.yaml", "environment.json", "metrics.jsonl", "predictions.jsonl",
-        "report.html", "skipped.jsonl", "summary.json",
+        "checkpoints", "components.json", "config.yaml", "environment.json", "log.txt", "metrics.jsonl",
+        "predictions.jsonl", "report.html", "skipped.jsonl", "summary.json",
     }  # fmt: skip
     assert [row["step"] for row in rows(two_steps)] == [1, 2]
     assert [row["step"] for row in rows(two_steps, "eval_loss")] == [0, 2]

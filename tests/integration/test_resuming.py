@@ -1,7 +1,10 @@
 """What a resumed run counts, and what it tells where it cannot go on; its curve is held in training/test_invariance."""
 
 import json
+import logging
+import re
 import shutil
+import warnings
 
 import pytest
 import yaml
@@ -48,6 +51,33 @@ def test_the_clock_of_a_resumed_run_starts_after_loading(halfway, tmp_path, monk
     assert [row["step"] for row in rows(folder)] == [1, 2]
 
 
+def test_the_log_has_what_libraries_say_and_the_terminal_does_not(halfway, tmp_path, monkeypatch, capfd):
+    folder, settings = halfway
+    capfd.readouterr()
+    start = Meter.start
+
+    def start_and_warn(self):
+        logging.getLogger("transformers.modeling_utils").warning("some weights are new")
+        warnings.warn("a slow kernel is used", stacklevel=1)
+        start(self)
+
+    monkeypatch.setattr(Meter, "start", start_and_warn)
+    transformers = logging.getLogger("transformers")
+    level = transformers.level
+    transformers.setLevel(logging.WARNING)  # another test may have started a verb that hides warnings
+    train(tmp_path, *settings)
+    transformers.setLevel(level)
+    printed = capfd.readouterr()
+    assert printed.err == ""
+    told = (folder / "log.txt").read_text(encoding="utf-8")
+    assert told.count(" INFO qwenvl_train: started: ") == 2
+    for line in printed.out.splitlines():
+        assert f" rank 0 INFO qwenvl_train: {line}\n" in told
+    assert f"run resumes from {folder / 'checkpoints' / 'step-1'}, step 1 of 2" in printed.out
+    assert re.search(r"(?m)^[\d-]{10} [\d:]{8} rank 0 WARNING transformers.modeling_utils: some weights are new$", told)
+    assert re.search(r"(?m) rank 0 WARNING py.warnings: .+: UserWarning: a slow kernel is used$", told)
+
+
 def test_a_resumed_run_that_cannot_load_tells_its_own_reason(halfway, tmp_path):
     folder, settings = halfway
     weights = folder / "checkpoints" / "step-1" / "adapter_model.safetensors"
@@ -57,6 +87,9 @@ def test_a_resumed_run_that_cannot_load_tells_its_own_reason(halfway, tmp_path):
         train(tmp_path, *settings)
     told = summary(folder)
     assert (told["status"], told["reason"]) == ("failed", repr(caught.value))
+    log = (folder / "log.txt").read_text(encoding="utf-8")
+    assert "CRITICAL qwenvl_train: the run has failed\nTraceback (most recent call last):\n" in log
+    assert str(caught.value) in log.splitlines()[-1]
     stored = json.loads((folder / "checkpoints" / "step-1" / "progress.json").read_text())
     assert (told["steps"], told["samples"]) == (1, stored["counts"]["samples"])
 

@@ -20,6 +20,7 @@ import torch
 from accelerate import PartialState
 
 from qwenvl_train.errors import LostProcess
+from qwenvl_train.reporting.run_log import write_before_exit
 from qwenvl_train.reporting.wording import duration
 from qwenvl_train.training.distributed import store
 from qwenvl_train.training.distributed.store import beats_of, own_connection
@@ -129,7 +130,9 @@ class Watch:
         if self._ended.is_set():
             return
         try:
-            if reason.startswith(_STALLED):
+            stalled = reason.startswith(_STALLED)
+            write_before_exit(reason, stacks=stalled)
+            if stalled:
                 print(f"process {self._rank} on host {socket.gethostname()}:", file=sys.stderr, flush=True)
                 faulthandler.dump_traceback(file=sys.stderr)
                 if self._processes > 1:
