@@ -5,17 +5,29 @@ from collections.abc import Callable
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
+from rich.table import Column, Table
 
-from qwenvl_train.reporting.console import console_on, say
+from qwenvl_train.reporting.closing import print_curves
+from qwenvl_train.reporting.console import NARROW, console_on, print_table, say, width_of
+from qwenvl_train.reporting.metrics import read_metrics
 from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo, is_evaluation
+from qwenvl_train.reporting.run_log import LOGGER
 from qwenvl_train.reporting.spikes import SPIKE
-from qwenvl_train.reporting.wording import GENERATED, count, duration, figure, is_number, label, many, percent
+from qwenvl_train.reporting.wording import (
+    EVALUATION_FIRST,
+    GENERATED,
+    count,
+    duration,
+    figure,
+    is_number,
+    label,
+    many,
+    percent,
+)
 
-EVALUATION_FIRST = ("eval_rewards/accuracies", "eval_exact_match", "eval_token_accuracy", "eval_loss")
-LEAST_BAR = 10
+LEAST_BAR = 6
 """The columns of a terminal that the bar takes at least."""
 WAITING = 0.2
 """The share of the time spent waiting for data from which the progress line shows it."""
@@ -63,24 +75,29 @@ def _component_cells(row: Row) -> list[str]:
 
 
 def print_components(rows: list[Row], console: Console | None = None) -> None:
-    """Print the component table. If it is too wide for the console, the names of modules follow below it."""
+    """Print the component table. If it is too wide for the console, the names of modules follow below it. If it is
+    still too wide, each component is a line instead."""
     console = console or console_on()
     plain = not console.is_terminal
-    wide = component_table(rows, plain=plain)
-    unlimited = console.options.update(width=10_000)
-    fits = console.measure(wide, options=unlimited).maximum <= console.width
-    table = wide if fits else component_table(rows, plain=plain, where=False)
-    if plain:
-        with console.capture() as captured:
-            console.print(table, markup=False)
-        for line in captured.get().splitlines():
-            console.print(line.rstrip(), markup=False, soft_wrap=True)
+    wide, narrow = (component_table(rows, plain=plain, where=where) for where in (True, False))
+    if width_of(wide, console) <= console.width:
+        print_table(wide, console)
+        return
+    if width_of(narrow, console) <= console.width:
+        print_table(narrow, console)
     else:
-        console.print(table, markup=False)
-    if not fits:
-        width = max(len(row["component"]) for row in rows)
-        for row in rows:
-            say(console, f"{row['component']:<{width}}  {row['where']}", hanging=width + 2)
+        for row in [*rows, whole_model(rows)]:
+            say(console, _component_line(row), hanging=4)
+    width = max(len(row["component"]) for row in rows)
+    for row in rows:
+        say(console, f"{row['component']:<{width}}  {row['where']}", hanging=width + 2)
+
+
+def _component_line(row: Row) -> str:
+    """Return a line such as: llm, lora: 155,648 of 870,528 parameters trained (17.9 %), learning rate 2.0e-04"""
+    name, mode, parameters, trained, share, rate, _ = _component_cells(row)
+    line = f"{name}{f', {mode}' if mode else ''}: {trained} of {parameters} parameters trained ({share})"
+    return f"{line}, learning rate {rate}" if rate else line
 
 
 def evaluation_line(row: Row) -> str:
@@ -107,13 +124,16 @@ def _source_figures(scores: Row) -> str:
 
 
 def step_figures(row: Row) -> list[str]:
-    figures = [f"{key} {figure(key, row[key])}" for key in ("loss", "lr") if key in row]
+    """Return the figures of a step in words, the most important first."""
+    figures = [f"loss {figure('loss', row['loss'])}"] if "loss" in row else []
     if row.get(SPIKE):
-        figures.insert(1, "loss spike")
+        figures.append("loss spike")
     if is_number(row.get("rewards/accuracies")):
         figures.append(f"reward accuracy {percent(row['rewards/accuracies'])}")
     if is_number(row.get("tokens_per_second")):
         figures.append(f"{count(row['tokens_per_second'])} tokens/s")
+    if "lr" in row:
+        figures.append(f"lr {figure('lr', row['lr'])}")
     if is_number(row.get("mfu")):
         figures.append(f"MFU {percent(row['mfu'])}")
     if is_number(row.get("data_wait")) and row["data_wait"] >= WAITING:
@@ -136,8 +156,14 @@ def closing_line(summary: Row) -> str:
     return text
 
 
+def score_of(row: Row) -> str:
+    """Return the score of an evaluation that says most, such as: exact match 97.5 %"""
+    return next((f"{label(key)} {figure(key, row[key])}" for key in EVALUATION_FIRST if key in row), "")
+
+
 class ProgressReporter(Reporter):
-    """A reporter that prints a line, or updates the bar, at each logged step. Evaluations are printed above the bar."""
+    """A reporter that prints a line, or updates the bar, at each logged step. Evaluations are printed above the bar. At
+    the end, it prints a table of the losses and scores."""
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console or console_on()
@@ -145,21 +171,25 @@ class ProgressReporter(Reporter):
         self._bar: Bar | None = None
         self._figures: list[str] = []
         """The figures of the last logged step, without the time left."""
+        self._score = ""
+        """The score of the last evaluation."""
 
     def start(self, run: RunInfo) -> None:
-        self._total, self._start_step = run.total_steps, run.start_step
+        self._total, self._start_step, self._folder = run.total_steps, run.start_step, run.folder
         self._started, self._evaluating = self._clock(), 0.0
-        if self._console.is_terminal:
+        if self._console.is_interactive:
+            self._heading = "training" if self._console.width >= NARROW else ""
             self._bar = self._new_bar(run)
             self._bar.start()
 
     def _new_bar(self, run: RunInfo) -> Bar:
-        columns = (
-            TextColumn("training"),
-            BarColumn(bar_width=None),
+        columns: tuple[ProgressColumn, ...] = (
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
         )
+        if self._heading:
+            columns = (TextColumn(self._heading), *columns)
         bar = Bar(*columns, console=self._console, expand=True)
         bar.add_task("training", total=run.total_steps, completed=run.start_step, figures="")
         return bar
@@ -167,21 +197,28 @@ class ProgressReporter(Reporter):
     def log(self, row: Row) -> None:
         if is_evaluation(row):
             self._evaluating += row.get("eval_seconds") or 0.0
+            self._score = score_of(row)
             for line in (evaluation_line(row), *source_lines(row)):
                 self._say(line)
             return
         self._figures, left = step_figures(row), self._left(row["step"])
+        line = f"step {row['step']}/{self._total}  {'  '.join([*self._figures, *left])}"
         if self._bar:
+            LOGGER.info(line)
             self._move(self._bar, row["step"], left)
         else:
-            self._say(f"step {row['step']}/{self._total}  {'  '.join([*self._figures, *left])}")
+            self._say(line)
 
     def _move(self, bar: Bar, step: int, left: list[str]) -> None:
-        """Move the bar to a step. If the terminal is too narrow for all figures, the last ones are left out."""
-        room = self._console.width - len(f"training {self._total}/{self._total}  ") - LEAST_BAR
-        shown = list(self._figures)
+        """Move the bar to a step. If the terminal is too narrow for all figures, the least important are left out."""
+        room = self._console.width - len(f"{self._heading} {self._total}/{self._total}  ") - LEAST_BAR
+        loss, others = self._figures[:1], self._figures[1:]
+        shown = [*loss, *([self._score] if self._score else []), *others]
         while shown and len("  ".join([*shown, *left])) > room:
-            shown.pop()
+            if len(shown) > 1 or not left:
+                shown.pop()
+            else:
+                left = []
         bar.update(bar.task_ids[0], completed=step, figures="  ".join([*shown, *left]), refresh=True)
 
     def _left(self, step: int) -> list[str]:
@@ -198,6 +235,7 @@ class ProgressReporter(Reporter):
         if self._bar:
             self._move(self._bar, summary["steps"], [])  # the last step is often not a logged one
             self._bar.stop()
+        print_curves(read_metrics(self._folder), self._console)
         self._say(closing_line(summary))
 
     def _say(self, line: str) -> None:

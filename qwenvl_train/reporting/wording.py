@@ -11,6 +11,9 @@ Format = Literal["percent", "scientific", "loss", "number"]
 GENERATED = "generated/"
 """The metrics of generated answers begin with this, after eval_."""
 
+EVALUATION_FIRST = ("eval_rewards/accuracies", "eval_exact_match", "eval_token_accuracy", "eval_loss")
+"""The scores of evaluations, the one that says most first."""
+
 _IN_WORDS = {
     "rewards/chosen": "reward of chosen answers",
     "rewards/rejected": "reward of rejected answers",

@@ -24,3 +24,23 @@ def test_a_bar_tells_what_is_done_and_the_time_left(terminal, shown, monkeypatch
         assert "250/1000" in text
     else:
         assert not text
+
+
+@pytest.mark.parametrize("width", [30, 40, 59])
+def test_a_narrow_terminal_shows_the_share_that_is_done(width, monkeypatch):
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=width, color_system=None, _environ={})
+    monkeypatch.setattr(bar, "console_on", lambda stream: console)
+    with counting("checking data.train", 1000) as progress:
+        progress(250)
+    assert "checking data.train  25%" in written.getvalue()
+    assert "…" not in written.getvalue()
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_no_bar(monkeypatch):
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=100, _environ={"TERM": "dumb"})
+    monkeypatch.setattr(bar, "console_on", lambda stream: console)
+    with counting("checking data.train", 1000) as progress:
+        progress(250)
+    assert not written.getvalue()

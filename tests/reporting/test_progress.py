@@ -1,4 +1,5 @@
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -39,7 +40,7 @@ def test_a_log_file_gets_one_plain_line_for_each_step(progress, run, stream, clo
     progress.start(run)
     clock.seconds = 95
     progress.log(row(40))
-    assert stream.getvalue() == "step 40/120  loss 0.4213  lr 8.1e-04  5,120 tokens/s  3m 10s left\n"
+    assert stream.getvalue() == "step 40/120  loss 0.4213  5,120 tokens/s  lr 8.1e-04  3m 10s left\n"
 
 
 def test_the_first_step_does_not_tell_how_long_the_others_take(progress, run, stream, clock):
@@ -55,7 +56,7 @@ def test_the_last_step_has_nothing_left(progress, run, stream, clock):
     progress.start(run)
     clock.seconds = 95
     progress.log(row(120))
-    assert stream.getvalue() == "step 120/120  loss 0.4213  lr 8.1e-04  5,120 tokens/s\n"
+    assert stream.getvalue() == "step 120/120  loss 0.4213  5,120 tokens/s  lr 8.1e-04\n"
 
 
 def test_time_left_counts_this_runs_steps_and_no_evaluations(progress, run, stream, clock):
@@ -113,7 +114,7 @@ def test_a_terminal_gets_a_bar_with_evaluations_above_it(run, stream, clock):
     progress.log(evaluation_row(40, 0.5))
     progress.finish(SUMMARY)
     shown = stream.getvalue()
-    assert " 40/120 loss 0.4213  lr 8.1e-04  5,120 tokens/s  3m 10s left" in shown
+    assert " 40/120 loss 0.4213  5,120 tokens/s  lr 8.1e-04  3m 10s left" in shown
     assert "evaluation at step 40: exact match 50.0 %" in shown
     assert "step 40/120  loss" not in shown
     assert shown.rstrip().endswith("97.5 %")
@@ -156,7 +157,7 @@ def test_the_bar_ends_at_the_last_step_and_breaks_no_figure(width, run, stream, 
     progress.finish(SUMMARY)
     last = stream.getvalue().splitlines()[-2]
     assert " 120/120 " in last
-    assert "loss 0.4213  lr 8.1e-04  5,120 tokens/s" in last
+    assert "loss 0.4213  5,120 tokens/s  lr 8.1e-04" in last
     assert "…" not in stream.getvalue()
     assert "left" not in last.split("\r")[-1]
 
@@ -178,3 +179,39 @@ def test_each_source_of_an_evaluation_has_a_line(progress, run, stream):
 
 def test_a_spike_is_told_in_the_line_of_its_step():
     assert step_figures({"step": 3, "loss": 2.5, "lr": 1e-4, "loss_spike": True})[:2] == ["loss 2.5000", "loss spike"]
+
+
+@pytest.mark.parametrize("width", [24, 40, 60, 80, 100, 120])
+def test_the_bar_leaves_out_the_least_important_figures_of_a_narrow_terminal(width, run, stream, clock):
+    console = Console(file=stream, force_terminal=True, width=width, color_system=None, _environ={})
+    progress = ProgressReporter(console, clock)
+    progress.start(run)
+    progress.log(evaluation_row(40, 0.5))
+    clock.seconds = 95
+    progress.log({**row(40), "mfu": 0.34})
+    progress.finish(SUMMARY)
+    # The bar was drawn again and again on the same line.
+    bars = [line for line in re.split(r"\r|\n|\x1b\[2K", stream.getvalue()) if " 40/120" in line]
+    assert max(map(len, bars)) <= width
+    figures = ["loss 0.4213", "exact match 50.0 %", "5,120 tokens/s", "lr 8.1e-04", "MFU 34.0 %"]
+    shown = {24: 0, 40: 1, 60: 1, 80: 2, 100: 4, 120: 5}[width]
+    assert [figure for figure in figures if figure in bars[-1]] == figures[:shown]
+    assert ("left" in bars[-1]) == (width >= 40)
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(run, stream, clock):
+    console = Console(file=stream, force_terminal=True, width=80, color_system=None, _environ={"TERM": "dumb"})
+    progress = ProgressReporter(console, clock)
+    progress.start(run)
+    clock.seconds = 95
+    progress.log(row(40))
+    assert stream.getvalue() == "step 40/120  loss 0.4213  5,120 tokens/s  lr 8.1e-04  3m 10s left\n"
+
+
+def test_components_are_lines_on_a_very_narrow_terminal(stream):
+    console = Console(file=stream, force_terminal=True, width=40, color_system=None, _environ={})
+    print_components(COMPONENTS, console)
+    assert max(map(len, stream.getvalue().splitlines())) <= 40
+    words = " ".join(stream.getvalue().split())
+    assert "llm, lora: 29,933,568 of 3,102,404,608 parameters trained (1.0 %), learning rate 1.0e-04" in words
+    assert "all: 37,814,784 of 3,778,983,424 parameters trained (1.0 %)" in words

@@ -1,0 +1,84 @@
+"""The table at the end of a run: its losses and scores, the first and the last of each, with its curve."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from qwenvl_train.reporting.console import print_table, say, width_of
+from qwenvl_train.reporting.encoding import can_encode
+from qwenvl_train.reporting.reporter import Row, is_evaluation
+from qwenvl_train.reporting.sparkline import LEVELS, sparkline
+from qwenvl_train.reporting.wording import EVALUATION_FIRST, GENERATED, figure, label
+
+_MOST_SOURCES = 6
+_CURVE_WIDTHS = (24, 12)
+
+
+class Curve(NamedTuple):
+    name: str
+    metric: str
+    values: list[float | None]
+
+
+def print_curves(rows: list[Row], console: Console) -> None:
+    """Print the table. Where it is too wide, it has no curves, or is a line for each metric."""
+    curves = list(curves_of(rows))
+    if not curves:
+        return
+    widths = _CURVE_WIDTHS if can_encode(LEVELS, console.encoding) else ()
+    for width in (*widths, 0):
+        table = _table(curves, width, plain=not console.is_terminal)
+        if width_of(table, console) <= console.width:
+            print_table(table, console)
+            return
+    for curve in curves:
+        first, last = _first_and_last(curve)
+        say(console, f"{curve.name}: {first} → {last}", hanging=4)
+
+
+def curves_of(rows: list[Row]) -> Iterator[Curve]:
+    """Yield the curve of the training loss, of the main scores of evaluations, and of the main score of each source."""
+    yield from _curve("training loss", "loss", [row for row in rows if not is_evaluation(row)])
+    evaluations = [row for row in rows if is_evaluation(row)]
+    scores = [key for key in EVALUATION_FIRST if any(key in row for row in evaluations)]
+    generated = {key: None for row in evaluations for key in row if key.startswith(f"eval_{GENERATED}")}
+    losses = [key for key in scores[1:] if key == "eval_loss"]
+    for key in (*scores[:1], *generated, *losses):
+        yield from _curve(f"held-out {label(key)}", key, evaluations)
+        if key == scores[0]:
+            yield from islice(_curves_of_sources(key, evaluations), _MOST_SOURCES)
+
+
+def _curves_of_sources(key: str, evaluations: list[Row]) -> Iterator[Curve]:
+    sources = [row["eval_sources"] for row in evaluations if "eval_sources" in row]
+    for name in dict.fromkeys(name for row in sources for name in row):
+        own = key.removeprefix("eval_")
+        yield from _curve(f"  {name}", key, ({key: row[name][own]} for row in sources if own in row.get(name, {})))
+
+
+def _curve(name: str, metric: str, rows: Iterable[Row]) -> Iterator[Curve]:
+    """Yield the curve of a metric, if there is a value at all."""
+    values = [row[metric] for row in rows if metric in row]
+    if values:
+        yield Curve(name, metric, values)
+
+
+def _table(curves: list[Curve], width: int, *, plain: bool) -> Table:
+    table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2 if plain else 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for name in ("first", "last"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if width:
+        table.add_column("curve", no_wrap=True)
+    for curve in curves:
+        table.add_row(curve.name, *_first_and_last(curve), *([sparkline(curve.values, width)] if width else []))
+    return table
+
+
+def _first_and_last(curve: Curve) -> tuple[str, str]:
+    first, last = figure(curve.metric, curve.values[0]), figure(curve.metric, curve.values[-1])
+    return first, last if len(curve.values) > 1 else ""
