@@ -32,8 +32,8 @@ def console_on(stream: TextIO | None = None) -> Console:
 
 
 def say(console: Console, line: Text | str, hanging: int = 0) -> None:
-    """Print a line. It breaks only between words, and the continuation is indented by `hanging` columns. In a log file
-    it does not break. Rich does not interpret anything in the line as markup."""
+    """Print a line, and write it to log.txt in a run. It breaks only between words, and the continuation is indented by
+    `hanging` columns. In a file or a pipe it does not break. Rich does not interpret anything in the line as markup."""
     text = Text(line) if isinstance(line, str) else line
     _log(text.plain)
     # A live bar is drawn again after each print, so all lines are printed at once.
@@ -46,7 +46,7 @@ def print_line(line: str) -> None:
 
 
 def print_table(table: Table, console: Console) -> None:
-    """Print a table. In a log file, its lines do not end with spaces."""
+    """Print a table, and write it to log.txt in a run. In a file or a pipe, its lines do not end with spaces."""
     if not console.is_terminal:
         for line in _lines_of(table, console):
             say(console, line)
