@@ -149,6 +149,17 @@ def test_help_fits_into_the_columns_of_the_terminal(capsys, monkeypatch):
     assert any(line.endswith(" \\") for line in lines)
 
 
+def test_a_terminal_without_unicode_gets_ascii():
+    command = [sys.executable, "-m", "qwenvl_train"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    told = subprocess.run([*command, "--help"], env=environment, capture_output=True, check=True).stdout
+    assert told.isascii()
+    assert b"[key=value ...]" in told
+    done = subprocess.run([*command, "träin"], env=environment, capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"qwenvl-train: tr\\xe4in: there is no such verb")
+
+
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"qwenvl-train {__version__}\n"
