@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -43,12 +44,13 @@ class Groups(Dataset):
         return Group(indices, samples, request_row(samples, self._rows.renderer, self._tokenizer))
 
 
-def samples_to_answer(rows: Rows, count: int | None, seed: int) -> list[int]:
-    """Return the indices of all usable samples, or of `count` of them, spread over the files."""
-    usable = rows.lengths.usable
+def samples_to_answer(rows: Rows, count: int | None, seed: int, among: Sequence[int] | None = None) -> list[int]:
+    """Return the indices of all usable samples, or of `count` of them, spread over the files. `among` are the indices
+    to choose from, all usable ones by default."""
+    usable = rows.lengths.usable.nonzero()[0] if among is None else np.array(sorted(among), dtype=int)
     if count is None:
-        return usable.nonzero()[0].tolist()
-    files = [(mine.start + usable[mine.start : mine.stop].nonzero()[0]).tolist() for _, mine in rows.samples.files()]
+        return usable.tolist()
+    files = [usable[(usable >= mine.start) & (usable < mine.stop)].tolist() for _, mine in rows.samples.files()]
     return spread(files, count, seed)
 
 

@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -62,6 +63,10 @@ class ScoredRow:
             metric: {name: round(part.value, 6) for name, part in parts.items()}
             for metric, parts in self.scores.items()
         }
+
+    def figures(self) -> dict[str, float]:
+        """Return one number for each metric: that of its main sub-score, which comes first."""
+        return {metric: next(iter(parts.values())) for metric, parts in self.plain().items()}
 
 
 def choose_metrics(
@@ -123,6 +128,20 @@ def check_metrics(config: EvalConfig, data: DataConfig) -> None:
 
 def load_metrics(chosen: Mapping[str, Chosen]) -> dict[str, Metric]:
     return {name: load_metric(name) for one in chosen.values() for name in one.metrics}
+
+
+def load_available(chosen: Mapping[str, Chosen]) -> tuple[dict[str, Chosen], dict[str, Metric]]:
+    """Return the choice with the metrics that can be loaded, and these metrics. The others need a package that is not
+    installed, or are none."""
+    metrics: dict[str, Metric] = {}
+    for name in dict.fromkeys(name for one in chosen.values() for name in one.metrics):
+        with suppress(UserError):
+            metrics[name] = load_metric(name)
+    found = {
+        entry: replace(one, metrics=tuple(name for name in one.metrics if name in metrics))
+        for entry, one in chosen.items()
+    }
+    return found, metrics
 
 
 def score(

@@ -43,6 +43,10 @@ class Reporter(Protocol):
     """An object that reports the progress of a run. It exists in the first process only, and the values that it
     receives are already reduced over all processes."""
 
+    shows_answers: bool = False
+    """Whether the reporter shows answers that are generated at each evaluation, instead of at the first and the last
+    one alone."""
+
     def start(self, run: RunInfo) -> None: ...
 
     def log(self, row: Row) -> None:

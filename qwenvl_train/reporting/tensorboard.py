@@ -18,6 +18,8 @@ class TensorBoardRun(Reporter):
     """A reporter that writes the metrics, the settings and the answers of a run for TensorBoard. It is built only with
     logging.tensorboard=true."""
 
+    shows_answers = True
+
     def __init__(self) -> None:
         try:
             import tensorboard  # noqa: F401
@@ -82,6 +84,7 @@ def _in_markdown(answer: TrackedAnswer) -> str:
         ("rejected", answer.rejected),
         ("before training", answer.before),
         ("now", answer.after),
+        ("scores", ", ".join(f"{name} {value:.3g}" for name, value in answer.scores.items()) or None),
     ]
     blocks = []
     for heading, text in parts:

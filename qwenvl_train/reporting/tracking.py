@@ -72,6 +72,8 @@ class TrackedAnswer:
     """The video files that browsers play and that are not too large."""
     shapes: list[Shape]
     """Boxes and points over the first picture, as shares of its width and height."""
+    scores: dict[str, float]
+    """The scores by metric and time, such as "anls before"."""
 
     @property
     def right(self) -> bool | None:
@@ -111,7 +113,15 @@ def _answer(row: Row, named: bool) -> TrackedAnswer:
         [smaller(picture, SIDE) for picture in pictures],
         [Path(video) for video in row.get("videos", ()) if _can_be_shown(video)],
         shapes,
+        _scores(row),
     )
+
+
+def _scores(row: Row) -> dict[str, float]:
+    """Return the scores of both answers, those of a metric beside each other."""
+    of = {when: found for when, found in (row.get("scores") or {}).items() if found}
+    metrics = dict.fromkeys(metric for found in of.values() for metric in found)
+    return {f"{metric} {when}": of[when][metric] for metric in metrics for when in of if metric in of[when]}
 
 
 def _can_be_shown(video: object) -> bool:

@@ -75,7 +75,8 @@ class WandbRun(Reporter):
         self._tasks: Queue[_Task | None] = Queue()
         """Tables and artifacts that are to be sent. None comes after the last one."""
         self._is_finishing = self._has_failed = False
-        self._mode()  # raises an error before any other work if the mode is online and there is no login
+        # Raises an error before any other work if the mode is online and there is no login.
+        self.shows_answers = self._mode() != "disabled"
 
     def start(self, run: RunInfo) -> None:
         self._folder, self._info = run.folder, run
@@ -292,7 +293,8 @@ def _table(answers: list[TrackedAnswer]) -> Any:
     pairs = any(answer.rejected is not None for answer in answers)
     texts = ["prompt", *(["chosen", "rejected"] if pairs else ["expected"]), "before", "after"]
     clips = ["video"] if any(answer.videos for answer in answers) else []
-    table = wandb.Table(columns=["sample", *named, *clips, *texts, "right", "changed"])
+    scores = list(dict.fromkeys(name for answer in answers for name in answer.scores))
+    table = wandb.Table(columns=["sample", *named, *clips, *texts, "right", "changed", *scores])
     for answer in answers:
         images = [
             wandb.Image(picture, boxes=_boxes(answer.shapes) if number == 0 else None)
@@ -301,7 +303,8 @@ def _table(answers: list[TrackedAnswer]) -> Any:
         expected = [answer.expected, *([answer.rejected] if pairs else [])]
         video = [wandb.Video(str(answer.videos[0]), format=answer.videos[0].suffix[1:]) if answer.videos else None]
         row = [answer.sample, *images, *[None] * (pictures - len(images)), *(video if clips else []), answer.prompt]
-        table.add_data(*row, *expected, answer.before, answer.after, answer.right, answer.changed)
+        row += [*expected, answer.before, answer.after, answer.right, answer.changed]
+        table.add_data(*row, *(answer.scores.get(name) for name in scores))
     return table
 
 

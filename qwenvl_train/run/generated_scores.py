@@ -43,9 +43,12 @@ class GeneratedScores:
         self._rows = rows
         """The held-out samples, whose media are decoded, since stored features are not made for generation."""
         size = BATCH_SIZE if config.eval.batch_size == "auto" else config.eval.batch_size
-        groups = groups_of(rows, samples_to_answer(rows, config.eval.samples, config.seed), size)
+        self.indices = samples_to_answer(rows, config.eval.samples, config.seed)
+        groups = groups_of(rows, self.indices, size)
         self._groups = groups[context.rank :: context.processes]
         self._rounds = -(-len(groups) // context.processes)
+        self._newest: tuple[int, list[ScoredRow]] = (-1, [])
+        """The step of the newest evaluation, and its answers."""
 
     def __call__(self, model: PreTrainedModel | PeftModel, step: int, sharded: bool) -> dict[str, Any]:
         """Return the scores as metrics. All processes must call this together."""
@@ -66,9 +69,15 @@ class GeneratedScores:
         share = rows[context.rank :: context.processes]
         scored = group.everything(score(share, chosen, metrics, context.family))
         scored.sort(key=lambda one: (one.row["index"], one.row["turn"]))
+        self._newest = step, scored
         if context.is_main:
             self._folder.write_answers(step, [{**one.row, "scores": one.plain()} for one in scored])
         return self._metrics(scored)
+
+    def answers_of(self, step: int) -> list[ScoredRow]:
+        """Return the answers of the evaluation at a step, those of all processes, or none if it was not the newest."""
+        at, scored = self._newest
+        return scored if at == step else []
 
     def _metrics(self, scored: Sequence[ScoredRow]) -> dict[str, Any]:
         found: dict[str, Any] = {f"{PREFIX}{name}": value for name, value in _figures(scored).items()}

@@ -2,15 +2,10 @@
 
 import json
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from qwenvl_train.data.batches.loader import Rows
-from qwenvl_train.data.render.renderer import Renderer
-from qwenvl_train.evaluation.generation import AnswerGenerator
-from qwenvl_train.evaluation.predictions import place_of, predictions
-from qwenvl_train.model.decoding import this_process
+from qwenvl_train.evaluation.predictions import place_of, prediction
 from qwenvl_train.reporting.checkpoints import best_of, evaluation_in
 from qwenvl_train.reporting.folder import RunFolder, package_versions
 from qwenvl_train.reporting.metrics import before_and_after, read_metrics
@@ -19,6 +14,7 @@ from qwenvl_train.reporting.pages.report import write_report
 from qwenvl_train.reporting.reporter import Reporter, RunInfo
 from qwenvl_train.reporting.spikes import Spikes
 from qwenvl_train.run.generated_scores import GeneratedScores
+from qwenvl_train.run.shown_answers import ShownAnswers
 from qwenvl_train.step_folders import saved, step_of
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.skipped import Skipped
@@ -32,15 +28,14 @@ class Recorder:
     info: RunInfo
     writes: bool
     reporters: list[Reporter]
-    eval_rows: Rows | None
-    renderer: Renderer
-    processor: Any
     cpu_group: CpuGroup
     checkpoint: Path | None
     """The newest checkpoint. At the start, the checkpoint that the run resumes from."""
     skipped: Skipped
     generated: GeneratedScores | None = None
     """Scores generated answers at each evaluation, with eval.generate."""
+    shown: ShownAnswers | None = None
+    """Generates the answers that are shown. None without held-out samples."""
     predictions: list[dict[str, Any]] = field(default_factory=list)
     answered_at: int | None = None
     """The step of the newest answers."""
@@ -75,33 +70,30 @@ class Recorder:
 
     def evaluated(self, trainer) -> dict[str, Any]:
         """Return the scores of generated answers as metrics, if the run has them. Before the first step and after the
-        last one, and with a tracker at each evaluation, also generate the answers that are shown."""
+        last one, and at each evaluation if a reporter shows them, also generate the answers that are shown."""
         step = trainer.state.global_step
-        logging = self.info.config["logging"]
-        has_tracker = logging["wandb"]["mode"] != "disabled" or logging["tensorboard"]
-        if has_tracker or step in (0, trainer.state.max_steps):
+        scores: dict[str, Any] = {}
+        if self.generated is not None:
+            with trainer.accelerator.autocast():
+                scores = self.generated(trainer.model, step, _is_sharded(trainer))
+        # The other processes have no reporters.
+        wanted = self.cpu_group.any(any(reporter.shows_answers for reporter in self.reporters))
+        if wanted or step in (0, trainer.state.max_steps):
             self.answer_for_report(trainer)
-        if self.generated is None:
-            return {}
-        with trainer.accelerator.autocast():
-            return self.generated(trainer.model, step, _is_sharded(trainer))
+        return scores
 
     def answer_for_report(self, trainer) -> None:
-        """Generate the answers that the report and trackers show."""
+        """Generate the answers that the report and trackers show, as far as they are not those that were scored."""
         step, sharded = trainer.state.global_step, _is_sharded(trainer)
         if not (self.writes or sharded) or step == self.answered_at:
             return
         self.answered_at = step
-        assert self.eval_rows is not None
-        stored, config = {place_of(row): row for row in self.predictions}, self.info.config
-        any_process = self.cpu_group.any if sharded else this_process
-        tokenizer = self.processor.tokenizer
-        limit = self.info.config["eval"]["max_new_tokens"]
-        generate = AnswerGenerator(trainer.model, self.renderer.family, tokenizer, limit, any_process)
+        assert self.shown is not None
         with trainer.accelerator.autocast():
-            count, seed = config["logging"]["predictions"], config["seed"]
-            answered = predictions(self.eval_rows, count, seed, partial(generate.answers_to, self.renderer))
-            self.predictions = [one.row("after" if step else "before", stored.get(one.place)) for one in answered]
+            answered = self.shown(trainer.model, step, sharded)
+        stored = {place_of(row): row for row in self.predictions}
+        when: Literal["before", "after"] = "after" if step else "before"
+        self.predictions = [prediction(row, when, stored.get(place_of(row))) for row in answered]
         if self.writes:
             RunFolder(self.info.folder).write_predictions(self.predictions)
             for reporter in self.reporters if self.predictions else ():

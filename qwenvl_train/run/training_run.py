@@ -50,6 +50,7 @@ from qwenvl_train.run.opening import OpenedRun, RunData, StartingPoint
 from qwenvl_train.run.recorder import Recorder
 from qwenvl_train.run.reference_cache import store_references
 from qwenvl_train.run.resume import DAMAGED, about_damaged, progress_at
+from qwenvl_train.run.shown_answers import ShownAnswers
 from qwenvl_train.run.training_data import MeasuredData
 from qwenvl_train.run.vision_cache import store_features
 from qwenvl_train.step_folders import saved
@@ -282,16 +283,15 @@ def prepare(opened: OpenedRun) -> Run:
         info,
         context.is_main,
         opened.reporters,
-        data.held_out,
-        context.renderer,
-        context.processor,
         context.cpu_group,
         start.checkpoint,
         skipped,
     )
-    if config.eval.generate and data.held_out:
+    if data.held_out:
         decoded = replace(data.held_out, renderer=context.renderer)
-        recorder.generated = GeneratedScores(context, decoded, RunFolder(start.folder))
+        if config.eval.generate:
+            recorder.generated = GeneratedScores(context, decoded, RunFolder(start.folder))
+        recorder.shown = ShownAnswers(context, decoded, recorder.generated)
     stop = StopOnSignal(context.cpu_group, config.train.grace_seconds)
     room = config.pack_length and config.pack_length * config.train.batch_size
     devices = Devices(context.processes, peak_tflops(context.precision))

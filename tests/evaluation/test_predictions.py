@@ -1,14 +1,14 @@
 """The choice of held-out samples with generated answers, and their rows."""
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 
 from qwenvl_train.data.sample import Region, Sample, Text, Turn
 from qwenvl_train.data.spread import spread
+from qwenvl_train.evaluation.answering import row_of, samples_to_answer
 from qwenvl_train.evaluation.generation import Answer, Request
-from qwenvl_train.evaluation.predictions import place_of, predictions
+from qwenvl_train.evaluation.predictions import place_of, prediction
 
 
 class FewRows:
@@ -29,21 +29,8 @@ class FewRows:
         return Sample(str(index), source, index, (Turn("user", (Text("What?"),), train=False),))
 
 
-def answers(samples: Sequence[Sample]) -> list[Answer]:
-    """Two answers to each sample. The last sample comes first, as the longest does."""
-    box = Region((1.04, 2, 3, 4), "cat", image=0)
-    return [
-        Answer(Request(sample, turn, prompt, expected, None, None, False), text, 1, True, regions, ())
-        for sample in reversed(samples)
-        for turn, prompt, expected, text, regions in (
-            (1, "What?", "Red.", "Blue.", (box,)),
-            (2, "Sure?", "Yes.", "No.", ()),
-        )
-    ]
-
-
 def chosen(seed: int) -> list[int]:
-    return [one.answer.request.sample.line for one in predictions(FewRows(), 8, seed, answers)][::2]
+    return samples_to_answer(FewRows(), 8, seed)
 
 
 def test_predictions_are_spread_over_the_sources_by_the_seed():
@@ -66,12 +53,29 @@ def test_with_more_sources_than_samples_the_seed_chooses_the_sources():
     assert {found for seed in range(200) for found in spread(sources, 3, seed)} == set(range(50))
 
 
+def answered(text: str, **more) -> dict:
+    """An answer, as the row of it that is scored."""
+    request = Request(FewRows()[3], 1, "What?", "Red.", None, None, False)
+    box = Region((1.04, 2, 3, 4), "cat", image=0)
+    return {"index": 3, "turns": 1, "entry": "a", **row_of(Answer(request, text, 1, True, (box,), ())), **more}
+
+
 def test_an_answer_after_training_joins_the_one_before_it():
-    before = [one.row("before", None) for one in predictions(FewRows(), 1, 0, answers)]
-    stored = {place_of(row): row for row in before}
-    after = [one.row("after", stored.get(one.place)) for one in predictions(FewRows(), 1, 0, answers)]
-    assert [(row["turn"], row["before"], row["after"]) for row in before] == [(1, "Blue.", None), (2, "No.", None)]
-    assert [(row["turn"], row["before"], row["after"]) for row in after] == [(1, "Blue.", "Blue."), (2, "No.", "No.")]
+    before = prediction(answered("Blue.", scores={"anls": 0.0}), "before", None)
+    after = prediction(answered("Red.", scores={"anls": 1.0}), "after", before)
+    assert (before["before"], before["after"]) == ("Blue.", None)
+    assert (after["before"], after["after"]) == ("Blue.", "Red.")
     box = {"label": "cat", "coordinates": [1.0, 2, 3, 4]}
-    assert after[0]["regions"] == {"expected": [box], "before": [], "after": []}
-    assert "regions" not in after[1]
+    assert after["regions"] == {"expected": [box], "before": [], "after": []}
+    assert before["scores"] == {"before": {"anls": 0.0}, "after": {}}
+    assert after["scores"] == {"before": {"anls": 0.0}, "after": {"anls": 1.0}}
+    assert place_of(before) == place_of(after) == ("large.jsonl", 3, 1)
+
+
+def test_a_row_of_an_older_run_gets_the_scores_of_its_new_answer():
+    old = {key: value for key, value in prediction(answered("Blue."), "before", None).items() if key != "scores"}
+    assert "scores" not in prediction(answered("Red."), "after", old)
+    assert prediction(answered("Red.", scores={"anls": 1.0}), "after", old)["scores"] == {
+        "before": {},
+        "after": {"anls": 1.0},
+    }

@@ -3,6 +3,7 @@
 import pytest
 
 from qwenvl_train.cli import main
+from qwenvl_train.evaluation.generation import AnswerGenerator
 from qwenvl_train.training.patience import evaluations_without_improvement
 from tests.commands import QUIET, read_lines, rows, summary, train
 
@@ -21,7 +22,12 @@ def patient(tmp_path_factory):
         "logging.predictions=2",
     )  # fmt: skip
     output = tmp_path_factory.mktemp("patient")
-    return train(output, *settings), settings
+    generate, groups = AnswerGenerator.__call__, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AnswerGenerator, "__call__", lambda self, row: groups.append(row) or generate(self, row))
+        folder = train(output, *settings)
+    assert len(groups) == len(rows(folder, "eval_loss"))  # those that are scored are not generated again to be shown
+    return folder, settings
 
 
 def test_answers_are_scored_at_each_evaluation(patient):
@@ -34,6 +40,16 @@ def test_answers_are_scored_at_each_evaluation(patient):
         mean = sum(answer["scores"]["anls"]["anls"] for answer in answers) / 5
         assert row["eval_generated/anls"] == pytest.approx(mean, abs=1e-6)
         assert 0 <= row["eval_generated/exact_match"] <= 1
+
+
+def test_some_of_the_scored_answers_are_shown_with_their_scores(patient):
+    folder, _ = patient
+    scored = {(row["line"], row["turn"]): row for row in read_lines(folder / "answers" / "step-4.jsonl")}
+    for row in read_lines(folder / "predictions.jsonl"):
+        one = scored[row["line"], row["turn"]]
+        assert row["after"] == one["answer"]
+        assert row["scores"]["after"] == {name: parts[name] for name, parts in one["scores"].items()}
+        assert row["scores"]["before"].keys() == {"exact_match", "anls"}
 
 
 def test_a_run_without_better_scores_ends(patient, capsys):

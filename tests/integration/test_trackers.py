@@ -43,7 +43,14 @@ def test_a_run_gives_trackers_all_it_has(write_rows, checkpoints, pictures, tmp_
         subprocess.run(command, env=dict(os.environ), check=True, capture_output=True, timeout=120)
     (name,) = server.runs
     history = server.history(name)
-    assert [row["step"] for row in history if "answers/samples" in row] == [0, 1, 2]
+    tables = {row["step"]: row["answers/samples"]["path"] for row in history if "answers/samples" in row}
+    assert list(tables) == [0, 1, 2]
+    table = json.loads(server.uploads[f"{name}/{tables[2]}"])
+    shown = [dict(zip(table["columns"], cells, strict=True)) for cells in table["data"]]
+    stored = [row["scores"] for row in read_lines(folder / "predictions.jsonl")]
+    assert stored[0]["after"].keys() == {"exact_match", "anls"}
+    for when in ("before", "after"):
+        assert [row[f"anls {when}"] for row in shown] == [scores[when]["anls"] for scores in stored]
     (lengths,) = [row["data/sequence_lengths"] for row in history if "data/sequence_lengths" in row]
     tokens = json.loads((folder / "environment.json").read_text())["run"]["tokens"]
     middles = [(low + high) / 2 for low, high in zip(lengths["bins"][:-1], lengths["bins"][1:], strict=True)]

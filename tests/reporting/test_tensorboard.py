@@ -28,7 +28,11 @@ def answers(tmp_path) -> list[dict]:
     draw_receipt(picture, "12.80")
     boxes = {"expected": [{"label": "total", "coordinates": [42.0, 56.0, 210.0, 280.0]}]}
     row = {"id": "receipt-1", "source": "eval.jsonl", "line": 1, "images": [str(picture)] * 2, "regions": boxes}
-    return [row | {"prompt": "The total?", "expected": "12.80", "before": "A list.", "after": "12.80\n\nEUR"}]
+    return [
+        row
+        | {"prompt": "The total?", "expected": "12.80", "before": "A list.", "after": "12.80\n\nEUR"}
+        | {"scores": {"before": {"anls": 0.0}, "after": {"anls": 0.5}}}
+    ]
 
 
 def test_all_figures_answers_and_settings_are_there(run, answers):
@@ -63,6 +67,7 @@ def test_all_figures_answers_and_settings_are_there(run, answers):
     (text,) = found.Tensors("answers/receipt-1/text_summary")
     assert "12.80" in (content := text.tensor_proto.string_val[0].decode())
     assert "    12.80\n    \n    EUR" in content
+    assert "anls before 0, anls after 0.5" in content
 
     stored = found.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     settings = plugin_data_pb2.HParamsPluginData.FromString(stored).session_start_info.hparams

@@ -149,6 +149,7 @@ def test_auto_follows_wandbs_own_switch(run, said, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     reporter = WandbRun(config(), said.append)
+    assert not reporter.shows_answers
     reporter.start(run)
     reporter.log(training_row(1))
     reporter.finish(SUMMARY)

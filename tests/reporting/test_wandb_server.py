@@ -48,8 +48,10 @@ def answers(tmp_path) -> list[dict]:
     picture = tmp_path / "receipt.png"
     draw_receipt(picture, "12.80")
     row = {"source": "receipts/eval.jsonl", "prompt": "The total?", "expected": "12.80", "before": "A list."}
+    scores = {"before": {"anls": 0.25}, "after": {"anls": 1.0, "number": 1.0}}
+    first = {"id": "receipt-1", "line": 1, "images": [str(picture)], "after": "12.80", "regions": BOXES}
     return [
-        row | {"id": "receipt-1", "line": 1, "images": [str(picture)], "after": "12.80", "regions": BOXES},
+        row | first | {"scores": scores},
         row | {"id": None, "line": 2, "turn": 3, "images": [], "after": "A list."},
     ]
 
@@ -101,10 +103,13 @@ def check_tables(server: WandbServer, history: list[dict], pictures: bool) -> No
     tables = [row["answers/samples"] for row in history if "answers/samples" in row]
     assert len(tables) == 2
     table = json.loads(server.uploads[f"{name}/{tables[-1]['path']}"])
-    assert table["columns"] == ["sample", "picture", "prompt", "expected", "before", "after", "right", "changed"]
+    texts, scores = ["prompt", "expected", "before", "after"], ["anls before", "anls after", "number after"]
+    assert table["columns"] == ["sample", "picture", *texts, "right", "changed", *scores]
     first, second = table["data"]
-    assert [first[0], *first[2:]] == ["receipt-1", "The total?", "12.80", "A list.", "12.80", True, True]
-    assert second == ["eval.jsonl:2 turn 3", None, "The total?", "12.80", "A list.", "A list.", False, False]
+    assert [first[0], *first[2:8]] == ["receipt-1", "The total?", "12.80", "A list.", "12.80", True, True]
+    assert first[8:] == [0.25, 1.0, 1.0]
+    assert second[:8] == ["eval.jsonl:2 turn 3", None, "The total?", "12.80", "A list.", "A list.", False, False]
+    assert second[8:] == [None, None, None]
     if pictures:
         full = next(
             json.loads(content) for path, content in server.uploads.items() if path.endswith("samples.table.json")

@@ -166,8 +166,9 @@ def patience_is_used(config: RunConfig, given: frozenset[str]) -> Lines:
 def generation_settings_are_used(config: RunConfig, given: frozenset[str]) -> Lines:
     if config.eval.generate:
         return
-    # The answers that the report shows are cut, too.
-    others = {"generate"} | ({"max_new_tokens"} if config.data.eval and config.logging.predictions else set())
+    # The answers that the report shows are cut and scored, too.
+    of_shown = {"max_new_tokens", "metrics", "allow_code"}
+    others = {"generate"} | (of_shown if config.data.eval and config.logging.predictions else set())
     for key in among(given, *(f"eval.{name}" for name in EvalConfig.model_fields if name not in others)):
         yield f"{key} has no effect while eval.generate=false"
 
