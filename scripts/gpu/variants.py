@@ -32,8 +32,8 @@ from workload import ANSWERS
 
 import qwenvl_train
 from qwenvl_train.batch import Contents
+from qwenvl_train.planning.memory import GIB, Load, memory, sized, traced_pass
 from qwenvl_train.training.optim import build_optimizer, parameter_groups
-from qwenvl_train.verbs.plan.memory import GIB, Load, memory, sized, traced_pass
 
 STARTED = time.perf_counter()
 PROFILED_STEPS = 2

@@ -8,8 +8,8 @@ import pytest
 from qwenvl_train.config.compose import compose
 from qwenvl_train.families import family_of
 from qwenvl_train.model.shapes import architecture
-from qwenvl_train.verbs.plan.communication import exchanges
-from qwenvl_train.verbs.plan.memory import sized
+from qwenvl_train.planning.communication import exchanges
+from qwenvl_train.planning.memory import sized
 from tests.commands import QUIET
 from tests.distributed.test_launch import WHERE, launch
 

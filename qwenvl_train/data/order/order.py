@@ -42,6 +42,9 @@ class Order(Protocol):
     def rows(self, epochs: float) -> int:
         """Return the number of rows that `epochs` epochs take."""
 
+    def largest(self, column: np.ndarray) -> int:
+        """Return the largest sum of `column` over the samples of a row of the first epoch."""
+
     def samples_per_entry(self) -> list[int]:
         """Return the number of samples of each entry of data.train in the first epoch."""
 
@@ -121,6 +124,14 @@ class _EpochOrder(ABC):
             plan = self._plan(int(exact))
             units += int(np.searchsorted(plan.borders, ceil(exact % 1 * len(plan.samples))))
         return -(-units // self._batch_size)
+
+    def largest(self, column: np.ndarray) -> int:
+        units, size = self._plan(0).sums(column), self._batch_size
+        whole = len(units) // size
+        sums = units[: whole * size].reshape(whole, size).sum(axis=1)
+        # The last row may go on with samples of the next epoch.
+        last = [int(column[self.row(row)].sum(dtype=np.int64)) for row in range(whole, self.rows(1))]
+        return max([int(sums.max(initial=0)), *last])
 
     def samples_per_entry(self) -> list[int]:
         return self._mixture.drawn(1)

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +12,24 @@ from huggingface_hub import constants, get_session
 from transformers import PreTrainedConfig
 
 from qwenvl_train.config.compose import Composed
-from qwenvl_train.config.schema import TWO_MODELS, ModelConfig
+from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.data.order.step_size import StepSize
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.build import refuse_what_experts_cannot
-from qwenvl_train.model.components import COMPONENTS, Mode, mode_of
 from qwenvl_train.model.flops import FlopCount
 from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.stored_adapter import with_stored_lora
+from qwenvl_train.planning.memory import GIB, Load, stored_features
+from qwenvl_train.planning.planner import Planner
+from qwenvl_train.planning.work import flop_count
 from qwenvl_train.run.rows import make_renderer
-from qwenvl_train.verbs.plan.communication import Communication, exchanges
 from qwenvl_train.verbs.plan.estimate import LATIN, OTHER, estimating_renderer
-from qwenvl_train.verbs.plan.memory import (
-    GIB,
-    Load,
-    Memory,
-    Sized,
-    TracedPass,
-    memory,
-    sized,
-    stored_features,
-    traced_pass,
-)
 from qwenvl_train.verbs.plan.remedies import lower_stage, remedies
 from qwenvl_train.verbs.plan.settings import PlanConfig
-from qwenvl_train.verbs.plan.subject import PlannedDevice, Subject, precision_of
+from qwenvl_train.verbs.plan.subject import Subject
 from qwenvl_train.verbs.plan.workload import Workload, counted, scaled, streamed
 
 
@@ -49,25 +39,23 @@ def plan(composed: Composed[PlanConfig], subject: Subject) -> dict[str, Any]:
     family, device = subject.family, subject.device
     refuse_what_experts_cannot(config, family)
     renderer, lacking = _renderer(config, family, sizes)
-    modes = {component: mode_of(component, config) for component in COMPONENTS}
-    looks, compares = not config.train.cache_vision, config.reference in TWO_MODELS
-    count = FlopCount.of(sizes, modes, config.lora.rank, looks, compares)
+    count = flop_count(config, sizes)
     work = _workload(config if lacking is None else _with_long_rows(config), renderer, count)
     config = StepSize.of(work.config).in_config(config)
-    planner = _Planner(config, sizes, family, work.load, work.least)
-    memory_ = planner.memory(config)
-    room = device.gib * GIB
+    planner, loads = Planner(sizes, family, subject.precision), _Loads(config, work.load, work.least)
+    flops, room = sum(work.flops), device.gib * GIB
+
+    def takes(changed: PlanConfig) -> int:
+        return planner.memory(changed, loads.of(changed), changed.plan.devices).total
+
+    def waits(changed: PlanConfig) -> float:
+        return planner.step_time(changed, flops, device).sent.waiting
+
+    memory_ = planner.memory(config, loads.of(config), device.count)
     fits = memory_.total <= room
-    found = [] if fits else remedies(config, work.dataset.longest, planner.total, room)
-    pace = device.count * device.tflops * 1e12 * device.mfu
-    computing = sum(work.flops) / pace
-
-    def sends(changed: PlanConfig) -> Communication:
-        return planner.communication(changed, device, computing / changed.accumulation)
-
-    sent = sends(config)
-    seconds = computing + sent.waiting
-    faster = lower_stage(config, planner.total, room, lambda changed: sends(changed).waiting)
+    found = [] if fits else remedies(config, work.dataset.longest, takes, room)
+    time = planner.step_time(config, flops, device)
+    faster = lower_stage(config, takes, room, waits)
     return subject.as_dict() | {
         "components": [row.as_dict() for row in planner.sized(config).rows],
         "data": {"source": work.source, "files": list(work.descriptions), "estimated": lacking}
@@ -88,67 +76,34 @@ def plan(composed: Composed[PlanConfig], subject: Subject) -> dict[str, Any]:
         "memory": memory_.as_dict(),
         "fits": fits,
         "remedies": [{"words": remedy.words, "total": remedy.total} for remedy in found],
-        "flops_per_step": work.flops._asdict() | {"total": sum(work.flops)},
-        "flops_per_epoch": _of_an_epoch(work, sum(work.flops)),
-        "communication": sent.as_dict(),
+        "flops_per_step": work.flops._asdict() | {"total": flops},
+        "flops_per_epoch": _of_an_epoch(work, flops),
+        "communication": time.sent.as_dict(),
         "lower_stage": faster
-        and {"words": faster.words, "total": faster.total, "waiting": sends(faster.config).waiting},
-        "computing_per_step": computing,
-        "seconds_per_step": seconds,
-        "seconds_per_epoch": _of_an_epoch(work, seconds),
-        "seconds": None if work.steps is None else seconds * work.steps,
+        and {"words": faster.words, "total": faster.total, "waiting": waits(faster.config)},
+        "computing_per_step": time.computing,
+        "seconds_per_step": time.seconds,
+        "seconds_per_epoch": _of_an_epoch(work, time.seconds),
+        "seconds": None if work.steps is None else time.seconds * work.steps,
     }  # fmt: skip
 
 
-class _Planner:
-    """An estimator of the memory of this run, and of the same run with other settings. It caches what it computes."""
+class _Loads:
+    """The load of the largest pass, also under other settings than those of the run."""
 
-    def __init__(self, config: PlanConfig, architecture: PreTrainedConfig, family: Family, load: Load, least: Load):
-        self._config, self._architecture, self._family = config, architecture, family
-        self._load, self._least = load, least
-        self._sized: dict[str, Sized] = {}
-        self._traced: dict[str, TracedPass] = {}
+    def __init__(self, config: PlanConfig, load: Load, least: Load):
+        self._config, self._load, self._least = config, load, least
 
-    def sized(self, config: PlanConfig) -> Sized:
-        key = repr((_modes(config), config.model.quantize))
-        if key not in self._sized:
-            self._sized[key] = sized(self._architecture, self._family, config)
-        return self._sized[key]
-
-    def memory(self, config: PlanConfig) -> Memory:
-        refuse_what_experts_cannot(config, self._family)
-        load, precision = self.load_of(config), precision_of(config)
-        sizes = self.sized(config)
-        key = repr((_modes(config), config.deepspeed.stage > 0, load))
-        if key not in self._traced:
-            self._traced[key] = traced_pass(self._architecture, self._family, config, precision, load)
-        devices = config.plan.devices
-        return memory(sizes, self._traced[key], self._architecture, config, precision, devices)
-
-    def total(self, config: PlanConfig) -> int:
-        """Return the bytes that a run takes on each device."""
-        return self.memory(config).total
-
-    def communication(self, config: PlanConfig, device: PlannedDevice, computing: float) -> Communication:
-        """Return what is sent in a step. `computing` is the seconds in which a device computes a micro-batch."""
-        found = exchanges(self.sized(config), self._architecture, config, precision_of(config))
-        overlaps = config.deepspeed.stage == 0 or config.deepspeed.overlap_comm
-        return Communication(tuple(found), device.count, device.speed, overlaps, computing)
-
-    def load_of(self, config: PlanConfig) -> Load:
+    def of(self, config: PlanConfig) -> Load:
         """Return the load of the largest pass under `config`.
 
         Smaller passes hold less, but not less than the largest sample. With packing, some pack is assumed to be full.
         """
         share = _size(config) / _size(self._config)
-        load = Load(*map(max, astuple(scaled(self._load, share)), astuple(self._least)))
+        load = scaled(self._load, share).at_least(self._least)
         if config.data.packing and share < 1:
             load = replace(load, tokens=max(load.tokens, min(self._load.tokens, _size(config))))
         return load
-
-
-def _modes(config: PlanConfig) -> list[Mode]:
-    return [mode_of(component, config) for component in COMPONENTS]
 
 
 def _size(config: PlanConfig) -> int:

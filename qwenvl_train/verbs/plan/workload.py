@@ -1,29 +1,24 @@
 """The rows and steps of a planned run, from the index of lengths or from the beginning of a stream."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 from accelerate import PartialState
 
-from qwenvl_train.batch import Contents
-from qwenvl_train.data.batches.loader import Rows, contents_of
 from qwenvl_train.data.index.lengths import Lengths
-from qwenvl_train.data.order.order import Order
 from qwenvl_train.data.render.renderer import Renderer
-from qwenvl_train.data.samples import Samples
-from qwenvl_train.data.streaming.head import Head, read_head
+from qwenvl_train.data.streaming.head import read_head
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.flops import FlopCount, Flops
+from qwenvl_train.planning.memory import Load
+from qwenvl_train.planning.work import flops_of_step, largest_pass, largest_sample, looked_at
 from qwenvl_train.run.held_out import split, split_in_words
 from qwenvl_train.run.rows import cache_folder, fit, open_rows, steps_of, tolerated_problems
-from qwenvl_train.verbs.plan.memory import Load
 from qwenvl_train.verbs.plan.settings import PlanConfig
 
 _LOOKED = 512
-"""Approximate number of samples on which arithmetic is counted. Their layout is computed again, because the index does
-not hold the sides of pictures."""
+"""Approximate number of samples of a stream on which arithmetic is counted."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,6 @@ def counted(config: PlanConfig, renderer: Renderer, count: FlopCount, state: Par
     lengths, per_epoch = rows.lengths, order.rows(1)
     taken = order.seen(steps * rows_per_step)
     room = _room(config)
-    flops = _flops(count, rows, order, per_epoch)
     return Workload(
         config=config,
         fitted=fitted.description,
@@ -100,9 +94,9 @@ def counted(config: PlanConfig, renderer: Renderer, count: FlopCount, state: Par
         samples_per_step=taken.samples / steps,
         epochs=taken.epoch,
         fill=None if room is None else taken.tokens / (steps * rows_per_step * room),
-        load=_largest(lengths, [order.row(row) for row in range(per_epoch)]),
-        least=_largest_sample(lengths),
-        flops=_times(flops, taken.tokens / steps),
+        load=largest_pass(lengths, order),
+        least=largest_sample(lengths),
+        flops=flops_of_step(count, looked_at(rows, order), taken.tokens / steps),
     )
 
 
@@ -118,7 +112,7 @@ def streamed(config: PlanConfig, renderer: Renderer, count: FlopCount) -> Worklo
     tokens = float(head.units.mean()) * config.train.batch_size
     most = int(head.units.max()) * config.train.batch_size
     chosen = usable[:: max(1, len(usable) // _LOOKED)]
-    flops = _per_token(count, (_contents(head, renderer, [index]) for index in chosen.tolist()))
+    looked = ([renderer.layout(head[index])] for index in chosen.tolist())
     return Workload(
         config=config,
         fitted=None,
@@ -132,8 +126,8 @@ def streamed(config: PlanConfig, renderer: Renderer, count: FlopCount) -> Worklo
         epochs=None,
         fill=None if room is None else tokens / room,
         load=scaled(Load(dataset.tokens, int(lengths.patches.sum()), dataset.supervised), most / dataset.tokens),
-        least=_largest_sample(lengths),
-        flops=_times(flops, rows_per_step * tokens),
+        least=largest_sample(lengths),
+        flops=flops_of_step(count, looked, rows_per_step * tokens),
     )
 
 
@@ -156,37 +150,3 @@ def _dataset(lengths: Lengths, renderer: Renderer) -> Dataset:
         media=int(lengths.media.sum(dtype=np.int64)),
         longest=int(lengths.tokens.max()),
     )
-
-
-def _largest(lengths: Lengths, rows: list[np.ndarray]) -> Load:
-    columns = (lengths.tokens, lengths.patches, lengths.supervised)
-    return Load(*(max(int(column[row].sum(dtype=np.int64)) for row in rows) for column in columns))
-
-
-def _largest_sample(lengths: Lengths) -> Load:
-    return Load(*(int(column.max()) for column in (lengths.tokens, lengths.patches, lengths.supervised)))
-
-
-def _flops(count: FlopCount, rows: Rows, order: Order, per_epoch: int) -> np.ndarray:
-    """Return the floating-point operations per token, averaged over samples of an epoch. The shape is [3]."""
-    each = max(1, len(order.row(0)))
-    step = max(1, per_epoch * each // _LOOKED)
-    chosen = (order.row(row).tolist() for row in range(0, per_epoch, step))
-    return _per_token(count, (_contents(rows.samples, rows.renderer, row) for row in chosen))
-
-
-def _contents(samples: Samples | Head, renderer: Renderer, indices: list[int]) -> Contents:
-    return contents_of([renderer.layout(samples[index]) for index in indices])
-
-
-def _per_token(count: FlopCount, rows: Iterable[Contents]) -> np.ndarray:
-    """Return the floating-point operations per token of vision tower, merger and language model. The shape is [3]."""
-    tokens, sums = 0, np.zeros(3)
-    for contents in rows:
-        tokens += sum(contents.lengths)
-        sums += np.array(count.training(contents), dtype=float)
-    return sums / tokens
-
-
-def _times(flops: Iterable[float], factor: float) -> Flops:
-    return Flops(*(round(part * factor) for part in flops))

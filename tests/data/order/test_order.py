@@ -119,6 +119,14 @@ def test_a_row_does_not_depend_on_who_asks_and_when(case, random):
 
 
 @settings(deadline=None)
+@given(cases())
+def test_the_largest_row_is_that_of_the_first_epoch(case):
+    order, tokens = case.order(), case.lengths.tokens
+    rows = case.order().rows(1)
+    assert order.largest(tokens) == max((tokens[case.order().row(row)].sum() for row in range(rows)), default=0)
+
+
+@settings(deadline=None)
 @given(cases(), st.integers(0, 40))
 def test_what_was_seen_is_what_the_rows_held(case, rows):
     order = case.order()

@@ -8,8 +8,8 @@ from qwenvl_train.config.compose import compose
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import family_of
 from qwenvl_train.model.shapes import architecture
-from qwenvl_train.verbs.plan.communication import Communication, Exchange, exchanges
-from qwenvl_train.verbs.plan.memory import sized
+from qwenvl_train.planning.communication import Communication, Exchange, exchanges
+from qwenvl_train.planning.memory import sized
 from qwenvl_train.verbs.plan.settings import PLAN
 
 ROWS = "data.train=rows.jsonl"

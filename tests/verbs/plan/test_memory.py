@@ -14,10 +14,8 @@ from qwenvl_train.model.build import build_model
 from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.shapes import architecture
-from qwenvl_train.run.rows import make_renderer
-from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups
-from qwenvl_train.verbs.plan.activations import Ledger
-from qwenvl_train.verbs.plan.memory import (
+from qwenvl_train.planning.activations import Ledger
+from qwenvl_train.planning.memory import (
     Load,
     Moment,
     gradients,
@@ -30,6 +28,8 @@ from qwenvl_train.verbs.plan.memory import (
     traced_pass,
     weights,
 )
+from qwenvl_train.run.rows import make_renderer
+from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups
 from tests.conftest import conversation, sample_of, two_families_by_day
 from tests.settings import run_config
 

@@ -18,11 +18,11 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.shapes import architecture
+from qwenvl_train.planning import work
+from qwenvl_train.planning.memory import Load
 from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.verbs.plan import planning as module
-from qwenvl_train.verbs.plan import workload
 from qwenvl_train.verbs.plan.estimate import estimating_renderer
-from qwenvl_train.verbs.plan.memory import Load
 from qwenvl_train.verbs.plan.remedies import remedies
 from qwenvl_train.verbs.plan.settings import PLAN
 from tests.commands import train
@@ -109,7 +109,7 @@ def test_arithmetic_of_looked_rows_is_exact_and_the_time_follows(own_rows, told,
     assert whole["seconds"] == pytest.approx(whole["flops_per_step"]["total"] * steps / pace)
     faster = told(*words, "train.epochs=1", "plan.mfu=0.8")
     assert faster["seconds_per_step"] == pytest.approx(whole["seconds_per_step"] / 2)
-    monkeypatch.setattr(workload, "_LOOKED", 10)
+    monkeypatch.setattr(work, "LOOKED", 10)
     few = told(*words, "train.epochs=1")
     assert few["flops_per_epoch"] == pytest.approx(whole["flops_per_epoch"], rel=0.1)
 
@@ -380,8 +380,8 @@ def test_a_smaller_pass_still_holds_the_largest_sample_and_a_full_pack(settings,
     words = ["+recipe=sft_full", "model=qwen2_5_vl_7b", "data.train=x.jsonl", "data.max_length=300"]
     packing = [word for word in settings if "packing" in word]
     config, changed = (compose([*words, *more], PLAN).config for more in ([*packing, "train.batch_size=8"], settings))
-    planner = module._Planner(config, None, None, load=Load(1600, 4000, 320), least=Load(290, 900, 90))
-    assert planner.load_of(changed) == expected
+    loads = module._Loads(config, load=Load(1600, 4000, 320), least=Load(290, 900, 90))
+    assert loads.of(changed) == expected
 
 
 @pytest.mark.parametrize("output", ["text", "json"])

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 from qwenvl_train.config.schema import TWO_MODELS, RunConfig
 from qwenvl_train.model.components import mode_of
 from qwenvl_train.model.load import DTYPES
-from qwenvl_train.verbs.plan.memory import Sized
+from qwenvl_train.planning.memory import Sized
 
 Operation = Literal["all-reduce", "reduce-scatter", "all-gather"]
 Content = Literal["gradients", "weights"]

@@ -7,7 +7,7 @@ the optimizer step.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from math import ceil
 
 import torch
@@ -24,7 +24,7 @@ from qwenvl_train.model.components import ComponentRow, component_of, component_
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.shapes import tower_width
 from qwenvl_train.model.trainable import select_trained
-from qwenvl_train.verbs.plan.activations import Block, Traced, trace
+from qwenvl_train.planning.activations import Block, Traced, trace
 
 GIB = 2**30
 CONTEXT = GIB // 2
@@ -44,6 +44,10 @@ class Load:
     tokens: int
     patches: int
     supervised: int
+
+    def at_least(self, other: "Load") -> "Load":
+        """Return the larger one of each number."""
+        return Load(*map(max, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True)
