@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import yaml
 import qwenvl_train
 from qwenvl_train.files import replacing
 from qwenvl_train.reporting.repeat import command
-from qwenvl_train.reporting.reporter import Row
+from qwenvl_train.reporting.reporter import NO_FORECAST, Forecast, Row
 
 PACKAGES = (
     "qwenvl-train",
@@ -81,8 +82,11 @@ class RunFolder:
         text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
         write_text_atomic(self.path / "config.yaml", text)
 
-    def write_environment(self, gpus: list[str], run: Row, model: Row, recipe: str | None) -> None:
-        write_json_atomic(self.path / "environment.json", environment(gpus, run, recipe) | {"model": model})
+    def write_environment(
+        self, gpus: list[str], run: Row, model: Row, recipe: str | None, forecast: Forecast = NO_FORECAST
+    ) -> None:
+        facts = environment(gpus, run, recipe) | {"model": model, "forecast": asdict(forecast)}
+        write_json_atomic(self.path / "environment.json", facts)
 
     def write_components(self, rows: list[Row]) -> None:
         write_json_atomic(self.path / "components.json", rows)

@@ -18,6 +18,18 @@ class Lengths:
 
 
 @dataclass(frozen=True)
+class Forecast:
+    """What `qwenvl-train plan` tells of the run, with None for what is not known before it."""
+
+    step_seconds: float | None = None
+    memory_gib: float | None = None
+    """The memory of each device, with what CUDA takes for itself."""
+
+
+NO_FORECAST = Forecast()
+
+
+@dataclass(frozen=True)
 class RunInfo:
     name: str
     folder: Path
@@ -33,6 +45,7 @@ class RunInfo:
 
     lengths: Lengths | None = None
     """The lengths of the training samples, or None if they are not known before the run."""
+    forecast: Forecast = NO_FORECAST
 
     @property
     def resumed(self) -> bool:

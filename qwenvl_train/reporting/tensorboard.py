@@ -34,6 +34,7 @@ class TensorBoardRun(Reporter):
 
         # A resumed run repeats the steps after its checkpoint.
         purged = run.start_step + 1 if run.resumed else None
+        self._forecast = run.forecast
         self._writer = SummaryWriter(run.folder / FOLDER, purge_step=purged)
         settings = {key: value if is_number(value) else str(value) for key, value in flat(run.config).items()}
         # SummaryWriter.add_hparams would write them to a run of their own.
@@ -60,7 +61,7 @@ class TensorBoardRun(Reporter):
         )
 
     def log(self, row: Row) -> None:
-        for name, value in tracked(row).items():
+        for name, value in tracked(row, self._forecast).items():
             if is_number(value) or isinstance(value, bool):
                 self._writer.add_scalar(name, value, row["step"])
 

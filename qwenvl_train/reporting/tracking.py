@@ -5,13 +5,13 @@ Trackers group charts by the part of a name before its first slash.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from qwenvl_train.reporting.pages.answers import Shape, is_right, opened, shape, smaller
-from qwenvl_train.reporting.reporter import Row, flat
+from qwenvl_train.reporting.reporter import NO_FORECAST, Forecast, Row, flat, is_evaluation
 
 SECTIONS = {
     "optimizer": ("lr", "grad_norm", "update_ratio"),
@@ -20,6 +20,7 @@ SECTIONS = {
         "supervised_tokens_per_second",
         "samples_per_second",
         "images_per_second",
+        "step_seconds",
         "tflops_per_device",
         "mfu",
         "data_wait",
@@ -40,9 +41,13 @@ SIDE = 768
 """The longest side of a picture in a tracker, in pixels."""
 
 
-def tracked(row: Row) -> Row:
-    """Return the figures of a row of metrics.jsonl with the names that trackers show."""
-    return {_name(key): value for key, value in flat(row).items() if key != "step" and value is not None}
+def tracked(row: Row, forecast: Forecast = NO_FORECAST) -> Row:
+    """Return the figures of a row of metrics.jsonl with the names that trackers show. Beside those of training, there
+    are those of the forecast, so that a chart has both."""
+    found = {_name(key): value for key, value in flat(row).items() if key != "step"}
+    if not is_evaluation(row):
+        found |= {f"plan/{key}": value for key, value in asdict(forecast).items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _name(key: str) -> str:

@@ -180,7 +180,7 @@ class WandbRun(Reporter):
     def log(self, row: Row) -> None:
         """Send a row with its step as a metric, since wandb's own counter refuses steps that a resumed run repeats."""
         with self._going_on():
-            self._run.log({"step": row["step"], **tracked(row)})
+            self._run.log({"step": row["step"], **tracked(row, self._info.forecast)})
 
     @contextmanager
     def _going_on(self) -> Iterator[None]:

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from qwenvl_train.config.best import about_best, about_patience
 from qwenvl_train.config.paths import with_absolute_paths
-from qwenvl_train.config.schema import TWO_MODELS, RunConfig
 from qwenvl_train.data.batches.loader import EvalRows, entry_names
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.files import is_full_disk
@@ -29,20 +28,21 @@ from qwenvl_train.model.build import (
     build_model,
     suggest_liger,
 )
-from qwenvl_train.model.components import COMPONENTS, component_table, mode_of
-from qwenvl_train.model.flops import FlopCount
+from qwenvl_train.model.components import component_table
 from qwenvl_train.model.pretrained import load_config
 from qwenvl_train.model.trainable import continued_adapter
 from qwenvl_train.model.vision_features import with_shared_features
 from qwenvl_train.model.weights_only import only_weights, reason_of_refusal
+from qwenvl_train.planning.work import flop_count
 from qwenvl_train.reporting.console import print_line
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.progress import print_components
-from qwenvl_train.reporting.reporter import RunInfo
+from qwenvl_train.reporting.reporter import NO_FORECAST, Forecast, RunInfo
 from qwenvl_train.reporting.run_log import RunLog, log_file
 from qwenvl_train.reporting.wording import figure, label
 from qwenvl_train.run.broken_step_dumps import BrokenStepDumps
 from qwenvl_train.run.context import RunContext
+from qwenvl_train.run.forecast import forecast_of
 from qwenvl_train.run.generated_scores import GeneratedScores
 from qwenvl_train.run.lineage import in_words, lineage, with_merged_model
 from qwenvl_train.run.lock import locked
@@ -202,7 +202,7 @@ class Run:
         info, folder = self.recorder.info, RunFolder(self.start.folder)
         folder.write_config(with_absolute_paths(self.start.config.model_dump(mode="json"), Path.cwd()))
         gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        folder.write_environment(gpus, self.start.facts, info.lineage, self.start.recipe)
+        folder.write_environment(gpus, self.start.facts, info.lineage, self.start.recipe, info.forecast)
         folder.write_components(info.components)
         # A checkpoint that a killed run was writing is incomplete.
         shutil.rmtree(_staging(self.start), ignore_errors=True)
@@ -261,11 +261,13 @@ def prepare(opened: OpenedRun) -> Run:
     fatal, list_file = config.data.on_error == "raise", start.folder / "skipped.jsonl"
     skipped = Skipped(problems, config.data.max_skipped, fatal, list_file, resumed)
 
+    architecture = load_config(config.model)
+    forecast = _forecast(context, data, architecture)
     # ZeRO-3 shards the weights while they are read, so the trainer's arguments must exist before the model.
     on_disk = nvme_folder(config.deepspeed, start.folder.name)
     empty(on_disk, context.state)
     universal = start.checkpoint is not None and needs_conversion(start.checkpoint, context.processes)
-    deepspeed = deepspeed_settings(config.deepspeed, load_config(config.model), context.processes, on_disk, universal)
+    deepspeed = deepspeed_settings(config.deepspeed, architecture, context.processes, on_disk, universal)
     arguments = training_arguments(config, _staging(start), data.steps, context.precision, resumed, deepspeed)
     if config.reference == "cached":
         # Before the model is built, so that the model and its reference are never in memory at the same time.
@@ -278,7 +280,7 @@ def prepare(opened: OpenedRun) -> Run:
     _refuse_full_disk(context, data, start, each)
     settings = start.config.model_dump(mode="json")
     origin, lengths = lineage(start.config, start.folder), data.train.length_histogram()
-    info = RunInfo(start.folder.name, start.folder, settings, table, data.steps, start.step, origin, lengths)
+    info = RunInfo(start.folder.name, start.folder, settings, table, data.steps, start.step, origin, lengths, forecast)
     recorder = Recorder(
         info,
         context.is_main,
@@ -306,7 +308,7 @@ def prepare(opened: OpenedRun) -> Run:
         ),
         TrainerRecords(
             meter,
-            _flops(config, base_model(model)),
+            flop_count(config, architecture),
             start.folder / "checkpoints",
             each,
             Hooks(recorder.logged, recorder.evaluated, recorder.written, recorder.saved, BrokenStepDumps(opened, each)),
@@ -329,6 +331,12 @@ def prepare(opened: OpenedRun) -> Run:
         _staging(start).rmdir()
         start.folder.rmdir()
     return Run(context, data, start, model, trainer, recorder, meter, stop, skipped, patience)
+
+
+def _forecast(context: RunContext, data: RunData, architecture: PreTrainedConfig) -> Forecast:
+    """Return the forecast, which only the main process makes. All processes must call this together."""
+    nodes = context.cpu_group.sum([int(context.state.is_local_main_process)])[0]
+    return forecast_of(context, data, architecture, nodes) if context.is_main else NO_FORECAST
 
 
 def _refuse_full_disk(context: RunContext, data: RunData, start: StartingPoint, each: int) -> None:
@@ -373,13 +381,6 @@ def _eval_rows(context: RunContext, data: RunData) -> EvalRows | None:
     if data.held_out is None:
         return None
     return EvalRows(data.held_out, context.config.train.eval_batch_size, context.rank, context.processes)
-
-
-def _flops(config: RunConfig, model: PreTrainedModel) -> FlopCount:
-    modes = {component: mode_of(component, config) for component in COMPONENTS}
-    return FlopCount.of(
-        model.config, modes, config.lora.rank, not config.train.cache_vision, config.reference in TWO_MODELS
-    )
 
 
 def _objective(context: RunContext, model: PreTrainedModel | PeftModel) -> Objective:

@@ -5,13 +5,16 @@ import sys
 
 import torch
 
-from qwenvl_train.config.devices import device_called
+from qwenvl_train.config.devices import Device, device_called
+
+
+def this_device() -> Device | None:
+    """Return the kind of GPU that the run uses, or None without a GPU and for an unknown one."""
+    return device_called(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
 
 
 def peak_tflops(precision: str) -> float | None:
-    if not torch.cuda.is_available() or precision == "fp32":
-        return None
-    device = device_called(torch.cuda.get_device_name())
+    device = None if precision == "fp32" else this_device()
     return None if device is None else device.tflops
 
 

@@ -128,6 +128,7 @@ class Meter:
             "supervised_tokens_per_second": done.supervised / seconds,
             "samples_per_second": done.samples / seconds,
             "images_per_second": done.media / seconds,
+            "step_seconds": seconds / (now.step - before.step),
         }
 
     def _use(self, now: RunProgress, before: RunProgress) -> dict[str, float]:

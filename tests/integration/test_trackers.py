@@ -10,7 +10,9 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from qwenvl_train.cli import main
+from qwenvl_train.reporting.reporter import Forecast
 from qwenvl_train.reporting.tracking import tracked
+from qwenvl_train.run import training_run
 from tests.commands import read_lines
 from tests.conftest import conversation
 from tests.reporting.wandb_server import wandb_server
@@ -26,6 +28,8 @@ def test_a_run_gives_trackers_all_it_has(write_rows, checkpoints, pictures, tmp_
         "train.keep=2", "logging.predictions=2", "eval.max_new_tokens=2", "logging.tensorboard=true",
         "logging.wandb.mode=offline", "logging.wandb.artifacts=all", f"output_dir={tmp_path}", "run_name=run",
     ]  # fmt: skip
+    forecast = Forecast(step_seconds=0.5, memory_gib=3.0)
+    monkeypatch.setattr(training_run, "forecast_of", lambda *_: forecast)
     assert main(settings) == 0
     folder = tmp_path / "run"
     rows = read_lines(folder / "metrics.jsonl")
@@ -33,7 +37,8 @@ def test_a_run_gives_trackers_all_it_has(write_rows, checkpoints, pictures, tmp_
     board = EventAccumulator(str(folder / "tensorboard"), size_guidance={"tensors": 0, "scalars": 0}).Reload()
     texts = [name for name in board.Tags()["tensors"] if name.startswith("answers/")]
     assert [[one.step for one in board.Tensors(name)] for name in texts] == [[0, 1, 2]] * 2
-    assert set(board.Tags()["scalars"]) == {name for row in rows for name in tracked(row)}
+    assert set(board.Tags()["scalars"]) == {name for row in rows for name in tracked(row, forecast)}
+    assert [one.value for one in board.Scalars("plan/step_seconds")] == [0.5] * 2
 
     with wandb_server() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
@@ -43,6 +48,8 @@ def test_a_run_gives_trackers_all_it_has(write_rows, checkpoints, pictures, tmp_
         subprocess.run(command, env=dict(os.environ), check=True, capture_output=True, timeout=120)
     (name,) = server.runs
     history = server.history(name)
+    planned = [(row["plan/step_seconds"], row["plan/memory_gib"]) for row in history if "speed/step_seconds" in row]
+    assert planned == [(0.5, 3.0)] * 2
     tables = {row["step"]: row["answers/samples"]["path"] for row in history if "answers/samples" in row}
     assert list(tables) == [0, 1, 2]
     table = json.loads(server.uploads[f"{name}/{tables[2]}"])
@@ -52,7 +59,9 @@ def test_a_run_gives_trackers_all_it_has(write_rows, checkpoints, pictures, tmp_
     for when in ("before", "after"):
         assert [row[f"anls {when}"] for row in shown] == [scores[when]["anls"] for scores in stored]
     (lengths,) = [row["data/sequence_lengths"] for row in history if "data/sequence_lengths" in row]
-    tokens = json.loads((folder / "environment.json").read_text())["run"]["tokens"]
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["forecast"] == {"step_seconds": 0.5, "memory_gib": 3.0}
+    tokens = environment["run"]["tokens"]
     middles = [(low + high) / 2 for low, high in zip(lengths["bins"][:-1], lengths["bins"][1:], strict=True)]
     assert sum(lengths["values"]) == len(asked)
     assert sum(n * at for n, at in zip(lengths["values"], middles, strict=True)) == pytest.approx(tokens, rel=0.05)

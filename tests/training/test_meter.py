@@ -44,7 +44,7 @@ def test_totals_and_the_pace_since_the_last_row_without_pauses(clock):
     assert meter.row(1) == {
         "step": 1, "epoch": 0.02, "samples": 10, "tokens": 1000, "supervised_tokens": 100, "seconds": 10,
         "tokens_per_second": 100, "supervised_tokens_per_second": 10, "samples_per_second": 1, "images_per_second": 2,
-        "tflops_per_device": 1, "mfu": 0.25, "data_wait": 0.25, "pack_fill": 0.2,
+        "step_seconds": 10, "tflops_per_device": 1, "mfu": 0.25, "data_wait": 0.25, "pack_fill": 0.2,
     }  # fmt: skip
     clock.now += 7
     meter.pause(1)
@@ -54,8 +54,8 @@ def test_totals_and_the_pace_since_the_last_row_without_pauses(clock):
     assert meter.row(3) == {
         "step": 3, "epoch": 0.06, "samples": 29, "tokens": 3000, "supervised_tokens": 300, "seconds": 17,
         "tokens_per_second": 2000 / 4, "supervised_tokens_per_second": 200 / 4, "samples_per_second": 19 / 4,
-        "images_per_second": 18 / 4, "tflops_per_device": 1, "mfu": 0.25, "data_wait": 0.125, "pack_fill": 0.2,
-        "save_seconds": 2,
+        "images_per_second": 18 / 4, "step_seconds": 2, "tflops_per_device": 1, "mfu": 0.25, "data_wait": 0.125,
+        "pack_fill": 0.2, "save_seconds": 2,
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import wandb
 
 from qwenvl_train.cli import main
 from qwenvl_train.config.compose import compose
+from qwenvl_train.reporting.reporter import Forecast
 from qwenvl_train.reporting.tracking import tracked
 from qwenvl_train.reporting.wandb import ANSWERS, REPORT
 from qwenvl_train.run import training_run
@@ -26,6 +27,7 @@ PLOTS = [panel for section in LAYOUT for panel in section.panels if isinstance(p
 def names(pictures, checkpoints, tmp_path, monkeypatch) -> set[str]:
     """The names that a run of SFT and one of DPO log, each on two files."""
     monkeypatch.setattr(training_run, "peak_tflops", lambda precision: 1.0)
+    monkeypatch.setattr(training_run, "forecast_of", lambda *_: Forecast(1.0, 2.0))
     rows = [conversation(("user", [picture, "What?"]), ("assistant", ["Red."])) for picture in pictures]
     found: set[str] = set()
     for recipe in ("sft_lora", "dpo_lora"):
@@ -42,7 +44,8 @@ def names(pictures, checkpoints, tmp_path, monkeypatch) -> set[str]:
         if recipe == "dpo_lora":
             settings += ("dpo.loss=[sigmoid,sft]", "dpo.weights=[1,1]")
         folder = train(tmp_path, *settings, name=recipe)
-        found |= {name for row in read_lines(folder / "metrics.jsonl") for name in tracked(row)}
+        forecast = Forecast(**json.loads((folder / "environment.json").read_text(encoding="utf-8"))["forecast"])
+        found |= {name for row in read_lines(folder / "metrics.jsonl") for name in tracked(row, forecast)}
     return found
 
 
