@@ -7,7 +7,8 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
-from dataclasses import asdict
+from contextlib import suppress
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import yaml
 import qwenvl_train
 from qwenvl_train.files import replacing
 from qwenvl_train.reporting.repeat import command
-from qwenvl_train.reporting.reporter import NO_FORECAST, Forecast, Row
+from qwenvl_train.reporting.reporter import Row
 
 PACKAGES = (
     "qwenvl-train",
@@ -82,11 +83,16 @@ class RunFolder:
         text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
         write_text_atomic(self.path / "config.yaml", text)
 
-    def write_environment(
-        self, gpus: list[str], run: Row, model: Row, recipe: str | None, forecast: Forecast = NO_FORECAST
-    ) -> None:
-        facts = environment(gpus, run, recipe) | {"model": model, "forecast": asdict(forecast)}
-        write_json_atomic(self.path / "environment.json", facts)
+    def write_environment(self, gpus: list[str], run: Row, facts: Row, start_step: int = 0) -> None:
+        """Write environment.json. `facts` are what the caller knows of the origin of the run. If the run is resumed,
+        `start_step` is above 0, and this start is appended to those in the file."""
+        path = self.path / "environment.json"
+        earlier: Row = {}
+        if start_step:
+            with suppress(OSError, ValueError):
+                earlier = json.loads(path.read_text(encoding="utf-8"))
+        starts = [*earlier.get("starts", []), {"step": start_step, "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}]
+        write_json_atomic(path, environment(gpus, run) | facts | {"starts": starts})
 
     def write_components(self, rows: list[Row]) -> None:
         write_json_atomic(self.path / "components.json", rows)
@@ -98,18 +104,19 @@ class RunFolder:
         """Write predictions.jsonl. A row has id, source, line, images (paths), prompt, expected, before and after."""
         write_json_lines_atomic(self.path / "predictions.jsonl", rows)
 
-    def write_answers(self, step: int, rows: Iterable[Row]) -> None:
-        """Write answers/step-N.jsonl, the answers that were generated and scored at an evaluation."""
+    def write_answers(self, step: int, rows: Iterable[Row], scores: list[Row]) -> None:
+        """Write answers/step-N.jsonl, the answers that were generated and scored at an evaluation, and their scores to
+        answers/step-N.json."""
         (self.path / "answers").mkdir(exist_ok=True)
         write_json_lines_atomic(self.path / "answers" / f"step-{step}.jsonl", rows)
+        write_json_atomic(self.path / "answers" / f"step-{step}.json", scores)
 
 
-def environment(gpus: list[str], run: Row, recipe: str | None = None) -> Row:
+def environment(gpus: list[str], run: Row) -> Row:
     """Return the facts that are needed to repeat the run. The caller passes the names of the GPUs, since only torch
-    knows them, the facts of the run, and the name of its recipe."""
+    knows them, and the facts of the run."""
     return {
         "command": command(),
-        "recipe": recipe,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": package_versions(),

@@ -1,6 +1,6 @@
 """The scores of answers that are generated at the evaluations of a run, in which all processes share the work."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peft import PeftModel
@@ -10,11 +10,12 @@ from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.answering import answers_to, groups_of, samples_to_answer
 from qwenvl_train.evaluation.generation import AnswerGenerator
-from qwenvl_train.evaluation.metrics.metric import Scores, figures
+from qwenvl_train.evaluation.metrics.metric import Metric, Scores, figures
 from qwenvl_train.evaluation.scoring import (
     ScoredRow,
     check_metrics,
     choose_metrics,
+    figures_of,
     load_metrics,
     metrics_of_entries,
     score,
@@ -71,7 +72,8 @@ class GeneratedScores:
         scored.sort(key=lambda one: (one.row["index"], one.row["turn"]))
         self._newest = step, scored
         if context.is_main:
-            self._folder.write_answers(step, [{**one.row, "scores": one.plain()} for one in scored])
+            answers = [{**one.row, "scores": one.plain()} for one in scored]
+            self._folder.write_answers(step, answers, _with_intervals(scored, metrics, config.seed))
         return self._metrics(scored)
 
     def answers_of(self, step: int) -> list[ScoredRow]:
@@ -95,6 +97,17 @@ class GeneratedScores:
 
 def _of(scored: Sequence[ScoredRow], entry: str) -> list[ScoredRow]:
     return [one for one in scored if one.row["entry"] == entry]
+
+
+def _with_intervals(scored: Sequence[ScoredRow], metrics: Mapping[str, Metric], seed: int) -> list[dict[str, Any]]:
+    """Return the score of each entry by each metric with its 95 % interval, by the names of metrics.jsonl."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for one in figures_of(scored, metrics, seed):
+        # The first figure of a metric has the name of the metric.
+        name = f"{one.metric}_{one.name}" if (one.entry, one.metric) in found else one.metric
+        of_figure = {"value": one.value, "low": one.low, "high": one.high, "samples": one.samples}
+        found[one.entry, name] = {"entry": one.entry, "metric": name, **of_figure}
+    return list(found.values())
 
 
 def _figures(scored: Sequence[ScoredRow]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 are read, so mistakes in the user's input are reported early."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -69,6 +69,8 @@ class StartingPoint:
     facts: dict[str, Any]
     """Values that the loss curve depends on but that are not in the configuration."""
     recipe: str | None
+    changes: Mapping[str, tuple[object, object]]
+    """The settings that differ from those of the recipe, with the values of both."""
     point: ResumePoint
 
     @property
@@ -137,7 +139,8 @@ def open_run(
     facts = {"precision_used": precision} | facts_of_start(now) | data.train.facts
     if checkpoint is not None:
         refuse_changes(composed.config, facts, checkpoint)
-    start = StartingPoint(folder, composed.config, facts | facts_of_start(first or now), composed.recipe, point)
+    facts |= facts_of_start(first or now)
+    start = StartingPoint(folder, composed.config, facts, composed.recipe, composed.changes, point)
     context = RunContext(config, family, processor, renderer, precision, state, CpuGroup(state.num_processes))
     return OpenedRun(context, data, start, reporters)
 

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -202,7 +202,14 @@ class Run:
         info, folder = self.recorder.info, RunFolder(self.start.folder)
         folder.write_config(with_absolute_paths(self.start.config.model_dump(mode="json"), Path.cwd()))
         gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        folder.write_environment(gpus, self.start.facts, info.lineage, self.start.recipe, info.forecast)
+        facts = {
+            "model": info.lineage,
+            "recipe": self.start.recipe,
+            "changes": dict(self.start.changes),
+            "overlap": self.data.overlap,
+            "forecast": asdict(info.forecast),
+        }
+        folder.write_environment(gpus, self.start.facts, facts, self.start.step)
         folder.write_components(info.components)
         # A checkpoint that a killed run was writing is incomplete.
         shutil.rmtree(_staging(self.start), ignore_errors=True)

@@ -1,5 +1,7 @@
 """Runs that generate and score answers at their evaluations, and that end when the score does not improve."""
 
+import json
+
 import pytest
 
 from qwenvl_train.cli import main
@@ -38,6 +40,11 @@ def test_answers_are_scored_at_each_evaluation(patient):
         answers = read_lines(folder / "answers" / f"step-{row['step']}.jsonl")
         assert len(answers) == 5
         mean = sum(answer["scores"]["anls"]["anls"] for answer in answers) / 5
+        figures = json.loads((folder / "answers" / f"step-{row['step']}.json").read_text())
+        figure = next(one for one in figures if one["metric"] == "anls")
+        assert figure["samples"] == 5
+        assert figure["value"] == row["eval_generated/anls"]
+        assert figure["low"] <= figure["value"] <= figure["high"]
         assert row["eval_generated/anls"] == pytest.approx(mean, abs=1e-6)
         assert 0 <= row["eval_generated/exact_match"] <= 1
 

@@ -99,7 +99,8 @@ def write_run(run: RunInfo, pictures: Path) -> None:
     """Write everything that a finished run leaves in its folder, except checkpoints."""
     folder = RunFolder(run.folder)
     folder.write_config(run.config)
-    folder.write_environment(["NVIDIA H100 80GB HBM3"], {"processes": 1}, {"path": "models/mine"}, "sft_lora")
+    facts = {"model": {"path": "models/mine"}, "recipe": "sft_lora"}
+    folder.write_environment(["NVIDIA H100 80GB HBM3"], {"processes": 1}, facts)
     folder.write_components(run.components)
     metrics = MetricsFile()
     metrics.start(run)

@@ -70,13 +70,28 @@ def test_the_file_is_complete_before_it_gets_its_name(tmp_path, monkeypatch):
 
 
 def test_environment_names_versions_and_hardware(tmp_path):
-    RunFolder(tmp_path).write_environment(["NVIDIA H100"], {"processes": 2}, {"path": "m"}, "sft_lora")
+    RunFolder(tmp_path).write_environment(
+        ["NVIDIA H100"], {"processes": 2}, {"model": {"path": "m"}, "recipe": "sft_lora"}
+    )
     found = json.loads((tmp_path / "environment.json").read_text())
     assert found["packages"]["transformers"].split(".")[0].isdigit()
     assert found["hardware"]["gpus"] == ["NVIDIA H100"]
     assert found["hardware"]["cores"] == os.cpu_count()
     assert found["hardware"]["memory_gib"] > 0
     assert found["hardware"]["cpu"]
+
+
+def test_each_start_of_a_run_is_recorded(tmp_path):
+    def steps() -> list[int]:
+        return [start["step"] for start in json.loads((tmp_path / "environment.json").read_text())["starts"]]
+
+    folder = RunFolder(tmp_path)
+    for start_step, expected in ((0, [0]), (40, [0, 40]), (60, [0, 40, 60]), (0, [0])):
+        folder.write_environment([], {}, {}, start_step)
+        assert steps() == expected
+    (tmp_path / "environment.json").write_text("{")
+    folder.write_environment([], {}, {}, 80)
+    assert steps() == [80]
 
 
 @pytest.fixture

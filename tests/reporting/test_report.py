@@ -337,7 +337,7 @@ def test_how_to_repeat_it(run, monkeypatch, tmp_path):
     folder = RunFolder(run.folder)
     folder.write_config(run.config)
     adapter = {"path": "first/step-9", "base_model": "m", "adapter": "trained further"}
-    folder.write_environment([], {"processes": 1}, adapter, "sft_lora")
+    folder.write_environment([], {"processes": 1}, {"model": adapter, "recipe": "sft_lora"})
     text = page_of(run).text
     assert "started from LoRA adapter first/step-9 for m, trained further" in text
     assert "command python -m qwenvl_train +recipe=sft_lora 'run_name=my run'" in text

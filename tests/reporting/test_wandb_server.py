@@ -128,7 +128,9 @@ LENGTHS = Lengths([3, 0, 7], [10.0, 20.0, 30.0, 40.0])
 @pytest.fixture
 def run(run):
     run = replace(run, lengths=LENGTHS)
-    RunFolder(run.folder).write_environment([], {"processes": 1}, {"path": "models/mine"}, "sft_lora")
+    RunFolder(run.folder).write_environment(
+        [], {"processes": 1}, {"model": {"path": "models/mine"}, "recipe": "sft_lora"}
+    )
     return run
 
 

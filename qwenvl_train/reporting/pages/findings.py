@@ -53,7 +53,7 @@ def held_out_score(run: RecordedRun) -> HeldOutScore | None:
     if last is None:
         return None
     first = (before or {}) if after else {}
-    for found in run.scores:
+    for found in sorted(run.scores, key=lambda score: score["entry"] != "all"):
         metric = f"{GENERATED}{found['metric']}"
         if is_finite(last.get(metric)):
             interval = (found["low"], found["high"])
