@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import pytest
 
@@ -15,7 +16,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt install chromium")
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None or find_spec("playwright") is None, reason="needs chromium and playwright: apt install chromium"
+)
 
 
 @contextmanager

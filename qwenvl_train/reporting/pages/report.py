@@ -15,7 +15,7 @@ from qwenvl_train.reporting.pages.charts import charts
 from qwenvl_train.reporting.pages.findings import evaluation_table, findings
 from qwenvl_train.reporting.pages.page import Tile, fill_template
 from qwenvl_train.reporting.progress import EVALUATION_FIRST, whole_model
-from qwenvl_train.reporting.recorded import read_run
+from qwenvl_train.reporting.recorded import RecordedRun, read_run
 from qwenvl_train.reporting.repeat import commands, repeat_rows
 from qwenvl_train.reporting.reporter import Row, is_evaluation
 from qwenvl_train.reporting.wording import count, duration, figure, label, percent
@@ -37,7 +37,7 @@ def render(folder: Path, live: bool = False, with_answers: bool = True) -> str:
     page = {
         "live": live,
         "name": run.name,
-        "subtitle": subtitle(config),
+        "subtitle": subtitle(run),
         "status": run.status,
         "reason": run.summary.get("reason") or "",
         "findings": findings(run),
@@ -47,7 +47,7 @@ def render(folder: Path, live: bool = False, with_answers: bool = True) -> str:
         "charts": charts(rows),
         "resumed": run.resumed_at,
         "components": [*components, whole_model(components)] if components else [],
-        "gallery": gallery([card(row) for row in run.predictions]) if with_answers else None,
+        "gallery": gallery([card(with_short_source(row, run)) for row in run.predictions]) if with_answers else None,
         "commands": commands(folder) if config else [],
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
         "changes": [(key, *map(setting, change)) for key, change in (run.environment.get("changes") or {}).items()],
@@ -58,12 +58,22 @@ def render(folder: Path, live: bool = False, with_answers: bool = True) -> str:
     return fill_template(Path(__file__).with_name("report.html.j2"), page)
 
 
-def subtitle(config: dict[str, Any]) -> str:
+def subtitle(run: RecordedRun) -> str:
     """Return a line that names the model and the training data."""
-    model = (config.get("model") or {}).get("path")
-    sources = (config.get("data") or {}).get("train") or []
-    data = ", ".join(source["path"] for source in sources)
-    return " · ".join(part for part in (model, f"trained on {data}" if data else None) if part)
+    model = (run.config.get("model") or {}).get("path")
+    sources = (run.config.get("data") or {}).get("train") or []
+    data = ", ".join(short(source["path"], run) for source in sources)
+    return " · ".join(part for part in (model and short(model, run), f"trained on {data}" if data else None) if part)
+
+
+def short(path: str, run: RecordedRun) -> str:
+    """Return a path from the folder in which the run was started, if it is inside."""
+    start = run.environment.get("working_directory")
+    return str(Path(path).relative_to(start)) if start and Path(path).is_relative_to(start) else path
+
+
+def with_short_source(row: Row, run: RecordedRun) -> Row:
+    return row | {"source": short(row["source"], run)}
 
 
 def tiles(rows: list[Row], summary: Row, components: list[Row]) -> list[Tile]:

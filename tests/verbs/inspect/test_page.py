@@ -13,6 +13,7 @@ from transformers.vision_utils import get_vision_window_index
 from qwenvl_train.verbs.inspect.facts import Broken
 from qwenvl_train.verbs.inspect.media import Windows, encoded, window_bounds
 from qwenvl_train.verbs.inspect.page import DrawnSample, Heading, stretches, write_page
+from tests.reporting.browser import chromium, needs_chromium, opened
 from tests.reporting.test_report import EVIL, Page
 
 from .samples import CLIP, MARK, PICTURE, drawn, overview, sample
@@ -54,6 +55,14 @@ def test_a_large_photo_is_stored_small_and_nearly_without_loss():
     error = np.abs(pixels(same).astype(int) - photo)
     assert (error.mean(), error.max()) < (2, 30)  # 1.6 and 20
     assert pixels(encoded(photo, 120_000)).shape == (300, 400, 3)
+
+
+@needs_chromium
+def test_no_line_covers_a_picture(page, tmp_path):
+    with chromium() as browser, opened(browser, f"file://{tmp_path}/page.html") as found:
+        fills = found.locator("svg path").evaluate_all("paths => paths.map(path => getComputedStyle(path).fill)")
+    assert fills
+    assert set(fills) == {"none"}
 
 
 def test_the_grid_has_a_line_between_all_tokens(page):
