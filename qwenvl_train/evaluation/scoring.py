@@ -17,6 +17,7 @@ from qwenvl_train.evaluation.metrics.choose import choose_for_source
 from qwenvl_train.evaluation.metrics.metric import Metric, Part, Picture, Question, Scores
 from qwenvl_train.evaluation.metrics.table import load_metric
 from qwenvl_train.families.family import Family
+from qwenvl_train.reporting.intervals import share_interval
 
 Row = dict[str, Any]
 """A row of predictions.jsonl."""
@@ -44,7 +45,7 @@ class Figure(NamedTuple):
     value: float
     low: float
     high: float
-    """The 95 % interval of the bootstrap."""
+    """The 95 % interval."""
     samples: int
     higher_is_better: bool
 
@@ -214,7 +215,10 @@ class Parts:
         return float(_ratio(self._sums.sum(0)))
 
     def interval(self, seed: int) -> tuple[float, float]:
-        """Return the 95 % interval of the bootstrap: samples are drawn anew, with repetition, ROUNDS times."""
+        """Return the 95 % interval: that of a share if each sample is right or wrong as a whole, and else that of the
+        bootstrap, for which samples are drawn anew, with repetition, ROUNDS times."""
+        if self._is_share():
+            return share_interval(self.value(), self.samples)
         generator, drawn, count = np.random.default_rng(seed), [], self.samples
         each = max(1, _CHUNK // count)
         for start in range(0, ROUNDS, each):
@@ -222,6 +226,10 @@ class Parts:
             drawn.append(_ratio(times @ self._sums))
         low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5])
         return float(low), float(high)
+
+    def _is_share(self) -> bool:
+        tops, bottoms = self._sums.T
+        return bool((bottoms == 1).all() and np.isin(tops, (0, 1)).all())
 
     def only(self, indices: Iterable[int]) -> "Parts":
         kept = set(indices)

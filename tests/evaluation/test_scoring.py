@@ -19,13 +19,20 @@ def parts(values: list[float], weights: list[float] | None = None) -> Parts:
     return Parts(dict(enumerate(zip(values, weights or [1.0] * len(values), strict=True))))
 
 
-def test_the_interval_of_a_share_is_that_of_its_normal_approximation():
-    values = [1.0] * 300 + [0.0] * 100
-    low, high = parts(values).interval(seed=0)
+def test_the_interval_of_a_mean_is_that_of_its_normal_approximation():
+    found = parts([2.0] * 300 + [0.0] * 100, [2.0] * 400)
+    low, high = found.interval(seed=0)
     spread = 1.96 * math.sqrt(0.75 * 0.25 / 400)
     # The worst of ten seeds was off by 0.004.
     assert (low, high) == pytest.approx((0.75 - spread, 0.75 + spread), abs=0.008)
-    assert parts(values).interval(seed=0) == (low, high) != parts(values).interval(seed=1)
+    assert found.interval(seed=0) == (low, high) != found.interval(seed=1)
+
+
+def test_the_interval_of_a_share_has_a_width_if_all_samples_are_right():
+    """The values are those of scipy's binomtest(…).proportion_ci(method="wilson")."""
+    assert parts([1.0] * 5 + [0.0] * 5).interval(seed=0) == pytest.approx((0.236593, 0.763407), abs=1e-6)
+    assert parts([0.0] * 20).interval(seed=0) == pytest.approx((0.0, 0.161125), abs=1e-6)
+    assert parts([1.0] * 5).interval(seed=0) == pytest.approx((0.565518, 1.0), abs=1e-6)
 
 
 def test_a_figure_is_the_sum_of_numerators_over_that_of_denominators():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from qwenvl_train.reporting.metrics import MetricsFile
-from qwenvl_train.reporting.pages.findings import evaluation_table, findings, share_interval
+from qwenvl_train.reporting.pages.findings import evaluation_table, findings
 from qwenvl_train.reporting.recorded import read_run
 
 from .rows import evaluation_row, training_row
@@ -89,13 +89,6 @@ def test_the_forecast_stands_beside_what_came(run):
     assert "A step took 1.2 s (forecast 1.25 s), and at most 13 GiB were used (forecast 14 GiB)." in found
     found = texts(run, *rows, forecast={"step_seconds": None, "memory_gib": 14.0})
     assert "At most 13 GiB were used (forecast 14 GiB)." in found
-
-
-def test_the_interval_of_a_share_is_wilsons():
-    """The values are those of statsmodels' proportion_confint(…, method="wilson")."""
-    assert share_interval(0.5, 10) == pytest.approx((0.236593, 0.763407), abs=1e-6)
-    assert share_interval(0.0, 20) == pytest.approx((0.0, 0.161125), abs=1e-6)
-    assert share_interval(1.0, 5) == pytest.approx((0.565518, 1.0), abs=1e-6)
 
 
 def test_the_table_of_evaluations_marks_the_best_of_each_metric():

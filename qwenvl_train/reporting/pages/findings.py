@@ -1,6 +1,5 @@
 """The first glance of the report: what the run has learned, and what speaks for and against its figures."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -8,6 +7,7 @@ from statistics import fmean, median
 from typing import Literal
 
 from qwenvl_train.config.best import GENERATED, is_better
+from qwenvl_train.reporting.intervals import share_interval
 from qwenvl_train.reporting.metrics import before_and_after
 from qwenvl_train.reporting.progress import EVALUATION_FIRST, WAITING
 from qwenvl_train.reporting.recorded import RecordedRun
@@ -18,8 +18,6 @@ from qwenvl_train.reporting.wording import count, figure, is_finite, is_ratio, l
 RISE = 0.05
 """The held-out loss has risen if it is this share above its lowest value."""
 FEW_SAMPLES = 50
-_DEVIATIONS = 1.959964
-"""The number of standard deviations on each side of the middle that hold 95 % of a normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +63,6 @@ def held_out_score(run: RecordedRun) -> HeldOutScore | None:
     counted = metric in ("eval_exact_match", "eval_rewards/accuracies") and samples
     interval_of_share = share_interval(last[metric], samples) if counted else None
     return HeldOutScore(metric, last[metric], first.get(metric), interval_of_share, samples, last["step"])
-
-
-def share_interval(share: float, samples: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share of samples."""
-    square = _DEVIATIONS**2 / samples
-    middle = (share + square / 2) / (1 + square)
-    half = _DEVIATIONS / (1 + square) * math.sqrt(share * (1 - share) / samples + square / (4 * samples))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _learned(run: RecordedRun) -> Iterator[Finding]:
