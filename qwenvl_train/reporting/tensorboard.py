@@ -83,8 +83,8 @@ def _in_markdown(answer: TrackedAnswer) -> str:
         ("prompt", answer.prompt),
         ("expected" if answer.rejected is None else "chosen", answer.expected),
         ("rejected", answer.rejected),
-        ("before training", answer.before),
-        ("now", answer.after),
+        ("before training", answer.answers["before"]),
+        ("now", answer.answers["after"]),
         ("scores", ", ".join(f"{name} {value:.3g}" for name, value in answer.scores.items()) or None),
     ]
     blocks = []

@@ -32,6 +32,7 @@ SECTIONS = {
 }
 """The metrics of each section, by the beginnings of their names. Other metrics of training steps are in the section
 train. Those of evaluations are in eval, and the scores of generated answers in scores."""
+ALL_SECTIONS = (*SECTIONS, "train", "eval", "scores", "plan", "answers", "data")
 
 VIDEOS = (".mp4", ".webm", ".ogg", ".gif")
 VIDEO_BYTES = 32 * 2**20
@@ -63,14 +64,14 @@ def _name(key: str) -> str:
 
 @dataclass(frozen=True)
 class TrackedAnswer:
-    """A held-out sample with the model's answers before training and now."""
+    """A held-out sample with the model's answers."""
 
     sample: str
     prompt: str
     expected: str
     rejected: str | None
-    before: str | None
-    after: str | None
+    answers: dict[str, str | None]
+    """The answers by time, before training and after it, or the one of an evaluation."""
     pictures: list[Image.Image]
     """The pictures that can be read, at most SIDE pixels wide and high."""
     videos: list[Path]
@@ -78,18 +79,19 @@ class TrackedAnswer:
     shapes: list[Shape]
     """Boxes and points over the first picture, as shares of its width and height."""
     scores: dict[str, float]
-    """The scores by metric and time, such as "anls before"."""
+    """The scores by metric and time, such as "anls before". Those of an evaluation have the names of the metrics."""
 
     @property
     def right(self) -> bool | None:
         """Whether the newest answer is the expected one."""
-        answer = self.before if self.after is None else self.after
-        return None if answer is None else is_right(answer, self.expected)
+        given = [answer for answer in self.answers.values() if answer is not None]
+        return is_right(given[-1], self.expected) if given else None
 
     @property
     def changed(self) -> bool | None:
         """Whether training has changed the answer."""
-        return None if self.before is None or self.after is None else self.before != self.after
+        before, after = self.answers.get("before"), self.answers.get("after")
+        return None if before is None or after is None else before != after
 
 
 def tracked_answers(rows: Sequence[Row]) -> list[TrackedAnswer]:
@@ -113,8 +115,7 @@ def _answer(row: Row, named: bool) -> TrackedAnswer:
         row["prompt"],
         row["expected"],
         row.get("rejected"),
-        row.get("before"),
-        row.get("after"),
+        {when: row.get(when) for when in (("answer",) if "answer" in row else ("before", "after"))},
         [smaller(picture, SIDE) for picture in pictures],
         [Path(video) for video in row.get("videos", ()) if _can_be_shown(video)],
         shapes,
@@ -126,7 +127,8 @@ def _scores(row: Row) -> dict[str, float]:
     """Return the scores of both answers, those of a metric beside each other."""
     of = {when: found for when, found in (row.get("scores") or {}).items() if found}
     metrics = dict.fromkeys(metric for found in of.values() for metric in found)
-    return {f"{metric} {when}": of[when][metric] for metric in metrics for when in of if metric in of[when]}
+    named = {when: "" if when == "answer" else f" {when}" for when in of}
+    return {f"{metric}{named[when]}": of[when][metric] for metric in metrics for when in of if metric in of[when]}
 
 
 def _can_be_shown(video: object) -> bool:

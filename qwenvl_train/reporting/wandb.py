@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from queue import Queue
@@ -18,13 +19,17 @@ from urllib.parse import urlsplit
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.checkpoints import evaluation_in
-from qwenvl_train.reporting.folder import write_text_atomic
+from qwenvl_train.reporting.folder import write_json_atomic, write_text_atomic
 from qwenvl_train.reporting.pages.answers import Shape
+from qwenvl_train.reporting.recorded import read_json
 from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo, flat
-from qwenvl_train.reporting.tracking import LENGTHS, TrackedAnswer, tracked, tracked_answers
+from qwenvl_train.reporting.tracking import ALL_SECTIONS, LENGTHS, TrackedAnswer, tracked, tracked_answers
 from qwenvl_train.step_folders import step_of
 
 ID_FILE = "wandb_id.txt"
+STORED_SUMMARY = Path("wandb", "summary.json")
+"""What W&B's table of runs shows of the run. `wandb sync` replaces it by that of the folder that it reads last, so a
+part of the run that is written later has it, too."""
 CONNECT_SECONDS = 15
 UPLOAD_SECONDS, UPLOAD_SECONDS_OF_ARTIFACTS = 60, 1200
 PUBLIC_HOST = "api.wandb.ai"
@@ -45,8 +50,10 @@ SUMMARIES = {
 
 ANSWERS, REPORT = "answers/samples", "report"
 """The names of the table of answers and of the report."""
+EVALUATIONS = "evaluations"
+"""The section of the scores that are added after the run."""
 
-KINDS = ("expected", "before", "after")
+KINDS = ("expected", "before", "after", "answer")
 """The kinds of boxes and points over a picture, which W&B can show and hide. Their index is W&B's class."""
 _ONLY_TO_RESUME = re.compile(
     r"global_step|latest$|optimizer|scheduler|scaler|rng_state|training_args|trainer_state|zero_to_fp32|progress.json|"
@@ -95,9 +102,13 @@ class WandbRun(Reporter):
         hush()
         self._run = self._open(run)
         self._run.define_metric("step", hidden=True)
-        self._run.define_metric("*", step_metric="step")
         for name, summary in SUMMARIES.items():
             self._run.define_metric(name, step_metric="step", summary=summary)
+        # Without "*", since wandb takes any of several patterns that fit.
+        for name in (f"{section}/*" for section in (*ALL_SECTIONS, EVALUATIONS)):
+            if name not in SUMMARIES:
+                self._run.define_metric(name, step_metric="step")
+        self._run.define_metric(REPORT, step_metric="step")
         if run.lengths is not None:
             histogram = wandb.Histogram(np_histogram=(run.lengths.counts, run.lengths.edges))
             self._run.log({"step": run.start_step, LENGTHS: histogram})
@@ -165,7 +176,8 @@ class WandbRun(Reporter):
         return wandb.init(
             mode=mode,
             id=run_id,
-            resume="allow" if run.resumed and mode == "online" else None,
+            # Also offline: `wandb sync` then adds to the run, instead of writing over its first rows.
+            resume="allow" if run.resumed else None,
             name=run.name,
             # The agent of a sweep says in the environment where its runs belong.
             project=None if _in_sweep() else self._config.project,
@@ -176,6 +188,11 @@ class WandbRun(Reporter):
             config=run.config | _facts(run),
             settings=settings,
         )
+
+    @property
+    def opened(self) -> Any:
+        """The run, as wandb has it."""
+        return self._run
 
     def log(self, row: Row) -> None:
         """Send a row with its step as a metric, since wandb's own counter refuses steps that a resumed run repeats."""
@@ -196,8 +213,13 @@ class WandbRun(Reporter):
             self._has_failed = True
 
     def answered(self, step: int, rows: list[Row]) -> None:
+        self.send_answers(ANSWERS, step, rows)
+
+    def send_answers(self, name: str, step: int, rows: list[Row]) -> None:
+        """Send a table of answers, whose rows are those of a predictions.jsonl."""
+
         def send() -> None:
-            self._run.log({"step": step, ANSWERS: _table(tracked_answers(rows))})
+            self._run.log({"step": step, name: _table(tracked_answers(rows))})
 
         self._tasks.put(_Task(f"the answers of step {step}", send))
 
@@ -206,10 +228,16 @@ class WandbRun(Reporter):
             self._send_checkpoint(checkpoint, [])
 
     def _send_checkpoint(self, checkpoint: Path, aliases: list[str]) -> None:
-        def send() -> None:
-            self._run.log_artifact(_artifact(self._info, checkpoint), aliases=[checkpoint.name, *aliases])
+        facts = {"step": step_of(checkpoint), "metrics": evaluation_in(checkpoint)}
+        self.send_model(self._info.name, checkpoint, facts, [checkpoint.name, *aliases])
 
-        self._tasks.put(_Task(f"the checkpoint {checkpoint.name}", send))
+    def send_model(self, name: str, folder: Path, facts: Row, aliases: list[str]) -> None:
+        """Send a folder with a model as an artifact."""
+
+        def send() -> None:
+            self._run.log_artifact(_artifact(name, folder, facts | _origin(self._info)), aliases=aliases)
+
+        self._tasks.put(_Task(f"the model in {folder.name}", send))
 
     def _send_tasks(self) -> None:
         while task := self._tasks.get():
@@ -220,30 +248,51 @@ class WandbRun(Reporter):
                     self._say(f"W&B did not receive {task.what}: {first_line(error)}")
 
     def finish(self, summary: Row) -> None:
-        import wandb
-
         best = summary.get("best")
         if self._config.artifacts != "none" and isinstance(best, dict) and summary["status"] == "done":
             self._send_checkpoint(best["checkpoint"], ["best"])
+        self.close(partial(self._summarize, summary), summary["status"] == "done")
+
+    def close(self, last: Callable[[], None], succeeded: bool) -> None:
+        """Send what waits and then what `last` adds, and end. `succeeded` says whether W&B shows the run as finished or
+        as failed."""
+        import wandb
+
         self._tasks.put(None)
         self._sending.join(self._upload_seconds() / 2)
         self._is_finishing = True
         with self._going_on():
-            self._finish(summary)
+            last()
+            self._complete_summary()
+            self._end(succeeded)
         if self._has_failed:
             with suppress(Exception):  # it would be raised at the end of the process
                 wandb.teardown()
         if self._own_data_folder:
             os.environ.pop(_DATA_FOLDER, None)
 
-    def _finish(self, summary: Row) -> None:
+    def _summarize(self, summary: Row) -> None:
         import wandb
 
         self._run.summary.update(flat(summary))
         if (page := self._folder / "report.html").is_file():
             self._run.log({REPORT: wandb.Html(page.read_text(encoding="utf-8"), False, data_is_not_path=True)})
+
+    def _complete_summary(self) -> None:
+        """Add what earlier parts of the run have in its summary if this part is written offline, and store it."""
+        if self._run.disabled:
+            return
+        summary, file = self._run.summary, self._folder / STORED_SUMMARY
+        names = summary.keys()
+        if self._info.resumed and self._run.offline and (stored := read_json(file)):
+            summary.update({name: value for name, value in stored.items() if name not in names})
+        write_json_atomic(file, {name: summary.get(name) for name in summary.keys() if not name.startswith("_")})  # noqa: SIM118
+
+    def _end(self, succeeded: bool) -> None:
+        import wandb
+
         try:
-            self._run.finish(exit_code=0 if summary["status"] == "done" else 1)
+            self._run.finish(exit_code=0 if succeeded else 1)
         except TimeoutError:
             later = f"wandb sync --no-skip-online {_local(self._run)}"
             self._say(
@@ -262,25 +311,22 @@ def _facts(run: RunInfo) -> Row:
     return facts
 
 
-def _artifact(run: RunInfo, checkpoint: Path) -> Any:
-    """Return a checkpoint as an artifact of W&B, without what only resuming needs. Its metadata say what it was made
-    of."""
+def _origin(run: RunInfo) -> Row:
+    """Return what a model of the run was made of."""
+    facts = _facts(run).get("environment", {})
+    return {"base": run.lineage, "data": run.config["data"]["train"], "code": facts.get("checkout")}
+
+
+def _artifact(name: str, folder: Path, metadata: Row) -> Any:
+    """Return a folder with a model as an artifact of W&B, without what only resuming needs."""
     import wandb
 
-    facts = _facts(run).get("environment", {})
-    metadata = {
-        "step": step_of(checkpoint),
-        "base": run.lineage,
-        "data": run.config["data"]["train"],
-        "code": facts.get("checkout"),
-        "metrics": evaluation_in(checkpoint),
-    }
-    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", run.name), type="model", metadata=metadata)
-    for file in sorted(checkpoint.rglob("*")):
-        if file.is_file() and not _ONLY_TO_RESUME.match(str(file.relative_to(checkpoint))):
-            artifact.add_file(str(file), str(file.relative_to(checkpoint)), skip_cache=True)
-    if not checkpoint.is_dir():
-        raise FileNotFoundError(f"{checkpoint.name} was deleted by train.keep before all of it was read")
+    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", name), type="model", metadata=metadata)
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and not _ONLY_TO_RESUME.match(str(file.relative_to(folder))):
+            artifact.add_file(str(file), str(file.relative_to(folder)), skip_cache=True)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder.name} was deleted by train.keep before all of it was read")
     return artifact
 
 
@@ -291,19 +337,21 @@ def _table(answers: list[TrackedAnswer]) -> Any:
     pictures = max((len(answer.pictures) for answer in answers), default=0)
     named = ["picture", *(f"picture {number}" for number in range(2, pictures + 1))][:pictures]
     pairs = any(answer.rejected is not None for answer in answers)
-    texts = ["prompt", *(["chosen", "rejected"] if pairs else ["expected"]), "before", "after"]
+    given = list(dict.fromkeys(when for answer in answers for when in answer.answers))
+    texts = ["prompt", *(["chosen", "rejected"] if pairs else ["expected"]), *given]
     clips = ["video"] if any(answer.videos for answer in answers) else []
+    judged = ["right", *(["changed"] if "after" in given else [])]
     scores = list(dict.fromkeys(name for answer in answers for name in answer.scores))
-    table = wandb.Table(columns=["sample", *named, *clips, *texts, "right", "changed", *scores])
+    table = wandb.Table(columns=["sample", *named, *clips, *texts, *judged, *scores])
     for answer in answers:
         images = [
             wandb.Image(picture, boxes=_boxes(answer.shapes) if number == 0 else None)
             for number, picture in enumerate(answer.pictures)
         ]
-        expected = [answer.expected, *([answer.rejected] if pairs else [])]
         video = [wandb.Video(str(answer.videos[0]), format=answer.videos[0].suffix[1:]) if answer.videos else None]
         row = [answer.sample, *images, *[None] * (pictures - len(images)), *(video if clips else []), answer.prompt]
-        row += [*expected, answer.before, answer.after, answer.right, answer.changed]
+        row += [answer.expected, *([answer.rejected] if pairs else []), *(answer.answers.get(when) for when in given)]
+        row += [getattr(answer, name) for name in judged]
         table.add_data(*row, *(answer.scores.get(name) for name in scores))
     return table
 

@@ -12,11 +12,12 @@ from wandb.proto import wandb_internal_pb2
 
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.tracking import tracked
 from qwenvl_train.reporting.wandb import WandbRun, has_login
 
 from .rows import SUMMARY, evaluation_row, training_row
+from .wandb_server import KEY
 
-KEY = "0123456789" * 4
 pytestmark = pytest.mark.usefixtures("no_wandb_user")
 
 NOWHERE = "http://127.0.0.1:9"
@@ -83,7 +84,10 @@ def test_without_login_auto_writes_a_whole_run_into_the_run_folder(run, said):
     assert float(training["speed/tokens_per_second"]) == training_row(1)["tokens_per_second"]
     (evaluation,) = [row for row in history if "eval/exact_match" in row]
     assert (evaluation["eval/exact_match"], evaluation["step"]) == ("0.5", "1")
-    assert any(r.metric.glob_name == "*" and r.metric.step_metric == "step" for r in found if r.HasField("metric"))
+    defined = {r.metric.glob_name: r.metric.step_metric for r in found if r.HasField("metric") and r.metric.glob_name}
+    assert set(defined.values()) == {"step"}
+    sections = {name.partition("/")[0] for name in tracked(training_row(1)) | tracked(evaluation_row(1, 0.5))}
+    assert {f"{section}/*" for section in sections} <= defined.keys()
 
 
 def test_a_resumed_run_is_the_same_wandb_run_and_a_new_one_is_not(run, said):
@@ -202,6 +206,7 @@ def test_a_resumed_online_run_continues_its_own_and_says_where_it_is(run, said, 
 
     class Opened:
         url = "https://wandb.example.org/p/runs/4f1c22aa"
+        offline = False
 
         def define_metric(self, *_, **__): ...
 

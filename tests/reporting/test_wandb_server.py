@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +23,8 @@ from qwenvl_train.reporting.wandb import WandbRun
 from tests.videos import write_video
 
 from .rows import SUMMARY, draw_receipt, evaluation_row, training_row
-from .test_wandb import KEY, config
-from .wandb_server import WandbServer, wandb_server
+from .test_wandb import config
+from .wandb_server import WandbServer, sync
 
 pytestmark = pytest.mark.usefixtures("no_wandb_user")
 
@@ -33,14 +32,6 @@ BOXES = {
     "expected": [{"label": "total", "coordinates": [42.0, 56.0, 210.0, 280.0]}],
     "after": [{"label": "total", "coordinates": [210.0, 280.0]}],
 }
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with wandb_server() as server:
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        yield server
 
 
 @pytest.fixture
@@ -62,12 +53,6 @@ def log_all(reporter: WandbRun, answers: list[dict]) -> None:
     reporter.log(training_row(1) | {"sources": {"a.jsonl": {"loss": 0.5}}})
     reporter.log(evaluation_row(2, 0.5) | {"eval_generated/anls": 0.25})
     reporter.answered(2, answers)
-
-
-def sync(*arguments: str) -> None:
-    command = [str(Path(sys.executable).parent / "wandb"), "sync", *arguments]
-    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def check(server: WandbServer, run, tables: bool = True, pictures: bool = True) -> None:
@@ -150,6 +135,7 @@ def test_all_of_an_offline_run_arrives_by_wandb_sync(run, said, server, answers,
     summary = server.summary(name)
     assert summary["metrics/after/eval_exact_match"] == SUMMARY["metrics"]["after"]["eval_exact_match"]
     assert summary["eval/exact_match"] == {"max": 0.5, "last": 0.5}
+    assert summary["scores/anls"] == {"min": 0.25, "max": 0.25, "last": 0.25}
     assert "<p>all of it</p>" in [server.uploads[path].decode() for path in server.uploads if path.endswith(".html")]
 
 
@@ -181,6 +167,19 @@ def test_an_online_run_is_continued(run, said, server, answers):
     again.answered(2, answers)
     again.finish(SUMMARY)
     check(server, run)
+
+
+def test_a_run_that_resumes_offline_adds_to_its_rows(run, said, server):
+    for begun, steps in ((run, (1, 2, 3)), (replace(run, start_step=2), (3, 4))):
+        reporter = WandbRun(config("offline"), said.append)
+        reporter.start(begun)
+        for step in steps:
+            reporter.log(training_row(step))
+        reporter.finish(SUMMARY)
+    sync(*map(str, sorted((run.folder / "wandb").glob("offline-run-*"))))
+    (name,) = server.runs
+    assert [row["step"] for row in server.history(name) if "train/loss" in row] == [1, 2, 3, 3, 4]
+    assert server.summary(name)["train/loss"]["last"] == training_row(4)["loss"]
 
 
 def test_an_outage_in_the_middle_loses_nothing(run, said, server, answers):

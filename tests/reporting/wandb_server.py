@@ -7,14 +7,19 @@ interface, and takes every upload at once.
 
 import gzip
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
 ENTITY = "team"
+KEY = "0123456789" * 4
 
 
 class WandbServer(ThreadingHTTPServer):
@@ -70,14 +75,16 @@ class WandbServer(ThreadingHTTPServer):
         return {"viewer": {"id": "u1", "entity": ENTITY}}
 
     def _bucket(self, name: str) -> dict:
+        lines = self.streams.get(name, {}).get("wandb-history.jsonl", {})
+        config = self.runs[name].get("config", "{}")
         project = self.runs[name].get("project") or "project"
         return {
             "id": name, "name": name, "displayName": self.runs[name].get("displayName"), "description": "",
-            "config": self.runs[name].get("config", "{}"), "sweepName": None,
-            "historyLineCount": len(self.streams.get(name, {}).get("wandb-history.jsonl", {})),
-            "eventsLineCount": 0, "logLineCount": 0, "historyTail": "[]", "eventsTail": "[]",
+            "config": config, "sweepName": None, "historyLineCount": len(lines),
+            "eventsLineCount": 0, "logLineCount": 0, "eventsTail": "[]",
+            "historyTail": json.dumps([lines[max(lines)]] if lines else []),
             "summaryMetrics": json.dumps(self.summary(name)) if name in self.streams else "{}", "tags": [],
-            "wandbConfig": "{}",
+            "wandbConfig": json.dumps(json.loads(config).get("_wandb", {}).get("value", {})),
             "project": {"id": project, "name": project, "entity": {"id": ENTITY, "name": ENTITY}},
         }  # fmt: skip
 
@@ -202,3 +209,9 @@ def wandb_server() -> Iterator[WandbServer]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def sync(*arguments: str) -> None:
+    command = [str(Path(sys.executable).parent / "wandb"), "sync", *arguments]
+    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
