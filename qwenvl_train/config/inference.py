@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from qwenvl_train.config.entries import Sources
-from qwenvl_train.config.rules.rule import Lines
+from qwenvl_train.config.rules.rule import Lines, Rule
 from qwenvl_train.config.schema import DataConfig, RunConfig
 from qwenvl_train.errors import UserError
 
@@ -40,3 +40,17 @@ def run_folder_of(run: str) -> Path:
 def one_model(config: InferenceConfig, given: frozenset[str]) -> Lines:
     if config.run is not None and "model.path" in given:
         yield "run and model.path both name a model; set one of the two"
+
+
+def added_to_wandb_run(verb: str) -> Rule:
+    """Return the rule for the key `wandb` in the section of a verb, which adds its results to the W&B run of `run`."""
+
+    def rule(config: InferenceConfig, given: frozenset[str]) -> Lines:
+        if not getattr(config, verb).wandb:
+            return
+        if config.run is None:
+            yield f"{verb}.wandb=true needs run=, a tracked run folder or a checkpoint in one, such as runs/mine"
+        elif config.logging.wandb.mode == "disabled":
+            yield f"{verb}.wandb=true has no effect with logging.wandb.mode=disabled"
+
+    return rule

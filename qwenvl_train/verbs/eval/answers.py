@@ -50,6 +50,8 @@ class Answers:
     """Time that generating them took."""
     described: list[str]
     """A line for each data file."""
+    asked: dict[str, Any]
+    """Which samples were asked, and how: the settings that are the same for all models on the same samples."""
 
 
 def answers_of(config: EvalVerbConfig, family: Family, precision: str, state: PartialState) -> Answers:
@@ -78,6 +80,7 @@ def answers_of(config: EvalVerbConfig, family: Family, precision: str, state: Pa
         generated,
         monotonic() - start,
         rows.samples.describe(),
+        {key: settings[key] for key in ("data", "samples", "seed", "max_new_tokens")},
     )
 
 
@@ -144,6 +147,10 @@ def _folder(config: EvalVerbConfig, settings: dict[str, Any]) -> Path:
     same answers."""
     if config.eval.to is not None:
         return Path(config.eval.to)
-    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+    digest = digest_of(settings)
     above = run_folder_of(config.run) if config.run else Path(config.output_dir)
     return above / "eval" / f"{Path(config.model.path).name}-{digest}"
+
+
+def digest_of(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qwenvl_train.config.compose import Composed, compose
 from qwenvl_train.config.inference import run_folder_of
@@ -11,7 +12,11 @@ from qwenvl_train.model.stored_adapter import stored_adapter
 from qwenvl_train.reporting.stdout import print_json, readers_may_leave
 from qwenvl_train.run.finished import with_checkpoint
 from qwenvl_train.training.distributed.processes import choose_precision, join_processes
+from qwenvl_train.training.distributed.store import call_on_main
 from qwenvl_train.verbs.eval.settings import EVAL, EvalVerbConfig
+
+if TYPE_CHECKING:
+    from qwenvl_train.verbs.eval.results import Results
 
 
 def run(composed: Composed[EvalVerbConfig]) -> None:
@@ -20,6 +25,7 @@ def run(composed: Composed[EvalVerbConfig]) -> None:
     state = join_processes(config)
     precision = choose_precision(config)
     families = [load_family(model.model) for model in models]
+    tracked, results = None, None
     with readers_may_leave():
         if state.is_main_process and config.output != "json":
             for family, model in zip(families, models, strict=True):
@@ -27,21 +33,31 @@ def run(composed: Composed[EvalVerbConfig]) -> None:
         from qwenvl_train.evaluation.scoring import check_metrics
         from qwenvl_train.verbs.eval.answers import answers_of
         from qwenvl_train.verbs.eval.results import results_of
-        from qwenvl_train.verbs.eval.text import print_results
+        from qwenvl_train.verbs.eval.tracking import evaluation_of, wandb_run
 
-        check_metrics(config.eval, config.data)  # a name that does not exist is reported before anything is generated
+        # What does not exist is reported before anything is generated.
+        check_metrics(config.eval, config.data)
+        tracked = call_on_main(state, lambda: wandb_run(config))
         answers = [answers_of(model, family, precision, state) for model, family in zip(models, families, strict=True)]
         if not state.is_main_process:
             return
         results = results_of(config, answers)
-        if config.output == "json":
-            print_json(results.as_dict())
-            return
-        print_results(results)
-        if config.output == "html":
-            from qwenvl_train.verbs.eval.page import write_page
+        _print(results)
+    if tracked and results:  # also if the reader of the output has left
+        tracked.add_evaluation(evaluation_of(results))
 
-            print(f"page         {write_page(results)}")
+
+def _print(results: "Results") -> None:
+    from qwenvl_train.verbs.eval.text import print_results
+
+    if results.config.output == "json":
+        print_json(results.as_dict())
+        return
+    print_results(results)
+    if results.config.output == "html":
+        from qwenvl_train.verbs.eval.page import write_page
+
+        print(f"page         {write_page(results)}")
 
 
 def _others(config: EvalVerbConfig) -> list[EvalVerbConfig]:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt
 
-from qwenvl_train.config.inference import InferenceConfig, one_model
+from qwenvl_train.config.inference import InferenceConfig, added_to_wandb_run, one_model
 from qwenvl_train.config.rules.data import DATA_RULES
 from qwenvl_train.config.rules.rule import Lines
 from qwenvl_train.config.scoring import EvalConfig, own_code_is_allowed
@@ -20,6 +20,8 @@ class EvalSection(EvalConfig):
     the base model of an adapter."""
     worst: NonNegativeInt
     """The number of answers with the lowest scores that are shown."""
+    wandb: bool
+    """Whether the scores, and the answers with the lowest ones, are added to the W&B run of `run`."""
 
 
 class EvalVerbConfig(InferenceConfig):
@@ -43,7 +45,14 @@ def it_always_generates(config: EvalVerbConfig, given: frozenset[str]) -> Lines:
 EVAL = Verb(
     "eval",
     EvalVerbConfig,
-    (*DATA_RULES, one_model, samples_are_held_out, it_always_generates, own_code_is_allowed),
+    (
+        *DATA_RULES,
+        one_model,
+        samples_are_held_out,
+        it_always_generates,
+        own_code_is_allowed,
+        added_to_wandb_run("eval"),
+    ),
     "qwenvl_train.verbs.eval.command:run",
     reads=("eval",),
 )

@@ -11,6 +11,8 @@ from types import FrameType
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.inference import run_folder_of
 from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.attached import AttachedRun, Export
+from qwenvl_train.step_folders import step_of
 from qwenvl_train.verbs.export.settings import ExportConfig
 
 
@@ -18,11 +20,24 @@ def run(composed: Composed[ExportConfig]) -> None:
     config = composed.config
     final = _destination(config)
     print(f"exporting {config.run or config.model.path} to {final} …", flush=True)
+    tracked = _wandb_run(config)
     from qwenvl_train.verbs.export.exporting import export
 
     with _staging(final) as staging:
-        lines = export(config, staging, final)
-    print("\n".join(lines))
+        exported = export(config, staging, final)
+    print("\n".join(exported.lines))
+    if tracked:
+        form, facts = config.export.form, {"size_gb": exported.size / 1e9, "compared": exported.compared or "no"}
+        step = step_of(exported.checkpoint)
+        tracked.add_export(Export(final, step, f"{form}-{exported.dtype}", facts))
+
+
+def _wandb_run(config: ExportConfig) -> AttachedRun | None:
+    """Return the W&B run of `run` if export.wandb asks for it. Raise UserError if there is none."""
+    if not config.export.wandb:
+        return None
+    assert config.run is not None
+    return AttachedRun("export.wandb", run_folder_of(config.run), config.logging.wandb)
 
 
 def _destination(config: ExportConfig) -> Path:

@@ -1,6 +1,7 @@
 """Exports a model: finds it, writes it to a folder, compares it with the run, and renames the folder."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from qwenvl_train.errors import UserError, message_of
@@ -22,9 +23,20 @@ _SMALL_FILES = 50 * 2**20
 """About how many bytes the tokenizer and the other files of a published model take."""
 
 
-def export(config: ExportConfig, staging: Path, final: Path) -> list[str]:
-    """Write the export to `staging`, compare it with the run, and rename it to `final`. Return the lines that say what
-    was written and how to load it."""
+@dataclass(frozen=True)
+class Exported:
+    lines: list[str]
+    """What was written, and how to load it."""
+    checkpoint: Path
+    dtype: str
+    size: int
+    """Bytes of all files."""
+    compared: str | None
+    """How it was compared with the run, or None if it was not."""
+
+
+def export(config: ExportConfig, staging: Path, final: Path) -> Exported:
+    """Write the export to `staging`, compare it with the run, and rename it to `final`."""
     source = find_source(config)
     family = load_family(source.config.model)
     _refuse_full_disk(source, final)
@@ -51,7 +63,7 @@ def export(config: ExportConfig, staging: Path, final: Path) -> list[str]:
     size = size_of(staging)
     publish_folder(staging, final)
     what = "one model" if placed.adapter is None else "LoRA weights" + (" and their base model" if placed.model else "")
-    return [
+    lines = [
         f"written     {final}: {what}, {source.dtype}, {_size(size)}",
         f"verified    {compared or 'no (export.verify=false)'}",
         "",
@@ -59,6 +71,7 @@ def export(config: ExportConfig, staging: Path, final: Path) -> list[str]:
         "",
         serve,
     ]
+    return Exported(lines, Path(source.config.model.path), source.dtype, size, compared)
 
 
 def in_words(verified: Verified) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import PositiveInt, StringConstraints
 
-from qwenvl_train.config.inference import InferenceConfig, one_model
+from qwenvl_train.config.inference import InferenceConfig, added_to_wandb_run, one_model
 from qwenvl_train.config.rules.rule import Lines, among
 from qwenvl_train.config.section import Section
 from qwenvl_train.config.verb import Verb
@@ -23,6 +23,9 @@ class ExportSection(Section):
     """Whether to reload the result in another process and to compare it with the run before it is kept."""
     rows: PositiveInt
     """The number of held-out rows whose logits and answers are compared."""
+    wandb: bool
+    """Whether the facts about the export are added to the W&B run of `run`, and the export as an artifact unless
+    logging.wandb.artifacts is none."""
 
 
 class ExportConfig(InferenceConfig):
@@ -38,7 +41,7 @@ def export_settings_are_used(config: ExportConfig, given: frozenset[str]) -> Lin
 EXPORT = Verb(
     "export",
     ExportConfig,
-    (one_model, export_settings_are_used),
+    (one_model, export_settings_are_used, added_to_wandb_run("export")),
     "qwenvl_train.verbs.export.command:run",
     reads=(),
 )
