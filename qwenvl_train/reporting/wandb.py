@@ -219,7 +219,7 @@ class WandbRun(Reporter):
         """Send a table of answers, whose rows are those of a predictions.jsonl."""
 
         def send() -> None:
-            self._run.log({"step": step, name: _table(tracked_answers(rows))})
+            self._run.log({"step": step, name: table_of_answers(tracked_answers(rows))})
 
         self._tasks.put(_Task(f"the answers of step {step}", send))
 
@@ -330,7 +330,7 @@ def _artifact(name: str, folder: Path, metadata: Row) -> Any:
     return artifact
 
 
-def _table(answers: list[TrackedAnswer]) -> Any:
+def table_of_answers(answers: list[TrackedAnswer]) -> Any:
     """Return a W&B table with a row for each answer. Boxes and points are drawn over the first picture."""
     import wandb
 
