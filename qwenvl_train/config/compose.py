@@ -69,7 +69,7 @@ def _changes(read: Layers, tree: dict, verb: Verb, keys: Keys) -> dict[str, tupl
     in_recipe = {key for layer in read.layers if layer.file for key in layer.values}
     choices = read.choices | _implied_groups(in_recipe, verb) | read.own_choices
     try:
-        of_recipe, _, _ = _tree(choices, read.layers, verb, keys)
+        of_recipe = _without_other_verbs(_tree(choices, read.layers, verb, keys)[0], (), verb)
     except UserError:  # the recipe refers to values that only the command line has
         return {}
     before, after = _flat(of_recipe), _flat(tree)

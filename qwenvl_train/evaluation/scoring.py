@@ -189,6 +189,16 @@ def figures_of(scored: Sequence[ScoredRow], metrics: Mapping[str, Metric], seed:
     return found
 
 
+def named_figures(found: Iterable[Figure]) -> dict[tuple[str, str], Figure]:
+    """Return figures by entry and name, as metrics.jsonl names them: the first one of a metric has the name of the
+    metric, and the others begin with it."""
+    named: dict[tuple[str, str], Figure] = {}
+    for one in found:
+        name = f"{one.metric}_{one.name}" if (one.entry, one.metric) in named else one.metric
+        named[one.entry, name] = one
+    return named
+
+
 class Parts:
     """What each sample adds to a figure. The answers of one sample stay together, since they are not independent."""
 

@@ -8,11 +8,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from qwenvl_train.config.best import GENERATED
 from qwenvl_train.reporting.console import print_table, say, width_of
 from qwenvl_train.reporting.encoding import can_encode
 from qwenvl_train.reporting.reporter import Row, is_evaluation
 from qwenvl_train.reporting.sparkline import LEVELS, sparkline
-from qwenvl_train.reporting.wording import EVALUATION_FIRST, GENERATED, figure, label
+from qwenvl_train.reporting.wording import figure, label, main_metrics
 
 _MOST_SOURCES = 6
 _CURVE_WIDTHS = (24, 12)
@@ -44,13 +45,15 @@ def curves_of(rows: list[Row]) -> Iterator[Curve]:
     """Yield the curve of the training loss, of the main scores of evaluations, and of the main score of each source."""
     yield from _curve("training loss", "loss", [row for row in rows if not is_evaluation(row)])
     evaluations = [row for row in rows if is_evaluation(row)]
-    scores = [key for key in EVALUATION_FIRST if any(key in row for row in evaluations)]
-    generated = {key: None for row in evaluations for key in row if key.startswith(f"eval_{GENERATED}")}
-    losses = [key for key in scores[1:] if key == "eval_loss"]
-    for key in (*scores[:1], *generated, *losses):
+    scores = list(dict.fromkeys(key for row in evaluations for key in main_metrics(row)))
+    generated = [key for key in scores if key.startswith(GENERATED)]
+    others = [key for key in scores if key not in generated]
+    of_sources: list[Curve] = []
+    for key in (*generated, *others[:1], *(key for key in others[1:] if key == "eval_loss")):
         yield from _curve(f"held-out {label(key)}", key, evaluations)
-        if key == scores[0]:
-            yield from islice(_curves_of_sources(key, evaluations), _MOST_SOURCES)
+        if not of_sources:
+            of_sources = list(islice(_curves_of_sources(key, evaluations), _MOST_SOURCES))
+            yield from of_sources
 
 
 def _curves_of_sources(key: str, evaluations: list[Row]) -> Iterator[Curve]:

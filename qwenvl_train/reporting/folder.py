@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 import qwenvl_train
+from qwenvl_train.errors import UserError
 from qwenvl_train.files import replacing
 from qwenvl_train.reporting.repeat import command
 from qwenvl_train.reporting.reporter import Row
@@ -68,8 +69,19 @@ def write_json_lines_atomic(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read_json_lines(path: Path) -> list[Row]:
-    """Return the rows of a JSON Lines file. The list is empty if the file does not exist."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line] if path.exists() else []
+    """Return the rows of a JSON Lines file. The list is empty if the file does not exist.
+
+    Raises:
+        UserError: If a line is not JSON.
+    """
+    rows: list[Row] = []
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows += [json.loads(line)] if line else []
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: this is not JSON ({error}); restore or delete the file.") from None
+    return rows
 
 
 class RunFolder:

@@ -12,4 +12,4 @@ def share_interval(share: float, samples: int) -> tuple[float, float]:
     square = _DEVIATIONS**2 / samples
     middle = (share + square / 2) / (1 + square)
     half = _DEVIATIONS / (1 + square) * math.sqrt(share * (1 - share) / samples + square / (4 * samples))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return middle - half if share > 0 else 0.0, middle + half if share < 1 else 1.0

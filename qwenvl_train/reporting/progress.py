@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextCol
 from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
+from qwenvl_train.config.best import GENERATED
 from qwenvl_train.reporting.closing import print_curves
 from qwenvl_train.reporting.console import NARROW, console_on, print_table, say, width_of
 from qwenvl_train.reporting.metrics import read_metrics
@@ -17,12 +18,12 @@ from qwenvl_train.reporting.run_log import LOGGER
 from qwenvl_train.reporting.spikes import SPIKE
 from qwenvl_train.reporting.wording import (
     EVALUATION_FIRST,
-    GENERATED,
     count,
     duration,
     figure,
     is_number,
     label,
+    main_metrics,
     many,
     percent,
 )
@@ -118,7 +119,7 @@ def source_lines(row: Row) -> list[str]:
 
 def _source_figures(scores: Row) -> str:
     keys = [key for key in EVALUATION_FIRST if key.removeprefix("eval_") in scores]
-    keys += [f"eval_{key}" for key in scores if key.startswith(GENERATED)]
+    keys += [f"eval_{key}" for key in scores if f"eval_{key}".startswith(GENERATED)]
     figures = ", ".join(f"{label(key)} {figure(key, scores[key.removeprefix('eval_')])}" for key in keys)
     return f"{figures} ({many(scores['samples'], 'sample')})"
 
@@ -150,15 +151,15 @@ def closing_line(summary: Row) -> str:
         text += f", {many(summary['skipped_steps'], 'step')} skipped (nan)"
     metrics = summary.get("metrics") or {}
     before, after = metrics.get("before") or {}, metrics.get("after") or {}
-    for key in EVALUATION_FIRST:
-        if key in before and key in after:
+    for key in main_metrics(after):
+        if key in before:
             return f"{text}, {label(key)} {figure(key, before[key])} → {figure(key, after[key])}"
     return text
 
 
 def score_of(row: Row) -> str:
     """Return the score of an evaluation that says most, such as: exact match 97.5 %"""
-    return next((f"{label(key)} {figure(key, row[key])}" for key in EVALUATION_FIRST if key in row), "")
+    return next((f"{label(key)} {figure(key, row[key])}" for key in main_metrics(row)), "")
 
 
 class ProgressReporter(Reporter):

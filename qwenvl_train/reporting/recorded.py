@@ -10,8 +10,7 @@ import yaml
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.folder import read_json_lines
 from qwenvl_train.reporting.metrics import read_metrics
-from qwenvl_train.reporting.reporter import Row
-from qwenvl_train.step_folders import step_of
+from qwenvl_train.reporting.reporter import Row, is_evaluation
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class RecordedRun:
     environment: Row
     predictions: list[Row]
     scores: list[Row] = field(default_factory=list)
-    """The scores of the newest generated answers, with eval.generate."""
+    """The scores of the answers that were generated at the newest evaluation, with eval.generate."""
 
     @property
     def name(self) -> str:
@@ -33,8 +32,8 @@ class RecordedRun:
 
     @property
     def resumed_at(self) -> list[int]:
-        """The steps at which the run was started again."""
-        return [start["step"] for start in self.environment.get("starts", [])[1:]]
+        """The steps at which the run was resumed."""
+        return [start["step"] for start in self.environment.get("starts", []) if start["step"] > 0]
 
     @property
     def status(self) -> str:
@@ -43,21 +42,22 @@ class RecordedRun:
 
 def read_run(folder: Path) -> RecordedRun:
     """Read the files of a run folder. Raise UserError for one whose content is damaged."""
+    rows = read_metrics(folder)
+    evaluated = next((row["step"] for row in reversed(rows) if is_evaluation(row)), None)
     return RecordedRun(
         folder,
         read_yaml(folder / "config.yaml"),
-        read_metrics(folder),
+        rows,
         read_json(folder / "components.json") or [],
         read_json(folder / "summary.json") or {},
         read_json(folder / "environment.json") or {},
         read_json_lines(folder / "predictions.jsonl"),
-        newest_scores(folder),
+        read_json(folder / "answers" / f"step-{evaluated}.json") or [],
     )
 
 
-def newest_scores(folder: Path) -> list[Row]:
-    files = {step_of(path.with_suffix("")): path for path in folder.glob("answers/step-*.json")}
-    return read_json(files[max(files)]) if files else []
+def is_right(answer: str, expected: str) -> bool:
+    return answer.strip() == expected.strip()
 
 
 def refuse_other_folder(verb: str, folder: Path) -> None:

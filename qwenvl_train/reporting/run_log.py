@@ -21,6 +21,8 @@ from qwenvl_train.reporting.repeat import command
 FILE_NAME = "log.txt"
 
 LOGGER = logging.getLogger("qwenvl_train")
+LOGGER.propagate = False
+LOGGER.addHandler(logging.NullHandler())
 """What this logger gets is written to log.txt, and is not printed. Without a RunLog, it is dropped."""
 
 
@@ -45,7 +47,6 @@ class RunLog:
             self._stack.callback(logger.removeHandler, handler)
         self._stack.callback(LOGGER.setLevel, LOGGER.level)
         LOGGER.setLevel(logging.INFO)
-        self._set_propagate(LOGGER, False)
         self._capture_warnings()
         self._take_over_handlers()
         if self._formatter.rank == "0":
@@ -103,7 +104,7 @@ class RunLog:
 
         def factory(name: str, *args: Any, **kwargs: Any) -> logging.LogRecord:
             logger: logging.Logger | None = logging.getLogger(name)
-            while logger is not None and logger.parent is not None:
+            while logger is not None and logger.parent is not None and logger is not LOGGER:
                 self._take_over(logger)
                 logger = logger.parent
             return make_record(name, *args, **kwargs)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from qwenvl_train.reporting.pages.answers import Shape, is_right, opened, shape, smaller
+from qwenvl_train.config.best import GENERATED
+from qwenvl_train.reporting.pictures import Shape, opened, shape, smaller
+from qwenvl_train.reporting.recorded import is_right
 from qwenvl_train.reporting.reporter import NO_FORECAST, Forecast, Row, flat, is_evaluation
 
 SECTIONS = {
@@ -52,8 +54,8 @@ def tracked(row: Row, forecast: Forecast = NO_FORECAST) -> Row:
 
 
 def _name(key: str) -> str:
-    if key.startswith("eval_generated/"):
-        return "scores/" + key.removeprefix("eval_generated/")
+    if key.startswith(GENERATED):
+        return "scores/" + key.removeprefix(GENERATED)
     if key.startswith("eval_"):
         return "eval/" + key.removeprefix("eval_")
     for section, names in SECTIONS.items():

@@ -20,7 +20,7 @@ from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.checkpoints import evaluation_in
 from qwenvl_train.reporting.folder import write_json_atomic, write_text_atomic
-from qwenvl_train.reporting.pages.answers import Shape
+from qwenvl_train.reporting.pictures import Shape
 from qwenvl_train.reporting.recorded import read_json
 from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo, flat
 from qwenvl_train.reporting.tracking import ALL_SECTIONS, LENGTHS, TrackedAnswer, tracked, tracked_answers

@@ -1,15 +1,15 @@
 """The formatting of figures for people. The terminal and the report use the same formats."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
+
+from qwenvl_train.config.best import GENERATED
 
 RATIOS = ("exact_match", "accuracy", "accuracies", "mfu", "data_wait", "pack_fill")
 
 Format = Literal["percent", "scientific", "loss", "number"]
 """How the values of a metric are written."""
-
-GENERATED = "generated/"
-"""The metrics of generated answers begin with this, after eval_."""
 
 EVALUATION_FIRST = ("eval_rewards/accuracies", "eval_exact_match", "eval_token_accuracy", "eval_loss")
 """The scores of evaluations, the one that says most first."""
@@ -62,9 +62,8 @@ def is_finite(value: object) -> bool:
 def is_ratio(metric: str) -> bool:
     """Return whether a metric is a share of 1, which is shown in percent. The scores of generated answers are, except
     for those of the user's own functions, whose names have a dot."""
-    name = metric.removeprefix("eval_")
-    if name.startswith(GENERATED):
-        return "." not in name.partition("@")[0]
+    if f"eval_{metric.removeprefix('eval_')}".startswith(GENERATED):
+        return "." not in metric.partition("@")[0]
     return metric.endswith(RATIOS)
 
 
@@ -72,6 +71,13 @@ def label(metric: str) -> str:
     """Return the name of a metric for people. For example, eval_exact_match becomes exact match."""
     metric = _IN_WORDS.get(metric.removeprefix("eval_"), metric)
     return metric.removeprefix("eval_").replace("_", " ").replace("/", " ")
+
+
+def main_metrics(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return the metrics of an evaluation that stand for it, the most telling first: the scores of generated answers,
+    and then those of EVALUATION_FIRST."""
+    generated = [key for key in evaluation if key.startswith(GENERATED)]
+    return [key for key in (*generated, *EVALUATION_FIRST) if is_finite(evaluation.get(key))]
 
 
 def format_of(metric: str) -> Format:

@@ -6,6 +6,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from qwenvl_train.config.best import GENERATED
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.answering import answers_to, groups_of, samples_to_answer
@@ -18,13 +19,13 @@ from qwenvl_train.evaluation.scoring import (
     figures_of,
     load_metrics,
     metrics_of_entries,
+    named_figures,
     score,
 )
 from qwenvl_train.model.decoding import this_process
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.run.context import RunContext
 
-PREFIX = "eval_generated/"
 BATCH_SIZE = 16
 """The number of samples that are answered together if eval.batch_size is auto. During training, the memory of the
 device is needed for other things."""
@@ -82,9 +83,9 @@ class GeneratedScores:
         return scored if at == step else []
 
     def _metrics(self, scored: Sequence[ScoredRow]) -> dict[str, Any]:
-        found: dict[str, Any] = {f"{PREFIX}{name}": value for name, value in _figures(scored).items()}
+        found: dict[str, Any] = {f"{GENERATED}{name}": value for name, value in _figures(scored).items()}
         wanted = self._context.config.train.best_metric
-        if wanted.startswith(PREFIX) and wanted not in found:
+        if wanted.startswith(GENERATED) and wanted not in found:
             raise UserError(f"train.best_metric={wanted}: the generated answers have the scores {', '.join(found)}.")
         entries = dict.fromkeys(one.row["entry"] for one in scored)
         if len(entries) > 1:
@@ -101,13 +102,11 @@ def _of(scored: Sequence[ScoredRow], entry: str) -> list[ScoredRow]:
 
 def _with_intervals(scored: Sequence[ScoredRow], metrics: Mapping[str, Metric], seed: int) -> list[dict[str, Any]]:
     """Return the score of each entry by each metric with its 95 % interval, by the names of metrics.jsonl."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for one in figures_of(scored, metrics, seed):
-        # The first figure of a metric has the name of the metric.
-        name = f"{one.metric}_{one.name}" if (one.entry, one.metric) in found else one.metric
-        of_figure = {"value": one.value, "low": one.low, "high": one.high, "samples": one.samples}
-        found[one.entry, name] = {"entry": one.entry, "metric": name, **of_figure}
-    return list(found.values())
+    return [
+        {"entry": entry, "metric": name, "value": one.value, "low": one.low, "high": one.high}
+        | {"samples": one.samples, "higher_is_better": one.higher_is_better}
+        for (entry, name), one in named_figures(figures_of(scored, metrics, seed)).items()
+    ]
 
 
 def _figures(scored: Sequence[ScoredRow]) -> dict[str, float]:

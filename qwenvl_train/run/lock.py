@@ -84,6 +84,12 @@ def in_use(folder: Path) -> bool:
     return holder is not None and (holder.host != socket.gethostname() or holder.lives)
 
 
+def refuse_in_use(key: str, folder: Path) -> None:
+    """Raise UserError for a setting that needs a run folder to which no process writes."""
+    if in_use(folder):
+        raise UserError(f"{key}=true: {folder} is still training; wait until it has ended, or leave {key} out.")
+
+
 def _acquire(lock: Path, mine: Holder) -> None:
     while not _create(lock, mine):
         held = holder_of(lock.parent)

@@ -1,13 +1,12 @@
 """Writes the records of a run while it trains and when it ends. The trainer calls it through its hooks."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from qwenvl_train.evaluation.predictions import place_of, prediction
 from qwenvl_train.reporting.checkpoints import best_of, evaluation_in
-from qwenvl_train.reporting.folder import RunFolder, package_versions
+from qwenvl_train.reporting.folder import RunFolder, package_versions, read_json_lines
 from qwenvl_train.reporting.metrics import before_and_after, read_metrics
 from qwenvl_train.reporting.model_card import model_card
 from qwenvl_train.reporting.pages.report import write_report
@@ -44,10 +43,8 @@ class Recorder:
     def start(self) -> None:
         if not self.writes:
             return
-        stored = self.info.folder / "predictions.jsonl"
-        if self.info.resumed and stored.is_file():
-            self.predictions = [json.loads(line) for line in stored.read_text(encoding="utf-8").splitlines()]
         if self.info.resumed:
+            self.predictions = read_json_lines(self.info.folder / "predictions.jsonl")
             rows = read_metrics(self.info.folder)
             self.spikes = Spikes(row for row in rows if row["step"] <= self.info.start_step)
         for reporter in self.reporters:

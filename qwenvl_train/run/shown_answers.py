@@ -7,6 +7,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from qwenvl_train.data.batches.loader import Rows
+from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.answering import answers_to, groups_of, samples_to_answer
 from qwenvl_train.evaluation.generation import AnswerGenerator
 from qwenvl_train.evaluation.scoring import (
@@ -19,11 +20,9 @@ from qwenvl_train.evaluation.scoring import (
 )
 from qwenvl_train.model.decoding import this_process
 from qwenvl_train.run.context import RunContext
-from qwenvl_train.run.generated_scores import GeneratedScores
+from qwenvl_train.run.generated_scores import BATCH_SIZE, GeneratedScores
 
 Row = dict[str, Any]
-BATCH_SIZE = 16
-"""The number of samples that are answered together."""
 
 
 class ShownAnswers:
@@ -60,5 +59,8 @@ class ShownAnswers:
 
     def _scored(self, rows: Sequence[Row]) -> list[ScoredRow]:
         config = self._context.config
-        chosen = choose_metrics(rows, config.eval.metrics, metrics_of_entries(config.data))
+        try:
+            chosen = choose_metrics(rows, config.eval.metrics, metrics_of_entries(config.data))
+        except UserError:  # a row names a metric that would run code; these scores are no reason to end the run
+            return [ScoredRow(row, {}) for row in rows]
         return score(rows, *load_available(chosen), self._context.family)

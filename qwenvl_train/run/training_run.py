@@ -211,6 +211,7 @@ class Run:
         }
         folder.write_environment(gpus, self.start.facts, facts, self.start.step)
         folder.write_components(info.components)
+        (folder.path / "summary.json").unlink(missing_ok=True)  # of the run as it ended before
         # A checkpoint that a killed run was writing is incomplete.
         shutil.rmtree(_staging(self.start), ignore_errors=True)
         for path in map(Path, self.start.point.damaged):

@@ -1,6 +1,7 @@
 """The verb watch. It serves the report of a run to browsers on this machine, and the page follows the run."""
 
 import hashlib
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -119,11 +120,12 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Content-Type-Options": "nosniff",
             "Cache-Control": "no-store",
         }
-        self.send_response(status)
-        for name, value in (every | (headers or {})).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
+        with suppress(ConnectionError):  # the browser has left
+            self.send_response(status)
+            for name, value in (every | (headers or {})).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Write nothing: the browser asks every two seconds."""

@@ -104,9 +104,10 @@ def test_the_changes_to_a_recipe_are_known(tmp_path):
     assert changes["train.lr"] == (2e-4, 1e-3)
     assert changes["deepspeed.stage"] == (0, 2)
     own = tmp_path / "mine.yaml"
-    own.write_text("defaults: [sft_lora]\ntrain: {lr: 5e-4}\n")
-    assert compose([f"+recipe={own}", "lora.rank=4"]).changes["lora.rank"] == (16, 4)
-    assert "train.lr" not in compose([f"+recipe={own}", "lora.rank=4"]).changes
+    own.write_text("defaults: [sft_lora]\ntrain: {lr: 5e-4}\nplan: {devices: 8}\n")
+    changes = compose([f"+recipe={own}", "lora.rank=4"]).changes
+    assert changes["lora.rank"] == (16, 4)
+    assert not {"train.lr", "plan.devices"} & changes.keys()
     assert compose(["tune_mm_llm=true"]).changes == {}
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from qwenvl_train.cli import main
+from qwenvl_train.reporting.recorded import read_run
 from qwenvl_train.training.checksums import CHECKSUMS
 from qwenvl_train.training.meter import Meter
 from qwenvl_train.training.trainer import VisionTrainer
@@ -33,7 +34,7 @@ def halfway(pictures, write_rows, checkpoints, tmp_path):
 
 def test_the_clock_of_a_resumed_run_starts_after_loading(halfway, tmp_path, monkeypatch):
     folder, settings = halfway
-    load, start, came = VisionTrainer._load_from_checkpoint, Meter.start, []
+    load, start, came, summaries = VisionTrainer._load_from_checkpoint, Meter.start, [], []
 
     def load_and_tell(self, *arguments):
         load(self, *arguments)
@@ -42,13 +43,16 @@ def test_the_clock_of_a_resumed_run_starts_after_loading(halfway, tmp_path, monk
     def start_and_tell(self):
         start(self)
         came.append("started")
+        summaries.append((folder / "summary.json").exists())
 
     monkeypatch.setattr(VisionTrainer, "_load_from_checkpoint", load_and_tell)
     monkeypatch.setattr(Meter, "start", start_and_tell)
     train(tmp_path, *settings)
     assert came.count("loaded") == 1
     assert came[-1] == "started"
+    assert summaries[-1] is False  # that of the run as it ended before is gone
     assert [row["step"] for row in rows(folder)] == [1, 2]
+    assert read_run(folder).resumed_at == [1]
 
 
 def test_the_log_has_what_libraries_say_and_the_terminal_does_not(halfway, tmp_path, monkeypatch, capfd):

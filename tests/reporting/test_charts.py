@@ -1,6 +1,8 @@
+from statistics import fmean
+
 import pytest
 
-from qwenvl_train.reporting.pages.charts import Mark, charts, thin
+from qwenvl_train.reporting.pages.charts import Mark, charts, compared_charts, thin
 
 from .rows import evaluation_row, training_row
 
@@ -76,6 +78,23 @@ def test_thinning_keeps_a_spike_a_gap_and_the_order():
     assert (54_321.0, 99.0) in kept
     assert (70_000.0, None) in kept
     assert kept == sorted(kept, key=lambda point: point[0])
+    assert (kept[0], kept[-1]) == (line[0], line[-1])
+
+
+def test_a_long_line_is_smoothed_from_its_means():
+    """Of every ten values nine are 1 and one is 3, so the mean is 1.2, and that of the lowest and the highest 2."""
+    (chart,) = charts(rows_of(grad_norm=[3.0 if step % 10 == 0 else 1.0 for step in range(100_000)]))
+    (line,) = chart.lines
+    assert line.means is not None
+    assert len(line.means) <= 1000
+    assert fmean(value for _, value in line.means) == pytest.approx(1.2)
+    assert line.means[-1][0] == line.steps[-1] == 100_000
+
+
+def test_a_run_keeps_its_colour_in_charts_that_another_is_not_in():
+    rows = {"first": rows_of(loss=[1.0]), "second": [{"step": 1, "loss": 2.0, "grad_norm": 1.0}]}
+    numbers = {chart.metric: [line.number for line in chart.lines] for chart in compared_charts(rows)}
+    assert numbers == {"loss": [0, 1], "grad_norm": [1]}
 
 
 def test_a_spike_is_marked_in_the_chart_of_the_loss():

@@ -45,10 +45,10 @@ def test_sources_and_generated_answers_have_a_line_each(stream):
     print_curves(rows, console_on(stream))
     lines = [" ".join(line.split()) for line in stream.getvalue().splitlines()]
     assert lines[1:] == [
+        "held-out generated anls 0.0 % 12.5 % ▁█",
         "held-out exact match 50.0 % 50.0 % ▁▁",
         "a.jsonl 25.0 % 50.0 % ▁█",
         "b.jsonl 75.0 % 50.0 % █▁",
-        "held-out generated anls 0.0 % 12.5 % ▁█",
         "held-out loss 0.0213 0.0213 ▁▁",
     ]
 

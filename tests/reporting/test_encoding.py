@@ -4,7 +4,6 @@ import io
 import sys
 
 import pytest
-from rich.console import Console
 
 from qwenvl_train.reporting.console import console_on, say
 from qwenvl_train.reporting.encoding import can_encode, replace_unencodable
@@ -45,6 +44,5 @@ def test_streams_that_are_no_text_files_stay_as_they_are(monkeypatch):
     replace_unencodable()
 
 
-def test_rich_draws_with_ascii_characters(encoded):
-    console = Console(file=io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-    assert (can_encode("█", console.encoding), can_encode("█", "utf-8")) == (False, True)
+def test_whether_an_encoding_has_a_character():
+    assert (can_encode("█", "ascii"), can_encode("█", "utf-8")) == (False, True)

@@ -46,11 +46,28 @@ def test_a_score_that_fell_and_few_samples(run):
 def test_generated_answers_stand_before_other_scores(run):
     (run.folder / "answers").mkdir()
     scores = [{"metric": "anls", "entry": "all", "low": 0.7, "high": 0.9, "samples": 64}]
-    (run.folder / "answers" / "step-5.json").write_text(json.dumps([{"metric": "old"}]))
     (run.folder / "answers" / "step-10.json").write_text(json.dumps(scores))
+    (run.folder / "answers" / "step-20.json").write_text(json.dumps([{"metric": "anls", "low": 0, "high": 0}]))
     rows = [evaluation_row(step, 0.5) | {"eval_generated/anls": score} for step, score in ((0, 0.2), (10, 0.8))]
     text = "Held-out generated anls rose from 20.0 % to 80.0 % (95 % interval 70.0 to 90.0 %, 64 samples)."
     assert texts(run, *rows)[text] == "good"
+
+
+def test_lower_values_of_an_own_metric_may_be_better(run):
+    (run.folder / "answers").mkdir()
+    of_metric = {"metric": "mine.far", "entry": "a", "low": 0.5, "high": 1.5, "samples": 64, "higher_is_better": False}
+    (run.folder / "answers" / "step-10.json").write_text(json.dumps([of_metric]))
+    rows = [{"step": step, "eval_generated/mine.far": value} for step, value in ((0, 9.0), (10, 1.0))]
+    text = "Held-out generated mine.far fell from 9 to 1 (95 % interval 0.5 to 1.5, 64 samples)."
+    assert texts(run, *rows)[text] == "good"
+    table = evaluation_table(read_run(run.folder))
+    assert [cells for _, cells in table["rows"]] == [[("9", False)], [("1", True)]]
+
+
+def test_a_score_that_was_and_is_full_is_no_failure(run):
+    found = texts(run, evaluation_row(0, 1.0), evaluation_row(1, 1.0))
+    text = "Held-out exact match is 100.0 %, as before training (95 % interval 96.9 to 100.0 %, 120 samples)."
+    assert found[text] == "note"
 
 
 def test_a_loss_alone_has_no_interval(run):
@@ -65,7 +82,8 @@ def test_no_held_out_score_is_said(run):
 
 
 @pytest.mark.parametrize(
-    ("losses", "kind"), [((2.0, 1.0, 1.04), "good"), ((2.0, 1.0, 1.06), "warning"), ((2.0, 1.0), None)]
+    ("losses", "kind"),
+    [((2.0, 1.0, 1.04), "good"), ((2.0, 1.0, 1.06), "warning"), ((0.1, -1.0, -0.5, -1.0), "good"), ((2.0, 1.0), None)],
 )
 def test_a_held_out_loss_that_rises_again_is_a_sign_of_over_fitting(run, losses, kind):
     found = texts(run, *(evaluation_row(step, 0.5, loss) for step, loss in enumerate(losses)))
@@ -91,9 +109,10 @@ def test_the_forecast_stands_beside_what_came(run):
     assert "At most 13 GiB were used (forecast 14 GiB)." in found
 
 
-def test_the_table_of_evaluations_marks_the_best_of_each_metric():
+def test_the_table_of_evaluations_marks_the_best_of_each_metric(run):
     rows = [evaluation_row(0, 0.1, 3.0), training_row(1), evaluation_row(10, 0.9, 1.0), evaluation_row(20, 0.8, 2.0)]
-    table = evaluation_table(rows)
+    texts(run, *rows)
+    table = evaluation_table(read_run(run.folder))
     assert table is not None
     assert table["headings"] == ["exact match", "token accuracy", "loss"]
     assert [(step, [best for _, best in cells]) for step, cells in table["rows"]] == [
@@ -101,4 +120,5 @@ def test_the_table_of_evaluations_marks_the_best_of_each_metric():
         ("10", [True] * 3),
         ("20", [False] * 3),
     ]
-    assert evaluation_table(rows[:2]) is None
+    texts(run, *rows[:2])
+    assert evaluation_table(read_run(run.folder)) is None

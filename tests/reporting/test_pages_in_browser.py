@@ -16,6 +16,7 @@ from .rows import COMPONENTS, CONFIG, write_run
 
 expect = pytest.importorskip("playwright.sync_api").expect
 pytestmark = needs_chromium
+LIGHT = "rgb(246, 247, 249)"
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,31 @@ def test_the_keyboard_moves_the_cursor_and_zooms(page):
     expect(page.get_by_role("button", name="show all")).to_be_disabled()
 
 
+def test_keys_of_the_browser_stay_its_own(page):
+    page.locator(".plot").first.focus()
+    page.evaluate("addEventListener('keydown', event => window.prevented = event.defaultPrevented)")
+    for key, prevented in (("Control+Minus", False), ("Alt+ArrowRight", False), ("Minus", True)):
+        page.keyboard.press(key)
+        assert page.evaluate("window.prevented") is prevented
+
+
+def test_a_key_does_nothing_where_no_point_is_shown(page):
+    """Of the evaluations every 20 steps, none is between the steps 42 and 58."""
+    page.locator(".u-over").first.scroll_into_view_if_needed()
+    page.mouse.move(*place(page, 0, 42 / 120))
+    page.mouse.down()
+    page.mouse.move(*place(page, 0, 58 / 120), steps=4)
+    page.mouse.up()
+    page.mouse.move(0, 0)
+    page.locator(".plot").nth(1).focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("+")
+    page.locator(".plot").first.focus()
+    page.keyboard.press("Home")
+    step = int(page.locator("figcaption .step").first.inner_text().split()[1])
+    assert 42 <= step <= 58
+
+
 def test_smoothing_changes_training_lines_and_not_those_of_evaluations(page):
     before = captions(page)
     page.get_by_label("smoothing").fill("0.9")
@@ -144,6 +170,10 @@ def test_answers_are_filtered_sorted_and_enlarged(page):
     page.get_by_label("order").select_option("lowest score first")
     expect(page.get_by_label("metric")).to_have_value("anls")
     assert [text[-1] for text in shown()] == ["2", "1", "3"]
+    page.get_by_label("metric").select_option("any")
+    expect(page.get_by_label("order")).to_have_value("")
+    assert [text[-1] for text in shown()] == ["1", "2", "3"]
+    page.get_by_label("order").select_option("lowest score first")
     page.get_by_label("source").select_option("receipts/other.jsonl")
     assert [text[-1] for text in shown()] == ["3"]
     expect(page.locator(".gallery output")).to_have_text("1 shown")
@@ -175,7 +205,7 @@ def test_nothing_is_wider_than_the_window(browser, folder, width, scheme):
     with opened(browser, f"file://{folder}/report.html", **settings) as page:
         assert page.evaluate("document.documentElement.scrollWidth") == width
         colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (colour == "rgb(246, 247, 249)") is (scheme == "light")
+        assert (colour == LIGHT) is (scheme == "light")
 
 
 def test_a_finger_zooms(browser, folder):
@@ -190,10 +220,10 @@ def test_a_finger_zooms(browser, folder):
         expect(page.get_by_role("button", name="show all")).to_be_enabled()
 
 
-def test_paper_is_white_and_has_the_curves(browser, folder):
+def test_paper_is_light_and_has_the_curves(browser, folder):
     with opened(browser, f"file://{folder}/report.html", color_scheme="dark") as page:
         page.emulate_media(media="print")
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(246, 247, 249)"
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == LIGHT
         expect(page.locator(".controls").first).to_be_hidden()
         assert page.locator("canvas").first.is_visible()
 
@@ -219,6 +249,14 @@ def test_a_page_that_is_watched_follows_the_run(browser, folder, tmp_path):
         assert page.get_by_label("smoothing").input_value() == "0.5"
         (run / "predictions.jsonl").write_text(answers.replace('"12.80"', '"12.81"', 1), encoding="utf-8")
         expect(page.locator(".gallery output")).to_have_text("2 shown")
+        page.get_by_label("find in texts").focus()
+        (run / "predictions.jsonl").write_text(answers, encoding="utf-8")
+        expect(page.locator(".gallery output")).to_have_text("1 shown")
+        expect(page.get_by_label("find in texts")).to_be_focused()
+        speed = page.locator("figcaption", has_text="Tokens per second")
+        expect(speed).to_be_visible()
+        (run / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')  # the run has been started from the beginning
+        expect(speed).to_be_hidden()
         (run / "summary.json").write_bytes((folder / "summary.json").read_bytes())
         expect(page.locator("header .badge")).to_have_text("done")
         server.shutdown()

@@ -12,8 +12,9 @@ from PIL import Image
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.metrics import MetricsFile
-from qwenvl_train.reporting.pages.answers import Folded, folded, is_right
+from qwenvl_train.reporting.pages.answers import Folded, folded
 from qwenvl_train.reporting.pages.report import write_report
+from qwenvl_train.reporting.recorded import is_right
 from qwenvl_train.reporting.repeat import command
 
 from .rows import SUMMARY, draw_receipt, evaluation_row, training_row, write_run

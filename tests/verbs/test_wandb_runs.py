@@ -5,6 +5,7 @@ import json
 import pytest
 
 from qwenvl_train.cli import main
+from qwenvl_train.run.lock import locked
 from tests.conftest import conversation
 from tests.reporting.wandb_server import KEY, sync, wandb_server
 from tests.verbs.export.runs import MODES, write_run
@@ -60,6 +61,9 @@ def test_what_cannot_be_added_is_told_at_once(verb, mine, capfd):
     assert f"{asked} needs run=" in capfd.readouterr().err
     assert main([verb, f"run={mine}", asked, "logging.wandb.mode=disabled"]) == 2
     assert f"{asked} has no effect with logging.wandb.mode=disabled" in capfd.readouterr().err
+    with locked(mine):
+        assert main([verb, f"run={mine}", asked]) == 2
+    assert f"{asked}: {mine} is still training" in " ".join(capfd.readouterr().err.split())
     (mine / "wandb_id.txt").unlink()
     assert main([verb, f"run={mine}", asked]) == 2
     assert "was not tracked by W&B: it has no wandb_id.txt" in " ".join(capfd.readouterr().err.split())

@@ -1,6 +1,8 @@
 """`qwenvl-train watch`: what its server answers. tests/reporting/test_pages_in_browser.py has the page."""
 
 import http.client
+import socket
+import struct
 import threading
 
 import pytest
@@ -12,10 +14,15 @@ from tests.reporting.rows import COMPONENTS, CONFIG, write_run
 
 
 @pytest.fixture
-def watched(tmp_path):
+def folder(tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     write_run(RunInfo("mine", folder, CONFIG, COMPONENTS, 120, 0), tmp_path)
+    return folder
+
+
+@pytest.fixture
+def watched(folder):
     with open_server(folder, "0") as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield folder, server.server_address[1]
@@ -61,22 +68,35 @@ def test_there_is_one_page(watched, path):
     assert ask(watched[1], path)[0].status == 404
 
 
-def test_it_is_served_on_loopback_only(watched):
-    connection = http.client.HTTPConnection("127.0.0.1", watched[1])
-    connection.connect()
-    assert connection.sock.getpeername()[0] == "127.0.0.1"
+def test_it_is_served_on_loopback_only(folder):
+    with open_server(folder, "0") as server:
+        assert server.server_address[0] == "127.0.0.1"
+
+
+def test_the_page_may_load_nothing(watched):
     policy = ask(watched[1])[0].headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'")
 
 
+def test_a_browser_that_leaves_is_no_error(watched, capfd):
+    (watched[0] / "config.yaml").write_text(f"run_name: {'x' * 10_000_000}\n")
+    with socket.create_connection(("127.0.0.1", watched[1])) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.recv(10)
+    assert ask(watched[1])[0].status == 200
+    assert capfd.readouterr().err == ""
+
+
 def test_a_damaged_file_is_told_and_the_server_goes_on(watched):
     folder, port = watched
-    whole = (folder / "summary.json").read_text()
-    (folder / "summary.json").write_text("{")
-    answer, text = ask(port)
-    assert (answer.status, "summary.json is not JSON" in text) == (503, True)
-    (folder / "summary.json").write_text(whole)
-    assert ask(port)[0].status == 200
+    for name in ("summary.json", "predictions.jsonl"):
+        whole = (folder / name).read_text()
+        (folder / name).write_text("{")
+        answer, text = ask(port)
+        assert (answer.status, name in text) == (503, True)
+        (folder / name).write_text(whole)
+        assert ask(port)[0].status == 200
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ const Gallery = (() => {
         chosen[name] = control.value;
         const metric = gallery.querySelector("[data-filter=metric]");
         if (name === "order" && chosen.order && !chosen.metric) chosen.metric = metric.value = metric.options[1].value;
+        if (name === "metric" && !chosen.metric)
+          chosen.order = gallery.querySelector("[data-filter=order]").value = "";
         apply(gallery);
       });
     }
@@ -57,25 +59,28 @@ const Gallery = (() => {
   }
 
   const dialog = document.querySelector("dialog.picture");
-  let open = null;
+  let open = null, place = 0; // the button of the picture that is enlarged, and its number
 
   function enlarge(button) {
     open = button;
+    place = pictures().indexOf(button);
     const picture = button.firstElementChild.cloneNode(true), card = button.closest("article");
     dialog.querySelector(".large").replaceChildren(picture);
     dialog.querySelector(".origin").textContent = card.querySelector(".answers > .origin").textContent;
     if (!dialog.open) dialog.showModal();
   }
 
+  const pictures = () => [...document.querySelectorAll("article:not([hidden]) .enlarge")];
+
   function move(by) {
-    const all = [...document.querySelectorAll("article:not([hidden]) .enlarge")];
-    const next = all[all.indexOf(open) + by];
+    const all = pictures(), next = all[(open.isConnected ? all.indexOf(open) : place) + by];
     if (next) enlarge(next);
   }
 
   for (const button of dialog.querySelectorAll("[data-move]"))
     button.addEventListener("click", () => move(Number(button.dataset.move)));
   dialog.addEventListener("keydown", event => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "ArrowLeft") move(-1);
     if (event.key === "ArrowRight") move(1);
   });

@@ -2,11 +2,12 @@
 reader can filter and sort the cards, and enlarge the pictures (answers.js)."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from qwenvl_train.reporting.pages.page import data_uri
+from qwenvl_train.reporting.pictures import in_words, opened, shape, smaller
+from qwenvl_train.reporting.recorded import is_right
 from qwenvl_train.reporting.reporter import Row
 
 SIDE = 640
@@ -23,20 +24,6 @@ class Folded:
 
     start: str
     rest: str = ""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A box or a point over a picture, in pixels of the original picture."""
-
-    kind: str
-    """Where it is from: expected, before or after."""
-    name: str
-    left: float
-    top: float
-    width: float
-    height: float
-    point: bool
 
 
 @dataclass(frozen=True)
@@ -126,10 +113,6 @@ def _answers(row: Row) -> list[Shown]:
     return found
 
 
-def is_right(answer: str, expected: str) -> bool:
-    return answer.strip() == expected.strip()
-
-
 def folded(text: str) -> Folded:
     """Fold a text that is long in characters or in lines, such as an answer that a model did not end."""
     lines = text.split("\n")
@@ -137,29 +120,6 @@ def folded(text: str) -> Folded:
         return Folded(text)
     start = "\n".join(lines[:SHOWN_LINES])[:SHOWN]
     return Folded(start, text[len(start) :])
-
-
-def shape(kind: str, region: Row) -> Shape:
-    """Return a region as it is drawn. A model may write the corners of a box in any order."""
-    x, y, *corner = region["coordinates"]
-    right, bottom = corner or (x, y)
-    return Shape(
-        kind, in_words(region), min(x, right), min(y, bottom), abs(right - x), abs(bottom - y), point=not corner
-    )
-
-
-def in_words(region: Row) -> str:
-    numbers = ", ".join(f"{value:g}" for value in region["coordinates"])
-    return f"{region['label']} [{numbers}]".lstrip()
-
-
-def opened(path: str) -> Image.Image | None:
-    """Return a picture as it is displayed, or None if it cannot be read."""
-    try:
-        with Image.open(Path(path)) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, Image.DecompressionBombError):
-        return None
 
 
 def picture_of(path: str) -> str | None:
@@ -171,9 +131,3 @@ def picture_of(path: str) -> str | None:
 
 def embedded(picture: Image.Image) -> str:
     return data_uri(smaller(picture, SIDE), "webp", quality=80)
-
-
-def smaller(picture: Image.Image, side: int) -> Image.Image:
-    copy = picture.copy()
-    copy.thumbnail((side, side))
-    return copy

@@ -29,7 +29,7 @@ const Charts = (() => {
     });
   };
 
-  // The mean of earlier values, weighted less the longer ago they are, as W&B and TensorBoard smooth.
+  // The mean of earlier values, weighted less the longer ago they are.
   function smooth(values, weight) {
     let sum = 0, total = 0;
     return values.map(value => {
@@ -55,7 +55,7 @@ const Charts = (() => {
     }
 
     update(chart) {
-      const shape = chart => JSON.stringify([chart.lines.map(line => line.name), chart.marks]);
+      const shape = chart => JSON.stringify([chart.title, chart.lines.map(line => line.name), chart.marks]);
       const isAlike = this.chart && shape(this.chart) === shape(chart);
       const was = this.isLogarithmic;
       this.chart = chart;
@@ -76,7 +76,7 @@ const Charts = (() => {
       this.values = lines.map(() => element("span", {className: "value"}));
       this.step = element("span", {className: "step"});
       const keys = lines.map((line, index) => {
-        const key = element("button", {type: "button", className: `key s${index % COLOURS}`}, `${line.name} `, this.values[index]);
+        const key = element("button", {type: "button", className: `key s${line.number % COLOURS}`}, `${line.name} `, this.values[index]);
         key.setAttribute("aria-pressed", !this.hidden.has(line.name));
         key.title = "hide or show";
         key.addEventListener("click", () => this.toggle(line.name, key));
@@ -116,14 +116,16 @@ const Charts = (() => {
 
     // Two series for each line: the values, and the smoothed values.
     data() {
-      const tables = this.chart.lines.map(line => [line.steps, line.values, smooth(line.values, view.smoothing)]);
-      return uPlot.join(tables);
+      return uPlot.join(this.chart.lines.flatMap(line => {
+        const [steps, values] = line.means ? [0, 1].map(part => line.means.map(point => point[part])) : [line.steps, line.values];
+        return [[line.steps, line.values], [steps, smooth(values, view.smoothing)]];
+      }));
     }
 
     series() {
       const one = {label: "step"};
-      return [one, ...this.chart.lines.flatMap((line, index) => {
-        const stroke = () => style(`--c${index % COLOURS}`);
+      return [one, ...this.chart.lines.flatMap(line => {
+        const stroke = () => style(`--c${line.number % COLOURS}`);
         const smoothed = isSmoothed(line);
         const points = {show: line.steps.length <= FEW && !smoothed, size: 5, fill: stroke};
         const common = {stroke, show: !this.hidden.has(line.name), spanGaps: false};
@@ -234,6 +236,7 @@ const Charts = (() => {
     }
 
     key(event) {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
       const moves = {ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity};
       if (event.key in moves) this.move(moves[event.key]);
       else if (event.key === "+" || event.key === "=") zoom(STEP_FACTOR, this.at());
@@ -244,13 +247,14 @@ const Charts = (() => {
     }
 
     at() {
-      const {idx} = this.plot.cursor, {min, max} = range();
-      return idx == null ? (min + max) / 2 : this.plot.data[0][idx];
+      const step = this.plot.data[0][this.plot.cursor.idx], {min, max} = range();
+      return step >= min && step <= max ? step : (min + max) / 2;
     }
 
     move(by) {
       const steps = this.plot.data[0], {min, max} = range();
       const first = steps.findIndex(step => step >= min), last = steps.findLastIndex(step => step <= max);
+      if (first < 0 || last < first) return; // no point is shown
       const from = this.plot.cursor.idx ?? (by > 0 ? first - 1 : last + 1);
       const index = Math.min(Math.max(from + by, first), last);
       const left = this.plot.valToPos(steps[index], "x");
@@ -322,19 +326,25 @@ const Charts = (() => {
   // Draw the charts of a container, or bring those that are drawn up to date.
   function update(container, {charts, resumed}) {
     const steps = charts.flatMap(chart => chart.lines.flatMap(line => [line.steps[0], line.steps.at(-1)]));
-    if (!steps.length) return;
+    if (!steps.length) steps.push(0);
     view.first = Math.min(...steps);
     view.last = Math.max(...steps);
     view.resumed = resumed;
     controls();
+    for (const [metric, one] of drawn) {
+      if (charts.some(chart => chart.metric === metric)) continue;
+      one.plot.destroy();
+      one.figure.remove();
+      drawn.delete(metric);
+    }
     charts.forEach((chart, index) => {
-      const known = drawn.get(chart.title);
+      const known = drawn.get(chart.metric);
       if (known) {
         if (JSON.stringify(known.chart) !== JSON.stringify(chart)) known.update(chart);
         else known.plot.setScale("x", range());
       } else {
         const made = new Drawn(chart);
-        drawn.set(chart.title, made);
+        drawn.set(chart.metric, made);
         container.insertBefore(made.figure, container.children[index] ?? null);
         made.resize();
       }

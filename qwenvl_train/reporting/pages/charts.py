@@ -2,7 +2,9 @@
 browser (charts.js)."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from qwenvl_train.reporting.reporter import SOURCES, Row, flat
 from qwenvl_train.reporting.spikes import SPIKE
@@ -19,10 +21,15 @@ Point = tuple[float, float | None]
 @dataclass(frozen=True)
 class Line:
     name: str
+    number: int
+    """The number of its colour."""
     steps: list[float]
     values: list[float | None]
+    """The values at the steps. Of a long line, the lowest and the highest of each stretch."""
     held_out: bool
     """Whether the values are of evaluations, which are not smoothed."""
+    means: list[Point] | None = None
+    """The mean of each stretch of a long line, which is smoothed instead of the values."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
+    metric: str
+    """The first metric of the chart, which identifies it on the page."""
     title: str
     format: Format
     """How the values are written."""
@@ -162,22 +171,28 @@ def _sentence(metric: str) -> str:
     return ("Held-out " + name) if metric.startswith("eval_") else name[:1].upper() + name[1:]
 
 
-def line_of(name: str, metric: str, rows: list[Row]) -> Line | None:
+def line_of(name: str, metric: str, rows: list[Row], number: int) -> Line | None:
     """Return the line of a metric, or None if it has no number."""
-    points = [(row["step"], row[metric] if is_finite(row[metric]) else None) for row in rows if metric in row]
+    points: list[Point] = [
+        (row["step"], row[metric] if is_finite(row[metric]) else None) for row in rows if metric in row
+    ]
     if all(value is None for _, value in points):
         return None
-    steps, values = zip(*thin(points), strict=True)
-    return Line(name, list(steps), list(values), held_out=metric.startswith("eval_"))
+    thinned = thin(points)
+    steps, values = (list(column) for column in zip(*thinned, strict=True))
+    line_means = means(points) if len(thinned) < len(points) else None
+    return Line(name, number, steps, values, metric.startswith("eval_"), line_means)
 
 
 def chart(title: str, curves: tuple[Curve, ...], rows: list[Row]) -> Chart | None:
     """Return the chart, or None if there is no point to draw. The first curve's metric decides the number format."""
-    lines = [line for curve in curves if (line := line_of(curve.name, curve.metric, rows))]
-    if len(lines) > 1:
+    drawn = [curve for curve in curves if any(is_finite(row.get(curve.metric)) for row in rows)]
+    if len(drawn) > 1:
         # If components have their own rates, the base rate either equals one of these, and its line would lie below
         # that one, or no component uses it.
-        lines = [line for line in lines if line.name != _BASE]
+        drawn = [curve for curve in drawn if curve.name != _BASE]
+    found = (line_of(curve.name, curve.metric, rows, number) for number, curve in enumerate(drawn))
+    lines = [line for line in found if line]
     metric = curves[0].metric
     return chart_of_lines(title, metric, lines, spike_marks(rows) if metric == "loss" else [])
 
@@ -188,6 +203,7 @@ def chart_of_lines(title: str, metric: str, lines: list[Line], marks: list[Mark]
         return None
     values = [value for line in lines for value in line.values if value is not None]
     return Chart(
+        metric=metric,
         title=title,
         format=format_of(metric),
         lines=lines,
@@ -217,7 +233,8 @@ def _in_full(title: str, curve: Curve, curves: tuple[Curve, ...]) -> str:
 
 
 def _lines(runs: dict[str, list[Row]], metric: str) -> list[Line]:
-    return [line for name, rows in runs.items() if (line := line_of(name, metric, rows))]
+    found = (line_of(name, metric, rows, number) for number, (name, rows) in enumerate(runs.items()))
+    return [line for line in found if line]
 
 
 def spike_marks(rows: list[Row]) -> list[Mark]:
@@ -228,18 +245,30 @@ def spike_marks(rows: list[Row]) -> list[Mark]:
 
 def thin(line: list[Point], most: int = MOST_POINTS) -> list[Point]:
     """Reduce a line to about `most` points. Each stretch keeps its lowest point, its highest point and one gap, so that
-    the chart of a long run still shows every spike."""
+    the chart of a long run still shows every spike. The first and the last point stay."""
     if len(line) <= most:
         return line
-    size = math.ceil(2 * len(line) / most)
-    kept: list[Point] = []
-    for start in range(0, len(line), size):
-        stretch = line[start : start + size]
+    kept: list[Point] = line[:1]
+    for stretch in _stretches(line[1:-1], most):
         numbers = [point for point in stretch if point[1] is not None]
         ends = {min(numbers, key=_value), max(numbers, key=_value)} if numbers else set()
         gap = [point for point in stretch if point[1] is None][:1]
         kept += sorted([*ends, *gap], key=_step)
-    return kept
+    return kept + line[-1:]
+
+
+def means(line: list[Point], most: int = MOST_POINTS) -> list[Point]:
+    """Return the mean of each stretch of a line, at its last step."""
+    found: list[Point] = []
+    for stretch in _stretches(line, most):
+        values = [value for _, value in stretch if value is not None]
+        found.append((stretch[-1][0], fmean(values) if values else None))
+    return found
+
+
+def _stretches(line: list[Point], most: int) -> Iterator[list[Point]]:
+    size = math.ceil(2 * len(line) / most)
+    return (line[start : start + size] for start in range(0, len(line), size))
 
 
 def _step(point: Point) -> float:

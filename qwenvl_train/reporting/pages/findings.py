@@ -9,14 +9,14 @@ from typing import Literal
 from qwenvl_train.config.best import GENERATED, is_better
 from qwenvl_train.reporting.intervals import share_interval
 from qwenvl_train.reporting.metrics import before_and_after
-from qwenvl_train.reporting.progress import EVALUATION_FIRST, WAITING
+from qwenvl_train.reporting.progress import WAITING
 from qwenvl_train.reporting.recorded import RecordedRun
 from qwenvl_train.reporting.reporter import Row, is_evaluation
 from qwenvl_train.reporting.spikes import SPIKE
-from qwenvl_train.reporting.wording import count, figure, is_finite, is_ratio, label, many, percent
+from qwenvl_train.reporting.wording import count, figure, is_finite, is_ratio, label, main_metrics, many, percent
 
 RISE = 0.05
-"""The held-out loss has risen if it is this share above its lowest value."""
+"""The held-out loss has risen if it is more than this share above its lowest value."""
 FEW_SAMPLES = 50
 
 
@@ -37,6 +37,11 @@ class HeldOutScore:
     """The range in which the score of all such samples lies with a probability of 95 %, or None if it is not known."""
     samples: int
     step: int
+    lower_is_better: bool = False
+    """Whether the metric is one of the user's own for which lower values are better."""
+
+    def is_better_than(self, other: float) -> bool:
+        return self.value < other if self.lower_is_better else is_better(self.metric, self.value, other)
 
 
 def findings(run: RecordedRun) -> list[Finding]:
@@ -55,8 +60,11 @@ def held_out_score(run: RecordedRun) -> HeldOutScore | None:
         metric = f"{GENERATED}{found['metric']}"
         if is_finite(last.get(metric)):
             interval = (found["low"], found["high"])
-            return HeldOutScore(metric, last[metric], first.get(metric), interval, found["samples"], last["step"])
-    metric = next((key for key in EVALUATION_FIRST if is_finite(last.get(key))), "")
+            lower = found.get("higher_is_better") is False
+            return HeldOutScore(
+                metric, last[metric], first.get(metric), interval, found["samples"], last["step"], lower
+            )
+    metric = next(iter(main_metrics(last)), "")
     if not metric:
         return None
     samples = last.get("eval_samples", 0)
@@ -85,7 +93,7 @@ def _learned(run: RecordedRun) -> Iterator[Finding]:
         when = "before training" if score.step == 0 else f"at step {count(score.step)}"
         yield Finding("note", f"Held-out {name} is {now} {when}{note}.")
     elif score.value == score.before:
-        yield Finding("bad", f"Held-out {name} is {now}, as before training{note}.")
+        yield Finding("note", f"Held-out {name} is {now}, as before training{note}.")
     else:
         verb = "rose" if score.value > score.before else "fell"
         change = f"Held-out {name} {verb} from {figure(score.metric, score.before)} to {now}{note}."
@@ -93,8 +101,8 @@ def _learned(run: RecordedRun) -> Iterator[Finding]:
         if by_chance:
             yield Finding("warning", f"{change} The score before training lies in this interval.")
         else:
-            yield Finding("good" if is_better(score.metric, score.value, score.before) else "bad", change)
-    if 0 < score.samples < FEW_SAMPLES:
+            yield Finding("good" if score.is_better_than(score.before) else "bad", change)
+    if score.interval and score.samples < FEW_SAMPLES:
         held_out = many(score.samples, "held-out sample")
         yield Finding("warning", f"{held_out} say little: with more of them, the interval is narrower.")
 
@@ -106,14 +114,15 @@ def _over_fitting(run: RecordedRun) -> Iterator[Finding]:
         return
     step, lowest = min(losses, key=lambda one: one[1])
     last_step, last = losses[-1]
-    if last > lowest * (1 + RISE) and step < last_step:
+    if last - lowest > RISE * abs(lowest) and step < last_step:
         yield Finding(
             "warning",
             f"The held-out loss was lowest at step {count(step)} ({figure('loss', lowest)}) and has risen to "
             f"{figure('loss', last)} since, which is a sign of over-fitting.",
         )
     else:
-        yield Finding("good", "The held-out loss has not risen from its lowest value: no sign of over-fitting.")
+        about = f"is within {percent(RISE).replace('.0', '')} of its lowest value"
+        yield Finding("good", f"The held-out loss {about}: no sign of over-fitting.")
 
 
 def _trouble(run: RecordedRun) -> Iterator[Finding]:
@@ -165,16 +174,17 @@ def _short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def evaluation_table(rows: list[Row]) -> Row | None:
+def evaluation_table(run: RecordedRun) -> Row | None:
     """Return the table of all evaluations: the step, and a figure of each metric with whether it is the best one."""
-    evaluations = [row for row in rows if is_evaluation(row)]
-    others = sorted({key for row in evaluations for key in row if key.startswith(GENERATED)})
-    keys = [key for key in (*others, *EVALUATION_FIRST) if any(is_finite(row.get(key)) for row in evaluations)]
+    evaluations = [row for row in run.rows if is_evaluation(row)]
+    keys = list(dict.fromkeys(key for row in evaluations for key in main_metrics(row)))
     if len(evaluations) < 2 or not keys:
         return None
+    lower = {f"{GENERATED}{found['metric']}" for found in run.scores if found.get("higher_is_better") is False}
     best = {}
     for key in keys:
-        best[key] = reduce(partial(_better, key), (row[key] for row in evaluations if is_finite(row.get(key))))
+        values = [row[key] for row in evaluations if is_finite(row.get(key))]
+        best[key] = min(values) if key in lower else reduce(partial(_better, key), values)
     return {
         "headings": [label(key) for key in keys],
         "rows": [(count(row["step"]), [_cell(key, row, best[key]) for key in keys]) for row in evaluations],

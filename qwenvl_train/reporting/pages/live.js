@@ -8,9 +8,11 @@
       const now = page.querySelector(`[data-live="${old.dataset.live}"]`);
       if (now && now.innerHTML !== (old.received ?? old.innerHTML)) {
         const open = [...old.querySelectorAll("details")].map(details => details.open);
+        const focused = old.contains(document.activeElement) && document.activeElement.dataset;
         old.innerHTML = old.received = now.innerHTML;
         old.querySelectorAll("details").forEach((details, index) => details.open = open[index] ?? details.open);
         if (old.dataset.live === "answers") Gallery.update();
+        if (focused?.filter) old.querySelector(`[data-filter="${focused.filter}"]`)?.focus();
       }
     }
     document.title = page.title;

@@ -11,7 +11,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from qwenvl_train.reporting.pages.histogram import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH
 from qwenvl_train.reporting.wording import count, many, percent
 
 
@@ -33,8 +32,7 @@ def fill_template(template: Path, values: dict[str, Any]) -> str:
     )
     templates.filters |= {"count": count, "many": many, "percent": percent, "json": as_json, "score": "{:.3g}".format}
     templates.globals["file"] = shared_file
-    box = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM}
-    return templates.get_template(template.name).render(values, box=box)
+    return templates.get_template(template.name).render(values)
 
 
 def shared_file(name: str) -> Markup:

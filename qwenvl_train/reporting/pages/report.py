@@ -12,13 +12,13 @@ from qwenvl_train.reporting.folder import write_text_atomic
 from qwenvl_train.reporting.metrics import before_and_after
 from qwenvl_train.reporting.pages.answers import card, gallery
 from qwenvl_train.reporting.pages.charts import charts
-from qwenvl_train.reporting.pages.findings import evaluation_table, findings
+from qwenvl_train.reporting.pages.findings import evaluation_table, findings, held_out_score
 from qwenvl_train.reporting.pages.page import Tile, fill_template
-from qwenvl_train.reporting.progress import EVALUATION_FIRST, whole_model
+from qwenvl_train.reporting.progress import whole_model
 from qwenvl_train.reporting.recorded import RecordedRun, read_run
 from qwenvl_train.reporting.repeat import commands, repeat_rows
 from qwenvl_train.reporting.reporter import Row, is_evaluation
-from qwenvl_train.reporting.wording import count, duration, figure, label, percent
+from qwenvl_train.reporting.wording import EVALUATION_FIRST, count, duration, figure, label, percent
 from qwenvl_train.step_folders import saved
 
 
@@ -41,8 +41,8 @@ def render(folder: Path, live: bool = False, with_answers: bool = True) -> str:
         "status": run.status,
         "reason": run.summary.get("reason") or "",
         "findings": findings(run),
-        "tiles": [*tiles(rows, run.summary, components), *filter(None, [best_tile(folder, config)])],
-        "evaluations": evaluation_table(rows),
+        "tiles": [*tiles(run), *filter(None, [best_tile(folder, config)])],
+        "evaluations": evaluation_table(run),
         "sources": source_scores(rows),
         "charts": charts(rows),
         "resumed": run.resumed_at,
@@ -76,12 +76,13 @@ def with_short_source(row: Row, run: RecordedRun) -> Row:
     return row | {"source": short(row["source"], run)}
 
 
-def tiles(rows: list[Row], summary: Row, components: list[Row]) -> list[Tile]:
+def tiles(run: RecordedRun) -> list[Tile]:
     """Return the tiles of key figures. If the run is not finished, they come from its last logged step."""
+    rows, summary, components = run.rows, run.summary, run.components
     steps = [row for row in rows if not is_evaluation(row)]
     last: Row = {**(steps[-1] if steps else {}), **summary}
     last |= {"step": summary["steps"]} if "steps" in summary else {}
-    shown = [score_tile(rows)]
+    shown = [score_tile(run)]
     if "step" in last:
         shown.append(Tile("Steps", count(last["step"])))
     shown += [Tile(name.capitalize(), count(last[name])) for name in ("samples", "tokens") if name in last]
@@ -95,17 +96,15 @@ def tiles(rows: list[Row], summary: Row, components: list[Row]) -> list[Tile]:
     return [tile for tile in shown if tile]
 
 
-def score_tile(rows: list[Row]) -> Tile | None:
+def score_tile(run: RecordedRun) -> Tile | None:
     """Return the tile of the held-out score before and after training, or None if there is no score. A run with a
     single evaluation has one figure, and the name of the tile says when it was."""
-    before, after = before_and_after(rows)
-    last = after or before or {}
-    metric = next((key for key in EVALUATION_FIRST if last.get(key) is not None), None)
-    if not metric:
+    score = held_out_score(run)
+    if score is None:
         return None
-    name = f"Held-out {label(metric)}" + ("" if after else " before training")
-    changed = after and before and before.get(metric) is not None
-    return Tile(name, figure(metric, last[metric]), figure(metric, before[metric]) if before and changed else "")
+    name = f"Held-out {label(score.metric)}" + (" before training" if score.step == 0 else "")
+    before = "" if score.before is None else figure(score.metric, score.before)
+    return Tile(name, figure(score.metric, score.value), before)
 
 
 def best_tile(folder: Path, config: Row) -> Tile | None:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from qwenvl_train.reporting.folder import write_text_atomic
-from qwenvl_train.reporting.pages.answers import Shown, card_of, gallery, is_right
+from qwenvl_train.reporting.pages.answers import Shown, card_of, gallery
 from qwenvl_train.reporting.pages.charts import compared_charts
 from qwenvl_train.reporting.pages.page import fill_template
+from qwenvl_train.reporting.recorded import is_right
 from qwenvl_train.reporting.reporter import Row
 from qwenvl_train.verbs.compare.comparison import ComparedAnswer, Comparison
 

@@ -80,7 +80,7 @@ def answers_of(config: EvalVerbConfig, family: Family, precision: str, state: Pa
         generated,
         monotonic() - start,
         rows.samples.describe(),
-        {key: settings[key] for key in ("data", "samples", "seed", "max_new_tokens")},
+        {key: value for key, value in settings.items() if key != "model"},
     )
 
 

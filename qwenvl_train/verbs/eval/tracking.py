@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from qwenvl_train.config.inference import run_folder_of
+from qwenvl_train.evaluation.scoring import named_figures
 from qwenvl_train.reporting.attached import AttachedRun, Evaluation
+from qwenvl_train.run.lock import refuse_in_use
 from qwenvl_train.step_folders import step_of
 from qwenvl_train.verbs.eval.answers import digest_of
 from qwenvl_train.verbs.eval.results import Results
@@ -15,18 +17,17 @@ def wandb_run(config: EvalVerbConfig) -> AttachedRun | None:
     if not config.eval.wandb:
         return None
     assert config.run is not None
-    return AttachedRun("eval.wandb", run_folder_of(config.run), config.logging.wandb)
+    folder = run_folder_of(config.run)
+    refuse_in_use("eval.wandb", folder)
+    return AttachedRun("eval.wandb", folder, config.logging.wandb)
 
 
 def evaluation_of(results: Results) -> Evaluation:
     """Return what W&B gets of the first model, which is that of the run."""
     config, first = results.config, results.first
     figures: dict[str, dict[str, float]] = {}
-    for figure in first.figures:
-        of_entry = figures.setdefault(figure.entry, {})
-        # The main figure of a metric comes first, and has the name of the metric.
-        name = figure.metric if figure.metric not in of_entry else f"{figure.metric}_{figure.name}"
-        of_entry[name] = figure.value
+    for (entry, name), figure in named_figures(first.figures).items():
+        figures.setdefault(entry, {})[name] = figure.value
     data = config.data.eval if isinstance(config.data.eval, str) else [one.path for one in config.data.eval_entries]
     return Evaluation(
         step=step_of(Path(first.answers.model)),

@@ -12,6 +12,7 @@ from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.inference import run_folder_of
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.attached import AttachedRun, Export
+from qwenvl_train.run.lock import refuse_in_use
 from qwenvl_train.step_folders import step_of
 from qwenvl_train.verbs.export.settings import ExportConfig
 
@@ -37,7 +38,9 @@ def _wandb_run(config: ExportConfig) -> AttachedRun | None:
     if not config.export.wandb:
         return None
     assert config.run is not None
-    return AttachedRun("export.wandb", run_folder_of(config.run), config.logging.wandb)
+    folder = run_folder_of(config.run)
+    refuse_in_use("export.wandb", folder)
+    return AttachedRun("export.wandb", folder, config.logging.wandb)
 
 
 def _destination(config: ExportConfig) -> Path:

@@ -11,11 +11,21 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from qwenvl_train.reporting.folder import write_text_atomic
-from qwenvl_train.reporting.pages.histogram import Histogram, histogram_of_lengths, histogram_of_shares
 from qwenvl_train.reporting.pages.page import Tile, fill_template
 from qwenvl_train.reporting.problems import told_once
 from qwenvl_train.reporting.wording import count, many, percent
 from qwenvl_train.verbs.inspect.facts import Broken, Inspected, Overview, ShownTurn, visible
+from qwenvl_train.verbs.inspect.histogram import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Histogram,
+    histogram_of_lengths,
+    histogram_of_shares,
+)
 from qwenvl_train.verbs.inspect.media import Windows, figure_of
 from qwenvl_train.verbs.inspect.text import limit_in_words
 
@@ -61,6 +71,7 @@ def write_page(
         "more_problems": more,
         "has_marks": any(medium["marks"] for found in cards for medium in found["media"]),
         "has_media": any(found["media"] for found in cards),
+        "box": {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": TOP, "bottom": BOTTOM},
     }
     write_text_atomic(path, fill_template(Path(__file__).with_name("page.html.j2"), page))
 

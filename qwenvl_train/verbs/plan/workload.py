@@ -12,13 +12,10 @@ from qwenvl_train.data.streaming.head import read_head
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.flops import FlopCount, Flops
 from qwenvl_train.planning.memory import Load
-from qwenvl_train.planning.work import flops_of_step, largest_pass, largest_sample, looked_at
+from qwenvl_train.planning.work import LOOKED, flops_of_step, largest_pass, largest_sample, looked_at
 from qwenvl_train.run.held_out import split, split_in_words
 from qwenvl_train.run.rows import cache_folder, fit, open_rows, steps_of, tolerated_problems
 from qwenvl_train.verbs.plan.settings import PlanConfig
-
-_LOOKED = 512
-"""Approximate number of samples of a stream on which arithmetic is counted."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ def streamed(config: PlanConfig, renderer: Renderer, count: FlopCount) -> Worklo
     dataset = _dataset(lengths, renderer)
     tokens = float(head.units.mean()) * config.train.batch_size
     most = int(head.units.max()) * config.train.batch_size
-    chosen = usable[:: max(1, len(usable) // _LOOKED)]
+    chosen = usable[:: max(1, len(usable) // LOOKED)]
     looked = ([renderer.layout(head[index])] for index in chosen.tolist())
     return Workload(
         config=config,

@@ -15,8 +15,7 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.config.sweep import Job
 from qwenvl_train.files import replacing
 from qwenvl_train.reporting.console import say
-from qwenvl_train.reporting.progress import EVALUATION_FIRST
-from qwenvl_train.reporting.wording import duration, figure, label
+from qwenvl_train.reporting.wording import duration, figure, label, main_metrics
 
 COMPARISON = "comparison.csv"
 
@@ -61,7 +60,7 @@ def result_of(job: Job[RunConfig], folder: Path, code: int = 0, message: str = "
     summary = _summary(folder / job.name) if code == 0 else {}
     metrics = summary.get("metrics") or {}
     before, after = metrics.get("before") or {}, metrics.get("after") or {}
-    metric = next((key for key in EVALUATION_FIRST if key in after or key in before), None)
+    metric = next(iter(main_metrics(after or before)), None)
     best = summary.get("best") if isinstance(summary.get("best"), dict) else None
     return Result(
         run=job.name,

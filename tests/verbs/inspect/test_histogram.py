@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from qwenvl_train.reporting.pages.histogram import (
+from qwenvl_train.verbs.inspect.histogram import (
     BOTTOM,
     HEIGHT,
     LEFT,
