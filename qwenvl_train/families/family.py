@@ -37,6 +37,8 @@ class Family:
     """Side in pixels of the attention windows of most vision blocks. The checkpoint's own value replaces this one."""
     position_side: int | None = None
     """Side of the square of learned positions in the vision tower. The checkpoint's own value replaces this one."""
+    linear_attention: bool = False
+    """Whether some decoder layers are Gated DeltaNet layers, which carry a state from token to token."""
     expert_weights: tuple[str, ...] = ()
     """Paths of the expert weights in one decoder layer. They are three-dimensional parameters, not modules."""
     vision_path: str = "model.visual"

@@ -22,6 +22,8 @@ from transformers import (
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
+    Qwen3_5Config,
+    Qwen3_5MoeConfig,
     Qwen3VLConfig,
     Qwen3VLMoeConfig,
     Qwen3VLProcessor,
@@ -152,13 +154,26 @@ TEXT_SMALL = {
     "num_key_value_heads": 2,
 }
 
+LINEAR_ATTENTION = {
+    "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+    "num_hidden_layers": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+}
+"""The layers of a tiny Qwen3.5. Heads of keys and of values differ in number and in width."""
+
+SHARED_EXPERT = {"shared_expert_intermediate_size": 48}
+
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "decoder_sparse_step": 1}
 
 ROPE_2_5 = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [4, 6, 6]}
 ROPE_2 = {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [2, 3, 3]}
 ROPE_3 = {**ROPE_2, "rope_theta": 5_000_000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-"""Rotary embeddings of a tiny Qwen3-VL. In each family, the sections for temporal, height and width positions add up to
-half the width of a head."""
+ROPE_3_5 = {**ROPE_3, "rope_theta": 10_000_000.0, "mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+"""Rotary embeddings of a tiny Qwen3-VL, and of a tiny Qwen3.5, which rotates a part of each head. In each family, the
+sections for temporal, height and width positions add up to half of the width that is rotated."""
 
 
 @cache
@@ -261,6 +276,7 @@ def build_config(
 
 
 def _shapes(model_type: str) -> tuple[dict[str, Any], dict[str, Any], type[PreTrainedConfig]]:
+    vision = {key: value for key, value in VISION_3.items() if key != "deepstack_visual_indexes"}
     match model_type:
         case "qwen2_vl":
             return {**TEXT_SMALL, "rope_parameters": ROPE_2}, VISION_2, Qwen2VLConfig
@@ -271,6 +287,17 @@ def _shapes(model_type: str) -> tuple[dict[str, Any], dict[str, Any], type[PreTr
         case "qwen3_vl_moe":
             text = {**TEXT_SMALL, **EXPERTS, "head_dim": 16, "rope_parameters": ROPE_3}
             return text, VISION_3, Qwen3VLMoeConfig
+        case "qwen3_5":
+            return (
+                {**TEXT_SMALL, **LINEAR_ATTENTION, "head_dim": 16, "rope_parameters": ROPE_3_5},
+                vision,
+                Qwen3_5Config,
+            )
+        case "qwen3_5_moe":
+            experts = {**EXPERTS, **SHARED_EXPERT}
+            del experts["decoder_sparse_step"]
+            text = {**TEXT_SMALL, **LINEAR_ATTENTION, **experts, "head_dim": 16, "rope_parameters": ROPE_3_5}
+            return text, vision, Qwen3_5MoeConfig
     raise ValueError(f"no tiny model of type {model_type!r}; there are {', '.join(FAMILIES)}")
 
 
