@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-from copy import copy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import get_args
@@ -27,6 +26,7 @@ from qwenvl_train.data.sample import Limits, Sample, Sampling, Video
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
+from qwenvl_train.families.chat_format import QWEN3_VL_THINKING
 from qwenvl_train.verbs.table import VERBS, load_verb
 from tests.settings import run_config
 from tests.videos import write_video
@@ -151,7 +151,7 @@ def described(sample: Sample, layout: Layout, renderer: Renderer, tokenizer) -> 
 
 
 @pytest.mark.parametrize("block", ROWS, ids=NAMES)
-def test_every_row_is_read(block, folder, renderers):
+def test_every_row_is_read(block, folder, processors, renderers):
     row = json.loads(block.text)
     assert detect(row, "here").format == block.heading or block.heading not in get_args(RowFormat)
     sample = open_row(row, folder)[0]
@@ -163,11 +163,12 @@ def test_every_row_is_read(block, folder, renderers):
             with pytest.raises(UserError, match="needs fps"):
                 renderer.layout(sample)
             continue
-        if any(turn.thoughts for turn in sample.turns):
+        if any(turn.thoughts for turn in sample.turns) and renderer.family.chat.thinking is None:
             with pytest.raises(UserError, match="reasoning_content"):
                 renderer.layout(sample)
-            renderer = copy(renderer)
-            renderer.family = replace(renderer.family, thinking=True)
+            family = replace(renderer.family, chat=QWEN3_VL_THINKING)
+            config = run_config()
+            renderer = Renderer(processors[family.model_type], family, config.model.video, config.data)
         layout = renderer.layout(sample)
         assert 0 < layout.supervised < layout.length
         if block.heading == "preference":

@@ -35,7 +35,7 @@ Entry = str | Path | Mapping[str, Any]
 _DEFAULTS = {"data.packing": "false", "data.max_length": "null"}
 _SETTINGS = (
     "data.allow_remote", "data.cache", "data.cache_pictures", "data.max_length", "data.too_long", "data.vision_ids",
-    "model.video.", "output_dir",
+    "data.thinking", "model.video.", "output_dir",
 )  # fmt: skip
 """The settings that take part in what a dataset returns."""
 

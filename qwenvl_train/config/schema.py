@@ -19,6 +19,7 @@ from qwenvl_train.config.section import AllowRemote, CountOrAuto, Section
 Component = Literal["vision", "mlp", "llm"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
 Kernel = Literal["auto", "sdpa", "flash_attention_2", "flash_attention_3", "flash_attention_4"]
+ThinkingMode = Literal["auto", "on", "off", "as_given"]
 
 
 MICRO_BATCHES = 4
@@ -117,6 +118,11 @@ class LoraConfig(Section):
     otherwise."""
 
 
+def _as_mode(value: object) -> object:
+    """Return the mode that YAML reads as a truth value."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class DataConfig(Section):
     train: Sources
     eval: HeldOut
@@ -146,6 +152,10 @@ class DataConfig(Section):
     kept in data.cache. With private, rows may also name hosts in private networks and this machine."""
     vision_ids: bool
     """Whether to write "Picture 1: ", "Video 1: " and so on before each picture and clip."""
+    thinking: Annotated[ThinkingMode, BeforeValidator(_as_mode)]
+    """How answers with and without thoughts are written for a model that can think. auto writes them as the chat
+    template does by default. With on, the model is always asked to think, so that an answer without thoughts teaches it
+    to end them at once. off leaves all thoughts out. as_given also keeps those before the last question."""
     cache: str | None
     """The folder of the index of lengths, of fetched files, and of tables converted to arrow, which are full
     copies. With null, it is .cache below output_dir."""

@@ -104,6 +104,15 @@ Part = Text | Image | Video | Coordinates | Reference | Listing
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A call of a tool, which the model writes at the end of an answer, in the notation of its chat format."""
+
+    name: str
+    arguments: str
+    """The arguments as JSON."""
+
+
+@dataclass(frozen=True)
 class Turn:
     role: str
     """One of system, user, assistant and tool."""
@@ -112,6 +121,8 @@ class Turn:
     """Whether the loss counts this turn. Only an assistant turn can be counted."""
     thoughts: str | None = None
     """The thoughts before an answer, if the raw row gives them apart from its text."""
+    calls: tuple[ToolCall, ...] = ()
+    """The tool calls after the text of an answer."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qwenvl_train.config.schema import Component
+from qwenvl_train.families.chat_format import PLAIN, ChatFormat
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,10 @@ class Family:
     """Unit of boxes and points: thousandths of the picture ("relative"), or pixels of the resized picture."""
     regions: Literal["tokens", "json"]
     """Whether answers list regions between special tokens for them, or as JSON."""
-    thinking: bool = False
-    """Whether answers begin with thoughts. The checkpoint's chat template decides it."""
+    chat: ChatFormat = PLAIN
+    """The chat format. That of the checkpoint's own chat template replaces this one."""
+    other_chats: tuple[ChatFormat, ...] = ()
+    """The other chat formats that published checkpoints of the family have."""
     tokens_per_second: float = 0
     """Growth of positions per second if `video_time` is "seconds". The checkpoint's own value replaces this one."""
     window_size: int | None = None

@@ -1,6 +1,7 @@
 """Dense Qwen3.5, 3.6 and 3.8. Three of four decoder layers are Gated DeltaNet layers, which carry a state from token to
 token instead of attending. The vision tower is that of Qwen3-VL without DeepStack."""
 
+from qwenvl_train.families.chat_format import QWEN3_5, QWEN3_5_THINKING, QWEN3_6, QWEN3_8
 from qwenvl_train.families.family import Family
 
 FAMILY = Family(
@@ -17,5 +18,7 @@ FAMILY = Family(
     video_limits="clip",
     coordinates="relative",
     regions="json",
+    chat=QWEN3_5,
+    other_chats=(QWEN3_5_THINKING, QWEN3_6, QWEN3_8),
     linear_attention=True,
 )

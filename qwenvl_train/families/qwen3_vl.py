@@ -1,5 +1,6 @@
 """Dense Qwen3-VL, which has learned position embeddings, and DeepStack mergers that feed the first decoder layers."""
 
+from qwenvl_train.families.chat_format import QWEN3_VL_THINKING
 from qwenvl_train.families.family import Family
 
 FAMILY = Family(
@@ -16,4 +17,5 @@ FAMILY = Family(
     video_limits="clip",
     coordinates="relative",
     regions="json",
+    other_chats=(QWEN3_VL_THINKING,),
 )

@@ -24,6 +24,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
     Qwen3_5Config,
     Qwen3_5MoeConfig,
+    Qwen3_5Tokenizer,
     Qwen3VLConfig,
     Qwen3VLMoeConfig,
     Qwen3VLProcessor,
@@ -31,7 +32,7 @@ from transformers import (
 )
 
 from qwenvl_train.families import FAMILIES
-from qwenvl_train.families.tools import AFTER, BEFORE
+from qwenvl_train.families.tiny_template import chat_template
 
 ADDED_TOKENS = [
     "<|endoftext|>",
@@ -50,6 +51,9 @@ ADDED_TOKENS = [
     "<|video_pad|>",
 ]
 """The published added tokens, in the published order."""
+
+ADDED_WORDS = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
+"""The words that the published vocabularies since Qwen3 have as added tokens that are not special."""
 
 LEARNED_MERGES = 352
 
@@ -79,38 +83,6 @@ Find the object and give its box. The box is {"bbox_2d": [10, 20, 30, 40], "labe
 Please answer with one word. Please answer in short. Please think step by step. Thank you.
 """
 """The text from which the merges of the vocabulary are learned. Other text is split into shorter parts or bytes."""
-
-TEMPLATE = """\
-{% set seen = namespace(pictures=0, videos=0) %}\
-{% macro words(content) %}{% if content is string %}{{ content }}{% else %}{% for part in content or [] %}\
-{% if part.type == 'image' %}{% set seen.pictures = seen.pictures + 1 %}\
-{% if add_vision_id %}Picture {{ seen.pictures }}: {% endif %}<|vision_start|><|image_pad|><|vision_end|>\
-{% elif part.type == 'video' %}{% set seen.videos = seen.videos + 1 %}\
-{% if add_vision_id %}Video {{ seen.videos }}: {% endif %}<|vision_start|><|video_pad|><|vision_end|>\
-{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}{% endmacro %}\
-{% macro called(call) %}{% set asked = call.function or call %}<tool_call>
-{"name": "{{ asked.name }}", "arguments": \
-{{ asked.arguments if asked.arguments is string else asked.arguments | tojson }}}
-</tool_call>{% endmacro %}\
-{% set own = messages and messages[0].role == 'system' %}\
-{% set system = words(messages[0].content) if own else DEFAULT_SYSTEM %}\
-{% if own or system or tools %}<|im_start|>system
-{{ system }}{% if tools %}{{ '\\n\\n' if system }}TOOLS_BEFORE\
-{% for tool in tools %}{{ '\\n' }}{{ tool | tojson }}{% endfor %}\
-{{ '\\n' }}TOOLS_AFTER{% endif %}<|im_end|>
-{% endif %}\
-{% for message in (messages[1:] if own else messages) %}\
-{% if message.role == 'tool' %}{% if loop.previtem is not defined or loop.previtem.role != 'tool' %}<|im_start|>user\
-{% endif %}{{ '\\n' }}<tool_response>
-{{ words(message.content) }}
-</tool_response>{% if loop.nextitem is not defined or loop.nextitem.role != 'tool' %}<|im_end|>
-{% endif %}{% else %}<|im_start|>{{ message.role }}
-{{ words(message.content) }}{% for call in message.tool_calls or [] %}\
-{{ '\\n' if not loop.first or message.content }}{{ called(call) }}{% endfor %}<|im_end|>
-{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
-"""A chat template of our own for the published turn format, including tools and numbered media."""
-
 
 VISION_2_5 = {
     "initializer_range": 0.05,
@@ -190,14 +162,16 @@ def _learned_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return learned["vocab"], [(left, right) for left, right in learned["merges"]]
 
 
-def build_tokenizer() -> Qwen2Tokenizer:
+def build_tokenizer(model_type: str = "qwen2_5_vl") -> Qwen2Tokenizer | Qwen3_5Tokenizer:
     """Return a tokenizer with Qwen's splitting and added tokens, and a small vocabulary to keep embeddings small."""
     vocab, merges = _learned_vocabulary()
+    newer = model_type.startswith("qwen3_5")
+    tokens = [(token, True) for token in ADDED_TOKENS] + [(word, False) for word in ADDED_WORDS if newer]
     added = {
-        len(vocab) + index: AddedToken(token, special=True, normalized=False)
-        for index, token in enumerate(ADDED_TOKENS)
+        len(vocab) + index: AddedToken(token, special=special, normalized=False)
+        for index, (token, special) in enumerate(tokens)
     }
-    return Qwen2Tokenizer(
+    return (Qwen3_5Tokenizer if newer else Qwen2Tokenizer)(
         vocab=dict(vocab),
         merges=list(merges),
         added_tokens_decoder=added,
@@ -207,17 +181,6 @@ def build_tokenizer() -> Qwen2Tokenizer:
         unk_token=None,
         model_max_length=32768,
     )
-
-
-def chat_template(model_type: str) -> str:
-    """Return the chat template of a family.
-
-    The templates of Qwen2-VL and Qwen2.5-VL add a default system turn. All templates support tools, unlike the
-    published ones, of which only that of Qwen3-VL does.
-    """
-    default_system = FAMILIES[model_type].default_system or ""
-    template = TEMPLATE.replace("DEFAULT_SYSTEM", f"'{default_system}'")
-    return template.replace("TOOLS_BEFORE", BEFORE).replace("TOOLS_AFTER", AFTER.lstrip("\n"))
 
 
 def build_processor(model_type: str) -> ProcessorMixin:
@@ -238,7 +201,7 @@ def build_processor(model_type: str) -> ProcessorMixin:
     )
     return processor_class(
         image_processor=images,
-        tokenizer=build_tokenizer(),
+        tokenizer=build_tokenizer(model_type),
         video_processor=videos,
         chat_template=chat_template(model_type),
     )
@@ -251,7 +214,7 @@ def build_config(
     vision: dict[str, Any] | None = None,
 ) -> PreTrainedConfig:
     """Return a complete small config. `text` and `vision` replace single values of its two halves."""
-    tokenizer = build_tokenizer()
+    tokenizer = build_tokenizer(model_type)
     text_base, vision_base, config_class = copy.deepcopy(_shapes(model_type))
     text_config = {
         **text_base,

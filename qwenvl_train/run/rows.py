@@ -18,6 +18,7 @@ from qwenvl_train.data.order.order import Order, build_order
 from qwenvl_train.data.order.step_size import FirstStart, MicroStep, StepSize, fitted_in_words, fitting, steps_of_epoch
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.render.template import as_template
+from qwenvl_train.data.render.thoughts import check_mode
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming.stream import Stream
 from qwenvl_train.errors import UserError
@@ -39,7 +40,9 @@ def cache_folder(config: RunConfig) -> Path:
 
 
 def make_renderer(config: RunConfig, processor, family: Family) -> Renderer:
-    family = as_template(processor, family, f"model.path {config.model.path}")
+    where = f"model.path {config.model.path}"
+    family = as_template(processor, family, where)
+    check_mode(config.data.thinking, family, where)
     return renderer_of(config, processor, family)
 
 

@@ -16,7 +16,7 @@ from qwenvl_train.data.sample import Sample
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import build_processor
-from qwenvl_train.families.tools import AFTER, BEFORE
+from qwenvl_train.families.tools import JSON_TOOLS
 from tests.conftest import sample_of
 from tests.settings import run_config
 
@@ -73,7 +73,12 @@ QUESTION
 {%- endif -%}{%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n<think>\n' -}}{%- endif -%}
 """
-for name, part in {"QUESTION": QUESTION, "ANSWER": ANSWER, "BEFORE": repr(BEFORE), "AFTER": repr(AFTER)}.items():
+for name, part in {
+    "QUESTION": QUESTION,
+    "ANSWER": ANSWER,
+    "BEFORE": repr(JSON_TOOLS.before),
+    "AFTER": repr(JSON_TOOLS.after),
+}.items():
     THINKING = THINKING.replace(name, part)
 
 TOOL = {"type": "function", "function": {"name": "zoom", "parameters": {"type": "object"}}}
@@ -107,7 +112,7 @@ def processor():
 def renderers(processor):
     config = run_config()
     family = as_template(processor, FAMILIES["qwen3_vl"], "here")
-    assert family.thinking
+    assert family.chat.name == "Qwen3-VL Thinking"
     return [
         Renderer(processor, family, config.model.video, config.data, preferences=preferences)
         for preferences in (False, True)
@@ -227,7 +232,7 @@ def _preference(row: dict) -> Sample:
 def test_thoughts_need_a_checkpoint_that_has_them():
     processor = build_processor("qwen3_vl")
     family = as_template(processor, FAMILIES["qwen3_vl"], "here")
-    assert not family.thinking
+    assert family.chat.thinking is None
     config = run_config()
     renderer = Renderer(processor, family, config.model.video, config.data)
     row = {"messages": [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "A wren."}]}

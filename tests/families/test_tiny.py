@@ -16,6 +16,7 @@ from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.tiny import (
     ADDED_TOKENS,
+    ADDED_WORDS,
     build_config,
     build_model,
     build_processor,
@@ -66,6 +67,15 @@ def test_added_tokens_follow_the_vocabulary_in_the_published_order():
     assert (tokenizer.eos_token, tokenizer.pad_token, tokenizer.bos_token) == ("<|im_end|>", "<|endoftext|>", None)
 
 
+def test_the_words_of_thoughts_and_tools_are_tokens_that_are_not_special():
+    tokenizer = build_tokenizer("qwen3_5")
+    ids = tokenizer.convert_tokens_to_ids(ADDED_WORDS)
+    assert ids == list(range(len(tokenizer) - len(ADDED_WORDS), len(tokenizer)))
+    assert tokenizer("".join(ADDED_WORDS)).input_ids == ids
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "".join(ADDED_WORDS)
+    assert tokenizer.convert_tokens_to_ids(ADDED_TOKENS) == build_tokenizer().convert_tokens_to_ids(ADDED_TOKENS)
+
+
 def test_the_vocabulary_is_the_committed_one(tmp_path):
     build_tokenizer().save_pretrained(tmp_path)
     made = json.loads((tmp_path / "tokenizer.json").read_text())
@@ -100,11 +110,13 @@ DEFAULT_SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 def test_template_writes_the_published_format(model_type):
     processor = build_processor(model_type)
     opening = DEFAULT_SYSTEM if model_type.startswith("qwen2") else ""
-    assert processor.apply_chat_template(CONVERSATION) == opening + TURNS
+    newer = model_type.startswith("qwen3_5")
+    turns = TURNS.replace(" Third ", "Third") if newer else TURNS
+    assert processor.apply_chat_template(CONVERSATION) == opening + turns
     prompted = processor.apply_chat_template(CONVERSATION, add_generation_prompt=True)
-    assert prompted == opening + TURNS + "<|im_start|>assistant\n"
+    assert prompted == opening + turns + "<|im_start|>assistant\n" + "<think>\n\n</think>\n\n" * newer
     own = [{"role": "system", "content": [{"type": "text", "text": "Be brief."}]}, *CONVERSATION]
-    assert processor.apply_chat_template(own) == "<|im_start|>system\nBe brief.<|im_end|>\n" + TURNS
+    assert processor.apply_chat_template(own) == "<|im_start|>system\nBe brief.<|im_end|>\n" + turns
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)

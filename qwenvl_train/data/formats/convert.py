@@ -87,6 +87,8 @@ def _read(
 
 
 def _check_words(turn: Turn, place: str) -> None:
-    # A tool may return an empty answer.
-    if turn.role != "tool" and not any(not isinstance(part, Text) or part.text.strip() for part in turn.parts):
+    # A tool may return an empty answer, and an answer may consist of calls.
+    if turn.role == "tool" or turn.calls:
+        return
+    if not any(not isinstance(part, Text) or part.text.strip() for part in turn.parts):
         raise UserError(f"{place}: the {turn.role} turn is empty; add its text, or remove the row.")

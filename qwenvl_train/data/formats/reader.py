@@ -41,12 +41,13 @@ class Reader:
             parts = list(self._words(raw_turn.content, raw_turn))
         else:
             parts = [part for entry in raw_turn.content for part in self._part(entry, raw_turn)]
-        if raw_turn.calls:
-            parts.append(Text(("\n" if raw_turn.content else "") + "\n".join(raw_turn.calls)))
+        if raw_turn.calls and raw_turn.content and not parts:
+            # Some templates write a line break between an empty typed part and the calls.
+            parts.append(Text(""))
         if raw_turn.role == "assistant" and any(isinstance(part, Image | Video) for part in parts):
             raise UserError(f"{raw_turn.place}: an answer contains an image or video, but the model writes only text.")
         train = raw_turn.role == "assistant" and raw_turn.train is not False
-        return Turn(raw_turn.role, tuple(parts), train, raw_turn.thoughts)
+        return Turn(raw_turn.role, tuple(parts), train, raw_turn.thoughts, raw_turn.calls)
 
     def settle(self, turns: list[Turn], rejected: list[Turn]) -> list[Turn]:
         """Return the final turns. Call this when all turns are read; raise UserError when any medium or region is left

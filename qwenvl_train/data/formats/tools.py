@@ -1,4 +1,4 @@
-"""Read tools and tool calls, and write them as the published chat template does."""
+"""Read tools and tool calls."""
 
 import json
 from collections.abc import Iterable
@@ -6,6 +6,7 @@ from typing import Any
 
 from qwenvl_train.data.formats.keys import present, refuse_unknown
 from qwenvl_train.data.media.locate import shown
+from qwenvl_train.data.sample import ToolCall
 from qwenvl_train.errors import UserError
 
 _DEEPEST = 100
@@ -37,15 +38,15 @@ def _tool(tool: Any, place: str) -> dict[str, Any]:
     )
 
 
-def read_calls(value: object, place: str) -> tuple[str, ...]:
-    """Return the text of each call. `value` is one call or a list of calls, or either of these as a JSON string."""
+def read_calls(value: object, place: str) -> tuple[ToolCall, ...]:
+    """Return the calls. `value` is one call or a list of calls, or either of these as a JSON string."""
     parsed = _parsed(value, place) if isinstance(value, str) else value
     calls = parsed if isinstance(parsed, list) else [parsed]
     return tuple(_call(call, place) for call in calls)
 
 
-def _call(call: object, place: str) -> str:
-    # The template writes neither a call's id nor its type.
+def _call(call: object, place: str) -> ToolCall:
+    # No template writes a call's id or its type.
     match call:
         case {"function": {"name": str(name), "arguments": arguments, **rest}, **beside}:
             refuse_unknown(present(rest), ("name", "arguments"), place)
@@ -56,8 +57,7 @@ def _call(call: object, place: str) -> str:
             raise UserError(f'{place}: {shown(call)} is not a tool call; expected {{"name": …, "arguments": {{…}}}}.')
     named = f"{place}, arguments of {name}"
     _refuse_deep(_parsed(arguments, named) if isinstance(arguments, str) else arguments, named)
-    written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    return f'<tool_call>\n{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {written}}}\n</tool_call>'
+    return ToolCall(name, arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False))
 
 
 def _refuse_deep(value: object, place: str) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from qwenvl_train.data.formats.keys import present, refuse_unknown
 from qwenvl_train.data.formats.tools import read_calls
 from qwenvl_train.data.media.locate import shown
+from qwenvl_train.data.sample import ToolCall
 from qwenvl_train.errors import UserError
 
 ROLES = {
@@ -40,8 +41,8 @@ class RawTurn:
     """The name of this turn in error messages."""
     train: bool | None = None
     """Whether the turn is trained, or None when the row does not say."""
-    calls: tuple[str, ...] = ()
-    """The tool calls after the content, as the published template writes them."""
+    calls: tuple[ToolCall, ...] = ()
+    """The tool calls after the content."""
     thoughts: str | None = None
     """The thoughts before the content, if the row gives them apart from it."""
 
@@ -115,7 +116,7 @@ def _raw_turn(value: object, place: str) -> RawTurn:
         raise UserError(f"{place} has the unknown role {shown(name)}; known roles: {', '.join(ROLES)}.")
     refuse_unknown(turn, {speaker, words, *_KNOWN.get(role, _FLAGS)}, place)
     content = turn.get(words)
-    calls: tuple[str, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
     if name in _CALLING:
         calls, content = read_calls(content, place), ""
     elif "tool_calls" in turn:

@@ -20,23 +20,17 @@ from qwenvl_train.data.media.files import name_of
 from qwenvl_train.data.media.picture_cache import PictureCache
 from qwenvl_train.data.media.pictures import PictureSize, PixelSettings, load_patches, measure
 from qwenvl_train.data.media.videos import ClipSettings, ClipSize, load_clip, measure_clip
+from qwenvl_train.data.render.conversation import ConversationWriter
 from qwenvl_train.data.render.downscale import largest_share, shrunk
 from qwenvl_train.data.render.layout import IGNORED, Layout, TurnStart, preference_pair
 from qwenvl_train.data.render.positions import Span, mrope_positions
 from qwenvl_train.data.render.regions import in_words
-from qwenvl_train.data.render.thoughts import (
-    BEGIN_THOUGHTS,
-    last_question,
-    refuse_other_question,
-    refuse_thoughts,
-    thinking_answer,
-)
+from qwenvl_train.data.render.thoughts import BEGIN_THOUGHTS, is_asked_to_think, keeps_all, refuse_other_question
 from qwenvl_train.data.render.tokens import TextEncoder
 from qwenvl_train.data.render.vision_index import VisionIndex
-from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Sample, Text, Turn, Video
+from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Sample, Video
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
-from qwenvl_train.families.tools import tools_in_words
 
 _Sizes = list[PictureSize | ClipSize]
 
@@ -75,7 +69,8 @@ class Renderer:
         self.clips = ClipSettings.of(processor.video_processor, family, video)
         self.vision_index = VisionIndex(self.pixels.merge, self.pixels.patch, family.window_size, family.position_side)
         self.max_length, self._downscale = data.max_length, data.too_long == "downscale"
-        self._vision_ids = data.vision_ids
+        self._vision_ids, self._thinking = data.vision_ids, data.thinking
+        self._writer = ConversationWriter(family, data.thinking)
         self._cache = PictureCache(pictures) if pictures and data.cache_pictures else None
         self.features: FeatureCache | None = None
         """Cache of vision tower outputs that are read instead of decoding media. None to decode."""
@@ -84,6 +79,11 @@ class Renderer:
         self._turn_start, self._turn_end = ids("<|im_start|>"), ids("<|im_end|>")
         self._vision_start, self._vision_end = ids("<|vision_start|>"), ids("<|vision_end|>")
         self.image_pad, self.video_pad = ids("<|image_pad|>"), ids("<|video_pad|>")
+
+    @property
+    def begins_thoughts(self) -> bool:
+        """Whether the model answers a question after the beginning of its thoughts."""
+        return self._writer.opening()[-1] == BEGIN_THOUGHTS
 
     def with_features(self, features: FeatureCache) -> "Renderer":
         """Return a copy of this renderer that reads stored features instead of decoding media."""
@@ -94,7 +94,7 @@ class Renderer:
     def fingerprint(self) -> str:
         """Return a string of all settings that a sample's lengths depend on."""
         limit = self.max_length if self._downscale else None
-        facts = (self.family, self.pixels, self.clips, limit, self._vision_ids, self.preferences)
+        facts = (self.family, self.pixels, self.clips, limit, self._vision_ids, self._thinking, self.preferences)
         return f"{facts} {self._text_encoder.fingerprint()}"
 
     def blank(self) -> Rendered:
@@ -174,20 +174,25 @@ class Renderer:
     def _laid_out(
         self, sample: Sample, sizes: _Sizes, encode: Callable[[str], list[int]], shrink: float = 1.0
     ) -> Layout:
+        thinking = self.family.chat.thinking
+        thinks = thinking is not None and is_asked_to_think(sample, thinking, self._thinking)
         if not sample.rejected:
-            return self._conversation(sample, sizes, encode, shrink)
-        if self.family.thinking:
-            refuse_other_question(sample)
+            return self._conversation(sample, sizes, thinks, encode, shrink)
+        if thinking is not None and not keeps_all(thinking, self._thinking):
+            refuse_other_question(sample, self.family.chat)
         chosen = len(sample.chosen_conversation.media)
         shared = sum(isinstance(part, Image | Video) for turn in sample.turns[: sample.shared] for part in turn.parts)
+        of_rejected = sizes[:shared] + sizes[chosen:]
         return preference_pair(
-            self._conversation(sample.chosen_conversation, sizes[:chosen], encode, shrink),
-            self._conversation(sample.rejected_conversation, sizes[:shared] + sizes[chosen:], encode, shrink),
+            self._conversation(sample.chosen_conversation, sizes[:chosen], thinks, encode, shrink),
+            self._conversation(sample.rejected_conversation, of_rejected, thinks, encode, shrink),
             sample.shared > 0,
             shared,
         )
 
-    def _conversation(self, sample: Sample, sizes: _Sizes, encode: Callable[[str], list[int]], shrink: float) -> Layout:
+    def _conversation(
+        self, sample: Sample, sizes: _Sizes, thinks: bool, encode: Callable[[str], list[int]], shrink: float
+    ) -> Layout:
         of_pictures = [(size.original, size.resized) for size in sizes if isinstance(size, PictureSize)]
         waiting = iter(sizes)
         tokens = _TokenBuilder(encode)
@@ -195,7 +200,7 @@ class Renderer:
         turns: list[TurnStart] = []
         numbers = {Image: 0, Video: 0}
 
-        def put_media(part: Image | Video, train: bool) -> None:
+        def put_media(part: Image | Video) -> None:
             size = next(waiting)
             numbers[type(part)] += 1
             if self._vision_ids:
@@ -203,51 +208,39 @@ class Renderer:
             pad = self.image_pad if isinstance(part, Image) else self.video_pad
             for words, grid, step in self._pieces(size):
                 tokens.text(words)
-                tokens.close(train)
+                tokens.close()
                 tokens.put([self._vision_start])
                 spans.append(Span(len(tokens.ids), grid, step))
                 tokens.put([pad] * spans[-1].tokens(self.pixels.merge))
                 tokens.put([self._vision_end])
 
-        def in_text(part: Part) -> str:
+        def text_of(part: Part) -> str:
             assert not isinstance(part, Image | Video)
             return in_words(part, self.family, of_pictures, sample.where)
 
-        whole = self._with_system(sample)
-        asked = last_question(whole)
-        for index, (turn, opens, closes) in enumerate(_with_neighbours(whole)):
+        def put_given(given: tuple[str, ...]) -> None:
+            for words in given:
+                tokens.text(words)
+                tokens.close()
+
+        for turn in self._writer.turns(sample, thinks, text_of):
             turns.append(TurnStart(turn.role, len(tokens.ids)))
-            if opens:
+            if turn.opens:
                 tokens.put([self._turn_start])
-                tokens.text("user" if turn.role == "tool" else f"{turn.role}\n")
-            if turn.role == "assistant":
-                # At inference the model continues after exactly these tokens, so the answer is encoded separately.
-                tokens.close()
-            if turn.role == "tool":
-                tokens.text("\n<tool_response>\n")
-            if turn.role == "assistant" and self.family.thinking:
-                words = "".join(map(in_text, turn.parts))
-                answer = thinking_answer(words, turn.thoughts, index > asked, index == len(whole) - 1)
-                tokens.text(answer.given)
-                tokens.close()
-                tokens.text(answer.written)
-            else:
-                refuse_thoughts(turn, self.family.name, sample.where)
-                for part in turn.parts:
-                    if isinstance(part, Image | Video):
-                        _refuse_media(turn, sample.where)
-                        put_media(part, turn.train)
-                    else:
-                        tokens.text(in_text(part))
-            if turn.role == "tool":
-                tokens.text("\n</tool_response>")
-            if closes:
+            put_given(turn.given)
+            for part in turn.parts:
+                if isinstance(part, str):
+                    tokens.text(part)
+                else:
+                    put_media(part)
+            if turn.closes:
                 tokens.close(turn.train)
                 tokens.put([self._turn_end], turn.train)
                 tokens.text("\n")
                 tokens.close()
-        if whole[-1].role != "assistant":
-            self._open_answer(tokens)
+        if sample.turns[-1].role != "assistant":
+            tokens.put([self._turn_start])
+            put_given(self._writer.opening())
         return Layout(
             input_ids=np.array(tokens.ids),
             labels=np.array(tokens.labels),
@@ -257,16 +250,6 @@ class Renderer:
             shrink=shrink,
             pieces=(Piece(len(tokens.ids)),),
         )
-
-    def _open_answer(self, tokens: "_TokenBuilder") -> None:
-        """Append the tokens after which the model answers, as the published template does with
-        add_generation_prompt."""
-        tokens.put([self._turn_start])
-        tokens.text("assistant\n")
-        tokens.close()
-        if self.family.thinking:
-            tokens.text(BEGIN_THOUGHTS)
-            tokens.close()
 
     def measured(self, media: Media, where: str) -> PictureSize | ClipSize:
         """Return the size of a picture or clip, from its header alone."""
@@ -296,17 +279,6 @@ class Renderer:
             case "timestamps":
                 for seconds in size.timestamps:
                     yield f"<{seconds:.1f} seconds>", (1, *size.grid[1:]), 1
-
-    def _with_system(self, sample: Sample) -> tuple[Turn, ...]:
-        first = sample.turns[0]
-        system = first if first.role == "system" else None
-        if system is None and self.family.default_system is not None:
-            system = Turn("system", (Text(self.family.default_system),), train=False)
-        rest = sample.turns[1:] if first.role == "system" else sample.turns
-        if sample.tools:
-            words: tuple[Part, ...] = (Text(tools_in_words(sample.tools)),)
-            system = Turn("system", words if system is None else (*system.parts, Text("\n\n"), *words), train=False)
-        return rest if system is None else (system, *rest)
 
 
 class _TokenBuilder:
@@ -344,20 +316,3 @@ def frame_pairs_of(size: PictureSize | ClipSize, start: int) -> np.ndarray:
 
 def _tokens(sizes: _Sizes) -> int:
     return sum(size.tokens for size in sizes)
-
-
-def _with_neighbours(turns: tuple[Turn, ...]) -> Iterator[tuple[Turn, bool, bool]]:
-    """Yield each turn, whether it opens a turn in the text, and whether it closes one.
-
-    Results of several tools in succession share one turn in the text.
-    """
-    for index, turn in enumerate(turns):
-        before = turns[index - 1].role if index else None
-        after = turns[index + 1].role if index + 1 < len(turns) else None
-        tool = turn.role == "tool"
-        yield turn, not (tool and before == "tool"), not (tool and after == "tool")
-
-
-def _refuse_media(turn: Turn, where: str) -> None:
-    if turn.role == "system":
-        raise UserError(f"{where}: the system turn contains an image or video; only turns of user and tool may.")

@@ -113,6 +113,6 @@ class ChatSession:
 
     def _answered(self, answer: Answer) -> Turn:
         """Return an answer as a turn. If it was stopped amid its thoughts, the next question does not repeat them."""
-        if self.model.family.thinking and "</think>" not in answer.text:
+        if self.model.renderer.begins_thoughts and "</think>" not in answer.text:
             return Turn("assistant", (Text(""),), train=False, thoughts=answer.text)
         return Turn("assistant", (Text(answer.text),), train=False)

@@ -19,6 +19,7 @@ from trl.data_utils import prepare_multimodal_messages
 from qwenvl_train.config.entries import RowFormat
 from qwenvl_train.data.formats import detect, to_sample
 from qwenvl_train.data.media.locate import Locator
+from qwenvl_train.data.render.conversation import ConversationWriter
 from qwenvl_train.data.sample import (
     Content,
     Coordinates,
@@ -30,11 +31,13 @@ from qwenvl_train.data.sample import (
     Sample,
     Sampling,
     Text,
+    ToolCall,
     Turn,
     Video,
 )
 from qwenvl_train.data.sample import given_options as stated
 from qwenvl_train.errors import UserError
+from qwenvl_train.families import FAMILIES
 
 LOCATOR = Locator(Path("/media"), fenced=False, allow_remote=False, cache=Path("/cache"))
 RED = {"bytes": b"red", "path": "red.png"}
@@ -47,11 +50,13 @@ def sample(row: object, format: str = "auto", line: int = 3) -> Sample:
 
 def told(turns: Iterable[Turn]) -> list[str]:
     """Return one line per turn. A star marks turns that are trained on."""
-    return [f"{turn.role}{'*' * turn.train}: " + "".join(map(_told, turn.parts)) for turn in turns]
+    return [f"{turn.role}{'*' * turn.train}: " + "".join(map(_told, (*turn.parts, *turn.calls))) for turn in turns]
 
 
-def _told(part: Part) -> str:
+def _told(part: Part | ToolCall) -> str:
     match part:
+        case ToolCall(name, arguments):
+            return f"[{name} {arguments}]"
         case Text(text):
             return text
         case Image(content, limits):
@@ -95,7 +100,7 @@ def pair(**columns: object) -> dict:
     return {"prompt": "Hi", "chosen": "Yes", "rejected": "No"} | columns
 
 
-CALL = '<tool_call>\n{"name": "find", "arguments": {"what": "é"}}\n</tool_call>'
+CALL = '[find {"what": "é"}]'
 USER, BOT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}
 
 ROWS: dict[str, tuple[str, dict, list[str]]] = {
@@ -213,7 +218,7 @@ ROWS: dict[str, tuple[str, dict, list[str]]] = {
                 BOT,
             ]
         },
-        ["user: Hi", f"assistant*: Look:\n{CALL}\n{CALL}", "tool: 1", "tool: ", "assistant*: Ho"],
+        ["user: Hi", f"assistant*: Look:{CALL}{CALL}", "tool: 1", "tool: ", "assistant*: Ho"],
     ),
     # 4. typed parts
     "typed parts": (
@@ -632,6 +637,7 @@ CALLS = {
             {"type": "function", "name": "b", "arguments": {"y": [1.5]}},
         ],
     ),
+    "after an empty part": ([{"type": "text", "text": ""}], [{"name": "find", "arguments": {}}]),
     "in typed parts": ([{"type": "text", "text": "Look: "}], [{"name": "find", "arguments": {"deep": {"z": None}}}]),
 }
 
@@ -643,8 +649,8 @@ def test_tool_calls_are_written_as_the_published_template_writes_them(case):
     read = sample({"messages": messages, "tools": [CAT]})
     template = Path(importlib.util.find_spec("trl").origin).parent / "chat_templates" / "qwen3_vl.jinja"
     written, _ = render_jinja_template([messages], chat_template=template.read_text(encoding="utf-8"))
-    answer = "".join(part.text for part in read.turns[1].parts)
-    assert written[0].endswith(f"<|im_start|>assistant\n{answer}<|im_end|>\n")
+    *_, answer = ConversationWriter(FAMILIES["qwen3_vl"]).turns(read, False, lambda part: part.text)
+    assert written[0].endswith(f"<|im_start|>assistant\n{''.join(answer.parts)}<|im_end|>\n")
 
 
 BARE = {"name": "find", "parameters": {"type": "object"}}

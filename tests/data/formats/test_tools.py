@@ -33,6 +33,6 @@ def test_what_is_nested_too_deep_is_told(levels, wrap, written):
 def test_what_is_nested_less_is_read(wrap):
     value = nested(90, wrap)
     (call,) = read_calls({"name": "f", "arguments": value}, "rows:1")
-    assert json.loads(call.removeprefix("<tool_call>\n").removesuffix("\n</tool_call>"))["arguments"] == value
+    assert json.loads(call.arguments) == value
     (tool,) = read_tools([{"name": "f", "parameters": value}], "rows:1")
     assert tool["function"]["parameters"] == value
