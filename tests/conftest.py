@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 
 
 LONG = (
@@ -49,9 +49,9 @@ def pytest_unconfigure() -> None:
 
 
 def by_pairs(one: object, other: object) -> list:
-    """Parameters of a family and a way each: every day each family has one way and each way two families, which are
+    """Parameters of a family and a way each: every day each family has one way and each way three families, which are
     not alike; the other half is for the nightly tests."""
-    daily = dict(zip(FAMILIES, (one, other, one, other), strict=True))
+    daily = dict(zip(FAMILIES, (one, other, one, other, other, one), strict=True))
     return [
         pytest.param(family, way, marks=() if daily[family] is way else pytest.mark.nightly)
         for family in FAMILIES
