@@ -33,6 +33,8 @@ TEMPLATES = {
     "qwen2_5_vl": "qwen2_5_vl.jinja",
     "qwen3_vl": "qwen3_vl.jinja",
     "qwen3_vl_moe": "qwen3_vl.jinja",
+    "qwen3_5": "qwen3_5_nothink.jinja",
+    "qwen3_5_moe": "qwen3_5_nothink.jinja",
 }
 TOOL = {"type": "function", "function": {"name": "zoom", "description": "Näher", "parameters": {"type": "object"}}}
 
