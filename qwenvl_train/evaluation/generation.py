@@ -22,8 +22,12 @@ from qwenvl_train.data.render.written import regions_in
 from qwenvl_train.data.sample import Box, Coordinates, Image, Region, Sample, Video
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
+from qwenvl_train.families.thoughts import BEGIN_THOUGHTS, without_thoughts
 from qwenvl_train.model.build import base_model
 from qwenvl_train.model.decoding import Prompt, decode_greedily, this_process
+
+_LONGEST_BEGINNING = len(BEGIN_THOUGHTS)
+"""The largest number of tokens that the beginning of the thoughts can have."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,19 @@ class Request:
     """The size of the picture, if the sample has a single one. The numbers in an answer do not name their picture."""
     numbers_are_regions: bool
     """Whether numbers in brackets are boxes and points."""
+    thoughts: str = ""
+    """The beginning of the thoughts, if the prompt ends with it. It is part of every answer."""
     accepted: tuple[str, ...] = ()
     """Further right answers."""
     targets: tuple[Box, ...] = ()
     """The boxes of the element that the answer acts on, in pixels of the original picture. Empty without `picture`."""
 
     def regions(self, text: str, family: Family) -> tuple[Region, ...]:
-        """Return the boxes and points in an answer, in pixels of the original picture."""
-        return () if self.picture is None else tuple(regions_in(text, self.picture, family, self.numbers_are_regions))
+        """Return the boxes and points in an answer, in pixels of the original picture. Those in thoughts do not
+        count."""
+        if self.picture is None:
+            return ()
+        return tuple(regions_in(without_thoughts(text), self.picture, family, self.numbers_are_regions))
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,10 @@ def _requests(sample: Sample, layout: Layout, renderer: Renderer, tokenizer: Any
     rejected: list[str] = []
     if sample.rejected:
         lost = renderer.layout(sample.rejected_conversation)
-        rejected = [_words(tokenizer, lost.input_ids[start:end]) for _, start, end in _trained_turns(lost)]
+        rejected = [
+            _thoughts_before(lost, start, tokenizer) + _words(tokenizer, lost.input_ids[start:end])
+            for _, start, end in _trained_turns(lost)
+        ]
     conversation = sample.chosen_conversation
     # A system turn that the sample does not have may come first.
     added = len(layout.turns) - len(conversation.turns)
@@ -116,19 +128,21 @@ def _requests(sample: Sample, layout: Layout, renderer: Renderer, tokenizer: Any
             break
         place, start, end = answered
         turn = conversation.turns[place - added]
+        thoughts = _thoughts_before(layout, start, tokenizer)
         request = Request(
             sample,
             number,
             _text_before(conversation, layout, place - added, renderer.family),
-            _words(tokenizer, layout.input_ids[start:end]),
+            thoughts + _words(tokenizer, layout.input_ids[start:end]),
             other,
             layout.pictures[0] if len(layout.pictures) == 1 else None,
             any(isinstance(part, Coordinates) for part in turn.parts),
+            thoughts,
         )
         requests.append((request, start))
     if requests:  # what the row has for scoring is about the last turn
         last, start = requests[-1]
-        accepted = tuple(text for text in sample.accepted if text != last.expected)
+        accepted = tuple(text for text in sample.accepted if text != without_thoughts(last.expected))
         targets = sample.targets if last.picture is not None else ()
         requests[-1] = replace(last, accepted=accepted, targets=targets), start
     return requests
@@ -140,6 +154,12 @@ def _trained_turns(layout: Layout) -> Iterator[tuple[int, int, int]]:
     for place, (start, stop) in enumerate(pairwise([*starts, layout.length])):
         if len(learned := np.flatnonzero(layout.labels[start:stop] != IGNORED)):
             yield place, start + int(learned[0]), start + int(learned[-1]) + 1
+
+
+def _thoughts_before(layout: Layout, start: int, tokenizer: Any) -> str:
+    """Return the beginning of the thoughts if the tokens before `start` end with it."""
+    given = tokenizer.decode(layout.input_ids[max(0, start - _LONGEST_BEGINNING) : start])
+    return BEGIN_THOUGHTS if given.endswith(BEGIN_THOUGHTS) else ""
 
 
 def _text_before(sample: Sample, layout: Layout, place: int, family: Family) -> str:
@@ -184,7 +204,7 @@ class AnswerGenerator:
         decoded = decode(max_new_tokens=self.max_new_tokens if row.prompts else 1)
         answers = []
         for request, (tokens, ended) in zip(row.requests, decoded, strict=False):
-            text = _words(self.tokenizer, tokens)
+            text = request.thoughts + _words(self.tokenizer, tokens)
             expected, given = (request.regions(words, self.family) for words in (request.expected, text))
             answers.append(Answer(request, text, len(tokens), ended, expected, given))
         return answers

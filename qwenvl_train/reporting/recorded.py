@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from qwenvl_train.errors import UserError
+from qwenvl_train.families.thoughts import without_thoughts
 from qwenvl_train.reporting.folder import read_json_lines
 from qwenvl_train.reporting.metrics import read_metrics
 from qwenvl_train.reporting.reporter import Row, is_evaluation
@@ -57,7 +58,8 @@ def read_run(folder: Path) -> RecordedRun:
 
 
 def is_right(answer: str, expected: str) -> bool:
-    return answer.strip() == expected.strip()
+    """Return whether two answers are the same apart from their thoughts."""
+    return without_thoughts(answer).strip() == without_thoughts(expected).strip()
 
 
 def refuse_other_folder(verb: str, folder: Path) -> None:

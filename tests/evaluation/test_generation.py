@@ -19,6 +19,7 @@ from qwenvl_train.families import FAMILIES
 from qwenvl_train.model.build import arrange
 from qwenvl_train.model.decoding import decode_greedily
 from tests.conftest import conversation, sample_of
+from tests.data.test_chat_formats import published
 from tests.loading import renderer_of
 from tests.settings import run_config
 from tests.videos import write_video
@@ -180,6 +181,20 @@ def test_names_and_boxes_are_in_question_and_answer(model_type, name, checkpoint
     assert answer.request.expected.startswith("At ")
     (box,) = answer.expected_regions
     assert box.coordinates == pytest.approx((20, 12, 100, 60), abs=1)
+
+
+def test_the_beginning_of_thoughts_is_part_of_an_answer_and_their_boxes_are_not(pictures):
+    """So that an answer that was cut amid its thoughts is told from one without thoughts."""
+    renderer, tokenizer = published("qwen3_6").renderer, published("qwen3_6").processor.tokenizer
+    box = '{"bbox_2d": [%s, 2, 300, 400], "label": "a"}'
+    answers = [f"<think>\n{box % 1}?\n</think>\n\n{box % 3}", box % 3]
+    samples = [sample_of(conversation(("user", [pictures[0], "A?"]), ("assistant", [answer]))) for answer in answers]
+    row = request_row(samples, renderer, tokenizer)
+    assert [request.expected for request in row.requests] == answers
+    assert [request.thoughts for request in row.requests] == ["<think>\n", ""]
+    thoughtful, plain = (request.regions(request.expected, renderer.family) for request in row.requests)
+    assert thoughtful == plain != ()
+    assert row.requests[0].regions(f"<think>\n{box % 1}", renderer.family) == ()
 
 
 @pytest.mark.parametrize(("targets", "step"), [([[200, 0, 380, 60]], 1), ([[0, 0, 20, 60]], 0), ("the menu", 0)])

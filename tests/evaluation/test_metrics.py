@@ -9,9 +9,10 @@ from packaging.requirements import Requirement
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.metrics import table
-from qwenvl_train.evaluation.metrics.metric import Metric, Part, Question, figures, without_thoughts
+from qwenvl_train.evaluation.metrics.metric import Metric, Part, Question, figures
 from qwenvl_train.evaluation.metrics.table import METRICS, load_metric
 from qwenvl_train.families.qwen2_5_vl import FAMILY
+from qwenvl_train.families.thoughts import without_thoughts
 from tests.evaluation.metric_scores import main, of_source, score
 
 ROOT = Path(__file__).parents[2]

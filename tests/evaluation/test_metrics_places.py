@@ -13,6 +13,7 @@ from qwenvl_train.evaluation.metrics.spans import overlap, spans_in
 from qwenvl_train.families.qwen2_5_vl import FAMILY as QWEN2_5_VL
 from qwenvl_train.families.qwen2_vl import FAMILY as QWEN2_VL
 from qwenvl_train.families.qwen3_vl import FAMILY as QWEN3_VL
+from qwenvl_train.families.tools import XML_TOOLS
 from tests.evaluation.metric_scores import of_source, score
 
 BOXES = [(0, 0, 100, 100), (0, 0, 50, 50), (200, 200, 300, 300)]
@@ -180,6 +181,12 @@ def call(action: str, **arguments) -> str:
     return f"Thought: 我要点击\nAction: do it\n<tool_call>\n{json.dumps(content)}\n</tool_call>"
 
 
+def in_xml(written: str) -> str:
+    """The same call in the notation since Qwen3.5."""
+    content = json.loads(written.split("<tool_call>")[1].removesuffix("</tool_call>"))
+    return f"<think>\nA\n</think>\n\n{XML_TOOLS.call(content['name'], json.dumps(content['arguments']), 'here')}"
+
+
 CLICK = call("click", coordinate=[500, 500])
 SEARCH = '{"name": "search", "arguments": {"query": "dogs"}}'
 SWIPE = call("swipe", coordinate=[500, 800], coordinate2=[510, 200])
@@ -210,6 +217,8 @@ def test_agent_action_is_agentcpm_guis_evaluator(answer, expected, type, step):
     actions, with boxes or without, its type_match and exact_match were those of ours in all."""
     found = score("agent_action", answer, expected, family=QWEN3_VL, picture=SCREEN)
     assert (found["type"], found["step"]) == (type, step)
+    if "<tool_call>" in answer and "<tool_call>" in expected:
+        assert score("agent_action", in_xml(answer), in_xml(expected), family=QWEN3_VL, picture=SCREEN) == found
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,13 @@ from qwenvl_train.data.render.downscale import largest_share, shrunk
 from qwenvl_train.data.render.layout import IGNORED, Layout, TurnStart, preference_pair
 from qwenvl_train.data.render.positions import Span, mrope_positions
 from qwenvl_train.data.render.regions import in_words
-from qwenvl_train.data.render.thoughts import BEGIN_THOUGHTS, is_asked_to_think, keeps_all, refuse_other_question
+from qwenvl_train.data.render.thoughts import is_asked_to_think, keeps_all, refuse_other_question
 from qwenvl_train.data.render.tokens import TextEncoder
 from qwenvl_train.data.render.vision_index import VisionIndex
 from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Sample, Video
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
+from qwenvl_train.families.thoughts import BEGIN_THOUGHTS
 
 _Sizes = list[PictureSize | ClipSize]
 

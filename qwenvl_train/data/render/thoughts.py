@@ -9,12 +9,7 @@ from qwenvl_train.data.sample import Sample, Text, Turn
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.chat_format import ChatFormat, Thinking
 from qwenvl_train.families.family import Family
-
-_BEGIN, _END = "<think>", "</think>"
-BEGIN_THOUGHTS = f"{_BEGIN}\n"
-"""The text after which a model writes its thoughts."""
-NO_THOUGHTS = f"{_BEGIN}\n\n{_END}\n\n"
-"""The text of empty thoughts, after which a model answers at once."""
+from qwenvl_train.families.thoughts import BEGIN, BEGIN_THOUGHTS, END, NO_THOUGHTS
 
 Place = Literal["nowhere", "if given", "always"]
 """Where thoughts are written before an answer."""
@@ -101,10 +96,10 @@ def parted(turn: Turn, words: str) -> tuple[str, str]:
     """Return the thoughts of an answer and the rest of its text, which is `words`."""
     if turn.thoughts is not None:
         return turn.thoughts, words
-    if _END not in words:
+    if END not in words:
         return "", words
-    pieces = words.split(_END)
-    return pieces[0].rstrip("\n").split(_BEGIN)[-1].lstrip("\n"), pieces[-1].lstrip("\n")
+    pieces = words.split(END)
+    return pieces[0].rstrip("\n").split(BEGIN)[-1].lstrip("\n"), pieces[-1].lstrip("\n")
 
 
 def written_answer(thoughts: str, words: str, chat: ChatFormat, place: Place, learn_empty: bool) -> WrittenAnswer:
@@ -117,7 +112,7 @@ def written_answer(thoughts: str, words: str, chat: ChatFormat, place: Place, le
         return WrittenAnswer("", words)
     thoughts, words = thoughts.strip(None if chat.trimmed else "\n"), words.lstrip("\n")
     if thoughts or learn_empty:
-        return WrittenAnswer(BEGIN_THOUGHTS, f"{thoughts}\n{_END}\n\n{words}")
+        return WrittenAnswer(BEGIN_THOUGHTS, f"{thoughts}\n{END}\n\n{words}")
     return WrittenAnswer(NO_THOUGHTS, words)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from qwenvl_train.data.render.written import written_regions
 from qwenvl_train.evaluation.metrics.choice import chosen_letter, options_in
 from qwenvl_train.evaluation.metrics.json_text import json_in, objects_in
-from qwenvl_train.evaluation.metrics.metric import without_thoughts
 from qwenvl_train.evaluation.metrics.number import number_of
 from qwenvl_train.evaluation.metrics.spans import spans_in
 from qwenvl_train.evaluation.metrics.tables import tables_in
 from qwenvl_train.evaluation.metrics.tool_calls import first_call
+from qwenvl_train.families.thoughts import without_thoughts
 from qwenvl_train.reporting.wording import many
 
 NEARLY_ALL = 0.9

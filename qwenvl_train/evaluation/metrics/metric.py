@@ -1,20 +1,16 @@
 """What a metric is: a pure function of two texts, whose scores add up over samples."""
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from qwenvl_train.errors import UserError
+from qwenvl_train.families.thoughts import without_thoughts
 
 if TYPE_CHECKING:
     from qwenvl_train.data.sample import Box
     from qwenvl_train.families.family import Family
-
-# A Thinking checkpoint's chat template writes <think> into the prompt, so that an answer may begin within the thoughts.
-_THOUGHTS = re.compile(r"\s*(?:<think>)?.*?</think>\s*", re.DOTALL)
-_UNFINISHED = re.compile(r"\s*<think>")
 
 
 class Picture(NamedTuple):
@@ -98,11 +94,3 @@ def figures(scores: Iterable[Scores]) -> dict[str, float]:
             numerators[name] += part.numerator
             denominators[name] += part.denominator
     return {name: Part(numerators[name], denominators[name]).value for name in numerators}
-
-
-def without_thoughts(answer: str) -> str:
-    """Return an answer without the thoughts at its beginning. It is empty if the thoughts do not end."""
-    if _UNFINISHED.match(answer) and "</think>" not in answer:
-        return ""
-    found = _THOUGHTS.match(answer)
-    return answer[found.end() :] if found else answer

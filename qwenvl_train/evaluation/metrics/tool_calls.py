@@ -10,6 +10,9 @@ from qwenvl_train.evaluation.metrics.metric import Question
 from qwenvl_train.evaluation.metrics.places import Coordinates, as_fractions
 
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+# The notation since Qwen3.5.
+_FUNCTION = re.compile(r"<function=([^>\n]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
+_PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,9 @@ def first_call(text: str) -> Call | None:
     """Return the first tool call in a text, or the text's JSON if it has the form of a call. Return None if there is
     none or it is broken."""
     found = _CALL.search(text)
+    if found and (function := _FUNCTION.search(found[1])):
+        arguments = {key: _value(written) for key, written in _PARAMETER.findall(function[2])}
+        return _call(function[1], arguments)
     match json_in(found[1] if found else text):
         case {"name": str(name), "arguments": arguments}:
             if isinstance(arguments, str):
@@ -46,5 +52,17 @@ def first_call(text: str) -> Call | None:
             name = ""
         case _:
             return None
+    return _call(name, arguments)
+
+
+def _call(name: str, arguments: dict[str, Any]) -> Call:
     rest = {key: value for key, value in arguments.items() if key != "action"}
     return Call(str(arguments.get("action", name)), rest)
+
+
+def _value(written: str) -> Any:
+    """Return the value of an argument that is written as JSON, or else its text."""
+    try:
+        return json.loads(written)
+    except (ValueError, RecursionError):
+        return written
