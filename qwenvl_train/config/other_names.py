@@ -93,6 +93,8 @@ OTHER_NAMES = {
     "max_seq_length": "data.max_length",
     "model_max_length": "data.max_length",
     "truncation_strategy": "data.too_long",
+    "enable_thinking": "data.thinking",
+    "preserve_thinking": "data.thinking=as_given",
     "data_flatten": "data.packing",
     "data_packing": "data.packing",
     "packing_length": "data.pack_length",

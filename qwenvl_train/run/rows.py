@@ -161,6 +161,7 @@ def about_data(
     )
     if shrunk := int(train.lengths.shrunk.sum()):
         lines.append(f"{shrunk:,} samples have downscaled media to fit into data.max_length")
+    lines += train.renderer.thinking_in_words()
     lines += detail_in_words(detail_by_source(train.lengths, train.samples))
     if train.lengths.problems:
         lines.append(f"{many(len(train.lengths.problems), 'row')} cannot be used: skipped.jsonl lists them")

@@ -129,7 +129,8 @@ class Streamed:
         return TensorDataset(torch.empty(1))
 
     def about(self, held_out: Rows | None, steps: int, rows_per_step: int) -> str:
-        return about_stream(self.config, self.stream, held_out, steps, rows_per_step)
+        about = about_stream(self.config, self.stream, held_out, steps, rows_per_step)
+        return "\n".join([about, *self._renderer.thinking_in_words()])
 
     def _open(self, stored: State | None, row: int) -> Stream:
         config, state = self.config, self._state

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwenvl_train.config.schema import ThinkingMode
+from qwenvl_train.data.formats import to_sample
+from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.render.layout import IGNORED, Layout
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.render.template import as_template
@@ -256,6 +259,44 @@ def test_the_sentence_about_effort_is_there_if_the_model_is_asked_to_think():
     assert effort in theirs.decoded(published("qwen3_8").renderer.layout(sample_of(turns(PLAIN)).question))
     off = published("qwen3_8", "off").renderer
     assert effort not in theirs.decoded(off.layout(sample_of(turns(THOUGHTFUL)).question))
+
+
+def preference(row: dict):
+    locator = Locator(Path("/"), fenced=False, allow_remote=False, cache=Path("/"))
+    return to_sample(row, "rows", 1, locator, "preference")
+
+
+@pytest.mark.parametrize("mode", ["auto", "on", "off"])
+@pytest.mark.parametrize("thoughts", [("", "Big."), ("Small.", ""), ("Small.", "Big."), ("", "")])
+@pytest.mark.parametrize("name", ["qwen3_5_think", "qwen3_8"])
+def test_a_pair_can_have_thoughts_in_either_answer(name, thoughts, mode):
+    """The answers are asked for in one way, so that they share all of the question."""
+    theirs = published(name, mode, preferences=True)
+    row: dict[str, Any] = {"prompt": [{"role": "user", "content": "Which?"}]}
+    for key, content, thought in zip(("chosen", "rejected"), ("A wren.", "A crow."), thoughts, strict=True):
+        row[key] = [{"role": "assistant", "content": content, "reasoning_content": thought}]
+    pair = preference(row)
+    layout = theirs.renderer.layout(pair)
+    start, chosen = layout.pieces[0].length, layout.pieces[1].length
+    question = theirs.processor.tokenizer.decode(layout.input_ids[:start])
+    texts = [theirs.processor.tokenizer.decode(ids) for ids in np.split(layout.input_ids[start:], [chosen])]
+    effort = name == "qwen3_8" and (mode == "on" or (mode == "auto" and any(thoughts)))
+    assert ("Reasoning effort" in question) == effort
+    assert "<|im_start|>user\nWhich?<|im_end|>\n<|im_start|>assistant\n<think>" in question
+    for text, answer in zip(texts, ("A wren.", "A crow."), strict=True):
+        assert text.endswith(f"{answer}<|im_end|>\n")
+
+
+@pytest.mark.parametrize(("name", "refused"), [("qwen3_5_nothink", True), ("qwen3_8", False)])
+def test_a_pair_whose_shared_thoughts_would_differ_is_refused(name, refused):
+    ask, answer = ({"role": role, "content": "x"} for role in ("user", "assistant"))
+    row = {"prompt": [ask], "chosen": [answer, ask, answer], "rejected": [{**answer, "content": "y"}]}
+    renderer = published(name, preferences=True).renderer
+    if refused:
+        with pytest.raises(UserError, match="one answer is followed by another question"):
+            renderer.layout(preference(row))
+    else:
+        assert len(renderer.layout(preference(row)).answers) == 2
 
 
 def test_a_mode_that_the_template_does_not_have_is_refused():

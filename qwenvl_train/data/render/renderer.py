@@ -25,7 +25,12 @@ from qwenvl_train.data.render.downscale import largest_share, shrunk
 from qwenvl_train.data.render.layout import IGNORED, Layout, TurnStart, preference_pair
 from qwenvl_train.data.render.positions import Span, mrope_positions
 from qwenvl_train.data.render.regions import in_words
-from qwenvl_train.data.render.thoughts import is_asked_to_think, keeps_all, refuse_other_question
+from qwenvl_train.data.render.thoughts import (
+    is_asked_to_think,
+    keeps_all,
+    refuse_other_question,
+    thinking_in_words,
+)
 from qwenvl_train.data.render.tokens import TextEncoder
 from qwenvl_train.data.render.vision_index import VisionIndex
 from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Sample, Video
@@ -85,6 +90,10 @@ class Renderer:
     def begins_thoughts(self) -> bool:
         """Whether the model answers a question after the beginning of its thoughts."""
         return self._writer.opening()[-1] == BEGIN_THOUGHTS
+
+    def thinking_in_words(self) -> list[str]:
+        """Return a line that says how thoughts are written, or no line if answers have none."""
+        return thinking_in_words(self.family.chat, self._thinking)
 
     def with_features(self, features: FeatureCache) -> "Renderer":
         """Return a copy of this renderer that reads stored features instead of decoding media."""

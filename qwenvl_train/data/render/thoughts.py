@@ -43,6 +43,22 @@ def check_mode(mode: ThinkingMode, family: Family, where: str) -> None:
         )
 
 
+def thinking_in_words(chat: ChatFormat, mode: ThinkingMode) -> list[str]:
+    """Return a line that says how thoughts are written, or no line if answers have none."""
+    if chat.thinking is None:
+        return []
+    asked = "to think" if question_opening(chat.thinking, mode) == BEGIN_THOUGHTS else "not to think"
+    described = {
+        "on": "the model is asked to think, and learns to end thoughts at once for answers without any",
+        "off": "thoughts are left out, and the model is asked not to think",
+    }.get(
+        mode,
+        "the model is asked to think for answers with thoughts and not to for the others; without an answer, it is "
+        f"asked {asked}",
+    )
+    return [f"chat format: {chat.name}; {described} (data.thinking={mode})"]
+
+
 def keeps_all(thinking: Thinking, mode: ThinkingMode) -> bool:
     """Return whether the answers before the last question keep their thoughts."""
     return thinking.earlier == "kept" or mode == "as_given"

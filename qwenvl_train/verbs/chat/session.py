@@ -12,6 +12,7 @@ from qwenvl_train.data.render.layout import Layout
 from qwenvl_train.data.sample import Media, Sample, Text, Turn
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.family import Family
+from qwenvl_train.families.thoughts import without_thoughts
 from qwenvl_train.verbs.chat.grounding import Grounding, grounded
 from qwenvl_train.verbs.chat.model import ChatModel
 from qwenvl_train.verbs.chat.pieces import Piece
@@ -33,7 +34,7 @@ class Answer:
 
 def answer_of(said: Piece, question: Sample, layout: Layout, family: Family) -> Answer:
     """Return the answer that a model has given to a question with this layout."""
-    grounding = grounded(said.text, question, layout.pictures, family)
+    grounding = grounded(without_thoughts(said.text), question, layout.pictures, family)
     return Answer(said.text, said.tokens, layout.length, said.ended, grounding)
 
 
@@ -112,7 +113,7 @@ class ChatSession:
         return () if self.system is None else (Turn("system", (Text(self.system),), train=False),)
 
     def _answered(self, answer: Answer) -> Turn:
-        """Return an answer as a turn. If it was stopped amid its thoughts, the next question does not repeat them."""
+        """Return an answer as a turn. All of an answer that was stopped amid its thoughts is thoughts."""
         if self.model.renderer.begins_thoughts and "</think>" not in answer.text:
             return Turn("assistant", (Text(""),), train=False, thoughts=answer.text)
         return Turn("assistant", (Text(answer.text),), train=False)

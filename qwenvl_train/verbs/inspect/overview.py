@@ -26,10 +26,10 @@ EVERY_KIND = frozenset({"broken", "too long"})
 def overview_of(config: InspectConfig, rows: Samples | Head, renderer: Renderer) -> Overview:
     if isinstance(rows, Head):
         head = _overview(config, rows.lengths(), rows.extent, None, _fills_of_packs(config, rows.units))
-        return replace(head, notes=detail_in_words(rows.detailed()))
+        return replace(head, notes=renderer.thinking_in_words() + detail_in_words(rows.detailed()))
     whole = measured(config, rows, renderer)
     lengths, fitted = whole.lengths, _fitted(config, whole)
-    notes = detail_in_words(detail_by_source(lengths, rows))
+    notes = renderer.thinking_in_words() + detail_in_words(detail_by_source(lengths, rows))
     if fitted is None:
         return replace(_overview(config, lengths, "all rows", None, None), notes=notes)
     config, order = fitted.config, fitted.order

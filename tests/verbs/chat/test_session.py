@@ -15,6 +15,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.verbs.chat.model import ChatModel
 from tests.conftest import conversation, sample_of
+from tests.data.test_chat_formats import published
 from tests.data.test_thoughts import THINKING, processor_with
 from tests.loading import write_adapter
 from tests.settings import run_config
@@ -173,6 +174,29 @@ def test_thoughts_that_were_cut_are_not_repeated(models, monkeypatch):
     turns = [("user", "A?"), ("assistant", ""), ("user", "B?"), ("assistant", "A wren."), ("user", "C?")]
     expected = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
     assert shown == f"{expected}<|im_start|>assistant\n<think>\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "answers", "given"),
+    [
+        ("qwen3_5_think", "auto", ("It is.\n</think>\n\nA wren.", "Yes"), "A wren."),
+        ("qwen3_5_think", "off", ("A wren.", "Yes"), "A wren."),
+        ("qwen3_8", "auto", ("It is.\n</think>\n\nA wren.", "Yes"), "<think>\nIt is.\n</think>\n\nA wren."),
+        ("qwen3_8", "off", ("A wren.", "Yes"), "<think>\n\n</think>\n\nA wren."),
+    ],
+)
+def test_thoughts_of_earlier_answers_are_those_of_the_format(name, mode, answers, given, models, monkeypatch):
+    theirs = published(name, mode)
+    asked = let_it_say(monkeypatch, *answers)
+    session = session_with(replace(models["qwen3_5"], renderer=theirs.renderer, processor=theirs.processor))
+    for question in ("A?", "B?"):
+        "".join(session.ask(question))
+    shown = theirs.processor.tokenizer.decode(asked[1].layout.input_ids)
+    opening = "<think>\n" if mode == "auto" else "<think>\n\n</think>\n\n"
+    assert shown.endswith(
+        f"<|im_start|>user\nA?<|im_end|>\n<|im_start|>assistant\n{given}<|im_end|>\n"
+        f"<|im_start|>user\nB?<|im_end|>\n<|im_start|>assistant\n{opening}"
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
