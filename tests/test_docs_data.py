@@ -15,7 +15,7 @@ from transformers import AutoProcessor
 from qwenvl_train.config.compose import compose
 from qwenvl_train.config.entries import RowFormat, SourceConfig
 from qwenvl_train.config.keys import keys_of
-from qwenvl_train.config.schema import DataConfig
+from qwenvl_train.config.schema import DataConfig, ThinkingMode
 from qwenvl_train.data.formats import detect
 from qwenvl_train.data.formats.turns import ROLES
 from qwenvl_train.data.index.lengths import Problem, measure_sample
@@ -28,6 +28,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.chat_format import QWEN3_VL_THINKING
 from qwenvl_train.verbs.table import VERBS, load_verb
+from tests.data.test_chat_formats import published
 from tests.settings import run_config
 from tests.videos import write_video
 
@@ -199,13 +200,40 @@ def test_the_start_of_a_run_tells_the_format(folder, monkeypatch):
 
 @pytest.mark.parametrize("heading", ["What is trained on", "Tools"])
 def test_what_a_row_becomes(heading, folder, processors, renderers):
-    (shown,) = [block for block in BLOCKS if block.heading == heading and block.language == "text"]
+    shown = next(block for block in BLOCKS if block.heading == heading and block.language == "text")
     model_type = {"Qwen2.5-VL": "qwen2_5_vl", "Qwen3-VL": "qwen3_vl"}[shown.before.split()[0]]
     renderer = renderers[model_type]
     sample = open_row(rows_under(heading)[0], folder)[0]
     text = described(sample, renderer.layout(sample), renderer, processors[model_type].tokenizer)
     # The page leaves out the long system turn with the tools.
     assert text[text.index(shown.text.splitlines()[0]) :] == shown.text
+
+
+@pytest.mark.parametrize("name", ["qwen3_5_think", "qwen3_6"])
+def test_what_a_call_becomes_in_xml(name, folder):
+    theirs = published(name)
+    sample = open_row(rows_under("Tools")[0], folder)[0]
+    text = described(sample, theirs.renderer.layout(sample), theirs.renderer, theirs.processor.tokenizer)
+    _, shown = [block.text for block in BLOCKS if block.heading == "Tools" and block.language == "text"]
+    assert f"<think>\n\n</think>\n\n⟦{shown}<|im_end|>⟧" in text
+
+
+@pytest.mark.parametrize("mode", get_args(ThinkingMode))
+def test_what_is_learned_of_thoughts(mode, folder):
+    (cells,) = [row[1:] for row in TABLES["Thoughts"][0] if row[0].startswith(f"`{mode}`")]
+    (as_auto,) = [row[1:] for row in TABLES["Thoughts"][0] if row[0].startswith("`auto`")]
+    (row,) = rows_under("Thoughts")
+    plain = json.loads(json.dumps(row))
+    del plain["messages"][1]["reasoning_content"]
+    theirs = published("qwen3_6", mode)
+    for given, cell, auto in zip((row, plain), cells, as_auto, strict=False):
+        sample = open_row(given, folder)[0]
+        text = described(sample, theirs.renderer.layout(sample), theirs.renderer, theirs.processor.tokenizer)
+        (expected,) = in_code(auto if "`auto`" in cell else cell)
+        assert text.endswith("assistant\n" + expected.replace("↵", "\n").replace("⟧", "<|im_end|>⟧"))
+    prompts = {"on": "to think", "off": "not to think"}
+    assert cells[2].endswith(prompts.get(mode, "by default"))
+    assert theirs.renderer.begins_thoughts == (mode != "off")
 
 
 @pytest.mark.parametrize("generation", MODELS)

@@ -6,6 +6,7 @@ import pytest
 from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.compose import compose
 from qwenvl_train.config.entries import SourceConfig
+from qwenvl_train.errors import UserError
 
 LORA = "+recipe=sft_lora"
 
@@ -46,6 +47,21 @@ def test_a_group_replaces_the_default_one():
     assert config.model.path == "Qwen/Qwen3-VL-8B-Instruct"
     assert config.model.max_pixels == 1280 * 32 * 32
     assert (config.deepspeed.stage, config.deepspeed.overlap_comm) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"),
+    [("on", "on"), ("off", "off"), ("true", "on"), ("false", "off"), ("as_given", "as_given"), ("auto", "auto")],
+)
+def test_on_and_off_are_no_truth_values(value, mode, tmp_path):
+    assert compose([LORA, f"data.thinking={value}"]).config.data.thinking == mode
+    (tmp_path / "mine.yaml").write_text(f"defaults: [sft_lora]\ndata: {{thinking: {value}}}\n")
+    assert compose([f"+recipe={tmp_path / 'mine.yaml'}"]).config.data.thinking == mode
+
+
+def test_another_mode_of_thinking_is_refused():
+    with pytest.raises(UserError, match=r"data\.thinking=always: must be 'auto', 'on', 'off' or 'as_given'"):
+        compose([LORA, "data.thinking=always"])
 
 
 @pytest.mark.parametrize("word", ["recipe=sft_lora", "+recipe=sft_lora", "++recipe=sft_lora"])
