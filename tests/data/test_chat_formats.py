@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ from qwenvl_train.data.render.layout import IGNORED, Layout
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.render.template import as_template
 from qwenvl_train.data.render.thoughts import check_mode
+from qwenvl_train.data.render.tokens import TextEncoder
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.chat_format import QWEN3_5, QWEN3_5_THINKING, QWEN3_6, QWEN3_8, ChatFormat
-from qwenvl_train.families.tiny import build_model, build_processor
+from qwenvl_train.families.tiny import ADDED_WORDS, build_model, build_processor
 from tests.conftest import conversation, sample_of
 from tests.model.test_parity import PUBLISHED, TEMPLATES, assert_positions, check, reference
 from tests.settings import run_config
@@ -222,6 +224,23 @@ def test_pixels_and_positions_are_those_of_the_processor_and_model(name, picture
         expected = reference(theirs.processor, "qwen3_5", said, theirs.renderer, **options)
         check(rendered, expected, theirs.processor)
         assert_positions(rendered, expected, build_model("qwen3_5"))
+
+
+CONTROL = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|vision_start|>", "<|image_pad|>", "<|video_pad|>"]
+PIECES = st.sampled_from([*CONTROL, *ADDED_WORDS, "<|box_start|>", "e\u0301", "\u0338", "<", "|>", "a b", "\n\n", "鸟"])
+
+
+@given(st.lists(PIECES, max_size=8).map("".join))
+def test_text_never_becomes_control_tokens(text):
+    """The words of thoughts and tools do become their tokens, as in the processor, and text is normalized as there."""
+    tokenizer = published("qwen3_6").processor.tokenizer
+    ids = TextEncoder(tokenizer).encode(text)
+    assert not {*tokenizer.convert_tokens_to_ids(CONTROL)} & {*ids}
+    if any(token in text for token in CONTROL):
+        # Marks at the edge of a control token are not composed with it.
+        assert normalize("NFC", tokenizer.decode(ids)) == normalize("NFC", text)
+    else:
+        assert ids == tokenizer(text)["input_ids"]
 
 
 def turns(*answers: dict) -> dict:

@@ -201,6 +201,15 @@ def test_empty_thoughts_are_not_supervised(processor, renderers):
     assert processor.tokenizer.decode(layout.input_ids).endswith("\n<think>\n\n</think>\n\nA wren.<|im_end|>\n")
 
 
+def test_the_end_of_empty_thoughts_is_supervised_if_every_answer_is_asked_to_think(processor, renderers):
+    config = run_config(**{"data.thinking": "on"})
+    renderer = Renderer(processor, renderers[0].family, config.model.video, config.data)
+    row = {"messages": [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "A wren."}]}
+    layout = renderer.layout(sample_of(row))
+    assert supervised(layout, processor.tokenizer) == "\n</think>\n\nA wren.<|im_end|>"
+    assert processor.tokenizer.decode(layout.input_ids).endswith("\n<think>\n\n</think>\n\nA wren.<|im_end|>\n")
+
+
 @pytest.mark.parametrize(
     "thoughts", [("", THOUGHT), (THOUGHT, ""), (THOUGHT, THOUGHT.replace("small", "big")), ("", "")]
 )
