@@ -93,6 +93,7 @@ def test_the_answer_starts_where_generation_would(model_type, renderers):
         else ("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n")
     )
     prompt += "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    prompt += "" if FAMILIES[model_type].chat.thinking is None else "<think>\n\n</think>\n\n"
     assert layout.input_ids[:start].tolist() == tokenizer(prompt)["input_ids"]
 
 

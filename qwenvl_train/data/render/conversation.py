@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from qwenvl_train.config.schema import ThinkingMode
 from qwenvl_train.data.render.thoughts import (
+    is_asked_to_think,
     last_question,
     parted,
     place_of_thoughts,
@@ -44,9 +45,13 @@ class ConversationWriter:
     def __init__(self, family: Family, mode: ThinkingMode = "auto"):
         self._family, self._chat, self._mode = family, family.chat, mode
 
+    def asks_to_think(self, sample: Sample) -> bool:
+        """Return whether the model is asked to think. It is the same for both conversations of a preference pair."""
+        return self._chat.thinking is not None and is_asked_to_think(sample, self._chat.thinking, self._mode)
+
     def turns(self, sample: Sample, thinks: bool, text_of: PartText) -> Iterator[WrittenTurn]:
-        """Yield the turns of a conversation. `thinks` says whether the model is asked to think, which some formats tell
-        it in the system turn."""
+        """Yield the turns of a conversation. `thinks` is what `asks_to_think` returns; some formats write it into the
+        system turn."""
         if (system := self._system(sample, thinks, text_of)) is not None:
             yield WrittenTurn("system", (f"system\n{system}",))
         turns = sample.turns[1:] if sample.turns[0].role == "system" else sample.turns
@@ -56,7 +61,6 @@ class ConversationWriter:
                 after_question, last = index > asked, index == len(turns) - 1
                 yield self._answer(turn, self._text(turn, sample, text_of), after_question, last, sample.where)
                 continue
-            refuse_thoughts(turn, self._family.name, sample.where)
             content = [part if isinstance(part, Image | Video) else text_of(part) for part in turn.parts]
             content = _trimmed(content) if self._chat.trimmed else content
             if turn.role == "tool":

@@ -26,7 +26,6 @@ from qwenvl_train.data.render.layout import IGNORED, Layout, TurnStart, preferen
 from qwenvl_train.data.render.positions import Span, mrope_positions
 from qwenvl_train.data.render.regions import in_words
 from qwenvl_train.data.render.thoughts import (
-    is_asked_to_think,
     keeps_all,
     refuse_other_question,
     thinking_in_words,
@@ -184,8 +183,7 @@ class Renderer:
     def _laid_out(
         self, sample: Sample, sizes: _Sizes, encode: Callable[[str], list[int]], shrink: float = 1.0
     ) -> Layout:
-        thinking = self.family.chat.thinking
-        thinks = thinking is not None and is_asked_to_think(sample, thinking, self._thinking)
+        thinking, thinks = self.family.chat.thinking, self._writer.asks_to_think(sample)
         if not sample.rejected:
             return self._conversation(sample, sizes, thinks, encode, shrink)
         if thinking is not None and not keeps_all(thinking, self._thinking):

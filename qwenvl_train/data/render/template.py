@@ -68,17 +68,15 @@ def _first_difference(processor, family: Family) -> _Difference | None:
     for number, probe in enumerate(_probes(family.chat)):
         written, expected = _by_template(processor, probe, family.chat), _by_us(probe, family)
         if written != expected:
-            alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(written, expected, strict=False)))
-            return _Difference(written, expected, number, alike)
+            same = (one == other for one, other in zip(written, expected, strict=False))
+            return _Difference(written, expected, number, sum(takewhile(bool, same)))
     return None
 
 
 def _by_us(probe: _Probe, family: Family) -> str:
-    thinking, sample = family.chat.thinking, probe.sample
-    writer = ConversationWriter(family, probe.mode)
-    thinks = thinking is not None and is_asked_to_think(sample, thinking, probe.mode)
+    sample, writer = probe.sample, ConversationWriter(family, probe.mode)
     text = ""
-    for turn in writer.turns(sample, thinks, _words):
+    for turn in writer.turns(sample, writer.asks_to_think(sample), _words):
         parts = "".join(part if isinstance(part, str) else _placeholder(part) for part in turn.parts)
         text += f"{'<|im_start|>' * turn.opens}{''.join(turn.given)}{parts}{'<|im_end|>' * turn.closes}"
         text += "\n" * turn.closes
