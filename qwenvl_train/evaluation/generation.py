@@ -26,9 +26,6 @@ from qwenvl_train.families.thoughts import BEGIN_THOUGHTS, without_thoughts
 from qwenvl_train.model.build import base_model
 from qwenvl_train.model.decoding import Prompt, decode_greedily, this_process
 
-_LONGEST_BEGINNING = len(BEGIN_THOUGHTS)
-"""The largest number of tokens that the beginning of the thoughts can have."""
-
 
 @dataclass(frozen=True)
 class Request:
@@ -158,7 +155,8 @@ def _trained_turns(layout: Layout) -> Iterator[tuple[int, int, int]]:
 
 def _thoughts_before(layout: Layout, start: int, tokenizer: Any) -> str:
     """Return the beginning of the thoughts if the tokens before `start` end with it."""
-    given = tokenizer.decode(layout.input_ids[max(0, start - _LONGEST_BEGINNING) : start])
+    most = len(BEGIN_THOUGHTS)  # one token for each character
+    given = tokenizer.decode(layout.input_ids[max(0, start - most) : start])
     return BEGIN_THOUGHTS if given.endswith(BEGIN_THOUGHTS) else ""
 
 
