@@ -6,7 +6,7 @@ wait for the device to return a number.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 
@@ -37,6 +37,78 @@ class VisibleContext:
     """[K] int64: the values of `positions`, with the pieces in the order of `Segments.groups`."""
 
 
+CONVOLUTION_WIDTH = 4
+"""Number of tokens that the convolution of a Gated DeltaNet layer reads, the current one included."""
+CHUNK = 64
+"""Number of tokens that the chunked gated delta rule takes at a time."""
+
+
+class StateGroup(NamedTuple):
+    """Stretches with equally many chunks, padded to one length, which are one call without a kernel for stretches of
+    any length."""
+
+    stretches: tuple[int, ...]
+    """Their numbers."""
+    parents: tuple[int, ...]
+    """The stretch that each of them continues. Empty if they continue none."""
+    length: int
+    """Number of tokens of each, padding included."""
+
+
+@dataclass(frozen=True)
+class StateLevel:
+    """Stretches that are one call of a kernel for stretches of any length. Those that they continue are in the level
+    before."""
+
+    stretches: tuple[int, ...]
+    """Their numbers."""
+    parents: tuple[int, ...]
+    """The stretch that each of them continues. Empty in the first level."""
+    cu_seqlens: torch.Tensor
+    """[stretches + 1] int64: where each stretch starts in the level, and the end of the last one."""
+    chunk_indices: torch.Tensor
+    """[chunks, 2] int64: for each chunk its stretch in the level and its place in the stretch."""
+    tokens: int
+    """Number of tokens in all its stretches."""
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """The stretches of a packed row, over which Gated DeltaNet layers carry their state, in the order of the row.
+
+    A stretch is a piece or a part of one. It starts with an empty state, or continues another stretch: a piece with a
+    context continues the stretch at whose end its context ends, as each answer of a preference pair continues the
+    question. A piece is cut where a context or a prompt ends, and its parts continue each other.
+    """
+
+    ends: tuple[int, ...]
+    """The position after the last token of each stretch."""
+    last_tokens: torch.Tensor
+    """[stretches, CONVOLUTION_WIDTH] int64: positions of the last tokens up to the end of each stretch, those of the
+    stretches that it continues included. -1 where there are fewer."""
+    groups: tuple[StateGroup, ...]
+    """The stretches, each after the one that it continues."""
+    group_order: torch.Tensor
+    """[padded tokens] int64: the positions of the tokens, with the stretches in the order of `groups`. Padding repeats
+    the last token of its stretch."""
+    padding: torch.Tensor
+    """[padded tokens] bool: whether an entry of `group_order` is padding."""
+    inverse_group_order: torch.Tensor
+    """[T] int64: the entry of `group_order` for each token."""
+    levels: tuple[StateLevel, ...]
+    """The stretches, each in the level after the one that it continues."""
+    level_order: torch.Tensor | None
+    """[T] int64: the positions of the tokens, with the stretches in the order of `levels`. None if the packed row has
+    that order already."""
+    inverse_level_order: torch.Tensor | None
+    """[T] int64: the inverse of `level_order`."""
+
+    @property
+    def continues(self) -> bool:
+        """Whether any stretch continues another."""
+        return len(self.levels) > 1
+
+
 @dataclass(frozen=True)
 class Segments:
     """The pieces of a packed row, which attention keeps apart."""
@@ -55,6 +127,8 @@ class Segments:
     """[T] int64: the inverse of `order`, which restores the order of the packed row."""
     visible: VisibleContext | None = None
     """The tokens that each piece attends to. None if every piece attends to itself alone."""
+    recurrence: Recurrence | None = None
+    """How Gated DeltaNet layers take the packed row. None if the model has none."""
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Segments":
         return _changed(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -63,18 +137,15 @@ class Segments:
         return _changed(self, torch.Tensor.pin_memory)
 
 
-Part = TypeVar("Part", Segments, VisibleContext)
-
-
-def _changed(part: Part, change: Callable[[torch.Tensor], torch.Tensor]) -> Part:
-    """Return a copy of `part` with `change` applied to all its tensors."""
-    new: dict[str, Any] = {}
-    for name, value in vars(part).items():
-        if isinstance(value, torch.Tensor):
-            new[name] = change(value)
-        elif isinstance(value, VisibleContext):
-            new[name] = _changed(value, change)
-    return replace(part, **new)
+def _changed(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return a copy of a dataclass with `change` applied to all its tensors."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, tuple) and value and isinstance(value[0], StateLevel):
+        return tuple(_changed(level, change) for level in value)
+    if isinstance(value, Segments | VisibleContext | Recurrence | StateLevel):
+        return replace(value, **{name: _changed(part, change) for name, part in vars(value).items()})
+    return value
 
 
 class Parts(TypedDict, total=False):

@@ -1,12 +1,12 @@
 """A checkpoint's own parts, as a run would take them."""
 
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText
 
-from qwenvl_train.batch import Segments
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.families.family import Family
@@ -54,8 +54,12 @@ def assert_same(one, other) -> None:
         assert one.keys() == other.keys()
         for key, value in one.items():
             assert_same(value, other[key])
-    elif isinstance(one, Segments):
+    elif is_dataclass(one):
         assert_same(vars(one), vars(other))
+    elif isinstance(one, tuple):
+        assert len(one) == len(other)
+        for mine, theirs in zip(one, other, strict=True):
+            assert_same(mine, theirs)
     else:
         assert one == other
 

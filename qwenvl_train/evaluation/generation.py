@@ -26,6 +26,9 @@ from qwenvl_train.families.thoughts import BEGIN_THOUGHTS, without_thoughts
 from qwenvl_train.model.build import base_model
 from qwenvl_train.model.decoding import Prompt, decode_greedily, this_process
 
+NO_PROMPT = Prompt(0, 1)
+"""What a process without requests continues, since all processes must go through a sharded model together."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -103,7 +106,7 @@ def request_row(samples: Sequence[Sample], renderer: Renderer, tokenizer: Any) -
             prompts.append(Prompt(start, start + end))
         rendered.append(one)
         start += one.layout.length
-    batch = collate(rendered or [renderer.blank()], renderer)
+    batch = collate(rendered or [renderer.blank()], renderer, stops=[prompt.end for prompt in prompts or [NO_PROMPT]])
     return RequestRow(batch, tuple(requests), tuple(prompts), tuple(problems))
 
 
@@ -197,7 +200,7 @@ class AnswerGenerator:
         """Return the generated answers to the requests of a packed row. If weights are sharded, all processes must
         call this together, also with a row without requests."""
         batch = send_to_device(row.batch, base_model(self.model).device)
-        prompts = row.prompts or (Prompt(0, 1),)
+        prompts = row.prompts or (NO_PROMPT,)
         decode = partial(decode_greedily, self.model, batch, prompts, any_process=self.any_process)
         decoded = decode(max_new_tokens=self.max_new_tokens if row.prompts else 1)
         answers = []

@@ -279,6 +279,10 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    for name, parameter in model.named_parameters():
+        if name.endswith(".A_log"):
+            # The states of a new model fade within two tokens. Those of a trained one last, and so do these.
+            parameter.data -= math.log(40)
     end, pad = config.text_config.eos_token_id, config.text_config.bos_token_id
     model.generation_config = GenerationConfig(
         bos_token_id=pad, eos_token_id=[end, pad], pad_token_id=pad, do_sample=False

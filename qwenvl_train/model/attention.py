@@ -140,9 +140,9 @@ def _in_groups(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, pieces: Segments, options: _Options
 ) -> torch.Tensor:
     """Compute attention without a kernel for pieces of any length: one call for each group of equal pieces."""
-    q = _arranged(query[0], 1, pieces.order, pieces.inverse_order)
+    q = arranged(query[0], 1, pieces.order, pieces.inverse_order)
     if pieces.visible is None:
-        k, v = (_arranged(x[0], 1, pieces.order, pieces.inverse_order) for x in (key, value))
+        k, v = (arranged(x[0], 1, pieces.order, pieces.inverse_order) for x in (key, value))
     else:
         k, v = (x[0].index_select(1, pieces.visible.grouped_positions) for x in (key, value))
     parts, start, seen_start = [], 0, 0
@@ -159,7 +159,7 @@ def _in_groups(
         )
         parts.append(part.transpose(1, 2).flatten(0, 1))
         start, seen_start = taken.stop, visible.stop
-    return _arranged(torch.cat(parts) if len(parts) > 1 else parts[0], 0, pieces.inverse_order, pieces.order)[None]
+    return arranged(torch.cat(parts) if len(parts) > 1 else parts[0], 0, pieces.inverse_order, pieces.order)[None]
 
 
 def _after_context(length: int, seen: int, device: torch.device) -> torch.Tensor:
@@ -167,7 +167,9 @@ def _after_context(length: int, seen: int, device: torch.device) -> torch.Tensor
     return torch.ones(length, seen, dtype=torch.bool, device=device).tril(seen - length)
 
 
-def _arranged(x: torch.Tensor, dim: int, order: torch.Tensor | None, back: torch.Tensor | None) -> torch.Tensor:
+def arranged(x: torch.Tensor, dim: int, order: torch.Tensor | None, back: torch.Tensor | None) -> torch.Tensor:
+    """Return `x` in another order along a dimension. `back` has the place of each of its entries in that order. None
+    stands for the same order."""
     return x if order is None else _Arranged.apply(x, dim, order, back)
 
 

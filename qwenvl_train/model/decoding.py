@@ -2,8 +2,8 @@
 
 The prompts are beginnings of the samples of one packed row. The row goes through the model once and without padding, so
 that all prompts of a conversation share one pass, and each picture is encoded once. The keys and values of each prompt
-are then arranged as a batch, padded on the left, and each further pass adds a token to every answer. An answer that has
-ended leaves the batch.
+are then arranged as a batch, padded on the left, with the states of Gated DeltaNet layers at its end, and each further
+pass adds a token to every answer. An answer that has ended leaves the batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 
 from qwenvl_train.batch import Batch
 from qwenvl_train.model.attention import set_attention
@@ -54,7 +54,8 @@ def decode_greedily(
 
     Args:
         model: A model with the packed forward pass, in evaluation mode.
-        batch: The packed row, on the device of the model.
+        batch: The packed row, on the device of the model. If the model has Gated DeltaNet layers, the ends of the
+            prompts must be among the `stops` that `collate` was given.
         any_process: Says whether any process has unfinished answers, given whether this one has. With sharded weights,
             all processes must go on until the last one has finished.
     """
@@ -123,18 +124,41 @@ def _read_prompts(model: PreTrainedModel, batch: Batch, prompts: Sequence[Prompt
     """Run the packed row through the model. Return the first token of each answer, and the decoder of the others."""
     device = batch["input_ids"].device
     ends = torch.tensor([prompt.end for prompt in prompts], device=device)
-    cache = DynamicCache()
+    cache = Cache(layers=[_RecurrentLayer() if recurrent else DynamicLayer() for recurrent in _recurrent_layers(model)])
     logits = model(**batch, cache=cache, next_of=ends - 1)
     longest = max(end - start for start, end in prompts)
     places = ends[:, None] - torch.arange(longest, 0, -1, device=device)
     mask = places >= torch.tensor([prompt.start for prompt in prompts], device=device)[:, None]
     places = places.clamp(min=0)
-    layers = []
+    layers: list[_GrowingLayer | _RecurrentLayer] = []
+    stretches = _stretches_before(batch, prompts)
     for layer in cache.layers:
-        layers.append(_GrowingLayer(layer.keys, layer.values, places))
-        layer.keys = layer.values = None  # frees the memory before the next layer is arranged
+        if isinstance(layer, _RecurrentLayer):
+            layer.batch_select_indices(torch.tensor(stretches, device=device))
+            layers.append(layer)
+        else:
+            layers.append(_GrowingLayer(layer.keys, layer.values, places))
+            layer.keys = layer.values = None  # frees the memory before the next layer is arranged
     positions = batch["position_ids"][1, 0].index_select(0, ends - 1) + 1
     return logits.argmax(-1), _Decoder(model, Cache(layers=layers), mask.long(), positions)
+
+
+def _recurrent_layers(model: PreTrainedModel) -> list[bool]:
+    """Return for each layer of the language model whether it is a Gated DeltaNet layer."""
+    return [hasattr(block, "linear_attn") for block in model.base_model.language_model.layers]
+
+
+def _stretches_before(batch: Batch, prompts: Sequence[Prompt]) -> list[int]:
+    """Return the number of the stretch at whose end each prompt ends."""
+    recurrence = batch["samples"].recurrence
+    return [] if recurrence is None else [recurrence.ends.index(prompt.end) for prompt in prompts]
+
+
+class _RecurrentLayer(LinearAttentionLayer):
+    """The states of one Gated DeltaNet layer: at the end of each stretch of a packed row, and then of each answer."""
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        self.reorder_cache(indices)
 
 
 class _GrowingLayer(DynamicLayer):

@@ -16,6 +16,7 @@ from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 from trl.trainer.utils import maybe_gather_lm_head_ctx
 
 from qwenvl_train.batch import Segments
+from qwenvl_train.model.linear_attention import use_packed_linear_attention
 from qwenvl_train.model.pixels import Pixels
 from qwenvl_train.model.tower import merged
 
@@ -63,6 +64,7 @@ def use_packed_forward(model: PreTrainedModel, image_processor) -> None:
 
     model.forward = types.MethodType(forward, model)
     _use_packed_backbone(backbone, Pixels(image_processor))
+    use_packed_linear_attention(backbone.language_model)
     if hasattr(backbone.visual, "deepstack_merger_list"):
         backbone.language_model._deepstack_process = _add_at_places
 

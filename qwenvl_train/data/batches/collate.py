@@ -1,5 +1,7 @@
 """Combines rendered samples into one Batch."""
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 
@@ -9,7 +11,12 @@ from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.render.segments import segments_of_samples
 
 
-def collate(rendered: list[Rendered], renderer: Renderer) -> Batch:
+def collate(rendered: list[Rendered], renderer: Renderer, stops: Collection[int] = ()) -> Batch:
+    """Return the packed row of some samples.
+
+    Args:
+        stops: The ends of the prompts that an answer is to be generated from, as positions in the packed row.
+    """
     layouts = [item.layout for item in rendered]
     # The last token of one sample must not be taught to predict the first of the next.
     assert all(layout.labels[0] == IGNORED for layout in layouts)
@@ -25,7 +32,7 @@ def collate(rendered: list[Rendered], renderer: Renderer) -> Batch:
         learned=torch.from_numpy(np.flatnonzero(labels != IGNORED)),
         predictor_positions=torch.from_numpy(predictor_positions),
         position_ids=torch.from_numpy(np.concatenate([layout.position_ids for layout in layouts], axis=1))[:, None],
-        samples=segments_of_samples(layout.pieces for layout in layouts),
+        samples=segments_of_samples([layout.pieces for layout in layouts], renderer.family.linear_attention, stops),
         placeholder_positions=torch.from_numpy(
             np.flatnonzero((ids == renderer.image_pad) | (ids == renderer.video_pad))
         ),

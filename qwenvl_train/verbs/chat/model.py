@@ -79,7 +79,7 @@ class ChatModel:
         base = base_model(self.model)
         ends = list(accumulate(one.layout.length for one in rendered))
         prompts = list(map(Prompt, [0, *ends], ends))
-        batch = send_to_device(collate(rendered, self.renderer), base.device)
+        batch = send_to_device(collate(rendered, self.renderer, stops=ends), base.device)
         with self._as_trained():
             decoded = decode_greedily(self.model, batch, prompts, max_new_tokens)
         words = self.processor.tokenizer.decode
