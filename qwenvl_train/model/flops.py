@@ -1,7 +1,8 @@
 """Count the floating-point operations of a packed row by component, for the MFU of a run and the estimate of a plan.
 
-Matrix products are counted, with two operations for each multiply-add. All other operations are few in comparison. In
-training, the count covers what the gradients need and the forward pass of a reference model, and nothing more:
+Matrix products and convolutions are counted, with two operations for each multiply-add. All other operations are few
+in comparison. In training, the count covers what the gradients need and the forward pass of a reference model, and
+nothing more:
 
 - A product with weights counts once, once more if its input needs a gradient, and once more if its weights are
   trained. A trained layer therefore counts three times, a frozen one that gradients flow through twice, and any other
@@ -10,6 +11,9 @@ training, the count covers what the gradients need and the forward pass of a ref
 - Attention has no weights. It counts three times if gradients flow through it, and once otherwise. It is counted for
   each pair of tokens that may attend to each other: half the square of a sample's length in the language model, and the
   square of the number of patches in a frame or window in the vision tower.
+- The recurrence of a Gated DeltaNet layer has no weights either. It is counted token by token, as three products with
+  the state of each value head: the key reads from it, writes to it, and the query reads from it. What kernels compute
+  in addition, to take many tokens at a time, is not counted. Its convolution counts like a product with weights.
 - The two small products of an adapter are counted in addition to the frozen product. For experts, only those that run
   are counted. PEFT multiplies out the adapters of all experts, but the extra operations do no useful work.
 - Logits are counted for supervised tokens, because the loss computes no others.
@@ -29,6 +33,8 @@ from qwenvl_train.batch import Contents
 from qwenvl_train.config.schema import Component
 from qwenvl_train.model.components import Mode
 from qwenvl_train.model.shapes import head_width, tower_width
+
+RECURRENT = ("qwen3_5", "qwen3_5_moe")
 
 Unit = Literal["token", "pair", "supervised", "patch", "frame_pair", "window_pair", "visual"]
 """What operations are counted for. A pair is a token and one that it attends to. "visual" is a visual token."""
@@ -80,15 +86,16 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Attention:
-    """The two products of attention: queries with keys, and attention weights with values."""
+class Products:
+    """Matrix products without weights. In attention they are two: queries with keys, and attention weights with values.
+    In a recurrence they are three, each with the state."""
 
     unit: Unit
-    width: int
-    """Width of all heads together."""
+    multiply_adds: int
+    """Number of multiply-adds for each unit, in all heads and products together."""
 
     def forward(self) -> int:
-        return 4 * self.width
+        return 2 * self.multiply_adds
 
     def training(self, mode: Mode, rank: int, flows_in: bool) -> int:
         return self.forward() * (3 if flows_in else 1)
@@ -97,7 +104,7 @@ class Attention:
         return False
 
 
-Stage = tuple[Linear | Attention, ...]
+Stage = tuple[Linear | Products, ...]
 """Products that read the same activations. The stages of a component follow each other."""
 
 
@@ -232,7 +239,7 @@ def _tower(config: PreTrainedConfig) -> Iterator[Stage]:
     for block in range(vision.depth):
         whole_frame = config.model_type != "qwen2_5_vl" or block in vision.fullatt_block_indexes
         yield (Linear("patch", width, 3 * width),)
-        yield (Attention("frame_pair" if whole_frame else "window_pair", width),)
+        yield (Products("frame_pair" if whole_frame else "window_pair", 2 * width),)
         yield (Linear("patch", width, width),)
         yield (Linear("patch", width, inner),) * gates
         yield (Linear("patch", inner, width),)
@@ -249,23 +256,57 @@ def _merger(config: PreTrainedConfig) -> Iterator[Stage]:
 
 def _decoder(config: PreTrainedConfig) -> Iterator[Stage]:
     text = config.text_config
+    for layer in range(text.num_hidden_layers):
+        recurrent = config.model_type in RECURRENT and text.layer_types[layer] == "linear_attention"
+        yield from _gated_delta_net(text) if recurrent else _attention(config)
+        yield from _sparse(text) if _is_sparse(config, layer) else _dense(text.hidden_size, text.intermediate_size)
+    yield (Linear("supervised", text.hidden_size, text.vocab_size, adapts=False),)
+
+
+def _attention(config: PreTrainedConfig) -> Iterator[Stage]:
+    text = config.text_config
     width, head = text.hidden_size, head_width(config)
     queries, keys = text.num_attention_heads * head, text.num_key_value_heads * head
-    for layer in range(text.num_hidden_layers):
-        yield Linear("token", width, queries), Linear("token", width, keys), Linear("token", width, keys)
-        yield (Attention("pair", queries),)
-        yield (Linear("token", queries, width),)
-        if config.model_type == "qwen3_vl_moe" and _is_sparse(text, layer):
-            inner, active = text.moe_intermediate_size, text.num_experts_per_tok
-            router = Linear("token", width, text.num_experts, adapts=False)
-            # The gate and up projections are one parameter, and so have one adapter.
-            yield router, Linear("token", width, 2 * inner, times=active)
-            yield (Linear("token", inner, width, times=active),)
-        else:
-            yield (Linear("token", width, text.intermediate_size),) * 2
-            yield (Linear("token", text.intermediate_size, width),)
-    yield (Linear("supervised", width, text.vocab_size, adapts=False),)
+    gated = 2 if config.model_type in RECURRENT else 1  # the projection of queries also makes the output's gate
+    yield Linear("token", width, gated * queries), Linear("token", width, keys), Linear("token", width, keys)
+    yield (Products("pair", 2 * queries),)
+    yield (Linear("token", queries, width),)
 
 
-def _is_sparse(text: PreTrainedConfig, layer: int) -> bool:
-    return layer not in text.mlp_only_layers and (layer + 1) % text.decoder_sparse_step == 0
+def _gated_delta_net(text: PreTrainedConfig) -> Iterator[Stage]:
+    width, heads = text.hidden_size, text.linear_num_value_heads
+    keys, values = text.linear_num_key_heads * text.linear_key_head_dim, heads * text.linear_value_head_dim
+    mixed = 2 * keys + values
+    decay_and_beta = (Linear("token", width, heads),) * 2
+    yield Linear("token", width, mixed), Linear("token", width, values), *decay_and_beta
+    yield (Linear("token", text.linear_conv_kernel_dim, mixed, adapts=False),)
+    yield (Products("token", 3 * heads * text.linear_key_head_dim * text.linear_value_head_dim),)
+    yield (Linear("token", values, width),)
+
+
+def _dense(width: int, inner: int) -> Iterator[Stage]:
+    yield (Linear("token", width, inner),) * 2
+    yield (Linear("token", inner, width),)
+
+
+def _sparse(text: PreTrainedConfig) -> Iterator[Stage]:
+    width, inner, active = text.hidden_size, text.moe_intermediate_size, text.num_experts_per_tok
+    router = Linear("token", width, text.num_experts, adapts=False)
+    # The gate and up projections are one parameter, and so have one adapter.
+    entering: Stage = router, Linear("token", width, 2 * inner, times=active)
+    leaving: Stage = (Linear("token", inner, width, times=active),)
+    if shared := getattr(text, "shared_expert_intermediate_size", 0):
+        entering += (Linear("token", width, 1), *(Linear("token", width, shared),) * 2)
+        leaving += (Linear("token", shared, width),)
+    yield entering
+    yield leaving
+
+
+def _is_sparse(config: PreTrainedConfig, layer: int) -> bool:
+    text = config.text_config
+    match config.model_type:
+        case "qwen3_vl_moe":
+            return layer not in text.mlp_only_layers and (layer + 1) % text.decoder_sparse_step == 0
+        case "qwen3_5_moe":
+            return True
+    return False
