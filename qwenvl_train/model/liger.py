@@ -66,7 +66,7 @@ def _fused(module: torch.nn.Module) -> tuple[str, Callable] | None:
     """Return the name of the method to replace and its replacement, or None."""
     match _kind(module):
         case "RMSNorm":
-            return "forward", _norm
+            return "forward", _norm if hasattr(module, "variance_epsilon") else _zero_centered_norm
         case "SwiGLU" if hasattr(module, "gate_proj"):
             return "forward", _gated
         case "SwiGLU" if getattr(module, "is_concatenated", False) and module.config._experts_implementation != "eager":
@@ -90,6 +90,11 @@ def _norm(self: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
     return LigerRMSNormFunction.apply(states, self.weight, self.variance_epsilon, 0.0, "llama", False, None)
 
 
+def _zero_centered_norm(self: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
+    """Compute an RMSNorm of Qwen3.5, whose weight is added to 1 and applied in float32, as Liger's casts "gemma"."""
+    return LigerRMSNormFunction.apply(states, self.weight, self.eps, 1.0, "gemma", False, None)
+
+
 def _gated(self: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
     """Compute a SwiGLU layer. The backward pass overwrites the outputs of its projections, which nothing else keeps."""
     return self.down_proj(LigerSiLUMulFunction.apply(self.gate_proj(states), self.up_proj(states)))
@@ -105,9 +110,14 @@ def _rotate(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotate queries and keys [B, heads, T, width], in place if they are the output of a projection or a norm.
 
-    `cos` and `sin` already combine the three kinds of positions, interleaved or not.
+    `cos` and `sin` already combine the three kinds of positions, interleaved or not. They may be for the first part of
+    each head alone.
     """
-    return LigerRopeFunction.apply(query, key, cos, sin)
+    width = cos.shape[-1]
+    if width == query.shape[-1]:
+        return LigerRopeFunction.apply(query, key, cos, sin)
+    turned = LigerRopeFunction.apply(query[..., :width].contiguous(), key[..., :width].contiguous(), cos, sin)
+    return torch.cat([turned[0], query[..., width:]], dim=-1), torch.cat([turned[1], key[..., width:]], dim=-1)
 
 
 def _rotate_in_tower(

@@ -9,6 +9,7 @@ one JSON object: the message about each family's model, and the differences in l
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ IN_16_BITS = {
     "qwen2_5_vl": "adapters, recomputed",
     "qwen3_vl": "full",
     "qwen3_vl_moe": "adapters, recomputed",
+    "qwen3_5": "full",
+    "qwen3_5_moe": "adapters, recomputed",
 }
 """The case of each family that is computed in 16 bits, too."""
 ONE_LAYER = {
@@ -43,6 +46,8 @@ ONE_LAYER = {
     "qwen2_5_vl": {"depth": 1, "fullatt_block_indexes": [0]},
     "qwen3_vl": {"depth": 1, "deepstack_visual_indexes": [0]},
     "qwen3_vl_moe": {"depth": 1, "deepstack_visual_indexes": [0]},
+    "qwen3_5": {"depth": 1},
+    "qwen3_5_moe": {"depth": 1},
 }
 """Settings that give the vision tower few blocks, since the interpreter is slow."""
 
@@ -72,7 +77,10 @@ def run(
     interpreter does not support bf16."""
     config: RunConfig = run_config(**settings, **{"train.liger": liger})
     family = FAMILIES[model_type]
-    model = build_model(model_type, text={"num_hidden_layers": 1}, vision=ONE_LAYER[model_type])
+    text: dict[str, Any] = {"num_hidden_layers": 1}
+    if family.linear_attention:
+        text = {"num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"]}
+    model = build_model(model_type, text=text, vision=ONE_LAYER[model_type])
     model = arrange(model.half() if half else model, config, family, processor).train()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -21,12 +21,16 @@ needs_liger = pytest.mark.skipif(find_spec("liger_kernel") is None, reason="need
 
 LLM_2 = "llm 3 RMSNorms, 1 SwiGLU, 1 rotary embedding"
 LLM_3 = "llm 5 RMSNorms, 1 SwiGLU, 1 rotary embedding"  # two of the RMSNorms are of queries and keys
+LLM_3_5 = "llm 7 RMSNorms, 2 SwiGLUs, 1 rotary embedding"  # a Gated DeltaNet layer, then one that attends
+LLM_3_5_MOE = "llm 7 RMSNorms, 4 SwiGLUs, 1 rotary embedding"  # those of the shared experts included
 PLAIN_TOWER = "vision no RMSNorm, no SwiGLU, 1 rotary embedding"
 TOLD = {
     "qwen2_vl": f"Liger's kernels: {PLAIN_TOWER}; {LLM_2}",
     "qwen2_5_vl": f"Liger's kernels: vision 3 RMSNorms, 1 SwiGLU, 1 rotary embedding; {LLM_2}",
     "qwen3_vl": f"Liger's kernels: {PLAIN_TOWER}; {LLM_3}",
     "qwen3_vl_moe": f"Liger's kernels: {PLAIN_TOWER}; {LLM_3}",
+    "qwen3_5": f"Liger's kernels: {PLAIN_TOWER}; {LLM_3_5}",
+    "qwen3_5_moe": f"Liger's kernels: {PLAIN_TOWER}; {LLM_3_5_MOE}",
 }
 """The message for a model with one block in each part."""
 
