@@ -115,8 +115,7 @@ def packed_states(layer: Any, given: _Inputs, segments: Segments, collected: Cac
     assert recurrence is not None, "the packed row was made for a model without Gated DeltaNet layers"
     keeps = recurrence.continues or collected is not None
     tails = _last_inputs(given.mixed, recurrence) if keeps else None
-    in_half = given.mixed.is_cuda and given.mixed.dtype != torch.float32
-    kernels = fla_kernels() if in_half else None
+    kernels = usable_kernels(given.mixed)
     if kernels is None:
         read, matrices = _in_groups(layer, given, recurrence, tails)
     else:
@@ -128,8 +127,13 @@ def packed_states(layer: Any, given: _Inputs, segments: Segments, collected: Cac
     return read
 
 
+def usable_kernels(mixed: torch.Tensor) -> Kernels | None:
+    """Return the functions of fla, if it is installed and supports the device and the dtype of the given tensor."""
+    return _fla_kernels() if mixed.is_cuda and mixed.dtype != torch.float32 else None
+
+
 @cache
-def fla_kernels() -> Kernels | None:
+def _fla_kernels() -> Kernels | None:
     if not is_flash_linear_attention_available():
         return None
     from fla.modules.causal_conv1d import causal_conv1d

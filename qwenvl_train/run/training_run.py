@@ -29,6 +29,7 @@ from qwenvl_train.model.build import (
     suggest_liger,
 )
 from qwenvl_train.model.components import component_table
+from qwenvl_train.model.linear_attention import about_missing_kernels
 from qwenvl_train.model.pretrained import load_config
 from qwenvl_train.model.trainable import continued_adapter
 from qwenvl_train.model.vision_features import with_shared_features
@@ -226,7 +227,8 @@ class Run:
                 print_line(line)
         print_components(self.recorder.info.components)
         liger = about_liger(self.model, self.context.family) if config.train.liger else suggest_liger(config)
-        for line in (liger, about_fp16(config, self.context.precision), about_best(config, data.steps)):
+        kernels = about_missing_kernels(self.context.family)
+        for line in (liger, kernels, about_fp16(config, self.context.precision), about_best(config, data.steps)):
             if line:
                 print_line(line)
 
