@@ -7,6 +7,7 @@ distinguishes views from other tensors, so views are copied before blocks read t
 import types
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from transformers import AttentionInterface, PreTrainedModel
@@ -15,6 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from qwenvl_train.batch import Segments
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.checkpointing import blocks_of
+from qwenvl_train.model.linear_attention import packed_states
 
 
 def use_compiled_blocks(model: PreTrainedModel, paths: list[str]) -> None:
@@ -23,6 +25,9 @@ def use_compiled_blocks(model: PreTrainedModel, paths: list[str]) -> None:
     outside = f"{inside}_outside"
     AttentionInterface.register(outside, _outside_the_graph(ALL_ATTENTION_FUNCTIONS[inside]))
     set_attention(model, outside)
+    for module in model.modules():
+        if hasattr(module, "packed_states"):
+            module.packed_states = types.MethodType(_states_outside_the_graph, module)
     for path in paths:
         blocks = blocks_of(model.get_submodule(path))
         # Compile below the checkpoint. Otherwise the code that the backward pass runs again would not be compiled.
@@ -68,6 +73,12 @@ def _outside_the_graph(attention: Callable) -> Callable:
         return output if output.is_cuda and output.dtype != torch.float32 else _no_view(output), None
 
     return outside
+
+
+@torch.compiler.disable
+def _states_outside_the_graph(layer: torch.nn.Module, given: Any, segments: Any, cache: Any) -> torch.Tensor:
+    """Compute the states of a Gated DeltaNet layer. Their operations differ between packed rows, too."""
+    return _no_view(packed_states(layer, given, getattr(segments, "value", segments), cache))
 
 
 def _no_view(tensor: torch.Tensor) -> torch.Tensor:

@@ -74,6 +74,7 @@ def use_packed_linear_attention(language_model: PreTrainedModel) -> None:
                     f"only {CONVOLUTION_WIDTH}, the published size, is supported."
                 )
             layer.forward = types.MethodType(_forward, layer)
+            layer.packed_states = types.MethodType(packed_states, layer)
 
 
 def about_missing_kernels(family: Family) -> str | None:
@@ -103,7 +104,7 @@ def _forward(
         beta=self.in_proj_b(hidden_states).sigmoid()[0],
     )
     gate = self.in_proj_z(hidden_states)
-    read = packed_states(self, given, cu_seq_lens_q, cache_params)
+    read = self.packed_states(given, cu_seq_lens_q, cache_params)
     normed = self.norm(read.reshape(-1, self.head_v_dim), gate.reshape(-1, self.head_v_dim))
     return self.out_proj(normed.reshape(gate.shape))
 
