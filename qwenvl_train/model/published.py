@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
@@ -19,6 +20,7 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 _LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")
 _WANTED = ("*.json", "*.jinja", "*.txt", "*.safetensors", "README.md", *_LICENCES)
+_LEFT_OUT = "mtp."
 _BYTES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}
 """The types of weights, under the names of safetensors, and the bytes of one number."""
 
@@ -66,6 +68,17 @@ def tensors_in(folder: Path) -> dict[str, StoredTensor]:
     for name in sorted(found.keys() | (names or found)):
         if names is not None and (name not in found or names.get(name) != found[name].file):
             raise UserError(f"{folder}: the index and the files disagree about {name}.")
+    return found
+
+
+def left_out(folder: Path, tensors: dict[str, StoredTensor]) -> dict[str, torch.Tensor]:
+    """Return the weights in a folder that transformers does not load: those with which Qwen3.5 predicts several tokens
+    at once. Training does not change them."""
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(_LEFT_OUT):
+            with safe_open(folder / tensor.file, "pt") as file:
+                found[name] = file.get_tensor(name)
     return found
 
 

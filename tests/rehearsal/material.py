@@ -15,14 +15,19 @@ _VISION: dict[str, dict[str, Any]] = {
     "qwen2_5_vl": {"depth": 2, "fullatt_block_indexes": [1]},
     "qwen3_vl": _DEEPSTACK,
     "qwen3_vl_moe": _DEEPSTACK,
+    "qwen3_5": {"depth": 1},
+    "qwen3_5_moe": {"depth": 1},
 }
-"""One block of each kind: with and without windows in Qwen2.5-VL's tower, and one for DeepStack in Qwen3-VL's."""
+_TWO_KINDS = {"num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"]}
+_TEXT: dict[str, dict[str, Any]] = {"qwen3_5": _TWO_KINDS, "qwen3_5_moe": _TWO_KINDS}
+"""One block of each kind: with and without windows in Qwen2.5-VL's tower, one for DeepStack in Qwen3-VL's, and one of
+both kinds in Qwen3.5's language model."""
 _WORDS = 270
 """The words of the row without media, so many that it does not share a packed row with the others."""
 
 
 def save_checkpoint(family: str, folder: Path) -> Path:
-    model = build_model(family, text={"num_hidden_layers": 1}, vision=_VISION[family])
+    model = build_model(family, text=_TEXT.get(family, {"num_hidden_layers": 1}), vision=_VISION[family])
     return save_tiny(family, folder / family, model=model)
 
 

@@ -22,7 +22,7 @@ from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.build import base_model, build_for_inference
 from qwenvl_train.model.merge import HEAD, merged_in_place, published_weights, use_names_of
 from qwenvl_train.model.processor import load_processor
-from qwenvl_train.model.published import tensors_in
+from qwenvl_train.model.published import left_out, tensors_in
 from qwenvl_train.reporting.bar import counted
 from qwenvl_train.reporting.wording import many
 from qwenvl_train.verbs.export import reload
@@ -183,7 +183,7 @@ def _compare_weights(source: Source, parts: Parts, model: Any) -> int:
     else:
         use_names_of(source.base, model)
     inexact = 0
-    expected = published_weights(model, head=HEAD in source.tensors)
+    expected = published_weights(model, head=HEAD in source.tensors) | left_out(source.base_folder, source.tensors)
     written = tensors_in(parts.model)
     for name, tensor in counted(written.items(), "comparing weights", len(written)):
         with safe_open(parts.model / tensor.file, "pt") as file:

@@ -19,7 +19,7 @@ from qwenvl_train.model.merge import (
 )
 from qwenvl_train.model.pretrained import from_pretrained
 from qwenvl_train.model.processor_files import add_older_files
-from qwenvl_train.model.published import copy_config, copy_licence, copy_tokenizer
+from qwenvl_train.model.published import copy_config, copy_licence, copy_tokenizer, left_out
 from qwenvl_train.model.stored_adapter import processor_source
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.verbs.export.source import Source
@@ -81,7 +81,7 @@ def _write_model(source: Source, folder: Path) -> None:
             model = trained.unload()  # with the modules that were trained in full, and without adapters
     else:
         use_names_of(source.base, model)
-    weights = published_weights(model, head=HEAD in source.tensors)
+    weights = published_weights(model, head=HEAD in source.tensors) | left_out(source.base_folder, source.tensors)
     with counting("writing weights", len(weights)) as progress:
         write_weights(weights, folder, dtype, config.export.shard_size, progress)
     _write_processor(source, folder)
