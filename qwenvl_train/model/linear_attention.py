@@ -197,14 +197,16 @@ def _computed_by_transformers(
         mixed = torch.cat([starts.tails[:, -before:], mixed], dim=1)
     weight = layer.conv1d.weight.squeeze(1)
     mixed = functions.convolution(mixed.transpose(1, 2), weight, layer.conv1d.bias, layer.activation).transpose(1, 2)
-    return functions.recurrence(
-        *_split(layer, mixed[:, before:]),
-        g=given.decay,
-        beta=given.beta,
-        initial_state=None if starts is None else starts.matrices,
-        output_final_state=keeps,
-        use_qk_l2norm_in_kernel=True,
-    )
+    # The function casts its arguments to float32 for its matrix products, which autocast would undo.
+    with torch.autocast(mixed.device.type, enabled=False):
+        return functions.recurrence(
+            *_split(layer, mixed[:, before:]),
+            g=given.decay,
+            beta=given.beta,
+            initial_state=None if starts is None else starts.matrices,
+            output_final_state=keeps,
+            use_qk_l2norm_in_kernel=True,
+        )
 
 
 @cache

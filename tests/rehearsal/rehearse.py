@@ -74,7 +74,7 @@ def rehearse_broken() -> Iterator[dict[str, Any]]:
 @contextmanager
 def seams(watch: Watch) -> Iterator[None]:
     """Replace the places where the real command moves data to the device or reads data from it."""
-    from qwenvl_train.model import vision_features
+    from qwenvl_train.model import linear_attention, vision_features
     from qwenvl_train.run import reference_cache, training_run, vision_cache
     from qwenvl_train.training import broken_steps
     from qwenvl_train.training.trainer import VisionTrainer
@@ -128,9 +128,42 @@ def seams(watch: Watch) -> Iterator[None]:
             (vision_features, "tower_digest", lambda *_: "rehearsed"),
             (reference_cache, "build_copy", on_the_device),
             (reference_cache, "_values", log_probabilities),
+            (linear_attention, "_fla_kernels", lambda: linear_attention.Kernels(_convolution, _gated_delta_rule)),
         ):
             replaced.enter_context(patch.object(module, name, stand_in))
         yield
+
+
+def _convolution(
+    x: torch.Tensor, weight: torch.Tensor, bias: None, initial_state: torch.Tensor | None, activation: str, **borders
+) -> tuple[torch.Tensor, None]:
+    """Stand in for fla's kernel: results of the same sizes, to which every argument gets a gradient."""
+    _check_borders(x, initial_state, **borders)
+    before = 0 if initial_state is None else initial_state.sum().to(x.dtype)
+    return x * weight.sum(1).to(x.dtype) + before, None
+
+
+def _gated_delta_rule(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, g: torch.Tensor, beta: torch.Tensor,
+    initial_state: torch.Tensor | None, output_final_state: bool, use_qk_l2norm_in_kernel: bool, **borders,
+) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
+    """Stand in for fla's kernel: results of the same sizes, to which every argument gets a gradient."""
+    _check_borders(q, initial_state, **borders)
+    before = 0 if initial_state is None else initial_state.sum().to(v.dtype)
+    read = v * (beta * g)[..., None].to(v.dtype) + (q * k).sum().to(v.dtype) + before
+    if not output_final_state:
+        return read, None
+    sizes = (len(borders["cu_seqlens"]) - 1, v.shape[2], k.shape[3], v.shape[3])
+    return read, (k.sum() + v.sum()).float() + torch.zeros(sizes, device=v.device)
+
+
+def _check_borders(
+    x: torch.Tensor, initial_state: torch.Tensor | None, cu_seqlens: torch.Tensor, chunk_indices: torch.Tensor
+) -> None:
+    assert x.dtype in (torch.bfloat16, torch.float16)
+    assert cu_seqlens.dtype == chunk_indices.dtype == torch.int64
+    assert cu_seqlens.device == chunk_indices.device == x.device
+    assert initial_state is None or len(initial_state) == len(cu_seqlens) - 1
 
 
 def _zeros(fake: torch.Tensor) -> torch.Tensor:
