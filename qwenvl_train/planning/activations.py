@@ -4,6 +4,7 @@ One block of each kind runs forward and backward as in training, and a ledger re
 count therefore follows what the blocks do. It includes the 16-bit copies that autocast makes of trained weights.
 """
 
+import types
 import weakref
 from collections.abc import Callable
 from copy import copy
@@ -17,18 +18,22 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, AutoModelForImageTextToText, PreTrainedConfig
 
+from qwenvl_train.batch import CHUNK
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.autocast import autocast, autocast_to, use_autocast_once
 from qwenvl_train.model.components import mode_of
+from qwenvl_train.model.linear_attention import use_packed_linear_attention
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.patch_embed import use_linear_patches
-from qwenvl_train.model.shapes import head_width, tower_width
+from qwenvl_train.model.shapes import tower_width
 from qwenvl_train.model.trainable import select_trained
 
 # Vision towers pass the starts of pieces only to an attention function whose name contains "flash".
 _ATTENTION = "qwenvl_flash_traced"
+_UNREAD: Any = object()
+"""What the stand-ins below get instead of Segments."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,8 @@ class Traced:
     """One block of the vision tower."""
     merger: Block
     """All mergers together."""
-    decoder: Block
-    """One block of the language model."""
+    decoder: tuple[Block, ...]
+    """The blocks of the language model. Blocks of one kind are equal."""
     norm: Block
     """The final norm, after all decoder blocks."""
 
@@ -66,7 +71,8 @@ def trace(
 
     `patches` is at least the number of patches in a blank picture.
     """
-    small = _of_one_block(architecture)
+    kinds = _kinds_of_blocks(architecture)
+    small = _of_one_block(architecture, list(dict.fromkeys(kinds)))
     AttentionInterface.register(_ATTENTION, _attention)
     masters = config.deepspeed.stage == 0
     halved = autocast_to(config, precision)
@@ -75,6 +81,8 @@ def trace(
         set_attention(bare, _ATTENTION)
         use_linear_patches(bare.model.visual.patch_embed.proj)
         use_autocast_once(bare, family)
+        use_packed_linear_attention(bare.model.language_model)
+        use_stand_in_for_kernels(bare)
         model = select_trained(bare, family, config, float32_adapters=masters).train()
     with FakeTensorMode(allow_non_fake_inputs=True):
         _take_place(model, masters)
@@ -85,7 +93,7 @@ def trace(
         vision, width = architecture.vision_config, tower_width(architecture)
         entering, stream = _dtype_in_tower(visual, halved), language.embed_tokens.weight.dtype
         angles = torch.empty(patches, width // vision.num_heads)
-        rotations = torch.empty(1, tokens, head_width(architecture), dtype=stream)
+        rotations = torch.empty(1, tokens, 2 * len(language.rotary_emb.inv_freq), dtype=stream)
         mergers = [visual.merger, *getattr(visual, "deepstack_merger_list", ())]
 
         def in_tower(x: torch.Tensor) -> torch.Tensor:
@@ -94,29 +102,41 @@ def trace(
         def in_mergers(x: torch.Tensor) -> torch.Tensor:
             return torch.stack([merger(x).sum() for merger in mergers])
 
-        def in_decoder(x: torch.Tensor) -> torch.Tensor:
-            return language.layers[0](x, position_embeddings=(rotations, rotations))
+        def in_decoder(block: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+            return block(x, position_embeddings=(rotations, rotations), cu_seq_lens_q=_UNREAD)
 
         pixels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
         cut = torch.Size((patches, pixels))
         in_tower_shape, in_decoder_shape = (patches, width), (1, tokens, architecture.text_config.hidden_size)
+        decoder = {
+            kind: _run(partial(in_decoder, block), torch.Size(in_decoder_shape), stream, True, halved)
+            for kind, block in zip(dict.fromkeys(kinds), language.layers, strict=True)
+        }
         flows = mode_of("vision", config) != "frozen"
         return Traced(
             patches=_run(visual.patch_embed, cut, DTYPES[precision], False, halved),
             vision=_run(in_tower, torch.Size(in_tower_shape), entering, flows, halved),
             merger=_run(in_mergers, torch.Size(in_tower_shape), entering, flows, halved),
-            decoder=_run(in_decoder, torch.Size(in_decoder_shape), stream, True, halved),
+            decoder=tuple(decoder[kind] for kind in kinds),
             norm=_run(language.norm, torch.Size(in_decoder_shape), stream, True, halved),
         )
 
 
-def _of_one_block(architecture: PreTrainedConfig) -> PreTrainedConfig:
+def _kinds_of_blocks(architecture: PreTrainedConfig) -> list[str]:
+    """Return the kind of each block of the language model: whether it attends or is a Gated DeltaNet layer."""
+    text = architecture.text_config
+    given = getattr(text, "layer_types", None) or []
+    return given if "linear_attention" in given else ["full_attention"] * text.num_hidden_layers
+
+
+def _of_one_block(architecture: PreTrainedConfig, kinds: list[str]) -> PreTrainedConfig:
+    """Return the config of a model with one vision block, and one block of each kind in the language model."""
     small = copy(architecture)
     small.text_config, small.vision_config = copy(architecture.text_config), copy(architecture.vision_config)
     text, vision = small.text_config, small.vision_config
-    text.num_hidden_layers = vision.depth = 1
+    text.num_hidden_layers, vision.depth = len(kinds), 1
     if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:1]
+        text.layer_types = kinds
     return small
 
 
@@ -236,6 +256,59 @@ class _Kernel(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, ...]:
         query, key, value, *_ = ctx.saved_tensors
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def use_stand_in_for_kernels(model: torch.nn.Module) -> None:
+    """Let the Gated DeltaNet layers of `model` take what they take with fla's kernels. Their results are meaningless.
+    Without the kernels, layers that are not computed again would keep several times as much."""
+    for layer in model.modules():
+        if hasattr(layer, "packed_states"):
+            layer.packed_states = types.MethodType(_states, layer)
+
+
+def _states(layer: Any, given: Any, *_: Any) -> torch.Tensor:
+    """Stand in for the two kernels of a Gated DeltaNet layer, with what those of fla-core 0.6 keep and return."""
+    sizes = (layer.num_v_heads, layer.head_k_dim, layer.head_v_dim)
+    return _DeltaRule.apply(given.mixed, given.decay, given.beta, layer.conv1d.weight, 2 * layer.key_dim, sizes)
+
+
+class _DeltaRule(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, mixed: torch.Tensor, decay: torch.Tensor, beta: torch.Tensor, weight: torch.Tensor, keys: int,
+        sizes: tuple[int, int, int],
+    ) -> torch.Tensor:  # fmt: skip
+        heads, _, width = sizes
+        convolved = torch.empty_like(mixed)
+        normed, values = convolved[:, :keys].contiguous(), convolved[:, keys:].contiguous()
+        del convolved
+        sums = torch.empty_like(decay)
+        inverses = mixed.new_empty(len(mixed), heads, CHUNK)
+        states = _states_of_chunks(mixed, sizes)
+        out = mixed.new_empty(len(mixed), heads, width)
+        del states
+        ctx.save_for_backward(mixed, normed, values, decay, sums, beta, inverses, weight)
+        ctx.sizes = sizes
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        mixed, _, values, decay, _, beta, _, weight = ctx.saved_tensors
+        heads, depth, _ = ctx.sizes
+        again = _states_of_chunks(mixed, ctx.sizes), torch.empty_like(values), mixed.new_empty(len(mixed), heads, depth)
+        of_states = _states_of_chunks(mixed, ctx.sizes)
+        of_queries, of_keys = (mixed.new_empty(len(mixed), heads, depth) for _ in range(2))
+        of_values = torch.empty_like(values)
+        of_convolved = torch.empty_like(mixed)
+        del again, of_states, of_queries, of_keys, of_values
+        found = torch.empty_like(mixed), torch.empty_like(decay), torch.empty_like(beta), torch.empty_like(weight)
+        del of_convolved
+        return *found, None, None
+
+
+def _states_of_chunks(mixed: torch.Tensor, sizes: tuple[int, int, int]) -> torch.Tensor:
+    """Return the states at the start of each chunk, in the precision of the inputs."""
+    return mixed.new_empty(-(-len(mixed) // CHUNK), *sizes)
 
 
 def _layer_norm(module: torch.nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ among them the end of the forward pass, the loss, the backward pass of one block
 the optimizer step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from math import ceil
 
@@ -285,8 +285,9 @@ def moments(
     """Return the moments at which memory may reach its peak, in the order in which they come in a step."""
     load, traced = passed.load, passed.traced
     text, half = architecture.text_config, DTYPES[precision].itemsize
-    stream = traced.decoder.entry
-    tower = traced.patches.kept + _kept(traced.vision, blocks.vision) + traced.merger.kept
+    stream = traced.decoder[0].entry
+    tower_blocks = [traced.vision] * len(blocks.vision)
+    tower = traced.patches.kept + _kept(tower_blocks, blocks.vision) + traced.merger.kept
     kept = tower + _kept(traced.decoder, blocks.decoder) + traced.norm.kept
     if config.train.offload_activations:
         tower = kept = 0  # kept activations are in the host's memory
@@ -308,7 +309,7 @@ def moments(
         Moment("embeddings, backward", tower, stream + (table * (4 if masters else half) if in_full else 0)),
     ]
     if traced.vision.kept:
-        found.append(Moment("one vision block, backward", tower, _work(traced.vision, blocks.vision)))
+        found.append(Moment("one vision block, backward", tower, _work(tower_blocks, blocks.vision)))
     if traced.merger.kept:
         found.append(Moment("merger, backward", tower, traced.merger.most - traced.merger.kept))
     return tuple(replace(moment, kept=moment.kept + held) for moment in found)
@@ -324,12 +325,15 @@ def stored_features(architecture: PreTrainedConfig, patches: int, precision: str
     return levels * patches * tower_width(architecture) * DTYPES[precision].itemsize
 
 
-def _kept(block: Block, again: tuple[bool, ...]) -> int:
-    return sum(block.entry if recomputing else block.kept for recomputing in again)
+def _kept(blocks: Sequence[Block], again: tuple[bool, ...]) -> int:
+    return sum(block.entry if recomputing else block.kept for block, recomputing in zip(blocks, again, strict=True))
 
 
-def _work(block: Block, again: tuple[bool, ...]) -> int:
-    return max(block.most - (block.entry if recomputing else block.kept) for recomputing in again)
+def _work(blocks: Sequence[Block], again: tuple[bool, ...]) -> int:
+    return max(
+        block.most - (block.entry if recomputing else block.kept)
+        for block, recomputing in zip(blocks, again, strict=True)
+    )
 
 
 def traced_pass(

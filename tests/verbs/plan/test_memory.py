@@ -14,7 +14,7 @@ from qwenvl_train.model.build import build_model
 from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.model.shapes import architecture
-from qwenvl_train.planning.activations import Ledger
+from qwenvl_train.planning.activations import Ledger, use_stand_in_for_kernels
 from qwenvl_train.planning.memory import (
     Load,
     Moment,
@@ -204,8 +204,10 @@ def end_of(passing: tuple[Moment, ...]) -> Moment:
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @pytest.mark.parametrize("mode", ["full", "lora", "vision"])
 def test_what_is_kept_without_checkpointing_is_what_autograd_saves(mode, precision, run):
-    """Measured: from 0.961 to 1.044 of it."""
+    """Measured: from 0.961 to 1.044 of it. Gated DeltaNet layers keep more without their kernels, which need a GPU, so
+    a stand-in takes the kernels' place here, too."""
     trained = run(mode, precision, **{"train.checkpointing": "none"})
+    use_stand_in_for_kernels(trained.model)
     assert end_of(trained.moments()).kept == pytest.approx(kept_for_backward(trained), rel=0.05)
 
 
