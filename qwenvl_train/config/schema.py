@@ -46,7 +46,7 @@ class TextShape(Section):
 
     num_hidden_layers: PositiveInt
     hidden_size: PositiveInt
-    intermediate_size: PositiveInt
+    intermediate_size: PositiveInt | None = None
     num_attention_heads: PositiveInt
     num_key_value_heads: PositiveInt
     vocab_size: PositiveInt
@@ -54,6 +54,11 @@ class TextShape(Section):
     num_experts: PositiveInt | None = None
     num_experts_per_tok: PositiveInt | None = None
     moe_intermediate_size: PositiveInt | None = None
+    shared_expert_intermediate_size: PositiveInt | None = None
+    linear_num_key_heads: PositiveInt | None = None
+    linear_num_value_heads: PositiveInt | None = None
+    linear_key_head_dim: PositiveInt | None = None
+    linear_value_head_dim: PositiveInt | None = None
 
 
 class VisionShape(Section):

@@ -257,9 +257,9 @@ def _shapes(model_type: str) -> tuple[dict[str, Any], dict[str, Any], type[PreTr
                 Qwen3_5Config,
             )
         case "qwen3_5_moe":
-            experts = {**EXPERTS, **SHARED_EXPERT}
-            del experts["decoder_sparse_step"]
-            text = {**TEXT_SMALL, **LINEAR_ATTENTION, **experts, "head_dim": 16, "rope_parameters": ROPE_3_5}
+            text = {**TEXT_SMALL, **LINEAR_ATTENTION, **EXPERTS, **SHARED_EXPERT}
+            del text["intermediate_size"], text["decoder_sparse_step"]  # all decoder layers have experts
+            text |= {"head_dim": 16, "rope_parameters": ROPE_3_5}
             return text, vision, Qwen3_5MoeConfig
     raise ValueError(f"no tiny model of type {model_type!r}; there are {', '.join(FAMILIES)}")
 

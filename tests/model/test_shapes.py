@@ -15,7 +15,9 @@ from qwenvl_train.model.shapes import architecture
 from tests.settings import run_config
 
 # The parameter counts in the published weight files. For Qwen2.5-VL-72B only the rounded 73.4 billion is confirmed, and
-# the exact count of Qwen2-VL-72B (73,405,560,320), which has the same language model.
+# the exact count of Qwen2-VL-72B (73,405,560,320), which has the same language model. From those of Qwen3.5, the weights
+# of a layer that predicts further tokens (mtp.*), which transformers does not load, are subtracted; for 122B-A10B and
+# 397B-A17B only the rounded totals of 125 and 403 billion are confirmed.
 PUBLISHED = {
     "qwen2_vl_2b": 2_208_985_600,
     "qwen2_vl_7b": 8_291_375_616,
@@ -29,6 +31,19 @@ PUBLISHED = {
     "qwen3_vl_32b": 33_357_390_064,
     "qwen3_vl_30b_a3b": 31_070_754_032,
     "qwen3_vl_235b_a22b": 235_670_022_896,
+    "qwen3_5_0_8b": 873_438_784 - 20_452_864,
+    "qwen3_5_2b": 2_274_069_824 - 60_828_160,
+    "qwen3_5_4b": 4_659_865_088 - 120_599_552,
+    "qwen3_5_9b": 9_653_104_368 - 243_290_624,
+    "qwen3_5_27b": 27_781_427_952 - 424_699_392,
+    "qwen3_5_35b_a3b": 35_951_822_704 - 844_640_768,
+    "qwen3_5_122b_a10b": 122_562_817_776,
+    "qwen3_5_397b_a17b": 396_802_360_816,
+}
+PUBLISHED |= {
+    "qwen3_6_27b": PUBLISHED["qwen3_5_27b"],
+    "qwen3_6_35b_a3b": PUBLISHED["qwen3_5_35b_a3b"],
+    "qwen3_8_27b": PUBLISHED["qwen3_5_27b"],
 }
 ENTRIES = [option for option in groups()["model"] if option.startswith("qwen")]
 
