@@ -51,8 +51,8 @@ Recipes: how to train
 Groups: what to train, on what, and where
 {groups}
 
-The models qwen3_vl_30b_a3b and qwen3_vl_235b_a22b are mixtures of experts, whose weights take 58 GiB and \
-439 GiB in 16 bits; deepspeed=zero3 shards them.
+Models whose names end in the number of active parameters, such as qwen3_vl_30b_a3b (58 GiB in 16 bits) and \
+qwen3_vl_235b_a22b (439 GiB), are mixtures of experts; deepspeed=zero3 shards them.
 
 Examples
   qwenvl-train +recipe=sft_lora

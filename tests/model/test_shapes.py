@@ -15,9 +15,9 @@ from qwenvl_train.model.shapes import architecture
 from tests.settings import run_config
 
 # The parameter counts in the published weight files. For Qwen2.5-VL-72B only the rounded 73.4 billion is confirmed, and
-# the exact count of Qwen2-VL-72B (73,405,560,320), which has the same language model. From those of Qwen3.5, the weights
-# of a layer that predicts further tokens (mtp.*), which transformers does not load, are subtracted; for 122B-A10B and
-# 397B-A17B only the rounded totals of 125 and 403 billion are confirmed.
+# the exact count of Qwen2-VL-72B (73,405,560,320), which has the same language model. The files of Qwen3.5 also have a
+# layer that predicts further tokens (mtp.*), which transformers does not load and which is subtracted here. For
+# 122B-A10B and 397B-A17B only the rounded totals of 125 and 403 billion are confirmed.
 PUBLISHED = {
     "qwen2_vl_2b": 2_208_985_600,
     "qwen2_vl_7b": 8_291_375_616,
