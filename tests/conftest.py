@@ -110,7 +110,7 @@ two_families_by_day = pytest.mark.parametrize(
     [
         "qwen2_5_vl",
         "qwen3_vl_moe",
-        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("qwen2_vl", "qwen3_vl")),
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("qwen2_vl", "qwen3_vl", "qwen3_5", "qwen3_5_moe")),
     ],
 )
 """For a long test of what does not depend on the family: the two that differ most, and the others at night."""

@@ -177,13 +177,15 @@ def test_rows_with_one_answer_are_refused(checkpoints, write_rows, capsys):
 
 @pytest.mark.parametrize(("model_type", "reference"), by_pairs("adapter", "model"))
 def test_a_frozen_tower_looks_once_for_both_models(reference, settings, model_type, tmp_path, monkeypatch):
-    from transformers.models import qwen2_5_vl, qwen2_vl, qwen3_vl, qwen3_vl_moe
+    from transformers.models import qwen2_5_vl, qwen2_vl, qwen3_5, qwen3_5_moe, qwen3_vl, qwen3_vl_moe
 
     towers = {
         "qwen2_vl": qwen2_vl.modeling_qwen2_vl.Qwen2VisionTransformerPretrainedModel,
         "qwen2_5_vl": qwen2_5_vl.modeling_qwen2_5_vl.Qwen2_5_VisionTransformerPretrainedModel,
         "qwen3_vl": qwen3_vl.modeling_qwen3_vl.Qwen3VLVisionModel,
         "qwen3_vl_moe": qwen3_vl_moe.modeling_qwen3_vl_moe.Qwen3VLMoeVisionModel,
+        "qwen3_5": qwen3_5.modeling_qwen3_5.Qwen3_5VisionModel,
+        "qwen3_5_moe": qwen3_5_moe.modeling_qwen3_5_moe.Qwen3_5MoeVisionModel,
     }
     tower, looked = towers[model_type], []
     original = tower.forward
@@ -277,6 +279,7 @@ def said(text: str) -> str:
         "qwen3_vl_moe",
         pytest.param("qwen2_vl", marks=pytest.mark.nightly),
         pytest.param("qwen3_vl", marks=pytest.mark.nightly),
+        pytest.param("qwen3_5", marks=pytest.mark.nightly),
     ],
 )
 def test_stored_log_probs_give_the_same_curve(settings, tmp_path, capsys):

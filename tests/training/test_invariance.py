@@ -76,10 +76,14 @@ def test_recomputing_activations_changes_nothing(model_type, component, checkpoi
         ("qwen2_5_vl", "sft_lora"),
         ("qwen3_vl", "sft_lora"),
         ("qwen3_vl_moe", "sft_full"),
+        ("qwen3_5", "sft_full"),
+        ("qwen3_5_moe", "sft_lora"),
         pytest.param("qwen2_vl", "sft_lora", marks=pytest.mark.nightly),
         pytest.param("qwen2_5_vl", "sft_full", marks=pytest.mark.nightly),
         pytest.param("qwen3_vl", "sft_full", marks=pytest.mark.nightly),
         pytest.param("qwen3_vl_moe", "sft_lora", marks=pytest.mark.nightly),
+        pytest.param("qwen3_5", "sft_lora", marks=pytest.mark.nightly),
+        pytest.param("qwen3_5_moe", "sft_full", marks=pytest.mark.nightly),
     ],
 )
 def test_a_resumed_run_continues_the_same_curve(recipe, model_type, checkpoints, uneven, tmp_path):
