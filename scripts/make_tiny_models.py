@@ -23,7 +23,7 @@ from transformers import (
 
 from qwenvl_train.families.tiny import build_model, build_processor, save_tiny
 
-UNTRAINED = {"tiny_qwen2_vl": "qwen2_vl", "tiny_qwen3_vl": "qwen3_vl", "tiny_qwen3_vl_moe": "qwen3_vl_moe"}
+UNTRAINED = {f"tiny_{name}": name for name in ("qwen2_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")}
 BATCH_SIZE = 32
 PEAK_LR = 2e-3
 WARMUP_STEPS = 50

@@ -30,6 +30,8 @@ EMBEDDED = {
     "tiny_qwen2_vl": "qwen2_vl",
     "tiny_qwen3_vl": "qwen3_vl",
     "tiny_qwen3_vl_moe": "qwen3_vl_moe",
+    "tiny_qwen3_5": "qwen3_5",
+    "tiny_qwen3_5_moe": "qwen3_5_moe",
 }
 
 
