@@ -17,7 +17,7 @@ from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.render.layout import IGNORED, Layout
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.render.template import as_template
-from qwenvl_train.data.render.thoughts import check_mode
+from qwenvl_train.data.render.thoughts import check_mode, thinking_in_words
 from qwenvl_train.data.render.tokens import TextEncoder
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
@@ -316,6 +316,16 @@ def test_a_pair_whose_shared_thoughts_would_differ_is_refused(name, refused):
             renderer.layout(preference(row))
     else:
         assert len(renderer.layout(preference(row)).answers) == 2
+
+
+def test_a_line_of_the_output_says_how_thoughts_are_written():
+    (auto,) = published("qwen3_5_nothink").renderer.thinking_in_words()
+    assert auto.startswith("chat format: Qwen3.5 without thinking by default; ")
+    assert auto.endswith("it is asked not to think (data.thinking=auto)")
+    (on,), (off,) = (published("qwen3_8", mode).renderer.thinking_in_words() for mode in ("on", "off"))
+    assert (on.split(";")[0], "learns to end thoughts" in on) == ("chat format: Qwen3.8", True)
+    assert "thoughts are left out" in off
+    assert thinking_in_words(FAMILIES["qwen3_vl"].chat, "auto") == []
 
 
 def test_a_mode_that_the_template_does_not_have_is_refused():

@@ -104,6 +104,12 @@ def test_another_chat_template_is_refused(checkpoints):
         rows.make_renderer(run_config(), processor, FAMILIES["qwen2_5_vl"])
 
 
+def test_thinking_needs_a_checkpoint_that_can(checkpoints):
+    processor = AutoProcessor.from_pretrained(checkpoints["qwen2_5_vl"])
+    with pytest.raises(UserError, match=r"^data\.thinking=on: the chat template of model\.path .* has no thoughts"):
+        rows.make_renderer(run_config(**{"data.thinking": "on"}), processor, FAMILIES["qwen2_5_vl"])
+
+
 def test_media_belong_to_those_who_ask(renderers, pictures):
     row = conversation(("system", ["Hi"]), ("user", ["Hi"]), ("assistant", ["Ho"]))
     row["messages"][0]["content"].insert(0, {"type": "image", "image": str(pictures[0])})
