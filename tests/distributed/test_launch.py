@@ -69,6 +69,7 @@ CASES = {
     "zero1 full": Case("deepspeed", "sft_full", "zero1", "qwen2_vl", RESUMED, REHEARSED),
     "zero2 full": Case("deepspeed", "sft_full", "zero2", "qwen3_vl", RESUMED, REHEARSED),
     "zero3 full": Case("deepspeed", "sft_full", "zero3", "qwen2_5_vl", RESUMED, (*SHARES, *REHEARSED)),
+    "zero3 full with states": Case("deepspeed", "sft_full", "zero3", "qwen3_5", RESUMED, SHARES),
     "zero3 lora of experts": Case("deepspeed", "sft_lora", "zero3", "qwen3_vl_moe", RESUMED, SHARES),
     "zero2_offload lora": Case("deepspeed", "sft_lora", "zero2_offload", "qwen2_5_vl", RESUMED, REHEARSED),
     "zero2 broken": Case("deepspeed", "sft_projector", "zero2", "broken", BROKEN),
@@ -82,9 +83,9 @@ CASES = {
         "deepspeed", "dpo_full", "zero3_offload", "qwen2_5_vl", PAIRS, ("dpo.reference=model", *SHARDED)
     ),
     "zero2 dpo without its adapters": Case(
-        "deepspeed", "dpo_lora", "zero2", "qwen3_vl", PAIRS, ("dpo.reference=adapter",)
+        "deepspeed", "dpo_lora", "zero2", "qwen3_5", PAIRS, ("dpo.reference=adapter",)
     ),
-    "ddp lora": Case("torchrun", "sft_lora", "none", "qwen3_vl_moe", RESUMED, REHEARSED),
+    "ddp lora": Case("torchrun", "sft_lora", "none", "qwen3_5_moe", RESUMED, REHEARSED),
     "ddp broken": Case("torchrun", "sft_projector", "none", "broken", BROKEN),
     "ddp lora with features": Case("torchrun", "sft_lora", "none", "qwen2_5_vl", FEATURES, STORED),
     "ddp mpo with stored values": Case(
