@@ -171,12 +171,18 @@ class _ErrorHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
+        self._is_printing = False
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._is_printing:
+            return  # wandb, which listens to stderr, logs an error for each line if its process has been killed
+        self._is_printing = True
         try:
             print(self.format(record), file=sys.stderr, flush=True)
         except Exception:
             self.handleError(record)
+        finally:
+            self._is_printing = False
 
 
 class _Memory(MemoryHandler):
@@ -195,7 +201,7 @@ class _Memory(MemoryHandler):
             self.buffer.clear()
 
     def print_warnings(self) -> None:
-        for record in self.buffer:
+        for record in list(self.buffer):
             if record.levelno >= logging.WARNING and record.name != LOGGER.name:
                 self._terminal.emit(record)
 

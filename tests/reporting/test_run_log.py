@@ -1,5 +1,6 @@
 """log.txt holds what a run prints and what libraries log and warn, and the terminal only their errors."""
 
+import io
 import logging
 import os
 import re
@@ -229,3 +230,23 @@ def test_a_process_that_ends_at_once_writes_what_it_was_doing(path):
     told = lines(path)
     assert told[0] == "ERROR qwenvl_train: nothing has happened"
     assert any("test_a_process_that_ends_at_once" in line for line in told)
+
+
+class Listened(io.StringIO):
+    """A stderr like that which wandb leaves when its process is killed: each line that is printed logs an error."""
+
+    def write(self, text: str) -> int:
+        logging.getLogger("wandb").error("error in stderr callback")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_stderr_that_logs_errors_itself_ends_nothing(opened, path, monkeypatch):
+    monkeypatch.setattr("sys.stderr", Listened())
+    with pytest.raises(ZeroDivisionError), RunLog() as log:
+        if opened:
+            log.open(path)
+        logging.getLogger("a.library").warning("this may be why")
+        logging.getLogger("a.library").error("out of order")
+        raise ZeroDivisionError
+    assert sys.stderr.getvalue().count("out of order") == (1 if opened else 2)
