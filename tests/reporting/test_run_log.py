@@ -242,11 +242,11 @@ class Listened(io.StringIO):
 
 @pytest.mark.parametrize("opened", [True, False])
 def test_a_stderr_that_logs_errors_itself_ends_nothing(opened, path, monkeypatch):
-    monkeypatch.setattr("sys.stderr", Listened())
-    with pytest.raises(ZeroDivisionError), RunLog() as log:
-        if opened:
-            log.open(path)
-        logging.getLogger("a.library").warning("this may be why")
+    def log_both(text: str) -> None:
+        logging.getLogger("a.library").warning(text)
         logging.getLogger("a.library").error("out of order")
-        raise ZeroDivisionError
+
+    monkeypatch.setattr("sys.stderr", Listened())
+    with pytest.raises(ZeroDivisionError):
+        fail_with(ZeroDivisionError(), path if opened else None, log_both)
     assert sys.stderr.getvalue().count("out of order") == (1 if opened else 2)
