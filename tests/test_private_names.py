@@ -44,7 +44,7 @@ PRIVATE = {
     "_save_checkpoint": "transformers:Trainer",
 }
 """Each with its owner."""
-DOCUMENTED = {"_asdict", "_exit", "_replace"}
+DOCUMENTED = {"_asdict", "_current_frames", "_exit", "_open", "_replace"}
 """Python's own names that begin with an underscore and are public."""
 
 

@@ -1,8 +1,9 @@
 """The composition of a configuration from the command line, a recipe and the groups. The result is checked, and
 contains no Hydra object."""
 
-from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -37,8 +38,9 @@ class Composed(Generic[C]):
     recipe: str | None
     given: frozenset[str]
     """The dotted keys that the user has set, on the command line or in files."""
-    changes: Mapping[str, tuple[object, object]] = field(default_factory=dict)
-    """The values that a recipe alone gives and those of this configuration, by the dotted keys where they differ."""
+    changes: Callable[[], Mapping[str, tuple[object, object]]] = dict
+    """Returns the values that the recipe alone gives and those of this configuration, by the dotted keys where they
+    differ."""
 
 
 def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) -> Composed:
@@ -60,7 +62,7 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
     if arguments.problems:
         raise UserError("\n".join(arguments.problems + value_problems(tree, verb, files)))
     config = validate(tree, frozenset(given), verb, files)
-    changes = _changes(read, tree, verb, keys) if recipe and verb is TRAIN else {}
+    changes = partial(_changes, read, tree, verb, keys) if recipe else dict
     return Composed(config, _label(recipe), frozenset(given), changes)
 
 

@@ -140,7 +140,7 @@ def open_run(
     if checkpoint is not None:
         refuse_changes(composed.config, facts, checkpoint)
     facts |= facts_of_start(first or now)
-    start = StartingPoint(folder, composed.config, facts, composed.recipe, composed.changes, point)
+    start = StartingPoint(folder, composed.config, facts, composed.recipe, composed.changes(), point)
     context = RunContext(config, family, processor, renderer, precision, state, CpuGroup(state.num_processes))
     return OpenedRun(context, data, start, reporters)
 

@@ -115,16 +115,16 @@ def test_text_that_reads_as_a_number_stays_as_written(name):
 
 
 def test_the_changes_to_a_recipe_are_known(tmp_path):
-    assert compose(["+recipe=sft_lora", "run_name=mine"]).changes == {}
-    changes = compose(["+recipe=sft_lora", "train.lr=1e-3", "deepspeed=zero2"]).changes
+    assert compose(["+recipe=sft_lora", "run_name=mine"]).changes() == {}
+    changes = compose(["+recipe=sft_lora", "train.lr=1e-3", "deepspeed=zero2"]).changes()
     assert changes["train.lr"] == (2e-4, 1e-3)
     assert changes["deepspeed.stage"] == (0, 2)
     own = tmp_path / "mine.yaml"
     own.write_text("defaults: [sft_lora]\ntrain: {lr: 5e-4}\nplan: {devices: 8}\n")
-    changes = compose([f"+recipe={own}", "lora.rank=4"]).changes
+    changes = compose([f"+recipe={own}", "lora.rank=4"]).changes()
     assert changes["lora.rank"] == (16, 4)
     assert not {"train.lr", "plan.devices"} & changes.keys()
-    assert compose(["tune_mm_llm=true"]).changes == {}
+    assert compose(["tune_mm_llm=true"]).changes() == {}
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ def test_the_wheel_holds_its_assets_and_no_other_top_level(installed):
     assets = installed / "qwenvl_train" / "_assets"
     for name in ("configs/train.yaml", "recipes/sft_lora.yaml", "data/tiny/config.json", "data/shapes/train.jsonl"):
         assert (assets / name).is_file()
-    assert (installed / "qwenvl_train" / "reporting" / "report.html.j2").is_file()
+    assert (installed / "qwenvl_train" / "reporting" / "pages" / "report.html.j2").is_file()
+    assert (installed / "qwenvl_train" / "reporting" / "pages" / "uplot" / "uPlot.iife.min.js").is_file()
 
 
 def test_the_wheel_trains_in_an_empty_folder(installed, tmp_path):

@@ -73,7 +73,7 @@ def losses_and_gradients(model: torch.nn.Module, batch: dict) -> tuple[float, di
 CASES = [
     pytest.param("qwen2_5_vl", False, True, marks=pytest.mark.nightly, id="qwen2_5_vl"),
     pytest.param("qwen3_vl", True, True, id="qwen3_vl"),
-    pytest.param("qwen3_5", True, True, id="qwen3_5"),
+    pytest.param("qwen3_5", True, True, id="qwen3_5", marks=pytest.mark.nightly),
 ]
 
 

@@ -25,16 +25,19 @@ def clip(tmp_path_factory) -> Path:
     return write_video(tmp_path_factory.mktemp("clips") / "clip.mp4", frames=8, size=(64, 48))
 
 
-def pairs(pictures: list[Path], clip: Path) -> dict[str, dict]:
+def pairs(pictures: list[Path], clip: Path, model_type: str) -> dict[str, dict]:
     a, b, c, _ = map(str, pictures)
     asked = [{"role": "user", "content": f"<image>{LONG}?"}, {"role": "assistant", "content": "Red."}]
+    followed = [{"role": "assistant", "content": "Blue."}, asked[0] | {"content": "So?"}, asked[1]]
+    # Where answers have thoughts, only the last question may be followed by different answers.
+    chosen = followed[:1] if model_type in ("qwen3_5", "qwen3_5_moe") else followed
     return {
         "text": {"prompt": "Who?", "chosen": "I.", "rejected": LONG},
         "a picture": {"prompt": "<image>What?", "chosen": LONG, "rejected": "No", "images": [a]},
         "answers of one length": {"prompt": "<image>What?", "chosen": "No", "rejected": "Go", "images": [c]},
         "turns": {
             "prompt": [*asked, {"role": "user", "content": "And <image>?"}],
-            "chosen": [{"role": "assistant", "content": "Blue."}, asked[0] | {"content": "So?"}, asked[1]],
+            "chosen": chosen,
             "rejected": [{"role": "assistant", "content": "Bluish"}],
             "images": [b, a],
         },
@@ -73,7 +76,7 @@ def test_a_shared_question_gives_the_log_probs_and_gradients_of_two_rows(
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
     renderer = renderer_of(processor, checkpoints[model_type], preferences=True)
     theirs, ours = as_theirs_and_ours(model_type, checkpoints[model_type], processor, adapters)
-    samples = [sample_of(row) for row in pairs(pictures, clip).values()]
+    samples = [sample_of(row) for row in pairs(pictures, clip, model_type).values()]
     expected = [
         alone(theirs, one, renderer, processor)
         for pair in samples
@@ -105,7 +108,7 @@ def test_a_pair_has_the_same_log_probs_alone_and_in_any_company(model_type, case
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
     renderer = renderer_of(processor, checkpoints[model_type], preferences=True)
     _, ours = as_theirs_and_ours(model_type, checkpoints[model_type], processor, adapters=False)
-    rendered = {name: renderer.render(sample_of(row)) for name, row in pairs(pictures, clip).items()}
+    rendered = {name: renderer.render(sample_of(row)) for name, row in pairs(pictures, clip, model_type).items()}
     others = [item for name, item in rendered.items() if name != case]
     mine = sum(rendered[case].layout.answers)
     with torch.no_grad():
@@ -124,7 +127,7 @@ def test_the_order_of_the_answers_changes_nothing(model_type, case, checkpoints,
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
     renderer = renderer_of(processor, checkpoints[model_type], preferences=True)
     _, ours = as_theirs_and_ours(model_type, checkpoints[model_type], processor, adapters=False)
-    sample = sample_of(pairs(pictures, clip)[case])
+    sample = sample_of(pairs(pictures, clip, model_type)[case])
     turned = replace(
         sample, turns=sample.turns[: sample.shared] + sample.rejected, rejected=sample.turns[sample.shared :]
     )
@@ -140,7 +143,7 @@ def test_the_order_of_the_answers_changes_nothing(model_type, case, checkpoints,
 def test_a_question_and_its_pictures_are_in_the_row_once(model_type, checkpoints, pictures, clip):
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
     renderer = renderer_of(processor, checkpoints[model_type], preferences=True)
-    for case, row in pairs(pictures, clip).items():
+    for case, row in pairs(pictures, clip, model_type).items():
         sample = sample_of(row)
         together, chosen, rejected = (
             renderer.layout(one) for one in (sample, sample.chosen_conversation, sample.rejected_conversation)

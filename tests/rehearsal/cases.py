@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import product
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5")
 KINDS = {
     "sft_full": ("+recipe=sft_full",),
     "sft_lora": ("+recipe=sft_lora",),

@@ -1,6 +1,7 @@
 """`qwenvl-train watch`: what its server answers. tests/reporting/test_pages_in_browser.py has the page."""
 
 import http.client
+import json
 import socket
 import struct
 import threading
@@ -79,7 +80,8 @@ def test_the_page_may_load_nothing(watched):
 
 
 def test_a_browser_that_leaves_is_no_error(watched, capfd):
-    (watched[0] / "config.yaml").write_text(f"run_name: {'x' * 10_000_000}\n")
+    row = json.loads((watched[0] / "predictions.jsonl").read_text().splitlines()[0])
+    (watched[0] / "predictions.jsonl").write_text(json.dumps(row | {"prompt": "x" * 10_000_000}) + "\n")
     with socket.create_connection(("127.0.0.1", watched[1])) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
         connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
