@@ -391,9 +391,17 @@ def has_login() -> bool:
 
 def api_key() -> str | None:
     """Return the key from the environment, wandb's settings or the netrc file, without a prompt."""
+    return os.environ.get("WANDB_API_KEY") or _settings().api_key or _netrc_key(host())
+
+
+def _settings() -> Any:
+    """Return wandb's settings, also if its own process cannot be reached: that is told when the run starts."""
     import wandb
 
-    return os.environ.get("WANDB_API_KEY") or wandb.setup().settings.api_key or _netrc_key(host())
+    try:
+        return wandb.setup().settings
+    except Exception:
+        return wandb.Settings()
 
 
 def _netrc_key(host: str) -> str | None:
@@ -424,9 +432,7 @@ def run_id_of(run: RunInfo) -> str:
 
 
 def host() -> str:
-    import wandb
-
-    return urlsplit(wandb.setup().settings.base_url).netloc
+    return urlsplit(_settings().base_url).netloc
 
 
 def _local(opened: Any) -> Path:

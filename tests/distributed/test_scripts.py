@@ -86,5 +86,5 @@ def test_a_slurm_job_whose_time_is_up_is_queued_again(code, asked, script, tmp_p
     its end, so that they end with 0, is not started again. test_signals.py has a real run."""
     srun = tmp_path / "bin" / "srun"
     waits = "for _ in $(seq 100); do sleep 0.1; done"
-    srun.write_text(f"#!/usr/bin/env bash\ntrap 'echo saved; exit {code}' TERM\nkill -USR1 $PPID\n{waits}\n")
+    srun.write_text(f"#!/usr/bin/env bash\ntrap 'echo saved; exit {code}' TERM\nsleep 1\nkill -USR1 $PPID\n{waits}\n")
     assert script("slurm.sbatch", *SETTINGS, code=code, **JOB) == ["saved", *asked]

@@ -21,6 +21,7 @@ def settings(write_rows, checkpoints) -> list[str]:
     return [
         f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={data}", "data.workers=0", "tune_mm_mlp=true",
         "train.max_steps=6", "train.accumulation=1", "train.log_steps=1", "train.save_steps=2", QUIET,
+        "logging.wandb.mode=disabled",
     ]  # fmt: skip
 
 
