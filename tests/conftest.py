@@ -144,6 +144,7 @@ def no_wandb_user(tmp_path, monkeypatch):
     """A user without W&B settings or login."""
     import wandb
 
+    os.environ.pop("WANDB_SERVICE", None)  # it would come back after the process that it names has ended
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("NETRC", raising=False)
