@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qwenvl_train.config.arguments import read_arguments
 from qwenvl_train.config.assets import asset_dir
+from qwenvl_train.config.flat import flat
 from qwenvl_train.config.inference import InferenceConfig, settings_of_run
 from qwenvl_train.config.keys import Keys, keys_of
 from qwenvl_train.config.layers import Layer, Layers, is_own_file, read_group_file
@@ -74,17 +75,9 @@ def _changes(read: Layers, tree: dict, verb: Verb, keys: Keys) -> dict[str, tupl
         of_recipe = _without_other_verbs(_tree(choices, read.layers, verb, keys)[0], (), verb)
     except UserError:  # the recipe refers to values that only the command line has
         return {}
-    before, after = _flat(of_recipe), _flat(tree)
+    before, after = flat(of_recipe), flat(tree)
     found = ((key, (before.get(key), after.get(key))) for key in dict.fromkeys([*before, *after]))
     return {key: change for key, change in found if change[0] != change[1] and key != "run_name"}
-
-
-def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
-    """Return the values of a tree by their dotted keys."""
-    found: dict[str, object] = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def _implied_groups(keys: Set[str], verb: Verb) -> dict[str, str]:

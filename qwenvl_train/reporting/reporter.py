@@ -82,14 +82,5 @@ SOURCES = "sources/"
 this."""
 
 
-def flat(row: Row, separator: str = "/") -> Row:
-    """Return the row with {"sources": {"a": {"loss": …}}} as {"sources/a/loss": …}."""
-    found: Row = {}
-    for key, value in row.items():
-        inner = flat(value, separator) if isinstance(value, dict) else {"": value}
-        found |= {f"{key}{separator}{name}" if name else key: one for name, one in inner.items()}
-    return found
-
-
 def is_evaluation(row: Row) -> bool:
     return any(key.startswith("eval_") for key in row)

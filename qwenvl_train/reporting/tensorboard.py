@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from PIL import ImageDraw
 
+from qwenvl_train.config.flat import flat
 from qwenvl_train.errors import UserError
-from qwenvl_train.reporting.reporter import Lengths, Reporter, Row, RunInfo, flat
+from qwenvl_train.reporting.reporter import Lengths, Reporter, Row, RunInfo
 from qwenvl_train.reporting.tracking import LENGTHS, TrackedAnswer, tracked, tracked_answers
 from qwenvl_train.reporting.wording import is_number
 
@@ -36,7 +37,7 @@ class TensorBoardRun(Reporter):
         purged = run.start_step + 1 if run.resumed else None
         self._forecast = run.forecast
         self._writer = SummaryWriter(run.folder / FOLDER, purge_step=purged)
-        settings = {key: value if is_number(value) else str(value) for key, value in flat(run.config).items()}
+        settings = {key: value if is_number(value) else str(value) for key, value in flat(run.config, "/").items()}
         # SummaryWriter.add_hparams would write them to a run of their own.
         for summary in hparams(settings, {"train/loss": 0, "eval/loss": 0}):
             self._writer.file_writer.add_summary(summary)

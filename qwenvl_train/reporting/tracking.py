@@ -11,9 +11,10 @@ from pathlib import Path
 from PIL import Image
 
 from qwenvl_train.config.best import GENERATED
+from qwenvl_train.config.flat import flat
 from qwenvl_train.reporting.pictures import Shape, opened, shape, smaller
 from qwenvl_train.reporting.recorded import is_right
-from qwenvl_train.reporting.reporter import NO_FORECAST, Forecast, Row, flat, is_evaluation
+from qwenvl_train.reporting.reporter import NO_FORECAST, Forecast, Row, is_evaluation
 
 SECTIONS = {
     "optimizer": ("lr", "grad_norm", "update_ratio"),
@@ -47,7 +48,7 @@ SIDE = 768
 def tracked(row: Row, forecast: Forecast = NO_FORECAST) -> Row:
     """Return the figures of a row of metrics.jsonl with the names that trackers show. Beside those of training, there
     are those of the forecast, so that a chart has both."""
-    found = {_name(key): value for key, value in flat(row).items() if key != "step"}
+    found = {_name(key): value for key, value in flat(row, "/").items() if key != "step"}
     if not is_evaluation(row):
         found |= {f"plan/{key}": value for key, value in asdict(forecast).items()}
     return {name: value for name, value in found.items() if value is not None}

@@ -16,13 +16,14 @@ from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
+from qwenvl_train.config.flat import flat
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.checkpoints import evaluation_in
 from qwenvl_train.reporting.folder import write_json_atomic, write_text_atomic
 from qwenvl_train.reporting.pictures import Shape
 from qwenvl_train.reporting.recorded import read_json
-from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo, flat
+from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo
 from qwenvl_train.reporting.tracking import ALL_SECTIONS, LENGTHS, TrackedAnswer, tracked, tracked_answers
 from qwenvl_train.step_folders import step_of
 
@@ -274,7 +275,7 @@ class WandbRun(Reporter):
     def _summarize(self, summary: Row) -> None:
         import wandb
 
-        self._run.summary.update(flat(summary))
+        self._run.summary.update(flat(summary, "/"))
         if (page := self._folder / "report.html").is_file():
             self._run.log({REPORT: wandb.Html(page.read_text(encoding="utf-8"), False, data_is_not_path=True)})
 

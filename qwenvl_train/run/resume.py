@@ -9,11 +9,11 @@ import yaml
 
 from qwenvl_train.config.compose import compose
 from qwenvl_train.config.entries import SourceConfig
+from qwenvl_train.config.flat import flat
 from qwenvl_train.config.paths import with_absolute_paths, with_relative_paths
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.order.step_size import FirstStart, MicroStep, StepSize
 from qwenvl_train.errors import UserError
-from qwenvl_train.reporting.reporter import flat
 from qwenvl_train.step_folders import is_checkpoint, saved, step_of
 from qwenvl_train.training.checkpoint import PROGRESS
 from qwenvl_train.training.checksums import damage
@@ -196,13 +196,13 @@ def changed_settings(config: RunConfig, stored: Path, facts: dict[str, Any] | No
     # Older versions also stored the sections of other verbs.
     before = with_absolute_paths({key: value for key, value in tree.items() if key in RunConfig.model_fields}, there)
     now = with_absolute_paths(config.model_dump(mode="json"), here)
-    if unknown := _flat(now).keys() - _flat(before).keys():
+    if unknown := flat(now).keys() - flat(before).keys():
         # An older version did not have these settings, and behaved as their defaults do now.
-        shipped = _flat(compose(["tune_mm_llm=true"]).config.model_dump(mode="json"))
+        shipped = flat(compose(["tune_mm_llm=true"]).config.model_dump(mode="json"))
         run = {key: shipped.get(key) for key in unknown} | run
     # A file is the same if its path is, or if the folder in which both runs are started was moved as a whole.
-    moved = _changes(_flat(with_relative_paths(before, there)) | run, _flat(with_relative_paths(now, here)) | facts)
-    changes = _changes(_flat(before) | run, _flat(now) | facts)
+    moved = _changes(flat(with_relative_paths(before, there)) | run, flat(with_relative_paths(now, here)) | facts)
+    changes = _changes(flat(before) | run, flat(now) | facts)
     return [line for key, line in changes.items() if key in moved]
 
 
@@ -272,7 +272,3 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
 
 def _remedy(before: object, now: object) -> str:
     return now.remedy(before) if isinstance(before, _StepUnits) and isinstance(now, _StepUnits) else ""
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    return flat(settings, separator=".")

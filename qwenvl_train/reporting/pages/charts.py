@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from qwenvl_train.reporting.reporter import SOURCES, Row, flat
+from qwenvl_train.config.flat import flat
+from qwenvl_train.reporting.reporter import SOURCES, Row
 from qwenvl_train.reporting.spikes import SPIKE
 from qwenvl_train.reporting.wording import Format, count, format_of, is_finite, label
 
@@ -152,7 +153,7 @@ BOOKKEEPING = {
 
 def charts(rows: list[Row]) -> list[Chart]:
     """Return the charts in GROUPS first, and then one chart for each other metric that a training method logs."""
-    rows = [flat(row) for row in rows]
+    rows = [flat(row, "/") for row in rows]
     known = BOOKKEEPING | {curve.metric for _, curves in GROUPS for curve in curves}
     others = sorted({key for row in rows for key, value in row.items() if is_finite(value)} - known)
     losses = [key for key in others if key.startswith(SOURCES) and key.endswith("/loss")]
@@ -215,7 +216,7 @@ def chart_of_lines(title: str, metric: str, lines: list[Line], marks: list[Mark]
 
 def compared_charts(runs: dict[str, list[Row]]) -> list[Chart]:
     """Return a chart for each metric that a run has, with a line for each run. `runs` are the rows by name."""
-    flat_rows = {name: [flat(row) for row in rows] for name, rows in runs.items()}
+    flat_rows = {name: [flat(row, "/") for row in rows] for name, rows in runs.items()}
     found = {key for rows in flat_rows.values() for row in rows for key, value in row.items() if is_finite(value)}
     known = {curve.metric: _in_full(title, curve, curves) for title, curves in GROUPS for curve in curves}
     if any(key.startswith("lr_") for key in found):

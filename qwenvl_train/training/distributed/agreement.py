@@ -4,13 +4,14 @@ import hashlib
 import json
 import platform
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
 import qwenvl_train
+from qwenvl_train.config.flat import flat
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.folder import package_versions
@@ -29,7 +30,7 @@ def refuse_other_versions(state: PartialState) -> None:
 
 def refuse_other_settings(state: PartialState, config: RunConfig) -> None:
     """Raise UserError on all processes unless all have the same settings."""
-    settings = dict(_flat(config.model_dump(mode="json")))
+    settings = flat(config.model_dump(mode="json"))
     refuse_differences(state, settings, "start every process by the same command, with the same YAML files.")
 
 
@@ -58,15 +59,6 @@ def _difference(rank: int, theirs: dict[str, Any], mine: dict[str, Any]) -> str:
 
 def _in_words(value: object) -> str:
     return "not there" if value is None or value == _MISSING else str(value)
-
-
-def _flat(tree: Mapping[str, object], above: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the settings by dotted key."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def _digest_of_code() -> str:

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qwenvl_train.config.flat import flat
 from qwenvl_train.reporting.metrics import before_and_after
 from qwenvl_train.reporting.progress import EVALUATION_ASIDE, EVALUATION_FIRST
 from qwenvl_train.reporting.recorded import RecordedRun
-from qwenvl_train.reporting.reporter import Row, flat
+from qwenvl_train.reporting.reporter import Row
 from qwenvl_train.reporting.wording import count, duration, figure, is_finite, label
 
 _OWN = ("run_name", "output_dir")
@@ -81,7 +82,7 @@ def _costs(runs: Sequence[RecordedRun]) -> list[ComparedRow]:
 
 def _scores(runs: Sequence[RecordedRun]) -> list[ComparedRow]:
     """Return the held-out scores before and after training."""
-    pairs = [tuple(flat(row or {}) for row in before_and_after(run.rows)) for run in runs]
+    pairs = [tuple(flat(row or {}, "/") for row in before_and_after(run.rows)) for run in runs]
     found = dict.fromkeys(key for pair in pairs for row in pair for key in row if key.startswith("eval_"))
     aside = [*EVALUATION_ASIDE, *EVALUATION_FIRST]
     keys = [*(key for key in EVALUATION_FIRST if key in found), *(key for key in found if key not in aside)]
@@ -93,7 +94,7 @@ def _change(metric: str, before: Row, after: Row) -> str:
 
 
 def _settings(runs: Sequence[RecordedRun]) -> list[ComparedRow]:
-    settings = [flat(_numbered(run.config), ".") for run in runs]
+    settings = [flat(_numbered(run.config)) for run in runs]
     keys = dict.fromkeys(key for one in settings for key in one)
     rows = []
     for key in keys:
