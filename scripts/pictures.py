@@ -21,7 +21,7 @@ from qwenvl_train.cli import main as qwenvl_train
 from qwenvl_train.reporting.folder import read_json_lines
 from qwenvl_train.reporting.pages.page import shared_file
 from qwenvl_train.reporting.tracking import tracked_answers
-from qwenvl_train.reporting.wandb import table_of_answers
+from qwenvl_train.reporting.wandb_content import table_of_answers
 
 MOST_BYTES = 300_000
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

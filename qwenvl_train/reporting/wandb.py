@@ -3,28 +3,26 @@ offline otherwise."""
 
 import json
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from netrc import NetrcParseError, netrc
 from pathlib import Path
 from queue import Queue
 from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 from qwenvl_train.config.flat import flat
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.checkpoints import evaluation_in
 from qwenvl_train.reporting.folder import write_json_atomic, write_text_atomic
-from qwenvl_train.reporting.pictures import Shape
 from qwenvl_train.reporting.recorded import read_json
 from qwenvl_train.reporting.reporter import Reporter, Row, RunInfo
-from qwenvl_train.reporting.tracking import ALL_SECTIONS, LENGTHS, TrackedAnswer, tracked, tracked_answers
+from qwenvl_train.reporting.tracking import ALL_SECTIONS, LENGTHS, tracked, tracked_answers
+from qwenvl_train.reporting.wandb_content import artifact_of, table_of_answers
+from qwenvl_train.reporting.wandb_login import api_key, has_login, host, hush
 from qwenvl_train.step_folders import step_of
 
 ID_FILE = "wandb_id.txt"
@@ -33,12 +31,6 @@ STORED_SUMMARY = Path("wandb", "summary.json")
 part of the run that is written later has it, too."""
 CONNECT_SECONDS = 15
 UPLOAD_SECONDS, UPLOAD_SECONDS_OF_ARTIFACTS = 60, 1200
-PUBLIC_HOST = "api.wandb.ai"
-PUBLIC_HOST_NOW = ".forge.coreweave.com"
-"""The end of the host name that newer wandb packages use for the public service. A login that was made with an older
-package is stored under PUBLIC_HOST."""
-
-
 SUMMARIES = {
     "train/loss": "min,last",
     "eval/loss": "min,last",
@@ -54,15 +46,6 @@ ANSWERS, REPORT = "answers/samples", "report"
 EVALUATIONS = "evaluations"
 """The section of the scores that are added after the run."""
 
-KINDS = ("expected", "before", "after", "answer")
-"""The kinds of boxes and points over a picture, which W&B can show and hide. Their index is W&B's class."""
-_ONLY_TO_RESUME = re.compile(
-    r"global_step|latest$|optimizer|scheduler|scaler|rng_state|training_args|trainer_state|zero_to_fp32|progress.json|"
-    r"stream.json|SHA256SUMS"
-)
-"""The beginnings of the names of files in a checkpoint that no artifact has."""
-_DOT = 0.01
-"""Half the width of the box that W&B shows instead of a point, as a share of the width of the picture."""
 _DATA_FOLDER = "WANDB_DATA_DIR"
 """The variable for the folder in which wandb keeps the files of tables."""
 
@@ -236,7 +219,7 @@ class WandbRun(Reporter):
         """Send a folder with a model as an artifact."""
 
         def send() -> None:
-            self._run.log_artifact(_artifact(name, folder, facts | _origin(self._info)), aliases=aliases)
+            self._run.log_artifact(artifact_of(name, folder, facts | _origin(self._info)), aliases=aliases)
 
         self._tasks.put(_Task(f"the model in {folder.name}", send))
 
@@ -318,103 +301,6 @@ def _origin(run: RunInfo) -> Row:
     return {"base": run.lineage, "data": run.config["data"]["train"], "code": facts.get("checkout")}
 
 
-def _artifact(name: str, folder: Path, metadata: Row) -> Any:
-    """Return a folder with a model as an artifact of W&B, without what only resuming needs."""
-    import wandb
-
-    artifact = wandb.Artifact(re.sub(r"[^\w.-]", "-", name), type="model", metadata=metadata)
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and not _ONLY_TO_RESUME.match(str(file.relative_to(folder))):
-            artifact.add_file(str(file), str(file.relative_to(folder)), skip_cache=True)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder.name} was deleted by train.keep before all of it was read")
-    return artifact
-
-
-def table_of_answers(answers: list[TrackedAnswer]) -> Any:
-    """Return a W&B table with a row for each answer. Boxes and points are drawn over the first picture."""
-    import wandb
-
-    pictures = max((len(answer.pictures) for answer in answers), default=0)
-    named = ["picture", *(f"picture {number}" for number in range(2, pictures + 1))][:pictures]
-    pairs = any(answer.rejected is not None for answer in answers)
-    given = list(dict.fromkeys(when for answer in answers for when in answer.answers))
-    texts = ["prompt", *(["chosen", "rejected"] if pairs else ["expected"]), *given]
-    clips = ["video"] if any(answer.videos for answer in answers) else []
-    judged = ["right", *(["changed"] if "after" in given else [])]
-    scores = list(dict.fromkeys(name for answer in answers for name in answer.scores))
-    table = wandb.Table(columns=["sample", *named, *clips, *texts, *judged, *scores])
-    for answer in answers:
-        images = [
-            wandb.Image(picture, boxes=_boxes(answer.shapes) if number == 0 else None)
-            for number, picture in enumerate(answer.pictures)
-        ]
-        video = [wandb.Video(str(answer.videos[0]), format=answer.videos[0].suffix[1:]) if answer.videos else None]
-        row = [answer.sample, *images, *[None] * (pictures - len(images)), *(video if clips else []), answer.prompt]
-        row += [answer.expected, *([answer.rejected] if pairs else []), *(answer.answers.get(when) for when in given)]
-        row += [getattr(answer, name) for name in judged]
-        table.add_data(*row, *(answer.scores.get(name) for name in scores))
-    return table
-
-
-def _boxes(shapes: list[Shape]) -> dict[str, Any] | None:
-    """Return boxes and points in W&B's form, in groups that can be shown and hidden."""
-    groups: dict[str, Any] = {}
-    for shape in shapes:
-        group = groups.setdefault(shape.kind, {"box_data": [], "class_labels": dict(enumerate(KINDS))})
-        around = _DOT if shape.point else 0
-        group["box_data"].append(
-            {
-                "position": {
-                    "minX": shape.left - around,
-                    "maxX": shape.left + shape.width + around,
-                    "minY": shape.top - around,
-                    "maxY": shape.top + shape.height + around,
-                },
-                "class_id": KINDS.index(shape.kind),
-                "box_caption": shape.name,
-            }
-        )
-    return groups or None
-
-
-def hush() -> None:
-    """Silence wandb, and let its questions to the server fail soon if there is no answer. It would ask for hours, also
-    at the end of the process. This is called before wandb.init, since its login prints messages on its own."""
-    import wandb
-
-    wandb.setup(settings=wandb.Settings(silent=True, x_graphql_retry_max=2, x_graphql_retry_wait_max_seconds=2.0))
-
-
-def has_login() -> bool:
-    return bool(os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or api_key())
-
-
-def api_key() -> str | None:
-    """Return the key from the environment, wandb's settings or the netrc file, without a prompt."""
-    return os.environ.get("WANDB_API_KEY") or _settings().api_key or _netrc_key(host())
-
-
-def _settings() -> Any:
-    """Return wandb's settings, also if its own process cannot be reached: that is told when the run starts."""
-    import wandb
-
-    try:
-        return wandb.setup().settings
-    except Exception:
-        return wandb.Settings()
-
-
-def _netrc_key(host: str) -> str | None:
-    try:
-        entries = netrc(Path(os.environ.get("NETRC", "~/.netrc")).expanduser())
-    except (OSError, NetrcParseError):
-        return None
-    hosts = (host, PUBLIC_HOST) if host.endswith(PUBLIC_HOST_NOW) else (host,)
-    found = (entries.authenticators(name) for name in hosts)
-    return next((key for _, _, key in filter(None, found) if key), None)
-
-
 def _in_sweep() -> bool:
     """Return whether `wandb agent` has started this process."""
     return "WANDB_SWEEP_ID" in os.environ
@@ -430,10 +316,6 @@ def run_id_of(run: RunInfo) -> str:
     run_id = run_id or secrets.token_hex(4)
     write_text_atomic(path, run_id + "\n")
     return run_id
-
-
-def host() -> str:
-    return urlsplit(_settings().base_url).netloc
 
 
 def _local(opened: Any) -> Path:

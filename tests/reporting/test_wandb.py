@@ -13,7 +13,8 @@ from wandb.proto import wandb_internal_pb2
 from qwenvl_train.config.schema import WandbConfig
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.tracking import tracked
-from qwenvl_train.reporting.wandb import WandbRun, has_login
+from qwenvl_train.reporting.wandb import WandbRun
+from qwenvl_train.reporting.wandb_login import has_login
 
 from .rows import SUMMARY, evaluation_row, training_row
 from .wandb_server import KEY

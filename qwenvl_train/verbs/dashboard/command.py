@@ -4,7 +4,8 @@ from typing import Any
 
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.errors import UserError
-from qwenvl_train.reporting.wandb import first_line, has_login, host, hush
+from qwenvl_train.reporting.wandb import first_line
+from qwenvl_train.reporting.wandb_login import has_login, host, hush
 from qwenvl_train.verbs.dashboard.layout import LAYOUT, Answers, Pages, Plot, in_words
 from qwenvl_train.verbs.dashboard.settings import DashboardConfig
 
