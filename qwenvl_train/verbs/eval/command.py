@@ -31,13 +31,14 @@ def run(composed: Composed[EvalVerbConfig]) -> None:
             for family, model in zip(families, models, strict=True):
                 print(f"{family.name} from {model.model.path}, {precision}", flush=True)
         from qwenvl_train.evaluation.scoring import check_metrics
+        from qwenvl_train.run.attaching import wandb_run
         from qwenvl_train.verbs.eval.answers import answers_of
         from qwenvl_train.verbs.eval.results import results_of
-        from qwenvl_train.verbs.eval.tracking import evaluation_of, wandb_run
+        from qwenvl_train.verbs.eval.tracking import evaluation_of
 
         # What does not exist is reported before anything is generated.
         check_metrics(config.eval, config.data)
-        tracked = call_on_main(state, lambda: wandb_run(config))
+        tracked = call_on_main(state, lambda: wandb_run("eval.wandb", config.eval.wandb, config))
         answers = [answers_of(model, family, precision, state) for model, family in zip(models, families, strict=True)]
         if not state.is_main_process:
             return

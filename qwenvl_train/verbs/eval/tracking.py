@@ -2,24 +2,11 @@
 
 from pathlib import Path
 
-from qwenvl_train.config.inference import run_folder_of
 from qwenvl_train.evaluation.scoring import named_figures
-from qwenvl_train.reporting.attached import AttachedRun, Evaluation
-from qwenvl_train.run.lock import refuse_in_use
+from qwenvl_train.reporting.attached import Evaluation
 from qwenvl_train.step_folders import step_of
 from qwenvl_train.verbs.eval.answers import digest_of
 from qwenvl_train.verbs.eval.results import Results
-from qwenvl_train.verbs.eval.settings import EvalVerbConfig
-
-
-def wandb_run(config: EvalVerbConfig) -> AttachedRun | None:
-    """Return the W&B run of `run` if eval.wandb asks for it. Raise UserError if there is none."""
-    if not config.eval.wandb:
-        return None
-    assert config.run is not None
-    folder = run_folder_of(config.run)
-    refuse_in_use("eval.wandb", folder)
-    return AttachedRun("eval.wandb", folder, config.logging.wandb)
 
 
 def evaluation_of(results: Results) -> Evaluation:

@@ -11,8 +11,8 @@ from types import FrameType
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.config.inference import run_folder_of
 from qwenvl_train.errors import UserError
-from qwenvl_train.reporting.attached import AttachedRun, Export
-from qwenvl_train.run.lock import refuse_in_use
+from qwenvl_train.reporting.attached import Export
+from qwenvl_train.run.attaching import wandb_run
 from qwenvl_train.step_folders import step_of
 from qwenvl_train.verbs.export.settings import ExportConfig
 
@@ -21,7 +21,7 @@ def run(composed: Composed[ExportConfig]) -> None:
     config = composed.config
     final = _destination(config)
     print(f"exporting {config.run or config.model.path} to {final} …", flush=True)
-    tracked = _wandb_run(config)
+    tracked = wandb_run("export.wandb", config.export.wandb, config)
     from qwenvl_train.verbs.export.exporting import export
 
     with _staging(final) as staging:
@@ -31,16 +31,6 @@ def run(composed: Composed[ExportConfig]) -> None:
         form, facts = config.export.form, {"size_gb": exported.size / 1e9, "compared": exported.compared or "no"}
         step = step_of(exported.checkpoint)
         tracked.add_export(Export(final, step, f"{form}-{exported.dtype}", facts))
-
-
-def _wandb_run(config: ExportConfig) -> AttachedRun | None:
-    """Return the W&B run of `run` if export.wandb asks for it. Raise UserError if there is none."""
-    if not config.export.wandb:
-        return None
-    assert config.run is not None
-    folder = run_folder_of(config.run)
-    refuse_in_use("export.wandb", folder)
-    return AttachedRun("export.wandb", folder, config.logging.wandb)
 
 
 def _destination(config: ExportConfig) -> Path:
