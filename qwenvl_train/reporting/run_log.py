@@ -70,10 +70,9 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         match error:
-            case UserError() if error.on_every_process and self._formatter.rank != "0":
-                pass  # the first process writes it
             case UserError():
-                LOGGER.error(message_of(error))
+                if self._formatter.rank == "0" or not error.on_every_process:
+                    LOGGER.error(message_of(error))
             case KeyboardInterrupt():
                 LOGGER.error("interrupted")
             case Exception():
