@@ -128,4 +128,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Write nothing: the browser asks every two seconds."""
+        """Write nothing: the browser asks every second."""

@@ -1,6 +1,6 @@
 // Follows a run: asks the server of `qwenvl-train watch` for the page again, and takes over what has changed.
 (() => {
-  const PAUSE_MS = 2000;
+  const PAUSE_MS = 1000;
   let version = null, answers = null;
 
   function take(page) {
