@@ -21,10 +21,10 @@ from tests.conftest import conversation
 @pytest.mark.parametrize(
     ("number", "code", "workers"),
     [
-        (signal.SIGUSR1, 143, 1),
+        pytest.param(signal.SIGUSR1, 143, 1, marks=pytest.mark.nightly),
         (signal.SIGTERM, 143, 1),
         (signal.SIGINT, 130, 0),
-        (signal.SIGHUP, 143, 1),
+        pytest.param(signal.SIGHUP, 143, 1, marks=pytest.mark.nightly),
         ("closed output", 143, 0),
     ],
 )

@@ -13,7 +13,14 @@ from qwenvl_train.model.build import base_model, refuse_what_experts_cannot
 from qwenvl_train.model.components import COMPONENTS, component_of, component_table
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.model.trainable import select_trained
+from tests.conftest import FAMILIES as ALL_FAMILIES
 from tests.settings import run_config
+
+
+@pytest.fixture(params=ALL_FAMILIES)
+def model_type(request) -> str:
+    return request.param
+
 
 ALL_TUNED = {f"tune_mm_{component}": True for component in COMPONENTS}
 

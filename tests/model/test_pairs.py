@@ -14,8 +14,15 @@ from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.render.layout import IGNORED
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.evaluation.media_inputs import media_inputs
+from tests.conftest import FAMILIES as ALL_FAMILIES
 from tests.loading import as_theirs_and_ours, renderer_of
 from tests.videos import write_video
+
+
+@pytest.fixture(params=ALL_FAMILIES)
+def model_type(request) -> str:
+    return request.param
+
 
 LONG = "It is a picture of noise, " * 5
 

@@ -24,8 +24,15 @@ from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.model.pixels import Pixels
+from tests.conftest import FAMILIES as ALL_FAMILIES
 from tests.conftest import conversation, sample_of
 from tests.loading import as_theirs_and_ours, renderer_of
+
+
+@pytest.fixture(params=ALL_FAMILIES)
+def model_type(request) -> str:
+    return request.param
+
 
 PUBLISHED = Path(trl.__file__).parent / "chat_templates"
 TEMPLATES = {
