@@ -55,8 +55,8 @@ def prepare(composed: Composed[RunConfig]) -> "Run":
         UserError: If the data, the checkpoint or the settings cannot be used, or if the run is finished.
     """
     opened = open_run(composed)
-    from qwenvl_train.run import training_run
+    from qwenvl_train.run import preparing
 
     if opened.is_finished:
         raise UserError(f"run_name={opened.start.folder.name}: this run is finished; choose another run_name.")
-    return training_run.prepare(opened)
+    return preparing.prepare(opened)

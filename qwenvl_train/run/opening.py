@@ -78,6 +78,16 @@ class StartingPoint:
         return self.point.path
 
     @property
+    def staging(self) -> Path:
+        """The folder where checkpoints are written before they are complete."""
+        return self.folder / ".staging"
+
+    @property
+    def universal(self) -> Path:
+        """The folder of a checkpoint of another number of processes in DeepSpeed's universal form."""
+        return self.staging / "universal"
+
+    @property
     def step(self) -> int:
         return step_of(self.checkpoint) if self.checkpoint else 0
 

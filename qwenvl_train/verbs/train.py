@@ -30,7 +30,7 @@ def _train(composed: Composed[RunConfig], log: RunLog) -> int | None:
         processes = many(state.num_processes, "process", "processes")
         print_line(f"{family.name} from {config.model.path}, {precision}, {processes}")
     from qwenvl_train.run.opening import locked_folder, open_run
-    from qwenvl_train.run.training_run import prepare
+    from qwenvl_train.run.preparing import prepare
 
     with locked_folder(composed, state) as folder:
         opened = open_run(composed, folder, family, precision, state)

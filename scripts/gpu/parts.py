@@ -148,7 +148,7 @@ def load_libraries() -> None:
     import trl.trainer.dpo_trainer
     import trl.trainer.sft_trainer  # noqa: F401
 
-    import qwenvl_train.run.training_run  # noqa: F401
+    import qwenvl_train.run.preparing  # noqa: F401
 
 
 def use_gpu() -> None:

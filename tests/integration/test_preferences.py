@@ -17,7 +17,7 @@ from qwenvl_train.data.sample import Sample
 from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.build import build_copy, build_model
 from qwenvl_train.model.forward import use_packed_forward
-from qwenvl_train.run import reference_cache, training_run
+from qwenvl_train.run import preparing, reference_cache
 from qwenvl_train.training.objectives.sft import Answers
 from tests.commands import read_lines, rows, summary, train
 from tests.conftest import by_pairs, conversation, sample_of, two_families_by_day
@@ -108,7 +108,7 @@ def test_a_copy_is_gone_when_its_values_are_stored(settings, tmp_path, monkeypat
         return build_model(*given)
 
     monkeypatch.setattr(reference_cache, "build_copy", counting)
-    monkeypatch.setattr(training_run, "build_model", alone)
+    monkeypatch.setattr(preparing, "build_model", alone)
     held_out = next(word for word in settings if word.startswith("data.train=")).replace("train", "eval", 1)
     train(tmp_path, *settings, *LORA, held_out, "dpo.reference=cached", "logging.predictions=0")
     assert len(made) == 1

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from qwenvl_train.cli import main
 from qwenvl_train.reporting.reporter import Forecast
 from qwenvl_train.reporting.tracking import tracked
-from qwenvl_train.run import training_run
+from qwenvl_train.run import preparing
 from tests.commands import read_lines
 from tests.conftest import conversation
 from tests.reporting.wandb_server import wandb_server
@@ -29,7 +29,7 @@ def test_a_run_gives_trackers_all_it_has(write_rows, checkpoints, pictures, tmp_
         "logging.wandb.mode=offline", "logging.wandb.artifacts=all", f"output_dir={tmp_path}", "run_name=run",
     ]  # fmt: skip
     forecast = Forecast(step_seconds=0.5, memory_gib=3.0)
-    monkeypatch.setattr(training_run, "forecast_of", lambda *_: forecast)
+    monkeypatch.setattr(preparing, "forecast_of", lambda *_: forecast)
     assert main(settings) == 0
     folder = tmp_path / "run"
     rows = read_lines(folder / "metrics.jsonl")

@@ -75,7 +75,7 @@ def rehearse_broken() -> Iterator[dict[str, Any]]:
 def seams(watch: Watch) -> Iterator[None]:
     """Replace the places where the real command moves data to the device or reads data from it."""
     from qwenvl_train.model import linear_attention, vision_features
-    from qwenvl_train.run import reference_cache, training_run, vision_cache
+    from qwenvl_train.run import preparing, reference_cache, vision_cache
     from qwenvl_train.training import broken_steps
     from qwenvl_train.training.trainer import VisionTrainer
 
@@ -122,7 +122,7 @@ def seams(watch: Watch) -> Iterator[None]:
 
     with ExitStack() as replaced:
         for module, name, stand_in in (
-            (training_run, "VisionTrainer", Trainer),
+            (preparing, "VisionTrainer", Trainer),
             (broken_steps, "copied_later", lambda figures: lambda: [0.0] * len(figures)),
             (vision_cache, "VisionFeatureExtractor", VisionFeatureExtractor),
             (vision_features, "tower_digest", lambda *_: "rehearsed"),

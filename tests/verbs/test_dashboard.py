@@ -12,7 +12,7 @@ from qwenvl_train.config.compose import compose
 from qwenvl_train.reporting.reporter import Forecast
 from qwenvl_train.reporting.tracking import tracked
 from qwenvl_train.reporting.wandb import ANSWERS, REPORT
-from qwenvl_train.run import training_run
+from qwenvl_train.run import preparing
 from qwenvl_train.verbs.dashboard.command import workspace
 from qwenvl_train.verbs.dashboard.layout import LAYOUT, Answers, Pages, Plot, in_words
 from qwenvl_train.verbs.dashboard.settings import DASHBOARD
@@ -26,8 +26,8 @@ PLOTS = [panel for section in LAYOUT for panel in section.panels if isinstance(p
 @pytest.fixture
 def names(pictures, checkpoints, tmp_path, monkeypatch) -> set[str]:
     """The names that a run of SFT and one of DPO log, each on two files."""
-    monkeypatch.setattr(training_run, "peak_tflops", lambda precision: 1.0)
-    monkeypatch.setattr(training_run, "forecast_of", lambda *_: Forecast(1.0, 2.0))
+    monkeypatch.setattr(preparing, "peak_tflops", lambda precision: 1.0)
+    monkeypatch.setattr(preparing, "forecast_of", lambda *_: Forecast(1.0, 2.0))
     rows = [conversation(("user", [picture, "What?"]), ("assistant", ["Red."])) for picture in pictures]
     found: set[str] = set()
     for recipe in ("sft_lora", "dpo_lora"):
