@@ -30,7 +30,7 @@ setup: .venv/.ready
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev,qlora,liger,eval]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev,qlora,liger,eval,curate]'
 	touch $@
 
 DEMO := demo-$(shell date +%Y%m%d-%H%M%S)
@@ -59,7 +59,7 @@ test-bounds: .venv-bounds/.ready
 # Only what the package itself needs is old; the tools of the suite are those of constraints.txt.
 .venv-bounds/.ready: pyproject.toml constraints.txt .venv/.ready
 	$(PYTHON) -m venv --clear .venv-bounds
-	$(BIN)/uv pip install --quiet --python .venv-bounds/bin/python --resolution lowest-direct --editable '.[heic,qlora,liger,eval]'
+	$(BIN)/uv pip install --quiet --python .venv-bounds/bin/python --resolution lowest-direct --editable '.[heic,qlora,liger,eval,curate]'
 	$(BIN)/uv pip install --quiet --python .venv-bounds/bin/python --constraint constraints.txt \
 		hatchling hypothesis pytest pytest-xdist
 	touch $@

@@ -1,0 +1,30 @@
+"""What a rule is: a pure function of a row and of its settings."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from qwenvl_train.config.section import Section
+from qwenvl_train.curation.verdict import Verdict
+from qwenvl_train.curation.view import RowView
+
+Use = Literal["drop", "mark", "off"]
+
+
+class RuleSection(Section):
+    """The settings of a rule. Each rule adds its thresholds."""
+
+    use: Use
+    """drop leaves out the rows that fall to the rule. mark keeps them, and lists them in the verdicts and the report.
+    With off, the rule is not applied."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    name: str
+    summary: str
+    """What the rule finds, in a few words that are shown beside its figures."""
+    of_report: bool
+    """Whether the data work of the Qwen2.5-VL report has such a rule. The others are this project's own."""
+    judge: Callable[[RowView, Any], Verdict | None]
+    """Takes a row and the settings of the rule. Returns None for a row that the rule does not apply to."""
