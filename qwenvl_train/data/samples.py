@@ -1,6 +1,7 @@
 """All samples of data.train or data.eval as one sequence. Each sample is read from its source when it is indexed."""
 
 import hashlib
+import json
 import os
 import zlib
 from bisect import bisect_left, bisect_right
@@ -15,13 +16,14 @@ import numpy as np
 
 from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.config.section import AllowRemote
-from qwenvl_train.data.formats import Detected, copied_row, detect, renamed, row_id, to_sample, with_answer
+from qwenvl_train.data.formats import Detected, copied_row, detect, moved_row, renamed, row_id, to_sample, with_answer
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.data.sources.files import look_held_out
 from qwenvl_train.data.sources.finding import is_hub_id
 from qwenvl_train.data.sources.opening import open_sources
 from qwenvl_train.data.sources.source import Source
+from qwenvl_train.data.sources.text import TextRows
 from qwenvl_train.errors import UserError
 
 _TRIED = 1000
@@ -114,6 +116,37 @@ class Samples:
         raw = self._raw(number, row)
         format = (self._format(number) or detect(raw, _where(source, row))).format
         return format, copied_row(raw, source.name, source.line(row), self._locators[number], format)
+
+    def moved(self, index: int) -> bytes:
+        """Return a line of JSON that gives the same sample in a file in any other folder, with the entry's `columns`.
+        It has the bytes of the raw row where that is possible."""
+        number, row = self._locate(index)
+        source = self.sources[number]
+        text = source.text(row).strip() if isinstance(source, TextRows) else None
+        if text and b"\n" not in text and not self[index].media:
+            return text
+        raw = source.row(row)
+        format = (self._format(number) or detect(self._raw(number, row), _where(source, row))).format
+        columns = self._configs[number].columns
+        _, copy = moved_row(raw, source.name, source.line(row), self._locators[number], format, columns)
+        if text and b"\n" not in text and copy == raw:
+            return text
+        return json.dumps(copy, ensure_ascii=False).encode()
+
+    def raw(self, index: int) -> object:
+        """Return a raw row as its source stores it, or its text if it cannot be read as JSON."""
+        number, row = self._locate(index)
+        source = self.sources[number]
+        try:
+            return source.row(row)
+        except UserError:
+            return source.text(row).decode(errors="replace") if isinstance(source, TextRows) else None
+
+    def format_of(self, entry: int) -> str | None:
+        """Return the format of the rows of an entry, or None if its sources have several."""
+        detected = map(self._format, self._sources_of_entries[entry])
+        found = {one.format if one else None for one in detected}
+        return found.pop() if len(found) == 1 else None
 
     def names(self) -> list[str]:
         return [source.name for source in self.sources]

@@ -1,7 +1,7 @@
 """Convert raw rows, in any accepted format, to Samples."""
 
 from qwenvl_train.data.formats.convert import row_id, to_sample
-from qwenvl_train.data.formats.copying import copied_row
+from qwenvl_train.data.formats.copying import copied_row, moved_row
 from qwenvl_train.data.formats.detect import Detected, detect
 from qwenvl_train.data.formats.questions import Reference, typed_question, with_answer
 from qwenvl_train.data.formats.renaming import renamed
@@ -11,6 +11,7 @@ __all__ = [
     "Reference",
     "copied_row",
     "detect",
+    "moved_row",
     "renamed",
     "row_id",
     "to_sample",

@@ -1,25 +1,19 @@
 """Measures the lengths of all samples, once and in several processes, and keeps them for the next run."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from time import monotonic
 
 import numpy as np
 
+from qwenvl_train.data.forked import forked_map
 from qwenvl_train.data.index.files import IndexFiles
 from qwenvl_train.data.index.lengths import COLUMNS, Lengths, Problem, measure_rows, refuse, refuse_many, within_limits
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.samples import Samples
-from qwenvl_train.errors import UserError
 
 _VERSION = 3
 """Increase this when the same raw row may get other lengths than before."""
@@ -119,51 +113,13 @@ def _results(
     samples: Samples, renderer: Renderer, chunks: list[range], options: MeasureOptions
 ) -> Iterator[tuple[np.ndarray, list[Problem]]]:
     """Yield the tables and problems of the chunks in order, so that the first problem is the first of the file."""
-    if options.processes < 2 or len(samples) < _WORTH_PROCESSES:
-        for rows in chunks:
-            yield measure_rows(samples, renderer, rows, options.tolerated)
-        return
-    # Processes are forked, so that only ranges and results are sent between them.
-    global _shared
-    _shared = (samples, renderer, options.tolerated)
-    with ProcessPoolExecutor(options.processes, get_context("fork"), _end_with_parent) as pool:
-        try:
-            yield from _in_order(pool, chunks, ahead=4 * options.processes)
-        except BrokenProcessPool:
-            raise UserError(
-                "A worker that measures rows was killed, usually because memory ran out; lower data.workers, and look "
-                f"for a very large row in {', '.join(samples.names())}."
-            ) from None
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    processes = options.processes if len(samples) >= _WORTH_PROCESSES else 0
+    killed = (
+        "A worker that measures rows was killed, usually because memory ran out; lower data.workers, and look for a "
+        f"very large row in {', '.join(samples.names())}."
+    )
 
+    def measured(rows: range) -> tuple[np.ndarray, list[Problem]]:
+        return measure_rows(samples, renderer, rows, options.tolerated)
 
-_shared: tuple[Samples, Renderer, frozenset[str]]
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent ends.
-
-    A process that outlived a killed parent would hold its sockets open, and other processes would wait on them.
-    """
-
-    def watch() -> None:
-        parent = parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
-
-
-def _measure_shared(rows: range) -> tuple[np.ndarray, list[Problem]]:
-    samples, renderer, tolerated = _shared
-    return measure_rows(samples, renderer, rows, tolerated)
-
-
-def _in_order(pool: Executor, chunks: list[range], ahead: int) -> Iterator[tuple[np.ndarray, list[Problem]]]:
-    waiting = iter(chunks)
-    running: list[Future] = [pool.submit(_measure_shared, rows) for rows in islice(waiting, ahead)]
-    while running:
-        yield running.pop(0).result()
-        running += [pool.submit(_measure_shared, rows) for rows in islice(waiting, 1)]
+    yield from forked_map(measured, chunks, processes, killed)

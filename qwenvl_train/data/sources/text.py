@@ -40,18 +40,23 @@ class TextRows(InFile):
     def columns(self) -> list[str]:
         return keys_of_first(partial(self.row, index) for index in range(len(self)))
 
-    def row(self, index: int) -> object:
-        where, size = f"{self.name}:{self.line(index)}", int(self.sizes[index])
+    def text(self, index: int) -> bytes:
+        """Return the bytes of a row."""
+        size = int(self.sizes[index])
         if size > LARGEST_ROW:
-            raise too_large(where, size)
+            raise too_large(f"{self.name}:{self.line(index)}", size)
         try:
             # The file is opened for each row, since processes that share an open file share its position.
             with self.path.open("rb", buffering=0) as file:
                 file.seek(int(self.starts[index]))
-                raw = file.read(size)
-            return _parse(raw, where)
+                return file.read(size)
         except OSError as error:
             raise unreadable(self.name, error) from None
+
+    def row(self, index: int) -> object:
+        raw = self.text(index)
+        try:
+            return _parse(raw, f"{self.name}:{self.line(index)}")
         except UserError:
             if stamp(self.path) != self.stamp:
                 raise UserError(f"{self.name} was changed while it was in use; start the run again.") from None
