@@ -24,7 +24,9 @@ from qwenvl_train.config.validate import validate, value_problems
 from qwenvl_train.config.verb import TRAIN, Verb
 from qwenvl_train.errors import UserError
 
-BASES = {"model": "custom", "data": "files", "deepspeed": "none", "optim": "adamw", "logging": "default"}
+BASES = {
+    "model": "custom", "data": "files", "deepspeed": "none", "optim": "adamw", "logging": "default", "filter": "report"
+}  # fmt: skip
 """The option of each group that a user's own file for the group builds on."""
 
 SHIPPED = Names()
@@ -55,16 +57,27 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
         read.add_recipe(recipe)
     if isinstance(run := arguments.values.get("run"), str) and issubclass(verb.config, InferenceConfig):
         read.add_run(settings_of_run(run).absolute())
+    others = {group: option for group, option in arguments.choices.items() if not _has_group(verb, group)}
+    problems = [
+        f"{group}={option}: {group} is a verb of its own: qwenvl-train {group} +{group}={option} …"
+        for group, option in others.items()
+    ]
     set_by_user = arguments.values.keys() | {key for layer in read.layers if layer.file for key in layer.values}
     choices = read.choices | _implied_groups(set_by_user, verb) | read.own_choices | arguments.choices
+    choices = {group: option for group, option in choices.items() if _has_group(verb, group)}
     tree, given, files = _tree(choices, [*read.layers, Layer(arguments.values)], verb, keys)
     tree = _without_other_verbs(tree, arguments.values, verb)
     given |= arguments.values.keys()
-    if arguments.problems:
-        raise UserError("\n".join(arguments.problems + value_problems(tree, verb, files)))
+    if problems := arguments.problems + problems:
+        raise UserError("\n".join(problems + value_problems(tree, verb, files)))
     config = validate(tree, frozenset(given), verb, files)
     changes = partial(_changes, read, tree, verb, keys) if recipe else dict
     return Composed(config, _label(recipe), frozenset(given), changes)
+
+
+def _has_group(verb: Verb, group: str) -> bool:
+    """Return whether a verb has a group. A group with the name of a verb is for this verb alone."""
+    return group == verb.name or not (asset_dir("configs") / f"{group}.yaml").is_file()
 
 
 def _changes(read: Layers, tree: dict, verb: Verb, keys: Keys) -> dict[str, tuple[object, object]]:

@@ -1,6 +1,7 @@
 """The entries of data.train and data.eval: files, with how their rows are read."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
 from pydantic import (
@@ -90,3 +91,15 @@ def _share_or_sources(value: object, _: ValidatorFunctionWrapHandler) -> object:
 
 HeldOut = Annotated[str | tuple[SourceConfig, ...] | None, WrapValidator(_share_or_sources)]
 """Entries as in data.train, or a share of data.train, such as 5%, which is kept as text."""
+
+
+def entry_names(entries: Sequence[SourceConfig]) -> list[str]:
+    """Return a short name for each entry: the last part of its path, or the whole path if two end alike, with subset
+    and split if two have the same path."""
+    paths = [entry.path.rstrip("/") for entry in entries]
+    short = [path.rpartition("/")[2] for path in paths]
+    names = [one if short.count(one) == 1 else path for one, path in zip(short, paths, strict=True)]
+    parts = [" ".join(filter(None, (entry.subset, entry.split))) for entry in entries]
+    return [
+        f"{name} ({part})" if part and names.count(name) > 1 else name for name, part in zip(names, parts, strict=True)
+    ]

@@ -1,6 +1,7 @@
 """The whole configuration as one frozen tree. The defaults are in configs/, never here. This module does not import
 torch."""
 
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import (
@@ -373,6 +374,10 @@ class RunConfig(Section):
     def has_adapters(self) -> bool:
         """Whether any component is trained through adapters."""
         return any(self.tuned(component) and self.adapted(component) for component in COMPONENTS)
+
+    @property
+    def cache_folder(self) -> Path:
+        return Path(self.data.cache) if self.data.cache else Path(self.output_dir) / ".cache"
 
     @property
     def accumulation(self) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from qwenvl_train.data.batches.loader import Rows, entry_names, ignore_terminal_signals
+from qwenvl_train.config.entries import entry_names
+from qwenvl_train.data.batches.loader import Rows, ignore_terminal_signals
 from qwenvl_train.data.index.lengths import Problem
 from qwenvl_train.data.sample import Image, Sample, Video
 from qwenvl_train.data.spread import spread

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from qwenvl_train.config.entries import entry_names
 from qwenvl_train.config.schema import DataConfig
 from qwenvl_train.config.scoring import EvalConfig, is_own_metric
-from qwenvl_train.data.batches.loader import entry_names
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.metrics.choose import choose_for_source
 from qwenvl_train.evaluation.metrics.metric import Metric, Part, Picture, Question, Scores

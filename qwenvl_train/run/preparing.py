@@ -7,7 +7,8 @@ from functools import partial
 from peft import PeftModel
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from qwenvl_train.data.batches.loader import EvalRows, entry_names
+from qwenvl_train.config.entries import entry_names
+from qwenvl_train.data.batches.loader import EvalRows
 from qwenvl_train.model.build import (
     base_model,
     build_copy,

@@ -36,7 +36,7 @@ _MORE_OF_THEM = "(There may be more: qwenvl-train inspect lists all, data.on_err
 
 
 def cache_folder(config: RunConfig) -> Path:
-    return Path(config.data.cache) if config.data.cache else Path(config.output_dir) / ".cache"
+    return config.cache_folder
 
 
 def make_renderer(config: RunConfig, processor, family: Family) -> Renderer:

@@ -33,6 +33,10 @@ VERBS = {
         "predict the steps, the memory of each device and the time of a run; needs no weights",
         "qwenvl_train.verbs.plan.settings:PLAN",
     ),
+    "filter": VerbEntry(
+        "leave out bad rows by rules: repeated, unfinished, malformed or nearly equal ones, unreadable images",
+        "qwenvl_train.verbs.filter.settings:FILTER",
+    ),
     "export": VerbEntry(
         "write the model of a run as one model, or as an adapter for vLLM, and compare it with the run",
         "qwenvl_train.verbs.export.settings:EXPORT",

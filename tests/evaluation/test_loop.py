@@ -5,8 +5,8 @@ import torch
 from accelerate import PartialState
 from transformers import AutoProcessor
 
-from qwenvl_train.config.entries import SourceConfig
-from qwenvl_train.data.batches.loader import EvalRows, Rows, entry_names
+from qwenvl_train.config.entries import SourceConfig, entry_names
+from qwenvl_train.data.batches.loader import EvalRows, Rows
 from qwenvl_train.data.index.measure import MeasureOptions, lengths_of
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.evaluation.loop import eval_loader, evaluate

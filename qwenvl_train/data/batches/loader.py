@@ -12,7 +12,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from qwenvl_train.batch import Batch, Contents
-from qwenvl_train.config.entries import SourceConfig
+from qwenvl_train.config.entries import entry_names
 from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.data.index.lengths import Lengths, Problem, problem_of
 from qwenvl_train.data.media.feature_cache import FeatureCache
@@ -182,15 +182,3 @@ class EvalRows(Dataset):
         indices, entry = self._rows[index]
         row = self._make(indices)
         return row.batch, row.contents, row.problems, entry if index < self._counted else None
-
-
-def entry_names(entries: Sequence[SourceConfig]) -> list[str]:
-    """Return a short name for each entry: the last part of its path, or the whole path if two end alike, with subset
-    and split if two have the same path."""
-    paths = [entry.path.rstrip("/") for entry in entries]
-    short = [path.rpartition("/")[2] for path in paths]
-    names = [one if short.count(one) == 1 else path for one, path in zip(short, paths, strict=True)]
-    parts = [" ".join(filter(None, (entry.subset, entry.split))) for entry in entries]
-    return [
-        f"{name} ({part})" if part and names.count(name) > 1 else name for name, part in zip(names, parts, strict=True)
-    ]

@@ -1,0 +1,238 @@
+"""Rows that are nearly the same as others: alike in their texts, in their pictures, or in both.
+
+Texts are compared by MinHash, which estimates the share of word sequences that two texts have in common, and pictures
+by perceptual hashes. Only rows that agree in a band of the MinHash, and in a block of the bits of a picture, are
+compared with each other, so that the work grows with the number of rows and not with its square.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from qwenvl_train.curation.rules.rule import RuleSection
+from qwenvl_train.curation.text import words
+from qwenvl_train.curation.view import RowView
+from qwenvl_train.data.sample import Video
+
+PERMUTATIONS = 128
+_SEED = 1
+_HASH_BITS = 64
+_CHUNK = 2**16
+"""Number of pairs that are compared at a time."""
+_NEAR = 4
+_MISSES_WEIGH_MORE = (0.1, 0.9)
+"""Weights of pairs that are compared in vain and of pairs that are missed, by which bands are chosen."""
+
+
+class Duplicates(RuleSection):
+    by: Literal["row", "text", "pictures"]
+    """What must be alike: texts and pictures, the texts alone, or the pictures alone. With row, rows without pictures
+    are compared by their texts. With pictures, they are not compared."""
+    words: PositiveInt
+    """The number of consecutive words in the sequences of which two texts have a share in common."""
+    min_similarity: Annotated[float, Field(gt=0, le=1)]
+    """The least share of sequences in common at which two texts are alike."""
+    max_bits: Annotated[int, Field(ge=0, le=32)]
+    """The largest number of the 64 bits of their hashes in which two alike pictures differ."""
+
+
+class Alike(NamedTuple):
+    """A row and an earlier one that it is nearly the same as."""
+
+    row: int
+    first: int
+    similarity: float
+    """The estimated share of word sequences that their texts have in common."""
+    bits: int
+    """The largest number of bits in which the hashes of two of their pictures differ."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What is compared of a row."""
+
+    text: np.ndarray
+    """[PERMUTATIONS] uint32: the MinHash of the text."""
+    pictures: tuple[int, ...] | None
+    """The perceptual hash of each picture. None if a picture cannot be read, so that the row equals no other."""
+
+
+def signature(row: RowView, length: int) -> Signature:
+    """Return what is compared of a row. `length` is the number of words of a sequence."""
+    return Signature(_minhash(row.text, length), _hashes(row))
+
+
+def _minhash(text: str, length: int) -> np.ndarray:
+    given = words(text)
+    sequences = {" ".join(given[start : start + length]) for start in range(max(1, len(given) - length + 1))}
+    hashed = _no_sequences().copy()
+    hashed.update_batch([sequence.encode() for sequence in sequences])
+    return hashed.hashvalues
+
+
+@cache
+def _no_sequences() -> Any:
+    """Return the MinHash of no sequences, whose copies need not draw its permutations again."""
+    import xxhash
+    from datasketch import MinHash
+
+    return MinHash(PERMUTATIONS, _SEED, hashfunc=xxhash.xxh32_intdigest)
+
+
+def _hashes(row: RowView) -> tuple[int, ...] | None:
+    pictures = iter(row.pictures)
+    found: list[int | None] = []
+    for media in row.sample.media:
+        # Clips are the same if their files are.
+        found.append(_digest(media) if isinstance(media, Video) else next(pictures).hash)
+    return None if None in found else tuple(one for one in found if one is not None)
+
+
+def _digest(video: Video) -> int:
+    digest = hashlib.sha256(repr(video.sampling).encode())
+    for content in video.contents:
+        digest.update(content if isinstance(content, bytes) else content.encode())
+    return int.from_bytes(digest.digest()[:8], "little")
+
+
+@dataclass(frozen=True)
+class Signatures:
+    """The signatures of all rows."""
+
+    texts: np.ndarray
+    """[rows, PERMUTATIONS] uint32."""
+    pictures: np.ndarray
+    """[rows, most pictures] uint64, with zeros after the last picture of a row."""
+    counts: np.ndarray
+    """[rows]: number of pictures. -1 for a row that is not compared."""
+
+
+def alike_rows(signatures: Signatures, settings: Duplicates) -> list[Alike]:
+    """Return the rows that are nearly the same as an earlier one, in order. Of rows that are alike, the first stays."""
+    compared = signatures.counts > 0 if settings.by == "pictures" else signatures.counts >= 0
+    rows = np.flatnonzero(compared)
+    edges = [edge for keys in _keys(signatures, rows, settings) for edge in _edges(signatures, rows, keys, settings)]
+    return _with_firsts(signatures, edges, settings)
+
+
+def _keys(signatures: Signatures, rows: np.ndarray, settings: Duplicates) -> Iterator[np.ndarray]:
+    """Yield keys of the rows, [rows] uint64. Rows that are alike have the same key in at least one of the arrays, with
+    a high probability for texts, and always for pictures."""
+    if settings.by == "text":
+        yield from _bands(signatures.texts, rows, settings.min_similarity)
+        return
+    counts = signatures.counts[rows].astype(np.uint64)
+    blocks = [_mixed([counts, block]) for block in _blocks(signatures.pictures, rows, settings.max_bits)]
+    if settings.by == "pictures":
+        yield from blocks
+        return
+    for band in _bands(signatures.texts, rows, settings.min_similarity):
+        yield from (_mixed([band, block]) for block in blocks)
+
+
+def _bands(texts: np.ndarray, rows: np.ndarray, min_similarity: float) -> Iterator[np.ndarray]:
+    from datasketch import MinHashLSH
+
+    lsh = MinHashLSH(min_similarity, PERMUTATIONS, weights=_MISSES_WEIGH_MORE)
+    for start in range(0, lsh.b * lsh.r, lsh.r):
+        # One column at a time, since all of them may be larger than the memory.
+        yield _mixed([texts[:, column][rows].astype(np.uint64) for column in range(start, start + lsh.r)])
+
+
+def _blocks(pictures: np.ndarray, rows: np.ndarray, max_bits: int) -> Iterator[np.ndarray]:
+    """Yield parts of the hashes of the first pictures. Two hashes that differ in at most `max_bits` bits are equal in
+    at least one of the max_bits + 1 parts."""
+    first = pictures[rows, 0] if pictures.shape[1] else np.zeros(len(rows), dtype=np.uint64)
+    borders = np.linspace(0, _HASH_BITS, max_bits + 2).round().astype(int).tolist()
+    for low, high in pairwise(borders):
+        yield first & np.uint64((1 << high) - (1 << low))
+
+
+def _mixed(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Return one hash of several columns of uint64."""
+    mixed = np.full(len(columns[0]), 0x9E3779B97F4A7C15, dtype=np.uint64)
+    for column in columns:
+        mixed = (mixed ^ column) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
+
+
+def _edges(
+    signatures: Signatures, rows: np.ndarray, keys: np.ndarray, settings: Duplicates
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield pairs of rows that are alike. Of the rows with one key, which are sorted by their first pictures, each is
+    compared with the first one and with the _NEAR ones before it."""
+    pictures = signatures.pictures[rows, 0] if signatures.pictures.shape[1] else np.zeros(len(rows), dtype=np.uint64)
+    order = np.lexsort((rows, pictures, keys))
+    ordered, places = rows[order], np.arange(len(order))
+    starts = np.concatenate([[True], keys[order][1:] != keys[order][:-1]])[: len(order)]
+    first = np.maximum.accumulate(np.where(starts, places, 0))
+    found = [np.stack([ordered[first], ordered])]
+    for back in range(1, _NEAR + 1):
+        near = places[places - back >= first]
+        found.append(np.stack([ordered[near - back], ordered[near]]))
+    pairs = np.unique(np.sort(np.concatenate(found, axis=1), axis=0), axis=1)
+    pairs = pairs[:, pairs[0] != pairs[1]]
+    for start in range(0, pairs.shape[1], _CHUNK):
+        one, other = pairs[:, start : start + _CHUNK]
+        alike = are_alike(signatures, one, other, settings)
+        yield one[alike], other[alike]
+
+
+def are_alike(signatures: Signatures, one: np.ndarray, other: np.ndarray, settings: Duplicates) -> np.ndarray:
+    """Return whether two rows are nearly the same, [pairs]."""
+    alike = np.ones(len(one), dtype=bool)
+    if settings.by != "pictures":
+        alike &= similarity(signatures, one, other) >= settings.min_similarity
+    if settings.by != "text":
+        alike &= differing_bits(signatures, one, other) <= settings.max_bits
+    return alike
+
+
+def similarity(signatures: Signatures, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the estimated share of word sequences that the texts of two rows have in common, [pairs]."""
+    return (signatures.texts[one] == signatures.texts[other]).mean(axis=1)
+
+
+def differing_bits(signatures: Signatures, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the largest number of bits in which two pictures at the same place differ, [pairs]. Rows with different
+    numbers of pictures differ in all bits."""
+    bits = np.bitwise_count(signatures.pictures[one] ^ signatures.pictures[other]).max(axis=1, initial=0)
+    return np.where(signatures.counts[one] == signatures.counts[other], bits, _HASH_BITS)
+
+
+def _with_firsts(
+    signatures: Signatures, edges: Sequence[tuple[np.ndarray, np.ndarray]], settings: Duplicates
+) -> list[Alike]:
+    """Return the rows that are alike to the first row that stays of those they are connected with. Rows that are only
+    alike to others that are left out stay, unless they are alike to one of them that stays."""
+    ones, others = (np.concatenate([pair[side] for pair in edges] or [np.zeros(0, dtype=int)]) for side in (0, 1))
+    found: list[Alike] = []
+    while len(ones):
+        firsts = _firsts(len(signatures.counts), ones, others)
+        later = np.flatnonzero(firsts != np.arange(len(firsts)))
+        same = later[are_alike(signatures, later, firsts[later], settings)]
+        alike, bits = similarity(signatures, same, firsts[same]), differing_bits(signatures, same, firsts[same])
+        found += map(Alike, same.tolist(), firsts[same].tolist(), alike.tolist(), bits.tolist())
+        done = np.zeros(len(firsts), dtype=bool)
+        done[same] = done[firsts[later]] = True
+        left = ~done[ones] & ~done[others]
+        ones, others = ones[left], others[left]
+    return sorted(found)
+
+
+def _firsts(rows: int, ones: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return, for each row, the first of the rows that pairs connect it with, [rows]."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(ones), dtype=bool), (ones, others)), shape=(rows, rows))
+    _, cluster = connected_components(graph, directed=False)
+    _, first = np.unique(cluster, return_index=True)
+    return first[cluster]

@@ -1,0 +1,83 @@
+"""Judges rows one by one, and arranges the judgements about consecutive rows as a table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from qwenvl_train.curation.duplicates import PERMUTATIONS, Signature, signature
+from qwenvl_train.curation.rules.table import used
+from qwenvl_train.curation.text import words
+from qwenvl_train.curation.verdict import Verdict
+from qwenvl_train.curation.view import RowView
+from qwenvl_train.data.samples import Samples
+from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.verbs.filter.settings import FilterSection
+
+UNUSABLE, DUPLICATES = "unusable", "duplicates"
+"""The names under which rows are left out that no training can use, and that are nearly the same as others. Both stand
+beside the names of rules."""
+VALUE, EVIDENCE = "value", "evidence"
+TEXT_SIGNATURE, PICTURE_SIGNATURE = "signature_text", "signature_pictures"
+
+
+@dataclass(frozen=True)
+class JudgedRow:
+    id: str | None
+    verdicts: Mapping[str, Verdict]
+    """The verdicts by rule, of the rules that apply to the row."""
+    words: tuple[int, int] = (0, 0)
+    """The number of words of the questions and of the answers."""
+    signature: Signature | None = field(default=None, compare=False)
+    """What is compared with other rows, or None if nothing is."""
+
+
+def judge_row(samples: Samples, index: int, section: FilterSection) -> JudgedRow:
+    """Return the judgements about one row, without those that need other rows."""
+    try:
+        view = RowView(samples[index])
+    except UserError as error:
+        return JudgedRow(samples.id(index), {UNUSABLE: Verdict(True, None, message_of(error))})
+    verdicts = {}
+    for rule, settings in used(section):
+        if (verdict := rule.judge(view, settings)) is not None:
+            verdicts[rule.name] = verdict
+    compared = signature(view, section.duplicates.words) if section.duplicates.use != "off" else None
+    return JudgedRow(view.sample.id, verdicts, _word_counts(view), compared)
+
+
+def _word_counts(view: RowView) -> tuple[int, int]:
+    questions, answers = view.questions, [answer.text for answer in view.answers]
+    return sum(len(words(text)) for text in questions), sum(len(words(text)) for text in answers)
+
+
+def table_of(rows: Sequence[JudgedRow], rules: Sequence[str], compared: bool) -> pa.Table:
+    """Return the judgements as a table: for each rule whether the row falls to it, the figure that it has measured, and
+    the evidence. They are null for a row that the rule does not apply to.
+
+    Args:
+        compared: Whether the table has the signatures.
+    """
+    columns = {
+        "id": pa.array([row.id for row in rows], pa.string()),
+        "question_words": pa.array([row.words[0] for row in rows], pa.int32()),
+        "answer_words": pa.array([row.words[1] for row in rows], pa.int32()),
+    }
+    for rule in rules:
+        columns |= columns_of([row.verdicts.get(rule) for row in rows], rule)
+    if compared:
+        found = [row.signature for row in rows]
+        texts = [one and one.text.tobytes() for one in found]
+        columns[TEXT_SIGNATURE] = pa.array(texts, pa.binary(4 * PERMUTATIONS))
+        columns[PICTURE_SIGNATURE] = pa.array([one and one.pictures for one in found], pa.list_(pa.uint64()))
+    return pa.table(columns)
+
+
+def columns_of(verdicts: Sequence[Verdict | None], rule: str) -> dict[str, pa.Array]:
+    """Return the three columns of a rule."""
+    values = [one.value if one else None for one in verdicts]
+    return {
+        rule: pa.array([one.falls if one else None for one in verdicts], pa.bool_()),
+        f"{rule}.{VALUE}": pa.array(values, pa.float32()),
+        f"{rule}.{EVIDENCE}": pa.array([one.evidence or None if one else None for one in verdicts], pa.string()),
+    }

