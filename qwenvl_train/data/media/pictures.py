@@ -84,13 +84,17 @@ class PictureSize:
 
 def measure(image: Image, settings: PixelSettings, where: str) -> PictureSize:
     """Return the size of a picture, from the header of its file alone, without decoding."""
-    with open_picture(image.content, where) as picture:
-        width, height = picture.size
-        if _orientation(picture) in _SIDEWAYS:
-            width, height = height, width
-    resized = _resized((height, width), image, settings, name_of(image.content, "image", where))
+    original = upright_size(image.content, where)
+    resized = _resized(original, image, settings, name_of(image.content, "image", where))
     grid = (1, resized[0] // settings.patch, resized[1] // settings.patch)
-    return PictureSize((height, width), resized, grid, grid[1] * grid[2] // settings.merge**2)
+    return PictureSize(original, resized, grid, grid[1] * grid[2] // settings.merge**2)
+
+
+def upright_size(content: Content, where: str) -> tuple[int, int]:
+    """Return the height and width of a picture, upright, from the header of its file alone."""
+    with open_picture(content, where) as picture:
+        width, height = picture.size
+        return (width, height) if _orientation(picture) in _SIDEWAYS else (height, width)
 
 
 def load_patches(
