@@ -1,15 +1,73 @@
 """Words, lines and sentences of a text in any language."""
 
 import re
+from dataclasses import dataclass
+from functools import cached_property
 
-_UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f"
-"""Characters of scripts that have no spaces between words, each of which counts as a word."""
-_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:['’-][^\W_{_UNSPACED}]+)*")
-_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])|\n+")
+UNSPACED = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff"
+    r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+"""Characters of scripts that have no spaces between words, each of which counts as a word. They are those of Thai, Lao,
+Burmese, Khmer, Japanese and Chinese."""
+# Vowel signs and accents that Python does not count as characters of words.
+_MARKS = r"\u0300-\u036f\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u096f\u0971-\u0dff"
+_SPACED = rf"(?:[^\W_{UNSPACED}]|[{_MARKS}])+"
+_TOKEN = re.compile(rf"[{UNSPACED}]|{_SPACED}(?:['’-]{_SPACED})*")
+# In ASCII, which most texts are, the same words are found four times as fast.
+_ASCII_TOKEN = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
+
+ENDS = ".!?…。！？؟۔।։"
+"""Characters that end sentences."""
+CLOSERS = "\"'”’»›)]}）」』】》*_`"
+"""Characters that may follow the end of a sentence."""
+_SENTENCE_END = re.compile(rf"(?<=[.!?…؟۔।։])[{re.escape(CLOSERS)}]*\s+|(?<=[。！？])[{re.escape(CLOSERS)}]*\s*|\n+")
+
+FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n`]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+"""A block of code: its language and its content. One that is not closed goes on to the end of the text."""
+_TEXT_LANGUAGES = {"", "text", "txt", "plaintext", "markdown", "md", "html", "json", "xml", "csv"}
+_INLINE_CODE = re.compile(r"`[^`\n]+`")
+_TAG = re.compile(r"</?[a-zA-Z!][^<>]{0,500}>|<\|[^<>|]{1,50}\|>")
+_TOOL_CALL = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL)
+_FORMULA = re.compile(
+    r"\$\$.+?\$\$|\$[^$\n]+\$|\\\[.+?\\\]|\\\(.+?\\\)|\\begin\{(\w+\*?)\}.*?\\end\{\1\}|\\boxed\{[^\n]*\}", re.DOTALL
+)
+_ADDRESS = re.compile(r"(?:https?://|www\.)[^\s<>\"'）】。]+")
+_TABLE_ROW = re.compile(r"^[ \t]*\|.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text with its words, lines and sentences, each of which is found once, when a rule asks for it."""
+
+    text: str
+
+    @cached_property
+    def prose(self) -> str:
+        """The text without programs, tool calls, formulas, tags, rows of tables and addresses."""
+        return prose(self.text)
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The words of the prose."""
+        return words(self.prose)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines that have words in them, without programs and without tags."""
+        text = untagged(without_programs(self.text))
+        return [stripped for line in text.splitlines() if (stripped := line.strip()) and _has_words(stripped)]
+
+    @cached_property
+    def sentences(self) -> list[str]:
+        """The sentences of the prose."""
+        return sentences(self.prose)
 
 
 def words(text: str) -> list[str]:
     """Return the words of a text with case folded, without punctuation."""
+    if text.isascii():
+        return _ASCII_TOKEN.findall(text.lower())
     return _TOKEN.findall(text.casefold())
 
 
@@ -18,6 +76,31 @@ def sentences(text: str) -> list[str]:
     return [sentence.strip() for sentence in _SENTENCE_END.split(text) if sentence.strip()]
 
 
-def lines(text: str) -> list[str]:
-    """Return the lines of a text that have words in them."""
-    return [line.strip() for line in text.splitlines() if words(line)]
+def prose(text: str) -> str:
+    """Return a text without programs, tool calls, formulas, tags, rows of tables and addresses."""
+    text = without_programs(text)
+    if "`" in text:
+        text = _INLINE_CODE.sub(" ", text)
+    if "<tool_call>" in text:
+        text = _TOOL_CALL.sub(" ", text)
+    if "$" in text or "\\" in text:
+        text = _FORMULA.sub(" ", text)
+    if "://" in text or "www." in text:
+        text = _ADDRESS.sub(" ", text)
+    if "|" in text:
+        text = _TABLE_ROW.sub("", text)
+    return untagged(text)
+
+
+def without_programs(text: str) -> str:
+    """Return a text without its blocks of code, except for those that hold text or data."""
+    return FENCE.sub(lambda found: found[2] if found[1].lower() in _TEXT_LANGUAGES else "\n", text) if "```" in text else text
+
+
+def untagged(text: str) -> str:
+    """Return a text without tags and control tokens."""
+    return _TAG.sub(" ", text) if "<" in text else text
+
+
+def _has_words(line: str) -> bool:
+    return any(character.isalnum() for character in line)

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from qwenvl_train.data.sample import Coordinates, Listing, Part, Reference, Region, Sample, Text, Turn
-from qwenvl_train.families.thoughts import BEGIN_THOUGHTS, without_thoughts
+from qwenvl_train.curation.pictures import PictureFacts, as_facts
+from qwenvl_train.curation.text import Passage
+from qwenvl_train.data.sample import Coordinates, Image, Listing, Part, Reference, Region, Sample, Text, Turn, Video
+from qwenvl_train.families.thoughts import BEGIN, END, without_thoughts
 
 
 @dataclass(frozen=True)
@@ -13,11 +15,33 @@ class AnswerView:
 
     question: str
     """The text of the user's turn before it."""
+    asked: str
+    """The texts of all user's turns before it."""
     text: str
     """The text without thoughts. Boxes and points that the row gives apart from its text are not in it."""
     thoughts: str
     """The thoughts before the text, if there are any."""
     turn: Turn
+
+    @cached_property
+    def passage(self) -> Passage:
+        """The text, with its words and sentences."""
+        return Passage(self.text)
+
+    @cached_property
+    def passages(self) -> tuple[Passage, ...]:
+        """The thoughts and the text, as far as there are any."""
+        return tuple(passage for passage in (Passage(self.thoughts), self.passage) if passage.text)
+
+    @property
+    def only_thoughts(self) -> bool:
+        """Whether the thoughts begin, but do not end."""
+        return not self.text and self.turn.thoughts is None and text_of(self.turn).startswith(BEGIN)
+
+    @property
+    def ends_in_text(self) -> bool:
+        """Whether text is the last that the answer has, rather than a box, a point or a tool call."""
+        return not self.turn.calls and bool(self.turn.parts) and isinstance(self.turn.parts[-1], Text | Reference)
 
 
 @dataclass(frozen=True)
@@ -29,15 +53,16 @@ class RowView:
     @cached_property
     def answers(self) -> tuple[AnswerView, ...]:
         """The trained answers in order. There is at least one."""
-        found, question = [], ""
+        found, questions = [], [""]
         for turn in self.sample.turns:
             if turn.role == "user":
-                question = text_of(turn)
+                questions.append(text_of(turn))
             elif turn.train:
                 whole = text_of(turn)
                 text = without_thoughts(whole)
                 thoughts = turn.thoughts if turn.thoughts is not None else whole[: len(whole) - len(text)]
-                found.append(AnswerView(question, text.strip(), thoughts.removeprefix(BEGIN_THOUGHTS).strip(), turn))
+                thoughts = thoughts.strip().removeprefix(BEGIN).removesuffix(END).strip()
+                found.append(AnswerView(questions[-1], "\n".join(questions), text.strip(), thoughts, turn))
         return tuple(found)
 
     @cached_property
@@ -49,6 +74,18 @@ class RowView:
     def text(self) -> str:
         """All texts of the conversation, one line or more for each turn."""
         return "\n".join(filter(None, map(text_of, self.sample.turns)))
+
+    @cached_property
+    def pictures(self) -> tuple[PictureFacts, ...]:
+        """The pictures in order, without clips."""
+        return as_facts(self.sample.images, self.sample.where)
+
+    @cached_property
+    def clips(self) -> tuple[tuple[PictureFacts, ...], ...]:
+        """The frames of each clip that is given as frames. Clips in one file are left out."""
+        videos = [part for part in self.sample.media if isinstance(part, Video) and isinstance(part.content, tuple)]
+        frames = [[Image(content) for content in video.contents] for video in videos]
+        return tuple(as_facts(images, self.sample.where) for images in frames)
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
