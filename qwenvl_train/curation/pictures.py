@@ -53,8 +53,8 @@ class PictureFacts:
 
     @property
     def deviation(self) -> float | None:
-        """How much the colours of the picture differ: the largest standard deviation of red, green and blue in a picture
-        of 32 × 32, from 0 to 255. None if the picture cannot be decoded."""
+        """How much the colours of the picture differ: the largest standard deviation of red, green and blue in a
+        picture of 32 × 32, from 0 to 255. None if the picture cannot be decoded."""
         return self._decoded.deviation if isinstance(self._decoded, Decoded) else None
 
     @cached_property

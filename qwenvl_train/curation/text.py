@@ -33,6 +33,7 @@ _FORMULA = re.compile(
     r"\$\$.+?\$\$|\$[^$\n]+\$|\\\[.+?\\\]|\\\(.+?\\\)|\\begin\{(\w+\*?)\}.*?\\end\{\1\}|\\boxed\{[^\n]*\}", re.DOTALL
 )
 _ADDRESS = re.compile(r"(?:https?://|www\.)[^\s<>\"'）】。]+")
+_MEMBER = re.compile(r'"(?:[^"\\]|\\.)*"\s*[:,]')
 _TABLE_ROW = re.compile(r"^[ \t]*\|.*$", re.MULTILINE)
 
 
@@ -54,9 +55,10 @@ class Passage:
 
     @cached_property
     def lines(self) -> list[str]:
-        """The lines that have words in them, without programs and without tags."""
-        text = untagged(without_programs(self.text))
-        return [stripped for line in text.splitlines() if (stripped := line.strip()) and _has_words(stripped)]
+        """The lines that have words in them, without programs, tags and the members of JSON objects, of which each is
+        on a line of its own where JSON is indented."""
+        given = untagged(without_programs(self.text)).splitlines()
+        return [line for line in map(str.strip, given) if _has_words(line) and not _MEMBER.match(line)]
 
     @cached_property
     def sentences(self) -> list[str]:
@@ -94,7 +96,11 @@ def prose(text: str) -> str:
 
 def without_programs(text: str) -> str:
     """Return a text without its blocks of code, except for those that hold text or data."""
-    return FENCE.sub(lambda found: found[2] if found[1].lower() in _TEXT_LANGUAGES else "\n", text) if "```" in text else text
+    return (
+        FENCE.sub(lambda found: found[2] if found[1].lower() in _TEXT_LANGUAGES else "\n", text)
+        if "```" in text
+        else text
+    )
 
 
 def untagged(text: str) -> str:

@@ -2,13 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from qwenvl_train.config.section import Section
 from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.curation.view import RowView
 
-Use = Literal["drop", "mark", "off"]
+
+def _off(value: object) -> object:
+    """YAML reads off as false."""
+    return "off" if value is False else value
+
+
+Use = Annotated[Literal["drop", "mark", "off"], BeforeValidator(_off)]
 
 
 class RuleSection(Section):

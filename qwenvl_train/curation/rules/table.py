@@ -4,16 +4,69 @@ configs/filter/. They are judged in this order."""
 from collections.abc import Iterator
 
 from qwenvl_train.config.section import Section
-from qwenvl_train.curation.rules import repeated_ngrams
+from qwenvl_train.curation.rules import (
+    blank_pictures,
+    language,
+    leaked_answer,
+    lengths,
+    malformed_boxes,
+    malformed_html,
+    malformed_json,
+    malformed_tables,
+    malformed_tool_calls,
+    mixed_languages,
+    picture_size,
+    repeated_lines,
+    repeated_ngrams,
+    repeated_sentences,
+    unfinished,
+    unreadable_pictures,
+    unwanted,
+)
 from qwenvl_train.curation.rules.rule import Rule, RuleSection
 
-RULES = {module.RULE.name: module.RULE for module in (repeated_ngrams,)}
+_MODULES = (
+    repeated_ngrams,
+    repeated_lines,
+    repeated_sentences,
+    unfinished,
+    malformed_json,
+    malformed_html,
+    malformed_tool_calls,
+    malformed_tables,
+    malformed_boxes,
+    unwanted,
+    language,
+    mixed_languages,
+    leaked_answer,
+    lengths,
+    picture_size,
+    unreadable_pictures,
+    blank_pictures,
+)
+RULES = {module.RULE.name: module.RULE for module in _MODULES}
 
 
 class RuleSettings(Section):
     """The sections of all rules that judge a row alone."""
 
     repeated_ngrams: repeated_ngrams.RepeatedNgrams
+    repeated_lines: repeated_lines.RepeatedLines
+    repeated_sentences: repeated_sentences.RepeatedSentences
+    unfinished: unfinished.Unfinished
+    malformed_json: malformed_json.MalformedJson
+    malformed_html: malformed_html.MalformedHtml
+    malformed_tool_calls: malformed_tool_calls.MalformedToolCalls
+    malformed_tables: malformed_tables.MalformedTables
+    malformed_boxes: malformed_boxes.MalformedBoxes
+    unwanted: unwanted.Unwanted
+    language: language.Language
+    mixed_languages: mixed_languages.MixedLanguages
+    leaked_answer: leaked_answer.LeakedAnswer
+    lengths: lengths.Lengths
+    picture_size: picture_size.PictureSize
+    unreadable_pictures: unreadable_pictures.UnreadablePictures
+    blank_pictures: blank_pictures.BlankPictures
 
 
 def used(settings: RuleSettings) -> Iterator[tuple[Rule, RuleSection]]:

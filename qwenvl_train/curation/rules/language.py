@@ -1,0 +1,41 @@
+"""Answers in a language that the training is not for."""
+
+from pydantic import PositiveFloat, PositiveInt
+
+from qwenvl_train.config.section import NameList
+from qwenvl_train.curation.forms import form_of
+from qwenvl_train.curation.languages import languages_of
+from qwenvl_train.curation.rules.rule import Rule, RuleSection
+from qwenvl_train.curation.verdict import Verdict, quoted
+from qwenvl_train.curation.view import RowView
+
+
+class Language(RuleSection):
+    languages: NameList | None
+    """ISO 639 codes of the languages that answers may have, such as [en, zh]. With null, the rule is not applied."""
+    min_words: PositiveInt
+    """Answers with fewer words are not judged."""
+    min_confidence: PositiveFloat
+    """The probability of another language from which on a row falls."""
+
+
+def judge(row: RowView, settings: Language) -> Verdict | None:
+    if settings.languages is None:
+        return None
+    passages = [answer.passage for answer in row.answers if form_of(answer.text) == "prose"]
+    texts = [passage.prose for passage in passages if len(passage.words) >= settings.min_words]
+    if not texts:
+        return None
+    found = [(*_other(languages_of(text.strip(), 3), settings.languages), text) for text in texts]
+    probability, code, text = max(found)
+    falls = probability >= settings.min_confidence
+    return Verdict(falls, probability, f"it is in {code}: {quoted(text)}" if falls else "")
+
+
+def _other(found: dict[str, float], wanted: tuple[str, ...]) -> tuple[float, str]:
+    """Return the probability and the code of the likeliest language that is not wanted."""
+    others = [(probability, code) for code, probability in found.items() if code not in wanted]
+    return max(others, default=(0.0, ""))
+
+
+RULE = Rule("language", "answers in other languages", False, judge)

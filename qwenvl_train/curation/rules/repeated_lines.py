@@ -1,0 +1,29 @@
+"""Answers that repeat the same lines."""
+
+from pydantic import PositiveFloat, PositiveInt
+
+from qwenvl_train.curation.rules.repetition import repeated_pieces
+from qwenvl_train.curation.rules.rule import Rule, RuleSection
+from qwenvl_train.curation.verdict import Verdict, above, quoted
+from qwenvl_train.curation.view import RowView
+
+
+class RepeatedLines(RuleSection):
+    max_share: PositiveFloat
+    """The largest share of the characters of an answer that may be in lines that occurred before."""
+    min_lines: PositiveInt
+    """Answers with fewer lines are not judged."""
+    min_length: PositiveInt
+    """Shorter lines, in characters, do not count as repeated."""
+
+
+def judge(row: RowView, settings: RepeatedLines) -> Verdict | None:
+    pieces = [passage.lines for answer in row.answers for passage in answer.passages]
+    found = [repeated_pieces(one, settings.min_length) for one in pieces if len(one) >= settings.min_lines]
+    if not found:
+        return None
+    share, piece = max(found)
+    return above(share, settings.max_share, f"{share:.0%} of the text are repeated lines, such as {quoted(piece)}")
+
+
+RULE = Rule("repeated_lines", "the same lines again", True, judge)
