@@ -140,7 +140,7 @@ class Samples:
         try:
             return source.row(row)
         except UserError:
-            return source.text(row).decode(errors="replace") if isinstance(source, TextRows) else None
+            return source.text(row).decode(errors="replace").strip() if isinstance(source, TextRows) else None
 
     def format_of(self, entry: int) -> str | None:
         """Return the format of the rows of an entry, or None if its sources have several."""

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from qwenvl_train.reporting.console import console_on, say
 from qwenvl_train.reporting.wording import count, many, percent
-from qwenvl_train.verbs.filter.figures import Figures, RuleFigures
+from qwenvl_train.verbs.filter.figures import Figures
 from qwenvl_train.verbs.filter.folder import SUMMARY, FilterFolder
 from qwenvl_train.verbs.filter.writing import DATA, DROPPED, VERDICTS
 
@@ -14,8 +14,11 @@ from qwenvl_train.verbs.filter.writing import DATA, DROPPED, VERDICTS
 def print_figures(figures: Figures, folder: FilterFolder) -> None:
     console = console_on()
     say(console, "")
-    for line in table_in_lines(rule_rows(figures)):
-        say(console, line, hanging=4)
+    if any(rule.falls for rule in figures.rules):
+        for line in table_in_lines(rule_rows(figures)):
+            say(console, line, hanging=4)
+    if without := [rule.name for rule in figures.rules if not rule.falls]:
+        say(console, f"no row falls to {', '.join(without)}", hanging=4)
     say(console, "")
     for line in overlaps(figures):
         say(console, line, hanging=4)
@@ -31,7 +34,7 @@ def print_figures(figures: Figures, folder: FilterFolder) -> None:
 
 def rule_rows(figures: Figures) -> list[list[str]]:
     rows = [["rule", "falls", "share", "alone", "what falls"]]
-    for rule in figures.rules:
+    for rule in filter(lambda rule: rule.falls, figures.rules):
         mark = "" if rule.drops else " (marked only)"
         share = percent(rule.falls / max(1, figures.rows))
         rows.append([rule.name, count(rule.falls), share, count(rule.alone), rule.summary + mark])
@@ -52,7 +55,7 @@ def overlaps(figures: Figures) -> Iterator[str]:
         tuple(sorted((rule.name, other))): both for rule in figures.rules for other, both in rule.with_others.items()
     }
     for (one, other), both in sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))[:3]:
-        yield f"{many(both, 'row')} fall to both {one} and {other}"
+        yield f"{many(both, 'row')} {'falls' if both == 1 else 'fall'} to both {one} and {other}"
 
 
 def lengths(figures: Figures) -> Iterator[str]:
@@ -69,7 +72,3 @@ def _in_words(quartiles: list[int]) -> str:
 def summary(figures: Figures) -> str:
     share = percent(figures.kept / max(1, figures.rows))
     return f"{count(figures.kept)} of {many(figures.rows, 'row')} kept ({share})"
-
-
-def named(rule: RuleFigures) -> str:
-    return f"{rule.name}, of the Qwen2.5-VL report" if rule.of_report else rule.name

@@ -1,0 +1,236 @@
+"""`qwenvl-train filter`: which rows it keeps and leaves out, and that a killed one goes on where it was."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from qwenvl_train.config.entries import SourceConfig
+from qwenvl_train.data.samples import Samples
+from qwenvl_train.verbs.filter import command
+from tests.commands import read_lines
+
+AGAIN = "the bin and then the bin and then " * 12
+GOOD = "A red circle lies on the white table beside the window of the room."
+
+
+def said(answer: str, question: str = "What is it?", **more) -> dict:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], **more}
+
+
+def result(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+
+
+def falls(folder: Path) -> dict[str, int]:
+    return {rule["name"]: rule["falls"] for rule in result(folder)["rules"] if rule["falls"]}
+
+
+@pytest.fixture
+def filtered(verb, tmp_path):
+    """Filters, and returns the folder and what was printed."""
+
+    def run(*settings: str, code: int = 0, to: str = "out", workers: int = 0) -> tuple[Path, str, str]:
+        own = (f"filter.to={tmp_path / to}", f"data.workers={workers}")
+        return tmp_path / to, *verb("filter", *own, *settings, code=code)
+
+    return run
+
+
+def test_rows_stay_byte_for_byte_and_are_left_out_with_the_evidence(write_rows, filtered, tmp_path):
+    lines = [
+        '{"messages":[{"role":"user","content":"Où?"},{"role":"assistant","content":"Ici \\u00e0 1.0"}],"x":1.50}',
+        json.dumps(said(AGAIN, id="again", extra=[1, None])),
+        "{broken",
+        json.dumps(said(GOOD)),
+    ]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    folder, out, _ = filtered(f"data.train={rows}")
+    assert (folder / "kept.jsonl").read_text(encoding="utf-8").splitlines() == [lines[0], lines[3]]
+    again, broken = read_lines(folder / "dropped.jsonl")
+    assert (again["source"], again["line"], again["id"], again["row"]) == (str(rows), 2, "again", json.loads(lines[1]))
+    assert [one["rule"] for one in again["dropped_by"]] == ["repeated_ngrams"]
+    assert "'the bin and then" in again["dropped_by"][0]["evidence"]
+    assert (broken["dropped_by"][0]["rule"], broken["row"]) == ("unusable", "{broken")
+    assert "2 of 4 rows kept (50.0 %)" in out
+    verdicts = pq.read_table(folder / "verdicts.parquet").to_pylist()
+    assert [row["kept"] for row in verdicts] == [True, False, False, True]
+    assert [row["repeated_ngrams"] for row in verdicts] == [None, True, None, None]  # the others are too short for it
+    assert verdicts[1]["repeated_ngrams.value"] > 0.9
+    assert "parts" not in {path.name for path in folder.iterdir()}
+
+
+def test_media_are_found_from_the_new_folder(filtered, tmp_path):
+    data = tmp_path / "data"
+    (data / "images").mkdir(parents=True)
+    Image.effect_noise((90, 60), 80).save(data / "images/a.png")
+    with_image = said(GOOD, "<image>What is it?", images=["images/a.png"])
+    absolute = said("A cat.", "<image>Who?", images=[str(data / "images/a.png")])
+    rows = data / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in (with_image, absolute)))
+    folder, *_ = filtered(f"data.train={rows}")
+    moved, same = (folder / "kept.jsonl").read_text().splitlines()
+    assert json.loads(moved) == with_image | {"images": [str(data / "images/a.png")]}
+    assert same == json.dumps(absolute)
+    before, after = (opened(path, tmp_path) for path in (rows, folder / "kept.jsonl"))
+    assert [row.turns for row in before] == [row.turns for row in after]
+
+
+def opened(path: Path, cache: Path) -> Samples:
+    return Samples((SourceConfig(path=str(path)),), "data.train", False, cache)
+
+
+def test_each_entry_has_a_file_and_keeps_how_its_rows_are_read(write_rows, filtered, verb, tmp_path):
+    own = write_rows([{"q": f"Question {number}?", "a": GOOD} for number in range(3)], "own.jsonl")
+    other = write_rows([said(GOOD), said(AGAIN)], "other.jsonl")
+    entries = (
+        f"[{{path: {own}, columns: {{prompt: q, answer: a}}, weight: 2, metric: [anls]}}, {{path: {other}, weight: 1}}]"
+    )
+    folder, *_ = filtered(f"data.train={entries}")
+    written = yaml.safe_load((folder / "data.yaml").read_text())
+    assert written["train"] == [
+        {"path": "kept-1-own.jsonl", "format": "prompt_completion", "columns": {"prompt": "q", "answer": "a"},
+         "weight": 2.0, "metric": ["anls"]},
+        {"path": "kept-2-other.jsonl", "format": "messages", "weight": 1.0},
+    ]  # fmt: skip
+    assert (folder / "kept-1-own.jsonl").read_bytes() == own.read_bytes()
+    out, _ = verb("inspect", f"data={folder / 'data.yaml'}", "inspect.samples=0")
+    assert "kept-1-own.jsonl: 3 rows" in out
+    assert "kept-2-other.jsonl: 1 row" in out
+
+
+def test_of_rows_that_are_nearly_the_same_the_first_without_another_fault_stays(write_rows, filtered):
+    text = " ".join(f"word{number}" for number in range(60))
+    answers = {"cut": f"```\n{text}", "first": f"{text}.", "same": f"{text} indeed."}
+    path = write_rows([said(GOOD), *(said(answer, id=id) for id, answer in answers.items())])
+    settings = ("filter.duplicates.use=drop", "filter.unfinished.use=drop")
+    folder, *_ = filtered("+filter=light", f"data.train={path}", *settings, "filter.duplicates.min_similarity=0.8")
+    assert [row.get("id") for row in read_lines(folder / "kept.jsonl")] == [None, "first"]
+    assert falls(folder) == {"unfinished": 1, "duplicates": 1}
+    evidence = read_lines(folder / "dropped.jsonl")[1]["dropped_by"][0]["evidence"]
+    assert f"those of {path}:3" in evidence
+
+
+def test_a_marked_row_stays(write_rows, filtered):
+    path = write_rows([said(AGAIN), said(GOOD)])
+    folder, out, _ = filtered(f"data.train={path}", "filter.repeated_ngrams.use=mark")
+    assert len(read_lines(folder / "kept.jsonl")) == 2
+    assert falls(folder) == {"repeated_ngrams": 1}
+    assert "(marked only)" in out
+
+
+@pytest.fixture
+def many(write_rows) -> Path:
+    return write_rows([said(AGAIN if number % 7 == 3 else f"{GOOD} {number}", id=str(number)) for number in range(50)])
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in (".jsonl", ".parquet")}
+
+
+def test_the_results_are_the_same_with_several_processes_and_after_a_kill(many, filtered, monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "_CHUNK", 8)
+    settings = (f"data.train={many}", "filter.duplicates.use=drop")
+    whole, *_ = filtered(*settings)
+    several, *_ = filtered(*settings, to="several", workers=2)
+    assert results(several) == results(whole)
+    judge, judged = command.judge_row, []
+
+    def killed(samples, row, section):
+        if len(judged) == 20:
+            raise KeyboardInterrupt
+        judged.append(row)
+        return judge(samples, row, section)
+
+    monkeypatch.setattr(command, "judge_row", killed)
+    filtered(*settings, to="killed", code=130)
+    judged.clear()
+    _, out, _ = filtered(*settings, to="killed", code=130)
+    assert judged[0] == 16  # two chunks of 8 rows are stored
+    judged.clear()
+    monkeypatch.setattr(command, "judge_row", lambda *call: judged.append(call[1]) or judge(*call))
+    folder, out, _ = filtered(*settings, to="killed")
+    assert (judged[0], len(judged)) == (32, 18)
+    assert "18 rows judged in " in out
+    assert "; 32 further rows from before" in out
+    assert results(folder) == results(whole)
+
+
+def test_a_finished_filter_tells_its_figures_again_and_other_settings_are_refused(many, filtered, monkeypatch):
+    folder, first, _ = filtered(f"data.train={many}")
+    monkeypatch.setattr(command, "judge_row", None)
+    _, again, _ = filtered(f"data.train={many}")
+    assert again.splitlines()[-3:] == first.splitlines()[-3:]
+    _, _, err = filtered(f"data.train={many}", "filter.repeated_ngrams.max_share=0.5", code=2)
+    assert f"filter.to={folder} holds results of other settings (repeated_ngrams); name another folder" in err
+    many.write_text(many.read_text() + json.dumps(said(GOOD)) + "\n")
+    _, _, err = filtered(f"data.train={many}", code=2)
+    assert "other settings (data)" in err
+
+
+def test_another_folder_is_not_overwritten(many, filtered, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine")
+    _, _, err = filtered(f"data.train={many}", code=2)
+    assert "out exists and is not a folder of this filter; name a new folder." in err
+
+
+def test_a_filter_that_keeps_no_row_says_by_which_rule(write_rows, filtered):
+    path = write_rows([said(AGAIN), said(AGAIN, "Why?")])
+    folder, _, err = filtered(f"data.train={path}", code=2)
+    assert (
+        "no row is kept; 2 of 2 fall to repeated_ngrams. Raise its limits, or set filter.repeated_ngrams.use=mark"
+        in err
+    )
+    assert len(read_lines(folder / "dropped.jsonl")) == 2
+
+
+def test_json_is_one_line_with_all_figures(many, filtered):
+    folder, out, _ = filtered(f"data.train={many}", "output=json")
+    told = json.loads(out)
+    assert told == {"folder": str(folder), **result(folder)}
+    assert (told["rows"], told["kept"]) == (50, 43)
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        (("filter=strict", "filter.language.use=maybe"), "filter.language.use"),
+        (("filter=strickt",), "did you mean filter=strict?"),
+        (("filter.repeated_ngrams.max_shaer=0.1",), "did you mean filter.repeated_ngrams.max_share?"),
+        (("data.streaming=true", "train.max_steps=3"), "filter reads the files row by row"),
+    ],
+)
+def test_mistakes_are_named(many, filtered, settings, problem):
+    _, _, err = filtered(f"data.train={many}", *settings, code=2)
+    assert problem in err
+
+
+def test_a_preset_is_for_this_verb(verb):
+    _, err = verb("train", "+recipe=sft_lora", "filter=strict", code=2)
+    assert "filter is a verb of its own: qwenvl-train filter +filter=strict" in err
+
+
+def test_the_text_rules_need_no_torch(many, tmp_path):
+    """Its import takes longer than judging thousands of rows."""
+    code = (
+        "import sys; from qwenvl_train.cli import main; code = main(sys.argv[1:]);"
+        "print('torch' in sys.modules, file=sys.stderr); sys.exit(code)"
+    )
+    words = ("filter", "+filter=strict", f"data.train={many}", f"filter.to={tmp_path / 'out'}", "data.workers=0")
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "False")
+
+
+def test_a_worker_that_is_killed_is_named(many, filtered, monkeypatch):
+    monkeypatch.setattr(command, "_CHUNK", 8)
+    monkeypatch.setattr(command, "judge_row", lambda *_: signal.raise_signal(signal.SIGKILL))
+    _, _, err = filtered(f"data.train={many}", workers=2, code=2)
+    assert "A worker that judges rows was killed" in err
