@@ -27,14 +27,10 @@ KEPT, DROPPED, VERDICTS, DATA = "kept.jsonl", "dropped.jsonl", "verdicts.parquet
 
 
 def write_rows(
-    samples: Samples, outcome: Outcome, folder: FilterFolder, chunks: Sequence[range], processes: int
+    samples: Samples, outcome: Outcome, folder: FilterFolder, chunks: Sequence[range], processes: int, killed: str
 ) -> Iterator[int]:
     """Write the rows that are kept, in a file for each entry of data.train, and those that are left out. Yield the
-    number of rows that are written so far."""
-    killed = (
-        "A worker that writes rows was killed, usually because memory ran out; lower data.workers. The same command "
-        "goes on where it was."
-    )
+    number of rows that are written so far. `killed` is the error if a process is killed."""
 
     def lines(rows: range) -> list[bytes]:
         return [samples.moved(row) if outcome.kept[row] else _raw(samples, row) for row in rows]

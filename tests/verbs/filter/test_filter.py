@@ -13,7 +13,7 @@ from PIL import Image
 
 from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.data.samples import Samples
-from qwenvl_train.verbs.filter import command
+from qwenvl_train.verbs.filter import filtering
 from tests.commands import read_lines
 
 AGAIN = "the bin and then the bin and then " * 12
@@ -136,12 +136,12 @@ def results(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_results_are_the_same_with_several_processes_and_after_a_kill(many, filtered, monkeypatch, tmp_path):
-    monkeypatch.setattr(command, "_CHUNK", 8)
+    monkeypatch.setattr(filtering, "_CHUNK", 8)
     settings = (f"data.train={many}", "filter.duplicates.use=drop")
     whole, *_ = filtered(*settings)
     several, *_ = filtered(*settings, to="several", workers=2)
     assert results(several) == results(whole)
-    judge, judged = command.judge_row, []
+    judge, judged = filtering.judge_row, []
 
     def killed(samples, row, section):
         if len(judged) == 20:
@@ -149,13 +149,13 @@ def test_the_results_are_the_same_with_several_processes_and_after_a_kill(many, 
         judged.append(row)
         return judge(samples, row, section)
 
-    monkeypatch.setattr(command, "judge_row", killed)
+    monkeypatch.setattr(filtering, "judge_row", killed)
     filtered(*settings, to="killed", code=130)
     judged.clear()
     _, out, _ = filtered(*settings, to="killed", code=130)
     assert judged[0] == 16  # two chunks of 8 rows are stored
     judged.clear()
-    monkeypatch.setattr(command, "judge_row", lambda *call: judged.append(call[1]) or judge(*call))
+    monkeypatch.setattr(filtering, "judge_row", lambda *call: judged.append(call[1]) or judge(*call))
     folder, out, _ = filtered(*settings, to="killed")
     assert (judged[0], len(judged)) == (32, 18)
     assert "18 rows judged in " in out
@@ -165,7 +165,7 @@ def test_the_results_are_the_same_with_several_processes_and_after_a_kill(many, 
 
 def test_a_finished_filter_tells_its_figures_again_and_other_settings_are_refused(many, filtered, monkeypatch):
     folder, first, _ = filtered(f"data.train={many}")
-    monkeypatch.setattr(command, "judge_row", None)
+    monkeypatch.setattr(filtering, "judge_row", None)
     _, again, _ = filtered(f"data.train={many}")
     assert again.splitlines()[-3:] == first.splitlines()[-3:]
     _, _, err = filtered(f"data.train={many}", "filter.repeated_ngrams.max_share=0.5", code=2)
@@ -230,7 +230,7 @@ def test_the_text_rules_need_no_torch(many, tmp_path):
 
 
 def test_a_worker_that_is_killed_is_named(many, filtered, monkeypatch):
-    monkeypatch.setattr(command, "_CHUNK", 8)
-    monkeypatch.setattr(command, "judge_row", lambda *_: signal.raise_signal(signal.SIGKILL))
+    monkeypatch.setattr(filtering, "_CHUNK", 8)
+    monkeypatch.setattr(filtering, "judge_row", lambda *_: signal.raise_signal(signal.SIGKILL))
     _, _, err = filtered(f"data.train={many}", workers=2, code=2)
     assert "A worker that judges rows was killed" in err
