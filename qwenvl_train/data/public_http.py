@@ -1,5 +1,5 @@
 """Opens files at http:// and https://, unless they are in a private network. Rows choose the address, and must not
-reach what only this machine can reach.
+reach what only this machine can reach. Posts requests to servers that the user has named.
 
 The check is made on the IP address that is connected to, so that neither a redirect nor a name's changing answers get
 past it.
@@ -9,7 +9,7 @@ import http.client
 import socket
 import ssl
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from threading import Timer
@@ -32,23 +32,53 @@ def opened(address: str, allow_private: bool, silence: float, longest: float) ->
             raises TimeoutError.
     """
     handler = _Handler(allow_private)
-    opener = urllib.request.OpenerDirector()
-    # Without the handlers for ftp:// and file://, to which a server could redirect.
-    for part in (
-        urllib.request.ProxyHandler(), handler, urllib.request.HTTPRedirectHandler(), urllib.request.UnknownHandler(),
+    opener = _opener(
+        urllib.request.ProxyHandler(), handler, urllib.request.HTTPRedirectHandler(),
         urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPErrorProcessor(),
-    ):  # fmt: skip
-        opener.add_handler(part)
+    )  # fmt: skip
     # As in a browser, spaces and non-ASCII letters are escaped, and existing escapes are kept.
     escaped = quote(address, safe="%/:=&?~#+!$,;'@()*[]")
     request = urllib.request.Request(escaped, headers={"User-Agent": "qwenvl-train"})
-    # A server that sends a byte now and then would never reach the time limit of a read.
+    with _ended_after(longest, handler), opener.open(request, timeout=silence) as answer:
+        yield answer
+
+
+@contextmanager
+def posted(
+    address: str, body: bytes, headers: Mapping[str, str], longest: float, proxied: bool
+) -> Iterator[http.client.HTTPResponse]:
+    """Yield what the server at an address answers to a POST request, whatever its status. Redirects are not followed.
+
+    The user has named the server, so that it may be this machine.
+
+    Args:
+        longest: The seconds until the block must have ended, as for `opened`.
+        proxied: Whether the request goes through the proxy that the environment names, if it names one.
+    """
+    handler = _Handler(allow_private=True)
+    opener = _opener(urllib.request.ProxyHandler(None if proxied else {}), handler)
+    request = urllib.request.Request(address, body, {"User-Agent": "qwenvl-train", **headers})
+    with _ended_after(longest, handler), opener.open(request, timeout=longest) as answer:
+        yield answer
+
+
+def _opener(*parts: urllib.request.BaseHandler) -> urllib.request.OpenerDirector:
+    """Return an opener without the handlers for ftp:// and file://, to which a server could redirect."""
+    opener = urllib.request.OpenerDirector()
+    for part in (*parts, urllib.request.UnknownHandler()):
+        opener.add_handler(part)
+    return opener
+
+
+@contextmanager
+def _ended_after(longest: float, handler: "_Handler") -> Iterator[None]:
+    """End the connections of the block after some seconds, since a server that sends a byte now and then would never
+    reach the time limit of a read."""
     timer = Timer(longest, handler.end)
     timer.daemon = True
     timer.start()
     try:
-        with opener.open(request, timeout=silence) as answer:
-            yield answer
+        yield
     except Exception as error:
         if handler.ended:
             raise _too_slow(longest) from error
