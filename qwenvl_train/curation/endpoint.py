@@ -1,0 +1,255 @@
+"""A client of an OpenAI-compatible server, such as vLLM's, on a host that the settings allow."""
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPException
+from ipaddress import ip_address
+from threading import Event
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from qwenvl_train.config.section import NameList, Section
+from qwenvl_train.curation.chat_messages import messages_of
+from qwenvl_train.curation.completions import Completion, Lie, completions_in
+from qwenvl_train.data.public_http import posted
+from qwenvl_train.errors import UserError
+
+__all__ = ["Completion", "Endpoint", "EndpointConfig", "messages_of"]
+
+FIRST_PAUSE = 1.0
+"""The seconds before the second attempt at a request. Each further pause is twice as long."""
+LONGEST_PAUSE = 60.0
+MOST_BYTES = 64 * 2**20
+"""The size at which an answer is refused."""
+_BUSY = (408, 409, 425, 429)
+"""The statuses below 500 after which a request may be repeated."""
+
+
+class EndpointConfig(Section):
+    url: str | None
+    """The address of the server up to /v1, or up to /chat/completions."""
+    model: str | None
+    """The name of the model on the server."""
+    key_variable: str
+    """The name of the environment variable with the API key. If it is not set, no key is sent."""
+    allowed_hosts: NameList
+    """The hosts that may be asked. Pictures and texts of the rows are sent to no other host."""
+    workers: PositiveInt
+    """The number of requests at a time."""
+    timeout_seconds: PositiveFloat
+    """The seconds after which a request is given up."""
+    retries: NonNegativeInt
+    """How often a request is repeated if the server is down, too slow or too busy."""
+
+
+class _Response(NamedTuple):
+    status: int
+    reason: str
+    body: bytes
+    wait: float | None
+    """The seconds that the server asks to wait before the next request."""
+
+
+class _Failure(Exception):
+    """A failure after which a request may be repeated."""
+
+    def __init__(self, told: str, wait: float | None = None):
+        super().__init__(told)
+        self.told, self.wait = told, wait
+
+
+class Endpoint:
+    def __init__(self, settings: EndpointConfig, key: str):
+        """Check the settings. Nothing is sent before the first request.
+
+        Args:
+            key: The name of the section of the settings, for error messages.
+
+        Raises:
+            UserError: If the settings name no server on an allowed host, or no model.
+        """
+        self._key, self._settings = key, settings
+        if settings.url is None or settings.model is None:
+            missing = "url" if settings.url is None else "model"
+            raise UserError(f"{key}.{missing} is not set; name the server and its model.")
+        self.model: str = settings.model
+        address = _checked(settings, settings.url, key)
+        path = address.path.rstrip("/")
+        path = path if path.endswith("/chat/completions") else f"{path}/chat/completions"
+        self.url = address._replace(path=path, fragment="").geturl()
+        self._proxied = not _is_loopback(address.hostname or "")
+        self._secret = _secret(settings.key_variable, key)
+        self._closed = Event()
+
+    def complete(
+        self, messages: list[dict], *, n: int = 1, temperature: float, top_p: float, max_tokens: int, seed: int,
+        top_logprobs: int | None = None,
+    ) -> list[Completion]:  # fmt: skip
+        """Return `n` answers to a conversation.
+
+        Args:
+            top_logprobs: The number of most likely tokens whose log-probabilities are asked for at each token.
+
+        Raises:
+            UserError: If the server is down, refuses the request, or does not answer what it was asked.
+        """
+        request: dict[str, Any] = {
+            "model": self.model, "messages": messages, "n": n, "temperature": temperature, "top_p": top_p,
+            "max_tokens": max_tokens, "seed": seed, "stream": False,
+        }  # fmt: skip
+        if top_logprobs is not None:
+            request |= {"logprobs": True, "top_logprobs": top_logprobs}
+        body = self._body(json.dumps(request).encode())
+        try:
+            return completions_in(body, n, self.model, top_logprobs is not None)
+        except Lie as lie:
+            raise UserError(f"{self._key}: {self._shown(str(lie))} ({self.url}).") from None
+
+    def complete_all(self, requests: Iterable[dict]) -> Iterator[list[Completion]]:
+        """Yield the answers to each request, the arguments of `complete`, in the order of the requests.
+
+        Several are sent at a time, and few requests are read ahead.
+        """
+        waiting: deque[Future[list[Completion]]] = deque()
+        pool = ThreadPoolExecutor(self._settings.workers)
+        try:
+            for request in requests:
+                waiting.append(pool.submit(self.complete, **request))
+                if len(waiting) >= 2 * self._settings.workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            self._closed.set()  # no request waits for its next attempt
+            pool.shutdown(cancel_futures=True)
+            self._closed.clear()
+
+    def _body(self, request: bytes) -> bytes:
+        """Send a request until it is answered, and return the answer."""
+        attempts = self._settings.retries + 1
+        for attempt in range(attempts):
+            try:
+                return self._accepted(self._response(request))
+            except _Failure as failure:
+                if attempt + 1 == attempts or self._closed.is_set():
+                    times = "" if attempt == 0 else f" (tried {attempt + 1} times)"
+                    raise UserError(f"{self._key}: {self.url} {self._shown(failure.told)}{times}.") from None
+                pause = FIRST_PAUSE * 2**attempt if failure.wait is None else failure.wait
+                self._closed.wait(min(pause, LONGEST_PAUSE))
+        raise AssertionError
+
+    def _response(self, request: bytes) -> _Response:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._secret:
+            headers["Authorization"] = f"Bearer {self._secret}"
+        limit = self._settings.timeout_seconds
+        with _failures(limit, self._key), posted(self.url, request, headers, limit, self._proxied) as answer:
+            body = answer.read(MOST_BYTES + 1)
+            if answer.length and len(body) <= MOST_BYTES:
+                raise _Failure("has ended its answer too early")
+            wait = answer.headers.get("Retry-After", "")
+            if answer.status in range(300, 400):
+                body = answer.headers.get("Location", "").encode()
+            return _Response(answer.status, answer.reason, body, float(wait) if wait.isdecimal() else None)
+
+    def _accepted(self, response: _Response) -> bytes:
+        """Return the content of an answer. Raise an error if the server did not accept the request."""
+        status = response.status
+        if len(response.body) > MOST_BYTES:
+            raise UserError(f"{self._key}: {self.url} has sent more than {MOST_BYTES // 2**20} MiB in one answer.")
+        if status == 200:
+            return response.body
+        told = f"{status} {response.reason}".strip()
+        if status in range(300, 400):
+            other = self._shown(response.body.decode("utf-8", "replace"))
+            raise UserError(
+                f"{self._key}: {self.url} redirects to {other}, which is not followed; set {self._key}.url."
+            )
+        if message := _message_in(response.body):
+            told += f", {message}"
+        if status in _BUSY or status >= 500:
+            raise _Failure(f"answers {told}", response.wait)
+        advice = {
+            401: f"; put the right API key into the environment variable {self._settings.key_variable}",
+            403: f"; put the right API key into the environment variable {self._settings.key_variable}",
+            404: f"; check {self._key}.url and {self._key}.model",
+        }.get(status, "")
+        raise UserError(f"{self._key}: {self.url} refuses the request: {self._shown(told)}{advice}.")
+
+    def _shown(self, text: str) -> str:
+        """Return what the server says on one line, shortened, without the key if it repeats it."""
+        words = " ".join(text.split()).rstrip(".")
+        words = words.replace(self._secret, "…") if self._secret else words
+        return words if len(words) <= 300 else words[:299] + "…"
+
+
+@contextmanager
+def _failures(limit: float, key: str) -> Iterator[None]:
+    """Turn the errors of a connection into failures in words."""
+    try:
+        yield
+    except TimeoutError:
+        raise _Failure(f"has not answered within {limit:g} seconds ({key}.timeout_seconds)") from None
+    except HTTPException as error:
+        raise _Failure(f"does not answer as a web server does: {error or type(error).__name__}") from None
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            raise _Failure(f"cannot be reached within {limit:g} seconds ({key}.timeout_seconds)") from None
+        words = getattr(reason, "strerror", None) or str(reason)
+        raise _Failure(f"cannot be reached: {words}") from None
+
+
+def _checked(settings: EndpointConfig, url: str, key: str) -> SplitResult:
+    """Return the parts of the address of a server. Raise UserError unless it is on an allowed host."""
+    try:
+        address = urlsplit(url)
+        _ = address.port
+    except ValueError as error:
+        raise UserError(f"{key}.url={url}: {error}.") from None
+    host = (address.hostname or "").lower()
+    if address.scheme not in ("http", "https") or not host:
+        raise UserError(f"{key}.url={url} is no address of a server, such as http://localhost:8000/v1.")
+    if "@" in address.netloc or any(not "!" <= letter <= "~" for letter in url):
+        raise UserError(
+            f"{key}.url may have neither a user name nor a password nor spaces nor letters outside ASCII; put the API "
+            f"key into the environment variable {settings.key_variable}."
+        )
+    if host not in {name.lower().strip("[]") for name in settings.allowed_hosts}:
+        raise UserError(
+            f"{key}.url={url} is on {host}, but rows are sent to {', '.join(settings.allowed_hosts) or 'no host'} "
+            f"only; add the host to {key}.allowed_hosts if it may have them."
+        )
+    return address
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _secret(variable: str, key: str) -> str:
+    secret = os.environ.get(variable, "").strip()
+    if any(not "!" <= letter <= "~" for letter in secret):
+        raise UserError(f"{key}: the environment variable {variable} holds no API key: it has spaces or other letters.")
+    return secret
+
+
+def _message_in(body: bytes) -> str:
+    """Return the message of an error, or what the server has sent instead."""
+    try:
+        told = json.loads(body)
+    except (ValueError, RecursionError):
+        return body[:1000].decode("utf-8", "replace")
+    for name in ("error", "message", "detail"):
+        if isinstance(told, dict) and name in told:
+            told = told[name]
+    return told if isinstance(told, str) else json.dumps(told)
