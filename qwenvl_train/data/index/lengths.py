@@ -115,7 +115,7 @@ def measure_rows(
             sample = samples[index]
             measured = _measured(sample, renderer)
             table[:, column] = measured
-            _refuse_long(sample, measured, renderer.max_length)
+            refuse_long(sample, measured, renderer.max_length)
         except UserError as error:
             problems.append(problem_of(samples.origin(index), error))
             if problems[-1].kind not in tolerated:
@@ -153,7 +153,7 @@ def _long_problem(samples: Samples, index: int, measured: Measured, max_length: 
     The sample is read again, because the reason names its id, which is not in the index. It is not measured again.
     """
     try:
-        _refuse_long(samples[index], measured, max_length)
+        refuse_long(samples[index], measured, max_length)
     except UserError as error:
         return problem_of(samples.origin(index), error)
     raise AssertionError(f"{samples.origin(index)} is not too long")
@@ -167,7 +167,7 @@ def problem_of(origin: tuple[str, int], error: UserError) -> Problem:
 def measure_sample(sample: Sample, renderer: Renderer) -> Measured:
     """Return the COLUMNS of a sample. Raise UserError for a sample that cannot be trained on."""
     measured = _measured(sample, renderer)
-    _refuse_long(sample, measured, renderer.max_length)
+    refuse_long(sample, measured, renderer.max_length)
     return measured
 
 
@@ -197,7 +197,8 @@ def detail_by_source(lengths: Lengths, samples: Samples) -> dict[str, int]:
     return dict(found)
 
 
-def _refuse_long(sample: Sample, measured: Measured, max_length: int | None) -> None:
+def refuse_long(sample: Sample, measured: Measured, max_length: int | None) -> None:
+    """Raise UserError for a sample with more than `max_length` tokens."""
     tokens, *_, shrunk, _ = measured
     if max_length is not None and tokens > max_length:
         smallest = ", even with the smallest allowed media" if shrunk else ""
