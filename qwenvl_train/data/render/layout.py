@@ -1,5 +1,6 @@
 """The layout of a sample, known before its media are decoded: tokens, labels, positions, and pieces for attention."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -108,6 +109,33 @@ def preference_pair(chosen: Layout, rejected: Layout, shared: bool, shared_media
         shrink=chosen.shrink,
         pieces=(Piece(start), *answers) if start else answers,
     )
+
+
+def branched(base: Layout, branches: Sequence[Layout]) -> Layout:
+    """Return the layout of a conversation and of others that begin like it, as one sample.
+
+    What a branch has in common with the base occurs once. Each branch attends to it, but not to the other branches or
+    to the rest of the base, and has the positions that it would have alone. No token of a branch is learned. All media
+    of a branch must be in what it shares.
+    """
+    shared = [shared_beginning(base, branch) for branch in branches]
+    rests = [branch.length - common for branch, common in zip(branches, shared, strict=True)]
+    pieces = (*base.pieces, *(Piece(rest, common) for rest, common in zip(rests, shared, strict=True)))
+    added = [(branch.input_ids[at:], branch.position_ids[:, at:]) for branch, at in zip(branches, shared, strict=True)]
+    return replace(
+        base,
+        input_ids=np.concatenate([base.input_ids, *(ids for ids, _ in added)]),
+        labels=np.concatenate([base.labels, np.full(sum(rests), IGNORED, dtype=base.labels.dtype)]),
+        position_ids=np.concatenate([base.position_ids, *(positions for _, positions in added)], axis=1),
+        pieces=pieces,
+    )
+
+
+def shared_beginning(base: Layout, branch: Layout) -> int:
+    """Return the number of tokens with which both begin, without the last token of the branch."""
+    most = min(base.length, branch.length - 1)
+    different = np.flatnonzero(base.input_ids[:most] != branch.input_ids[:most])
+    return int(different[0]) if len(different) else most
 
 
 def _shared_tokens(chosen: Layout, rejected: Layout) -> int:

@@ -4,7 +4,7 @@ Labels are set during construction: the tokens of a trained answer and its end-o
 never searches for token ids, so words in a user's text can neither start a learned span nor become a placeholder token.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
@@ -117,30 +117,33 @@ class Renderer:
         """Return the planes of a blank picture with the fewest patches that can be merged."""
         return np.zeros((self.pixels.merge**2, 3 * self.pixels.patch**2), dtype=np.uint8)
 
-    def layout(self, sample: Sample) -> Layout:
+    def layout(self, sample: Sample, sizes: Sequence[PictureSize | ClipSize] | None = None) -> Layout:
         """Return tokens, labels and positions, from text and the headers of media alone.
 
         The layout may be longer than max_length. If the sample ends with a question, the layout is a prompt: it ends
-        where the model's answer begins.
+        where the model's answer begins. With `sizes`, the media have these sizes, whatever the settings say.
         """
         # Cached, because most text stays the same when a sample is laid out again with smaller media.
         encode = cache(self._text_encoder.encode)
-        sizes = [self.measured(media, sample.where) for media in sample.media]
-        whole = self._laid_out(sample, sizes, encode)
-        if not self._downscale or self.max_length is None or whole.length <= self.max_length or not sizes:
+        if sizes is not None:
+            return self._laid_out(sample, list(sizes), encode)
+        measured = [self.measured(media, sample.where) for media in sample.media]
+        whole = self._laid_out(sample, measured, encode)
+        if not self._downscale or self.max_length is None or whole.length <= self.max_length or not measured:
             return whole
-        words = whole.length - _tokens(sizes)
+        words = whole.length - _tokens(measured)
         fixed = not self._tells_sizes(sample)
 
         def length(share: float) -> int:
-            smaller = self._shrunk(sizes, share)
+            smaller = self._shrunk(measured, share)
             return words + _tokens(smaller) if fixed else self._laid_out(sample, smaller, encode).length
 
         share = largest_share(length, self.max_length)
-        return self._laid_out(sample, self._shrunk(sizes, share), encode, share)
+        return self._laid_out(sample, self._shrunk(measured, share), encode, share)
 
-    def render(self, sample: Sample) -> Rendered:
-        layout = self.layout(sample)
+    def render(self, sample: Sample, layout: Layout | None = None) -> Rendered:
+        """Return a sample with its media. `layout` is its layout, if it is known already."""
+        layout = self.layout(sample) if layout is None else layout
         measured = list(zip(sample.media, layout.media, strict=True))
         if not measured:
             return Rendered(layout, None, None)
