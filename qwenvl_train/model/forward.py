@@ -50,17 +50,22 @@ def use_packed_forward(model: PreTrainedModel, image_processor) -> None:
         samples: Segments | None = None,
         spread: bool = False,
         next_of: torch.Tensor | None = None,
+        with_scores: bool = False,
         **kwargs,
     ):
         if samples is None:
             return original(*args, **kwargs)
         states = backbone(samples=samples, **kwargs)
+        logits = None
         if next_of is not None:  # the logits of the tokens that follow these positions
-            return self.get_output_embeddings()(states[0].index_select(0, next_of))
+            logits = self.get_output_embeddings()(states[0].index_select(0, next_of))
+            if not with_scores:
+                return logits
         learned = kwargs["labels"][0].index_select(0, kwargs["learned"])
-        return _scores(
+        scores = _scores(
             states[0].index_select(0, kwargs["predictor_positions"]), self.get_output_embeddings(), learned, spread
         )
+        return scores if logits is None else (logits, scores)
 
     model.forward = types.MethodType(forward, model)
     _use_packed_backbone(backbone, Pixels(image_processor))
