@@ -2,9 +2,7 @@
 
 import json
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from ipaddress import ip_address
@@ -15,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from qwenvl_train.config.section import NameList, Section
+from qwenvl_train.curation.ahead import in_order
 from qwenvl_train.curation.chat_messages import messages_of
 from qwenvl_train.curation.completions import Completion, Lie, completions_in
 from qwenvl_train.data.public_http import posted
@@ -111,23 +110,17 @@ class Endpoint:
         except Lie as lie:
             raise UserError(f"{self._key}: {self._shown(str(lie))} ({self.url}).") from None
 
-    def complete_all(self, requests: Iterable[dict]) -> Iterator[list[Completion]]:
+    def complete_all(self, requests: Iterable[dict]) -> Generator[list[Completion], None, None]:
         """Yield the answers to each request, the arguments of `complete`, in the order of the requests.
 
         Several are sent at a time, and few requests are read ahead.
         """
-        waiting: deque[Future[list[Completion]]] = deque()
-        pool = ThreadPoolExecutor(self._settings.workers)
+        answers = in_order(lambda request: self.complete(**request), requests, self._settings.workers)
         try:
-            for request in requests:
-                waiting.append(pool.submit(self.complete, **request))
-                if len(waiting) >= 2 * self._settings.workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from answers
         finally:
             self._closed.set()  # no request waits for its next attempt
-            pool.shutdown(cancel_futures=True)
+            answers.close()
             self._closed.clear()
 
     def _body(self, request: bytes) -> bytes:

@@ -1,0 +1,83 @@
+"""The classes that rows are assigned to, read from a YAML file, and which rows stay where a class has a limit."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from qwenvl_train.config.assets import asset_dir
+from qwenvl_train.curation.judging.settings import Class, ClassSettings
+from qwenvl_train.errors import UserError
+
+Tree = dict[str, dict[str, ClassSettings]]
+"""The classes of each domain."""
+MOST_OPTIONS = 62
+"""The number of domains, and of classes in a domain: each has a letter or a digit."""
+_FORM = TypeAdapter(dict[str, dict[str, Class]])
+
+
+@dataclass(frozen=True)
+class ClassOfRow:
+    domain: str
+    name: str
+    probability: float
+    """The probability of the domain, times that of the class in the domain."""
+
+
+def read_tree(path: str | None, key: str) -> Tree:
+    """Return the classes in a YAML file, or those of the example.
+
+    Args:
+        key: The setting with the path, for error messages.
+    """
+    file = asset_dir("data") / "classes" / "example.yaml" if path is None else Path(path).expanduser()
+    where = f"{key}: {file}"
+    try:
+        tree = _FORM.validate_python(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{where} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{where} is not YAML: {' '.join(str(error).split())}.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(
+            f"{where}: {place}: {first['msg']}; the file needs domains, their classes, and a description of each class."
+        ) from None
+    counts = {"domains": len(tree)} | {f"classes in {domain}": len(classes) for domain, classes in tree.items()}
+    for what, count in counts.items():
+        if not 1 <= count <= MOST_OPTIONS:
+            raise UserError(f"{where}: there are {count} {what}, but 1 to {MOST_OPTIONS} are possible.")
+    return tree
+
+
+def over_limit(
+    classes: Mapping[Hashable, ClassOfRow | None], tree: Tree, scores: Mapping[Hashable, float | None], seed: int
+) -> set[Hashable]:
+    """Return the rows that are over the limit of their class.
+
+    The rows with the best scores stay. Rows with the same score, or without one, are chosen by the seed and their key
+    alone, so that the order of the rows does not matter.
+
+    Args:
+        classes: The class of each row, by a key that stays the same from run to run, such as source and line.
+        scores: A score of each row, such as the mean of its scores.
+    """
+    of_class: dict[tuple[str, str], list[Hashable]] = defaultdict(list)
+    for row, found in classes.items():
+        if found is not None:
+            of_class[found.domain, found.name].append(row)
+    over: set[Hashable] = set()
+    for (domain, name), rows in of_class.items():
+        if (limit := tree[domain][name].limit) is not None:
+            over.update(sorted(rows, key=lambda row: _rank(row, scores.get(row), seed))[limit:])
+    return over
+
+
+def _rank(row: Hashable, score: float | None, seed: int) -> tuple[bool, float, bytes]:
+    """Return what rows of a class are sorted by: those that stay come first."""
+    return score is None, 0.0 if score is None else -score, hashlib.sha256(repr((seed, row)).encode()).digest()
