@@ -118,7 +118,7 @@ def _sizes(conversation: Sample) -> list[tuple[Size, Size]]:
     """Return the height and width of each picture, upright and twice, if a box or a point needs them."""
     if not has_regions(conversation):
         return []
-    return [(size, size) for size in (upright_size(image, conversation.where) for image in conversation.images)]
+    return [(size, size) for size in (upright_size(image.content, conversation.where) for image in conversation.images)]
 
 
 def has_regions(conversation: Sample) -> bool:
