@@ -26,8 +26,7 @@ _HASH_BITS = 64
 _CHUNK = 2**16
 """Number of pairs that are compared at a time."""
 _NEAR = 4
-_MISSES_WEIGH_MORE = (0.1, 0.9)
-"""Weights of pairs that are compared in vain and of pairs that are missed, by which bands are chosen."""
+_FOUND = 0.99
 
 
 class Duplicates(RuleSection):
@@ -51,6 +50,8 @@ class Alike(NamedTuple):
     """The estimated share of word sequences that their texts have in common."""
     bits: int
     """The largest number of bits in which the hashes of two of their pictures differ."""
+    pictures: int
+    """The number of their pictures."""
 
 
 @dataclass(frozen=True)
@@ -137,12 +138,18 @@ def _keys(signatures: Signatures, rows: np.ndarray, settings: Duplicates) -> Ite
 
 
 def _bands(texts: np.ndarray, rows: np.ndarray, min_similarity: float) -> Iterator[np.ndarray]:
-    from datasketch import MinHashLSH
-
-    lsh = MinHashLSH(min_similarity, PERMUTATIONS, weights=_MISSES_WEIGH_MORE)
-    for start in range(0, lsh.b * lsh.r, lsh.r):
+    length = _rows_of_band(min_similarity)
+    for start in range(0, PERMUTATIONS - length + 1, length):
         # One column at a time, since all of them may be larger than the memory.
-        yield _mixed([texts[:, column][rows].astype(np.uint64) for column in range(start, start + lsh.r)])
+        yield _mixed([texts[:, column][rows].astype(np.uint64) for column in range(start, start + length)])
+
+
+def _rows_of_band(min_similarity: float) -> int:
+    """Return the largest number of values in a band at which texts that are just alike have an equal band with a
+    probability of at least _FOUND."""
+    lengths = range(PERMUTATIONS, 1, -1)
+    found = ((length, 1 - (1 - min_similarity**length) ** (PERMUTATIONS // length)) for length in lengths)
+    return next((length for length, probability in found if probability >= _FOUND), 1)
 
 
 def _blocks(pictures: np.ndarray, rows: np.ndarray, max_bits: int) -> Iterator[np.ndarray]:
@@ -219,7 +226,8 @@ def _with_firsts(
         later = np.flatnonzero(firsts != np.arange(len(firsts)))
         same = later[are_alike(signatures, later, firsts[later], settings)]
         alike, bits = similarity(signatures, same, firsts[same]), differing_bits(signatures, same, firsts[same])
-        found += map(Alike, same.tolist(), firsts[same].tolist(), alike.tolist(), bits.tolist())
+        columns = (same, firsts[same], alike, bits, signatures.counts[same])
+        found += map(Alike, *(column.tolist() for column in columns))
         done = np.zeros(len(firsts), dtype=bool)
         done[same] = done[firsts[later]] = True
         left = ~done[ones] & ~done[others]

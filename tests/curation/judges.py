@@ -77,7 +77,9 @@ class TinyJudge:
 
         model = CausalModel(str(checkpoint), self.renderer, self.processor.tokenizer, load)
         self.engine: Engine = CausalEngine(model, batch_tokens, workers=1)
-        self.judge = StoredJudge(self.engine, sections, read_tree(sections.classes.tree, "tree"), JudgementStore(folder))
+        self.judge = StoredJudge(
+            self.engine, sections, read_tree(sections.classes.tree, "tree"), JudgementStore(folder)
+        )
 
     def __call__(self, *rows: dict):
         return self.judge.judge([RowView(sample_of(row)) for row in rows])

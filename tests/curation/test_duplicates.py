@@ -110,7 +110,7 @@ def test_many_rows_with_one_text_are_compared_by_their_pictures():
     pictures[2900:] = pictures[100:200]
     texts = np.tile(signature(row("a red circle"), 3).text, (3000, 1))
     found = alike_rows(Signatures(texts, pictures, np.ones(3000, dtype=int)), BY_ROW.model_copy(update={"max_bits": 0}))
-    assert found == [Alike(2900 + number, 100 + number, 1.0, 0) for number in range(100)]
+    assert found == [Alike(2900 + number, 100 + number, 1.0, 0, 1) for number in range(100)]
 
 
 def test_a_row_whose_picture_cannot_be_read_is_like_no_other(tmp_path):

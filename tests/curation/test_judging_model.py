@@ -1,19 +1,16 @@
 """A model's judgements are those that transformers gives for each question alone, and a row's pictures are read once."""
 
-import math
 from copy import deepcopy
 
 import numpy as np
-import pytest
 import torch
 from transformers import AutoProcessor
 
 from qwenvl_train.curation.judging.classes import read_tree
-from qwenvl_train.curation.judging.prompted import prompted_row
-from qwenvl_train.curation.judging.prompts import PictureGain, class_choice, score_choice
+from qwenvl_train.curation.judging.prompts import class_choice, score_choice
 from qwenvl_train.data.render.layout import IGNORED
 from tests.conftest import conversation, sample_of
-from tests.curation.judges import ALL, TinyJudge, sections_with
+from tests.curation.judges import ALL, TinyJudge
 from tests.evaluation.test_generation import lively_model
 from tests.loading import renderer_of
 from tests.model.test_parity import reference

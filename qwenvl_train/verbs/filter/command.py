@@ -1,5 +1,7 @@
 """The verb filter. It judges the rows of data.train by rules, and writes those that are kept."""
 
+import os
+
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.stdout import print_json
@@ -13,8 +15,12 @@ from qwenvl_train.verbs.filter.text import print_figures
 
 def run(composed: Composed[FilterConfig]) -> None:
     config = composed.config
+    if not config.filter.judged and os.environ.get("RANK", "0") != "0":
+        return  # only the work of a model is shared by the processes of a launcher
     filtering = Filtering(config, tell=_say if config.output == "text" else _say_nothing)
     figures, folder = filtering.figures(), filtering.folder
+    if figures is None or os.environ.get("RANK", "0") != "0":
+        return
     if config.output == "text":
         print_figures(figures, folder)
     else:

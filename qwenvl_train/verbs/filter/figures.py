@@ -1,5 +1,6 @@
 """The figures of a filter: how many rows fall to each rule, to which together, and what that changes."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,14 +9,18 @@ import numpy as np
 
 from qwenvl_train.curation.rules.table import RULES
 from qwenvl_train.data.samples import Samples
+from qwenvl_train.verbs.filter.by_model import CLASSES, NEEDLESS_PICTURE, PROBLEM, SCORE, SCORES
 from qwenvl_train.verbs.filter.folder import FilterFolder
 from qwenvl_train.verbs.filter.judged import DUPLICATES, UNUSABLE, VALUE
 from qwenvl_train.verbs.filter.outcome import Outcome
 
-_QUANTILES = (0.5, 0.9, 0.99, 1.0)
+_QUANTILES = {"least": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "99 %": 0.99, "largest": 1.0}
 _SUMMARIES = {
     UNUSABLE: "no training can use the row",
     DUPLICATES: "nearly the same as an earlier row",
+    CLASSES: "of a class that is dropped, or over its limit",
+    SCORES: "scored too low by the model",
+    NEEDLESS_PICTURE: "the answer does not need the image",
 }
 
 
@@ -33,8 +38,7 @@ class RuleFigures:
     judged: int
     """Number of rows that the rule applies to."""
     quantiles: dict[str, float]
-    """The median, the 90th and 99th percentile and the largest of the figures that the rule has measured, by names.
-    Empty if the rule measures none."""
+    """Quantiles of the figures that the rule has measured, by their names. Empty if it measures none."""
     with_others: dict[str, int]
     """Number of rows that fall to this rule and to another one, by the name of the other."""
 
@@ -48,6 +52,14 @@ class Figures:
     """Number of rows and of kept rows of each source."""
     words: dict[str, dict[str, list[int]]]
     """The smallest number of words, the quartiles and the largest, of all questions and answers before and after."""
+    classes: dict[str, tuple[int, int]]
+    """Number of rows and of kept rows of each class that has any. Empty without classes."""
+    scores: dict[str, dict[str, float]]
+    """The quantiles of each score of a model. Empty without scores."""
+    not_judged: int
+    """Number of rows that a model could not judge. They are kept, unless another rule leaves them out."""
+    first_not_judged: str | None
+    """The reason for the first of them."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,8 +68,9 @@ class Figures:
     def of(cls, stored: dict[str, Any]) -> "Figures":
         """Return the figures that `as_dict` has given."""
         sources = {name: (rows, kept) for name, (rows, kept) in stored["sources"].items()}
+        classes = {name: (rows, kept) for name, (rows, kept) in stored["classes"].items()}
         rules = tuple(RuleFigures(**rule) for rule in stored["rules"])
-        return cls(**stored | {"rules": rules, "sources": sources})
+        return cls(**stored | {"rules": rules, "sources": sources, "classes": classes})
 
 
 def figures_of(samples: Samples, outcome: Outcome, folder: FilterFolder) -> Figures:
@@ -70,7 +83,27 @@ def figures_of(samples: Samples, outcome: Outcome, folder: FilterFolder) -> Figu
     }
     values = _values(folder, outcome)
     rules = tuple(_of_rule(number, outcome, values) for number in range(len(outcome.rules)))
-    return Figures(len(kept), int(kept.sum()), rules, sources, words)
+    scores, problems = _of_model(folder)
+    first = problems[0] if problems else None
+    return Figures(len(kept), int(kept.sum()), rules, sources, words, _classes(outcome), scores, len(problems), first)
+
+
+def _classes(outcome: Outcome) -> dict[str, tuple[int, int]]:
+    if outcome.class_of is None:
+        return {}
+    before, after = Counter(outcome.class_of.tolist()), Counter(outcome.class_of[outcome.kept].tolist())
+    return {name: (before[number], after[number]) for number, name in enumerate(outcome.classes) if before[number]}
+
+
+def _of_model(folder: FilterFolder) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Return the quantiles of the scores of a model, and why it could not judge rows."""
+    tables = list(folder.by_model.tables())
+    names = [name for name in tables[0].column_names if name.startswith(SCORE)] if tables else []
+    scores = {
+        name.removeprefix(SCORE): _quantiles(np.concatenate([table[name].drop_null().to_numpy() for table in tables]))
+        for name in names
+    }
+    return scores, [problem for table in tables for problem in table[PROBLEM].drop_null().to_pylist()]
 
 
 def _of_rule(number: int, outcome: Outcome, values: dict[str, tuple[int, np.ndarray]]) -> RuleFigures:
@@ -98,7 +131,7 @@ def _values(folder: FilterFolder, outcome: Outcome) -> dict[str, tuple[int, np.n
     """Return the number of rows that each rule applies to, and the figures that it has measured."""
     names = [name for name in outcome.rules if name not in (UNUSABLE, DUPLICATES)]
     judged, values = dict.fromkeys(names, 0), {name: [np.zeros(0, np.float32)] for name in names}
-    for table in folder.parts([*names, *(f"{name}.{VALUE}" for name in names)]):
+    for table in folder.tables(outcome.by_model):
         for name in names:
             judged[name] += len(table) - table[name].null_count
             values[name].append(table[f"{name}.{VALUE}"].drop_null().to_numpy())
@@ -108,8 +141,8 @@ def _values(folder: FilterFolder, outcome: Outcome) -> dict[str, tuple[int, np.n
 def _quantiles(values: np.ndarray) -> dict[str, float]:
     if not len(values):
         return {}
-    names = ("median", "90 %", "99 %", "largest")
-    return dict(zip(names, np.quantile(values, _QUANTILES).round(4).tolist(), strict=True))
+    found = np.quantile(values.astype(np.float64), list(_QUANTILES.values()))
+    return dict(zip(_QUANTILES, found.round(4).tolist(), strict=True))
 
 
 def _quartiles(column: Sequence[int] | np.ndarray) -> list[int]:

@@ -5,29 +5,40 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
 
 import qwenvl_train
+from qwenvl_train.curation.judging.classes import Tree, read_tree
 from qwenvl_train.curation.rules.table import used
 from qwenvl_train.data.forked import forked_map
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counting
-from qwenvl_train.reporting.folder import write_json_atomic
+from qwenvl_train.reporting.folder import plain, write_json_atomic
 from qwenvl_train.reporting.wording import duration, many
+from qwenvl_train.verbs.filter.by_model import identity_of_judge, model_rules, open_model_judge
 from qwenvl_train.verbs.filter.figures import Figures, figures_of
 from qwenvl_train.verbs.filter.folder import SUMMARY, FilterFolder
 from qwenvl_train.verbs.filter.judged import JudgedRow, judge_row, table_of
-from qwenvl_train.verbs.filter.outcome import Outcome, outcome_of, rules_in
+from qwenvl_train.verbs.filter.outcome import Outcome, outcome_of_rules, rules_in, with_judgements
 from qwenvl_train.verbs.filter.page import write_page
 from qwenvl_train.verbs.filter.settings import PACKAGES, FilterConfig
 from qwenvl_train.verbs.filter.shown import shown_rows
-from qwenvl_train.verbs.filter.writing import write_entries, write_rows, write_verdicts
+from qwenvl_train.verbs.filter.writing import KeptFiles, write_entries, write_rows, write_verdicts
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+Made = TypeVar("Made")
 
 _CHUNK = 2048
-"""Number of rows that a process judges at a time."""
+"""Number of rows that a process judges at a time, and whose judgements are a file."""
+_ASKED = 256
+"""Number of rows about which a model is asked at a time."""
 _KILLED = (
-    "A worker that {does} rows was killed, usually because memory ran out; lower data.workers. The same command goes "
+    "A worker that judges rows was killed, usually because memory ran out; lower data.workers. The same command goes "
     "on where it was."
 )
 
@@ -40,44 +51,92 @@ class Filtering:
         self.folder = FilterFolder(Path(config.filter.to).expanduser().absolute())
         rows = len(self._samples)
         self._chunks = [range(start, min(start + _CHUNK, rows)) for start in range(0, rows, _CHUNK)]
+        classified = self._section.classes.use != "off"
+        self._tree: Tree = read_tree(self._section.classes.tree, "filter.classes.tree") if classified else {}
+        self._state = _joined(config) if self._section.judged else None
+        """The processes, if several may share the work of a model."""
 
-    def figures(self) -> Figures:
-        """Return the figures of the filter, which is carried out unless it is finished."""
+    def figures(self) -> Figures | None:
+        """Return the figures of the filter, which is carried out unless it is finished. All processes must call this
+        together, and only the main process gets the figures of what is carried out now."""
+        self._on_main(self._open)
+        if (stored := self.folder.summary()) is not None:
+            return Figures.of(stored)
+        self._on_main(self._judge)
+        outcome = outcome_of_rules(self._samples, self.folder, self._section)
+        if self._state is not None:
+            self._ask(outcome, self._state)
+            arguments = (self._samples, self.folder, self._section, self._tree, self._config.seed)
+            outcome = with_judgements(outcome, *arguments)
+        return self._on_main(lambda: self._write(outcome))
+
+    def _on_main(self, work: Callable[[], Made]) -> Made | None:
+        """Return the result of `work` on the main process. If it fails, all processes raise the same UserError."""
+        if self._state is None:
+            return work()
+        from qwenvl_train.training.distributed.store import call_on_main
+
+        return call_on_main(self._state, work)
+
+    def _open(self) -> None:
         self.folder.open(self._settings())
         for line in self._samples.describe():
             self._tell(line)
-        if (stored := self.folder.summary()) is not None:
-            return Figures.of(stored)
-        self._refuse_full_disk()
-        self._judge()
-        return self._write(outcome_of(self.folder, self._section))
 
     def _settings(self) -> dict[str, Any]:
         """Return everything that the results follow from, as plain data."""
-        sections = {rule.name: settings.model_dump(mode="json") for rule, settings in used(self._section)}
-        if self._section.duplicates.use != "off":
-            sections["duplicates"] = self._section.duplicates.model_dump(mode="json")
+        section = self._section
+        sections = {rule.name: settings.model_dump(mode="json") for rule, settings in used(section)}
+        for name in ("duplicates", *model_rules(section)):
+            if getattr(section, name).use != "off":
+                sections[name] = getattr(section, name).model_dump(mode="json")
+        if section.judged:
+            sections["judge"] = identity_of_judge(self._config)
+            tree = {domain: {name: one.model_dump() for name, one in of.items()} for domain, of in self._tree.items()}
+            sections["classes"] = {**sections.get("classes", {}), "tree": tree}
         packages = {package: version(package) for package in PACKAGES.values()}
         code = {"qwenvl-train": qwenvl_train.__version__, **packages}
-        return {"data": self._samples.fingerprint(), "packages": code, **sections}
+        return plain({"data": self._samples.fingerprint(), "packages": code, **sections})
 
     def _judge(self) -> None:
         """Judge the rows that are not judged yet, each by itself."""
+        self._refuse_full_disk()
         samples, section = self._samples, self._section
-        missing = [rows for rows in self._chunks if not self.folder.has_part(rows.start, len(rows))]
+        missing = [rows for rows in self._chunks if not self.folder.by_rules.has(rows)]
 
         def judged(rows: range) -> list[JudgedRow]:
             return [judge_row(samples, row, section) for row in rows]
 
         start, done = monotonic(), 0
         with counting("judging rows", sum(map(len, missing))) as progress:
-            found = forked_map(judged, missing, self._processes(missing), _KILLED.format(does="judges"))
+            found = forked_map(judged, missing, self._processes(missing), _KILLED)
             for rows, judgements in zip(missing, found, strict=True):
                 table = table_of(judgements, rules_in(section), compared=section.duplicates.use != "off")
-                self.folder.save_part(rows.start, table)
+                self.folder.by_rules.save(rows, table)
                 done += len(rows)
                 progress(done)
-        self._tell(_in_words(done, len(samples), monotonic() - start))
+        self._tell(_in_words("judged", done, len(samples), monotonic() - start))
+
+    def _ask(self, outcome: Outcome, state: "PartialState") -> None:
+        """Have a model judge the rows that no rule leaves out. Each process judges its share of them."""
+        missing = [rows for rows in self._chunks if not self.folder.by_model.has(rows)]
+        mine = missing[state.process_index :: state.num_processes]
+        left_out = ~outcome.kept
+        judge, start, done = open_model_judge(self._config, self._tree, state), monotonic(), 0
+        total = sum(int((~left_out[rows.start : rows.stop]).sum()) for rows in mine)
+        with counting("asking the model", total, shown=state.is_main_process) as progress:
+            for chunk in mine:
+                tables = []
+                for first in range(chunk.start, chunk.stop, _ASKED):
+                    rows = range(first, min(first + _ASKED, chunk.stop))
+                    out = left_out[rows.start : rows.stop].tolist()
+                    tables.append(judge.table(self._samples, rows, out))
+                    done += out.count(False)
+                    progress(done)
+                self.folder.by_model.save(chunk, pa.concat_tables(tables))
+        state.wait_for_everyone()
+        if state.is_main_process:
+            self._tell(_in_words("judged by a model", done, int(outcome.kept.sum()), monotonic() - start))
 
     def _processes(self, chunks: list[range]) -> int:
         return min(self._config.data.workers, len(chunks))
@@ -85,12 +144,12 @@ class Filtering:
     def _write(self, outcome: Outcome) -> Figures:
         """Write all results. The summary is written last, and says that the filter is finished."""
         samples, folder = self._samples, self.folder
-        killed = _KILLED.format(does="writes")
+        kept = KeptFiles(samples, outcome, self._tree)
         with counting("writing rows", len(samples)) as progress:
-            for done in write_rows(samples, outcome, folder, self._chunks, self._processes(self._chunks), killed):
+            for done in write_rows(samples, outcome, folder, kept, self._chunks, self._processes(self._chunks)):
                 progress(done)
         write_verdicts(samples, outcome, folder)
-        write_entries(samples, outcome, folder)
+        write_entries(samples, kept, folder)
         figures = figures_of(samples, outcome, folder)
         write_page(figures, shown_rows(samples, outcome, folder, self._section.examples), folder)
         write_json_atomic(folder.path / SUMMARY, figures.as_dict())
@@ -108,8 +167,14 @@ class Filtering:
             )
 
 
-def _in_words(judged: int, rows: int, seconds: float) -> str:
-    if not judged:
-        return f"all {many(rows, 'row')} are judged from before"
-    before = f"; {many(rows - judged, 'further row')} from before" if rows > judged else ""
-    return f"{many(judged, 'row')} judged in {duration(seconds)}, {judged / max(seconds, 1e-9):,.3g} a second{before}"
+def _joined(config: FilterConfig) -> "PartialState":
+    from qwenvl_train.training.distributed.processes import join_processes
+
+    return join_processes(config)
+
+
+def _in_words(judged: str, done: int, rows: int, seconds: float) -> str:
+    if not done:
+        return f"all {many(rows, 'row')} are {judged} from before"
+    before = f"; {many(rows - done, 'further row')} from before" if rows > done else ""
+    return f"{many(done, 'row')} {judged} in {duration(seconds)}, {done / max(seconds, 1e-9):,.3g} a second{before}"

