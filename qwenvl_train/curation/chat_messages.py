@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image as Pillow
 
 from qwenvl_train.data.media.files import name_of, open_file
-from qwenvl_train.data.media.pictures import open_picture, upright_size
+from qwenvl_train.data.media.picture_files import open_picture, upright_size
 from qwenvl_train.data.render.regions import Size, in_words
 from qwenvl_train.data.sample import Content, Coordinates, Image, Listing, Part, Sample, Turn, Video, given_options
 from qwenvl_train.errors import UserError

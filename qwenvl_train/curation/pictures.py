@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from qwenvl_train.data.media.picture_files import load_picture, upright_size
 from qwenvl_train.data.sample import Image
 from qwenvl_train.errors import UserError, message_of
 
@@ -69,11 +70,8 @@ class PictureFacts:
         # The hash is made of a grey picture of this size, so that of the thumbnail is that of the picture.
         return int(str(imagehash.phash(Pillow.fromarray(self.thumbnail))), 16)
 
-    # Reading pictures imports torch, which takes seconds. Rules that judge text alone do without.
     @cached_property
     def _header(self) -> tuple[int, int] | str:
-        from qwenvl_train.data.media.pictures import upright_size
-
         try:
             return upright_size(self.image.content, self.where)
         except UserError as error:
@@ -83,8 +81,6 @@ class PictureFacts:
     def _decoded(self) -> Decoded | str:
         import numpy as np
         from PIL import Image as Pillow
-
-        from qwenvl_train.data.media.pictures import load_picture
 
         try:
             picture = load_picture(self.image, self.where)

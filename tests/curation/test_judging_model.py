@@ -1,4 +1,4 @@
-"""A model's judgements are those that transformers gives for each question alone, and a row's pictures are read once."""
+"""A model's judgements are those that transformers gives for each question alone. Pictures are read once."""
 
 from copy import deepcopy
 

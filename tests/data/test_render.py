@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from transformers import AutoProcessor
 
-from qwenvl_train.data.media import pictures as media
+from qwenvl_train.data.media import picture_files as media
 from qwenvl_train.data.render.layout import IGNORED
 from qwenvl_train.data.render.regions import in_words
 from qwenvl_train.data.render.renderer import Renderer

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image as Pillow
 
 from qwenvl_train.data.media import video_files
-from qwenvl_train.data.media.pictures import PixelSettings, load_picture, measure
+from qwenvl_train.data.media.picture_files import load_picture
+from qwenvl_train.data.media.pictures import PixelSettings, measure
 from qwenvl_train.data.media.video_files import read_frames, video_facts
 from qwenvl_train.data.media.video_limits import frame_size
 from qwenvl_train.data.media.video_settings import ClipSettings

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from PIL import Image as Pillow
 
 from qwenvl_train.data.media.files import File, file_at, open_file
-from qwenvl_train.data.media.pictures import is_huge
+from qwenvl_train.data.media.picture_files import is_huge
 from qwenvl_train.data.sample import Content
 from qwenvl_train.errors import UserError
 

@@ -7,7 +7,8 @@ from typing import Any
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from qwenvl_train.data.media.pictures import PictureSize, load_picture
+from qwenvl_train.data.media.picture_files import load_picture
+from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.render.written import regions_in, written_regions
 from qwenvl_train.data.sample import Image, Region, Sample
 from qwenvl_train.families.family import Family

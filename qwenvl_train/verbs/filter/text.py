@@ -73,7 +73,7 @@ def by_model(figures: Figures) -> Iterator[str]:
     if figures.classes:
         largest = sorted(figures.classes.items(), key=lambda one: (-one[1][0], one[0]))
         told = ", ".join(f"{name} {count(kept)} of {count(rows)}" for name, (rows, kept) in largest[:6])
-        yield f"{many(len(largest), 'class')}, with kept rows: {told}{', …' if len(largest) > 6 else ''}"
+        yield f"{many(len(largest), 'class', 'classes')}, with kept rows: {told}{', …' if len(largest) > 6 else ''}"
     if figures.not_judged:
         yield f"{many(figures.not_judged, 'row')} could not be judged; the first: {figures.first_not_judged}"
 
