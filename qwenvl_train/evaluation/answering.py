@@ -1,6 +1,5 @@
 """Generates the answers to many held-out samples, in groups of similar length that workers read ahead."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +79,7 @@ def _as_rows(answers: Sequence[Answer], group: Group, entry_of: Callable[[int], 
     numbered = zip(group.indices, group.samples, strict=True)
     places = {(sample.source, sample.line): index for index, sample in numbered}
     indices = [places[answer.request.sample.source, answer.request.sample.line] for answer in answers]
-    turns = Counter(indices)
+    turns = {index: answer.request.turn for index, answer in zip(indices, answers, strict=True)}
     return [
         {"index": index, "turns": turns[index], "entry": entry_of(index), **row_of(answer)}
         for index, answer in zip(indices, answers, strict=True)
@@ -104,6 +103,8 @@ def row_of(answer: Answer) -> Row:
         "tokens": answer.tokens,
         "ended": answer.ended,
     }
+    if answer.drawn.seed is not None:
+        row |= {"try": answer.drawn.number, "seed": answer.drawn.seed}
     if request.rejected is not None:
         row["rejected"] = request.rejected
     if request.accepted:

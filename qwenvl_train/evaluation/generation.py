@@ -1,10 +1,9 @@
-"""Generates answers to held-out samples, by greedy decoding of several answers at once."""
+"""Generates answers to samples, several at once: the most likely ones, or some that are drawn by chance."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise, zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from accelerate.utils import send_to_device
@@ -21,10 +20,12 @@ from qwenvl_train.data.render.renderer import Rendered, Renderer
 from qwenvl_train.data.render.written import regions_in
 from qwenvl_train.data.sample import Box, Coordinates, Image, Region, Sample, Video
 from qwenvl_train.errors import UserError
+from qwenvl_train.evaluation.drawing import Drawing
 from qwenvl_train.families.family import Family
 from qwenvl_train.families.thoughts import BEGIN_THOUGHTS, without_thoughts
 from qwenvl_train.model.build import base_model
-from qwenvl_train.model.decoding import Prompt, decode_greedily, this_process
+from qwenvl_train.model.choosing import Chooser, most_likely
+from qwenvl_train.model.decoding import Prompt, decode, this_process
 
 NO_PROMPT = Prompt(0, 1)
 """What a process without requests continues, since all processes must go through a sharded model together."""
@@ -73,18 +74,31 @@ class RequestRow:
     """Samples that could not be decoded. They are not in the batch."""
 
 
+class Try(NamedTuple):
+    """One of several answers to a request."""
+
+    number: int
+    """Counted from 1."""
+    seed: int | None
+    """The seed by which the answer was drawn. None for the most likely answer."""
+
+
+FIRST = Try(1, None)
+
+
 @dataclass(frozen=True)
 class Answer:
     request: Request
     text: str
-    tokens: int
-    """Number of generated tokens."""
+    tokens: int | None
+    """Number of generated tokens. None if a server has not told."""
     ended: bool
     """Whether the model has ended the answer. Otherwise it was cut at the limit."""
     expected_regions: tuple[Region, ...]
     """The boxes and points in the expected answer, in pixels of the original picture."""
     regions: tuple[Region, ...]
     """The boxes and points in the generated answer."""
+    drawn: Try = FIRST
 
 
 def request_row(samples: Sequence[Sample], renderer: Renderer, tokenizer: Any) -> RequestRow:
@@ -191,24 +205,48 @@ class AnswerGenerator:
     a model goes on too long."""
     any_process: Callable[[bool], bool] = this_process
     """Says whether any process has unfinished answers. With sharded weights, all processes must go on until then."""
+    drawing: Drawing | None = None
+    """How several answers to each request are drawn. With None, each has its most likely answer."""
 
     def answers_to(self, renderer: Renderer, samples: Sequence[Sample]) -> list[Answer]:
         """Return the answers to the trained turns of some samples, without those that cannot be decoded."""
         return self(request_row(samples, renderer, self.tokenizer))
 
     def __call__(self, row: RequestRow) -> list[Answer]:
-        """Return the generated answers to the requests of a packed row. If weights are sharded, all processes must
-        call this together, also with a row without requests."""
+        """Return the generated answers to the requests of a packed row, those to one request after each other. If
+        weights are sharded, all processes must call this together, also with a row without requests."""
+        tries = self.drawing.tries if self.drawing else 1
+        requests = [request for request in row.requests for _ in range(tries)]
+        prompts = [prompt for prompt in row.prompts for _ in range(tries)] or [NO_PROMPT]
+        limit = self.max_new_tokens if requests else 1
+        seeds, choose = self._drawn(row.requests, limit)
         batch = send_to_device(row.batch, base_model(self.model).device)
-        prompts = row.prompts or (NO_PROMPT,)
-        decode = partial(decode_greedily, self.model, batch, prompts, any_process=self.any_process)
-        decoded = decode(max_new_tokens=self.max_new_tokens if row.prompts else 1)
-        answers = []
-        for request, (tokens, ended) in zip(row.requests, decoded, strict=False):
-            text = request.thoughts + _words(self.tokenizer, tokens)
-            expected, given = (request.regions(words, self.family) for words in (request.expected, text))
-            answers.append(Answer(request, text, len(tokens), ended, expected, given))
-        return answers
+        decoded = decode(self.model, batch, prompts, limit, choose, self.any_process)
+        return [
+            answer_to(request, _words(self.tokenizer, one.tokens), one.ended, len(one.tokens), self.family, number)
+            for request, one, number in zip(requests, decoded, _numbered(seeds, tries), strict=False)
+        ]
+
+    def _drawn(self, requests: Sequence[Request], limit: int) -> tuple[list[int | None], Chooser]:
+        """Return the seed of each answer, and what chooses the tokens."""
+        if self.drawing is None or not requests:
+            return [None] * len(requests), most_likely
+        seeds = [seed for request in requests for seed in self.drawing.seeds(request.sample, request.turn)]
+        return list(seeds), self.drawing.chooser(seeds, limit)
+
+
+def _numbered(seeds: Sequence[int | None], tries: int) -> list[Try]:
+    """Return the number and the seed of each answer, where so many answers belong to each request."""
+    return [Try(place % tries + 1, seed) for place, seed in enumerate(seeds)]
+
+
+def answer_to(
+    request: Request, words: str, ended: bool, tokens: int | None, family: Family, drawn: Try = FIRST
+) -> Answer:
+    """Return the answer with the words that the model has written."""
+    text = request.thoughts + words
+    expected, given = (request.regions(one, family) for one in (request.expected, text))
+    return Answer(request, text, tokens, ended, expected, given, drawn)
 
 
 def plain_regions(regions: Sequence[Region]) -> list[dict[str, Any]]:

@@ -1,12 +1,14 @@
-"""Greedy decoding of several prompts at once.
+"""Decoding of several prompts at once.
 
 The prompts are beginnings of the samples of one packed row. The row goes through the model once and without padding, so
 that all prompts of a conversation share one pass, and each picture is encoded once. The keys and values of each prompt
 are then arranged as a batch, padded on the left, with the states of Gated DeltaNet layers at its end, and each further
-pass adds a token to every answer. An answer that has ended leaves the batch.
+pass adds a token to every answer. An answer that has ended leaves the batch. A prompt may be given several times: its
+answers share the pass over the row, and so its pictures.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +20,7 @@ from qwenvl_train.batch import Batch
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.autocast import keep_casts
 from qwenvl_train.model.build import base_model
+from qwenvl_train.model.choosing import Chooser, most_likely
 
 _ROOM = 64
 """Number of tokens that are added to the keys and values before they are copied to larger tensors."""
@@ -43,19 +46,21 @@ def this_process(unfinished: bool) -> bool:
 
 
 @torch.no_grad()
-def decode_greedily(
+def decode(
     model: PreTrainedModel | PeftModel,
     batch: Batch,
     prompts: Sequence[Prompt],
     max_new_tokens: int,
+    choose: Chooser = most_likely,
     any_process: Callable[[bool], bool] = this_process,
 ) -> list[Decoded]:
-    """Return the most likely continuation of each prompt, token by token.
+    """Return a continuation of each prompt.
 
     Args:
         model: A model with the packed forward pass, in evaluation mode.
         batch: The packed row, on the device of the model. If the model has Gated DeltaNet layers, the ends of the
             prompts must be among the `stops` that `collate` was given.
+        choose: Chooses the tokens of the answers, by default the most likely ones.
         any_process: Says whether any process has unfinished answers, given whether this one has. With sharded weights,
             all processes must go on until the last one has finished.
     """
@@ -65,11 +70,12 @@ def decode_greedily(
     ended = [False] * len(prompts)
     live = list(range(len(prompts)))
     with keep_casts(base):
-        tokens, decoder = _read_prompts(base, batch, prompts)
+        logits, decoder = _read_prompts(base, batch, prompts)
         packed = base.config._attn_implementation
         set_attention(base, "sdpa")  # packed attention has no support for a cache that grows
         try:
-            while True:
+            for step in count():
+                tokens = choose(logits, live, step)
                 keep = []
                 for place, (prompt, token) in enumerate(zip(live, tokens.tolist(), strict=True)):
                     if token in end_tokens:
@@ -84,7 +90,7 @@ def decode_greedily(
                 if len(keep) < len(live):
                     tokens = decoder.select(tokens, keep)
                     live = [live[place] for place in keep]
-                tokens = decoder.next(tokens)
+                logits = decoder.next(tokens)
         finally:
             set_attention(base, packed)
     return [Decoded(*answer) for answer in zip(answers, ended, strict=True)]
@@ -106,7 +112,7 @@ class _Decoder:
         return tokens[kept]
 
     def next(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Append the tokens to the answers, and return the most likely next ones."""
+        """Append the tokens to the answers, and return the logits of the next ones, [batch, vocabulary]."""
         self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
         logits = self._model(
             input_ids=tokens[:, None],
@@ -117,11 +123,12 @@ class _Decoder:
             logits_to_keep=1,
         ).logits
         self._positions = self._positions + 1
-        return logits[:, -1].argmax(-1)
+        return logits[:, -1]
 
 
 def _read_prompts(model: PreTrainedModel, batch: Batch, prompts: Sequence[Prompt]) -> tuple[torch.Tensor, _Decoder]:
-    """Run the packed row through the model. Return the first token of each answer, and the decoder of the others."""
+    """Run the packed row through the model. Return the logits of the first token of each answer, [answers,
+    vocabulary], and the decoder of the others."""
     device = batch["input_ids"].device
     ends = torch.tensor([prompt.end for prompt in prompts], device=device)
     cache = Cache(layers=[_RecurrentLayer() if recurrent else DynamicLayer() for recurrent in _recurrent_layers(model)])
@@ -140,7 +147,7 @@ def _read_prompts(model: PreTrainedModel, batch: Batch, prompts: Sequence[Prompt
             layers.append(_GrowingLayer(layer.keys, layer.values, places))
             layer.keys = layer.values = None  # frees the memory before the next layer is arranged
     positions = batch["position_ids"][1, 0].index_select(0, ends - 1) + 1
-    return logits.argmax(-1), _Decoder(model, Cache(layers=layers), mask.long(), positions)
+    return logits, _Decoder(model, Cache(layers=layers), mask.long(), positions)
 
 
 def _recurrent_layers(model: PreTrainedModel) -> list[bool]:

@@ -17,7 +17,7 @@ from qwenvl_train.evaluation.metrics.table import load_metric
 from qwenvl_train.evaluation.scoring import Chosen, score
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.model.build import arrange
-from qwenvl_train.model.decoding import decode_greedily
+from qwenvl_train.model.decoding import decode
 from tests.conftest import conversation, sample_of
 from tests.data.test_chat_formats import published
 from tests.loading import renderer_of
@@ -111,7 +111,7 @@ def test_answers_that_end_leave_the_batch(checkpoints, monkeypatch):
     words = ("What", "Which colour", "Why", "A long question, that is")
     samples = [sample_of(conversation(("user", [f"{word}?"]), ("assistant", ["Red."]))) for word in words]
     row = request_row(samples, generate.renderer, generate.processor.tokenizer)
-    whole = [one.tokens for one in decode_greedily(generate.model, row.batch, row.prompts, 40)]
+    whole = [one.tokens for one in decode(generate.model, row.batch, row.prompts, 40)]
     assert [len(one) for one in whole] == [40] * 4
     ends = [whole[0][5], whole[1][0]]
     monkeypatch.setattr(generate.model.generation_config, "eos_token_id", ends)
@@ -119,7 +119,7 @@ def test_answers_that_end_leave_the_batch(checkpoints, monkeypatch):
     generate.model.register_forward_pre_hook(
         lambda _, __, given: sizes.append(len(given["input_ids"])), with_kwargs=True
     )
-    cut = decode_greedily(generate.model, row.batch, row.prompts, 30)
+    cut = decode(generate.model, row.batch, row.prompts, 30)
     lengths = [next((place for place, token in enumerate(one) if token in ends), 30) for one in whole]
     assert [one.tokens for one in cut] == [one[:length] for one, length in zip(whole, lengths, strict=True)]
     assert [one.ended for one in cut] == [length < 30 for length in lengths]

@@ -18,7 +18,7 @@ from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.autocast import autocast, keep_casts
 from qwenvl_train.model.build import base_model, build_for_inference
-from qwenvl_train.model.decoding import Prompt, decode_greedily
+from qwenvl_train.model.decoding import Prompt, decode
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.run.rows import make_renderer
@@ -81,7 +81,7 @@ class ChatModel:
         prompts = list(map(Prompt, [0, *ends], ends))
         batch = send_to_device(collate(rendered, self.renderer, stops=ends), base.device)
         with self._as_trained():
-            decoded = decode_greedily(self.model, batch, prompts, max_new_tokens)
+            decoded = decode(self.model, batch, prompts, max_new_tokens)
         words = self.processor.tokenizer.decode
         return [Piece(words(tokens), len(tokens) + ended, ended) for tokens, ended in decoded]
 
