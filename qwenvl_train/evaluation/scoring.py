@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -104,24 +104,29 @@ def _refuse_code(of_rows: Sequence[str], entry: str) -> None:
     """Raise UserError if rows name a function to import, which only the settings may do."""
     if own := next(filter(is_own_metric, of_rows), None):
         raise UserError(
-            f"data.eval: a row of {entry} names the metric {own}, which would run code; name a metric of your own in "
-            "eval.metrics or in metric of its entry instead."
+            f"eval.metrics=auto: a row of {entry} names the metric {own}, which would run code; name a metric of your "
+            "own in eval.metrics or in metric of its entry instead."
         )
 
 
-def metrics_of_entries(data: DataConfig) -> dict[str, tuple[str, ...]]:
-    """Return the metrics that the entries of the held-out samples name, by the names of the entries."""
-    entries = data.train if data.eval_share is not None else data.eval_entries
+DataKey = Literal["data.train", "data.eval"]
+
+
+def metrics_of_entries(data: DataConfig, key: DataKey = "data.eval") -> dict[str, tuple[str, ...]]:
+    """Return the metrics that the entries of data.train or of the held-out samples name, by the names of the
+    entries."""
+    of_train = key == "data.train" or data.eval_share is not None
+    entries = data.train if of_train else data.eval_entries
     return {name: entry.metric for name, entry in zip(entry_names(entries), entries, strict=True) if entry.metric}
 
 
-def check_metrics(config: EvalConfig, data: DataConfig) -> None:
-    """Raise UserError unless there are all metrics that eval.metrics and entries of the held-out samples name, and
+def check_metrics(config: EvalConfig, data: DataConfig, key: DataKey = "data.eval") -> None:
+    """Raise UserError unless there are all metrics that eval.metrics and entries of the samples name, and
     eval.allow_code allows those that run code."""
-    for name in (*config.metrics, *chain.from_iterable(metrics_of_entries(data).values())):
+    for name in (*config.metrics, *chain.from_iterable(metrics_of_entries(data, key).values())):
         if is_own_metric(name) and not config.allow_code:
             raise UserError(
-                f"data.eval: metric={name} imports and runs your own code; set eval.allow_code=true to allow it."
+                f"{key}: metric={name} imports and runs your own code; set eval.allow_code=true to allow it."
             )
         if name != "auto":
             load_metric(name)

@@ -99,7 +99,7 @@ class Results:
                     }
                     for other in self.models[1:]
                 ],
-                "predictions": self.first.answers.folder.predictions,
+                "predictions": self.first.answers.folder.answers,
             }
         )
 

@@ -34,7 +34,7 @@ def print_results(results: Results) -> None:
             say(console, _answer(one, results), hanging=4)
     say(console, "")
     for model in results.models:
-        say(console, f"predictions  {model.answers.folder.predictions}")
+        say(console, f"predictions  {model.answers.folder.answers}")
     say(console, f"scores       {results.first.answers.folder.path / 'scores.json'}")
 
 

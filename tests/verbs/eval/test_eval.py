@@ -7,8 +7,8 @@ import pytest
 
 from qwenvl_train.cli import main
 from qwenvl_train.config.assets import asset_dir
-from qwenvl_train.verbs.eval import answers as answering
-from qwenvl_train.verbs.eval.folder import EvalFolder
+from qwenvl_train.run import generating
+from qwenvl_train.run.answers_folder import AnswersFolder
 from tests.commands import QUIET, read_lines, train
 
 RIGHT = {11: "an orange square", 15: "a green circle", 16: "a yellow square"}
@@ -58,7 +58,7 @@ def test_answers_are_generated_once_and_scored_as_often_as_wanted(held_out, eval
     assert [row["ended"] for row in rows] == [True] * 4
     assert "rows.jsonl:4  exact_match 0.0 %  'What is it?' | expected 'a blue ring' | got '" in out
     # The model is not even loaded again.
-    monkeypatch.setattr(answering, "build_for_inference", None)
+    monkeypatch.setattr(generating, "build_for_inference", None)
     code, out, _ = evaluate(f"data.eval={held_out}", "eval.metrics=[contains,wer]")
     assert code == 0
     assert "all 4 answers are from before; nothing was generated" in out
@@ -67,7 +67,7 @@ def test_answers_are_generated_once_and_scored_as_often_as_wanted(held_out, eval
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(held_out, evaluate, monkeypatch, tmp_path):
-    append = EvalFolder.append
+    append = AnswersFolder.append
 
     def killed(self, rows, process):
         append(self, rows, process)
@@ -77,9 +77,9 @@ def test_a_killed_evaluation_goes_on_where_it_was(held_out, evaluate, monkeypatc
             raise KeyboardInterrupt
 
     settings = f"data.eval={held_out}", "eval.to=here", "eval.batch_size=1"
-    monkeypatch.setattr(EvalFolder, "append", killed)
+    monkeypatch.setattr(AnswersFolder, "append", killed)
     assert evaluate(*settings)[0] == 130
-    monkeypatch.setattr(EvalFolder, "append", append)
+    monkeypatch.setattr(AnswersFolder, "append", append)
     code, out, _ = evaluate(*settings)
     assert code == 0
     assert "2 answers in " in out
