@@ -174,6 +174,15 @@ class Sample:
         turns = self.turns[:-1] if self.turns[-1].role == "assistant" else self.turns
         return replace(self, turns=turns, rejected=(), shared=0)
 
+    def up_to_answer(self, number: int) -> "Sample":
+        """Return the chosen conversation up to a trained turn, which is then the only trained one. Trained turns are
+        counted from 1. What the raw row says of its last turn for scoring is left out before that turn."""
+        trained = [place for place, turn in enumerate(self.turns) if turn.train]
+        end = trained[number - 1]
+        turns = (*(replace(turn, train=False) for turn in self.turns[:end]), self.turns[end])
+        accepted, targets = (self.accepted, self.targets) if number == len(trained) else ((), ())
+        return replace(self, turns=turns, rejected=(), shared=0, accepted=accepted, targets=targets)
+
     @property
     def images(self) -> list[Image]:
         return [part for part in self.media if isinstance(part, Image)]

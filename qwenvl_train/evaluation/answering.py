@@ -58,13 +58,16 @@ def answers_to(
     rows: Rows, groups: Sequence[Sequence[int]], generate: AnswerGenerator, workers: int
 ) -> Iterator[tuple[list[Row], list[Problem]]]:
     """Yield the rows of predictions.jsonl for each group, with the samples that could not be decoded."""
-    entries = _entries_of(rows)
     loader = DataLoader(
         Groups(rows, generate.tokenizer, groups), None, num_workers=workers, worker_init_fn=ignore_terminal_signals
     )
     for group in loader:
         found = _answered(group, rows, generate)
-        yield _as_rows(found, group, entries), list(group.row.problems)
+        places = {
+            (sample.source, sample.line): index for index, sample in zip(group.indices, group.samples, strict=True)
+        }
+        indices = [places[answer.request.sample.source, answer.request.sample.line] for answer in found]
+        yield rows_of(found, indices, rows), list(group.row.problems)
 
 
 def _answered(group: Group, rows: Rows, generate: AnswerGenerator) -> list[Answer]:
@@ -75,10 +78,10 @@ def _answered(group: Group, rows: Rows, generate: AnswerGenerator) -> list[Answe
     return in_halves(group.samples, answers, lambda sample: sample.where)
 
 
-def _as_rows(answers: Sequence[Answer], group: Group, entry_of: Callable[[int], str]) -> list[Row]:
-    numbered = zip(group.indices, group.samples, strict=True)
-    places = {(sample.source, sample.line): index for index, sample in numbered}
-    indices = [places[answer.request.sample.source, answer.request.sample.line] for answer in answers]
+def rows_of(answers: Sequence[Answer], indices: Sequence[int], rows: Rows) -> list[Row]:
+    """Return the rows of predictions.jsonl of some answers. `indices` has the index of the sample of each answer. The
+    answers to a sample are all there, those to its last turn at the end."""
+    entry_of = _entries_of(rows)
     turns = {index: answer.request.turn for index, answer in zip(indices, answers, strict=True)}
     return [
         {"index": index, "turns": turns[index], "entry": entry_of(index), **row_of(answer)}

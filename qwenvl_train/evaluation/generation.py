@@ -124,6 +124,12 @@ def request_row(samples: Sequence[Sample], renderer: Renderer, tokenizer: Any) -
     return RequestRow(batch, tuple(requests), tuple(prompts), tuple(problems))
 
 
+def requests_of(sample: Sample, renderer: Renderer, tokenizer: Any) -> list[Request]:
+    """Return the requests of a sample, without its packed row, as a server of models needs them."""
+    layout = renderer.layout(sample.chosen_conversation)
+    return [request for request, _ in _requests(sample, layout, renderer, tokenizer)]
+
+
 def _requests(sample: Sample, layout: Layout, renderer: Renderer, tokenizer: Any) -> list[tuple[Request, int]]:
     """Return the requests of a sample, each with the position of the answer's first token."""
     rejected: list[str] = []

@@ -29,6 +29,10 @@ VERBS = {
     "eval": VerbEntry(
         "generate a model's answers to held-out samples, and score them", "qwenvl_train.verbs.eval.settings:EVAL"
     ),
+    "sample": VerbEntry(
+        "draw several answers to each row, and write those that are right as rows and as pairs to train on",
+        "qwenvl_train.verbs.sample.settings:SAMPLE",
+    ),
     "plan": VerbEntry(
         "predict the steps, the memory of each device and the time of a run; needs no weights",
         "qwenvl_train.verbs.plan.settings:PLAN",

@@ -10,6 +10,11 @@ from tokenizers import Tokenizer
 _CONTROL = re.compile(r"(<\|(?:im_start|im_end|endoftext|vision_start|vision_end|vision_pad|image_pad|video_pad)\|>)")
 
 
+def has_control_tokens(text: str) -> bool:
+    """Return whether a text has what looks like a control token, which would be encoded as ordinary text."""
+    return _CONTROL.search(text) is not None
+
+
 class TextEncoder:
     """A tokenizer for the text of samples."""
 

@@ -1,0 +1,83 @@
+"""The answers to the rows of data.train: those that the folder has, and those that are still to be drawn."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from accelerate import PartialState
+
+from qwenvl_train.data.batches.loader import Rows
+from qwenvl_train.data.index.lengths import Problem
+from qwenvl_train.evaluation.answering import Row, samples_to_answer
+from qwenvl_train.evaluation.drawing import Drawing
+from qwenvl_train.families.family import Family
+from qwenvl_train.run.answers_folder import AnswersFolder
+from qwenvl_train.run.context import RunContext
+from qwenvl_train.run.generating import Generation, generate_missing, inference_context, missing_in, origins_of
+from qwenvl_train.run.rows import open_rows
+from qwenvl_train.verbs.sample.endpoint import ask_endpoint
+from qwenvl_train.verbs.sample.settings import SampleConfig
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The answers to all rows."""
+
+    config: SampleConfig
+    family: Family
+    samples: Rows
+    folder: AnswersFolder
+    rows: list[Row]
+    """One row for each answer, in the order of the samples. Only the main process has them."""
+    problems: list[Problem]
+    """The rows that cannot be used."""
+    generated: int
+    """Number of answers that were drawn now, by all processes. The others were found in the folder."""
+    seconds: float
+    """Time that drawing them took."""
+
+    @property
+    def model(self) -> str:
+        """The name of the model, as rows have it."""
+        section = self.config.sample
+        return section.endpoint["model"] if section.engine == "endpoint" else self.config.model.path
+
+
+def drawing_of(config: SampleConfig) -> Drawing:
+    section = config.sample
+    return Drawing(section.tries, section.temperature, section.top_p, section.top_k, config.seed)
+
+
+def draw(config: SampleConfig, family: Family, precision: str, state: PartialState) -> Drawn:
+    """Draw the answers that are missing. All processes must call this together."""
+    context = inference_context(config, family, precision, state)
+    rows = open_rows(config, "data.train", context.renderer, state)
+    section, drawing = config.sample, drawing_of(config)
+    assert section.to is not None
+    folder = AnswersFolder(Path(section.to).expanduser(), "sample.to", "answers")
+    missing = missing_in(
+        folder, _settings(context, rows), samples_to_answer(rows, None, config.seed), state, section.tries
+    )
+    start = monotonic()
+    if section.engine == "endpoint":
+        problems, generated = ask_endpoint(context, rows, missing, folder, drawing)
+    else:
+        limits = Generation(section.max_new_tokens, section.batch_size, drawing)
+        problems, generated = generate_missing(context, rows, missing, folder, limits)
+    answered = folder.answered(section.tries) if context.is_main else {}
+    found = [row for mine in answered.values() for row in mine]
+    return Drawn(
+        config, family, rows, folder, found, [*rows.lengths.problems, *problems], generated, monotonic() - start
+    )
+
+
+def _settings(context: RunContext, rows: Rows) -> dict[str, Any]:
+    """Return everything that the answers follow from, as plain data."""
+    config = context.config
+    assert isinstance(config, SampleConfig)
+    section, origins = config.sample, origins_of(context, rows)
+    if section.engine == "endpoint":  # whose weights and precision are not known here
+        origins |= {"model": section.endpoint["model"], "quantize": None, "precision": None}
+    keys = ("engine", "tries", "temperature", "top_p", "top_k", "max_new_tokens")
+    return {**origins, "seed": config.seed, **{key: getattr(section, key) for key in keys}}

@@ -1,0 +1,74 @@
+"""Prints the results of drawn answers on the terminal."""
+
+from collections.abc import Iterator
+
+from qwenvl_train.reporting.console import console_on, say
+from qwenvl_train.reporting.wording import count, duration, many, percent
+from qwenvl_train.verbs.sample.results import Results
+
+
+def print_results(results: Results) -> None:
+    console = console_on()
+    for line in results.drawn.samples.samples.describe():
+        say(console, line)
+    for line in (*_answers(results), *_metrics(results), *_rates(results), "", *_files(results), "", *_next(results)):
+        say(console, line, hanging=4)
+
+
+def _answers(results: Results) -> Iterator[str]:
+    drawn = results.drawn
+    before = len(drawn.rows) - drawn.generated
+    tries = f"{count(drawn.config.sample.tries)} to each of {many(len(results.judged), 'question')}"
+    if drawn.generated:
+        line = f"{many(drawn.generated, 'answer')} in {duration(drawn.seconds)}, {tries}"
+        yield line + (f"; {many(before, 'further answer')} from before" if before else "")
+    else:
+        yield f"all {many(before, 'answer')} are from before, {tries}; nothing was drawn"
+    if results.problems:
+        rows = many(len(results.problems), "row")
+        yield f"{rows} could not be used; the first: {results.problems[0].reason}"
+
+
+def _metrics(results: Results) -> Iterator[str]:
+    for entry, chosen in results.chosen.items():
+        yield f"{entry}: judged by {chosen.metrics[0]} ({chosen.reason})"
+    for fault, number in results.faults().most_common():
+        yield f"{many(number, 'answer')} left out: {fault}"
+
+
+def _rates(results: Results) -> Iterator[str]:
+    """Yield the pass rates in words, in quarters."""
+    tries, solved = results.drawn.config.sample.tries, results.solved()
+    questions = len(results.judged)
+    right = sum(number * those for number, those in solved.items())
+    yield f"{percent(right / len(results.drawn.rows))} of the answers are right and without faults. Of the questions,"
+    shares = {number: number / tries for number in solved}
+    groups = {
+        "never right": lambda share: share == 0,
+        "right in up to a quarter of the answers": lambda share: 0 < share <= 0.25,
+        "in up to half": lambda share: 0.25 < share <= 0.5,
+        "in up to three quarters": lambda share: 0.5 < share <= 0.75,
+        "in more": lambda share: 0.75 < share < 1,
+        "always right": lambda share: share == 1,
+    }
+    width = max(map(len, groups))
+    for words, holds in groups.items():
+        those = sum(solved[number] for number, share in shares.items() if holds(share))
+        yield f"  {words:<{width}}  {count(those):>6}  {percent(those / questions):>7}"
+
+
+def _files(results: Results) -> Iterator[str]:
+    folder, written = results.drawn.folder.path, results.written
+    outside = f"; {many(written.outside, 'question')} outside of sample.pass_rate" if written.outside else ""
+    yield f"rows      {folder / 'sft.jsonl'}  {count(len(written.sft))}{outside}"
+    yield f"pairs     {folder / 'pairs.jsonl'}  {count(len(written.pairs))}"
+    yield f"unsolved  {folder / 'unsolved.jsonl'}  {count(len(written.unsolved))}"
+    yield f"answers   {folder / 'answers.jsonl'}  {count(len(results.drawn.rows))}"
+
+
+def _next(results: Results) -> Iterator[str]:
+    folder, written = results.drawn.folder.path, results.written
+    if written.sft:
+        yield f"qwenvl-train +recipe=sft_lora data.train={folder / 'sft.jsonl'}"
+    if written.pairs:
+        yield f"qwenvl-train +recipe=dpo_lora data.train={folder / 'pairs.jsonl'}"

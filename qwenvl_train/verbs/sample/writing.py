@@ -1,0 +1,99 @@
+"""The rows that come of judged answers: conversations and pairs to train on, and questions that no answer solves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from qwenvl_train.curation.policies import Try, best_try, in_window, kept, paired, pass_rate
+from qwenvl_train.data.formats.writing import Raw, conversation_row, pair_row, scoring_columns
+from qwenvl_train.data.index.lengths import Problem, problem_of
+from qwenvl_train.data.render.regions import in_words
+from qwenvl_train.data.render.renderer import Renderer
+from qwenvl_train.data.sample import Image, Part, Sample, Text, Video
+from qwenvl_train.errors import UserError
+from qwenvl_train.verbs.sample.answers import Drawn
+from qwenvl_train.verbs.sample.judging import Judged, answered
+
+
+@dataclass
+class Written:
+    """The rows of each file."""
+
+    sft: list[Raw] = field(default_factory=list)
+    pairs: list[Raw] = field(default_factory=list)
+    unsolved: list[Raw] = field(default_factory=list)
+    outside: int = 0
+    """Number of solved questions whose pass rate is not in sample.pass_rate."""
+    problems: list[Problem] = field(default_factory=list)
+    """Questions that could not be written."""
+
+
+def rows_of(judged: Sequence[Judged], drawn: Drawn) -> Written:
+    written = Written()
+    for one in judged:
+        try:
+            question = replace(one, sample=in_text(one.sample, drawn.samples.renderer))
+            _add(question, drawn, written)
+        except UserError as error:
+            written.problems.append(problem_of((one.sample.source, one.sample.line), error))
+    return written
+
+
+def _add(one: Judged, drawn: Drawn, written: Written) -> None:
+    section = drawn.config.sample
+    if pass_rate(one.tries) == 0:
+        written.unsolved.append(_unsolved(one, drawn))
+    elif not in_window(one.tries, section.pass_rate):
+        written.outside += 1
+    else:
+        for answer in kept(one.tries, section.keep, section.most, section.min_distance):
+            row = conversation_row(answered(_named(one, answer), answer.text), section.form)
+            written.sft.append(row | {"sampled": _sampled(one, answer, drawn)})
+        for pair in paired(one.tries, section.pairs, section.most_pairs):
+            row = pair_row(_named(one, pair.chosen).question, pair.chosen.text, pair.rejected.text, section.form)
+            facts = _sampled(one, pair.chosen, drawn) | {"rejected": _of_try(one, pair.rejected)}
+            written.pairs.append(row | {"sampled": facts})
+
+
+def _unsolved(one: Judged, drawn: Drawn) -> Raw:
+    """Return the raw row of a question with its true answer, so that it can be asked again, and the best answer."""
+    best = best_try(one.tries)
+    row = conversation_row(one.sample, drawn.config.sample.form) | scoring_columns(one.sample)
+    facts = {"best_try": best.text, "faults": list(best.faults), "sampled": _sampled(one, best, drawn)}
+    return row | facts
+
+
+def _named(one: Judged, answer: Try) -> Sample:
+    """Return the question with an id of its own, since several rows may come of one."""
+    turn = f"/{one.turn}" if one.turns > 1 else ""
+    return replace(one.sample, id=f"{one.sample.id}{turn}/{answer.number}")
+
+
+def _sampled(one: Judged, answer: Try, drawn: Drawn) -> dict[str, Any]:
+    """Return where an answer comes from, and how hard its question is."""
+    section = drawn.config.sample
+    how = {"model": drawn.model, "temperature": section.temperature, "top_p": section.top_p, "top_k": section.top_k}
+    rate = round(pass_rate(one.tries), 6)
+    return {**how, "pass_rate": rate, "tries": len(one.tries), **_of_try(one, answer)}
+
+
+def _of_try(one: Judged, answer: Try) -> dict[str, Any]:
+    return {"try": answer.number, "seed": one.seed_of(answer), "score": answer.score}
+
+
+def in_text(sample: Sample, renderer: Renderer) -> Sample:
+    """Return the sample with its boxes and points as text in the notation of the model, as its answers have them."""
+    parts = [part for turn in sample.turns for part in turn.parts]
+    if all(isinstance(part, Text | Image | Video) for part in parts):
+        return sample
+    sizes = [(size.original, size.resized) for size in renderer.layout(sample).pictures]
+
+    def as_text(part: Part) -> Part:
+        return (
+            part
+            if isinstance(part, Text | Image | Video)
+            else Text(in_words(part, renderer.family, sizes, sample.where))
+        )
+
+    turns = (replace(turn, parts=tuple(map(as_text, turn.parts))) for turn in sample.turns)
+    return replace(sample, turns=tuple(turns))
