@@ -38,7 +38,8 @@ class Judged:
 def judge(drawn: Drawn) -> tuple[list[Judged], dict[str, Chosen]]:
     """Return all questions with their judged answers, and the metrics of each entry of data.train."""
     config = drawn.config
-    chosen = choose_metrics(drawn.rows, config.eval.metrics, metrics_of_entries(config.data, "data.train"))
+    asked = [row for row in drawn.rows if row["try"] == 1]
+    chosen = choose_metrics(asked, config.eval.metrics, metrics_of_entries(config.data, "data.train"))
     metrics = load_metrics(chosen)
     scored = score(drawn.rows, chosen, metrics, drawn.family)
     tries = config.sample.tries

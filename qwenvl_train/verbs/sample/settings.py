@@ -26,7 +26,7 @@ def _rules(given: Mapping[str, Any]) -> dict[str, Any]:
         if name not in fields:
             known = ", ".join(fields)
             raise PydanticCustomError(
-                "rules", "{text}", {"text": f"a mapping from rules, which are {known}; not {name}"}
+                "rules", "{text}", {"text": f"a mapping from rules, which are {known}; there is no rule {name}"}
             )
         try:
             found[name] = TypeAdapter(fields[name]).validate_python(settings)
