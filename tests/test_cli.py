@@ -58,7 +58,7 @@ def test_arguments_come_from_the_command_line(trained, monkeypatch):
     [
         (
             ["trainn"],
-            "trainn: there is no such verb; did you mean train? Verbs: train, inspect, eval, plan, export, chat, "
+            "trainn: there is no such verb; did you mean train? Verbs: train, inspect, eval, sample, plan, export, chat, "
             "dashboard, report, compare, watch, help",
         ),
         (["sft_lora"], "did you mean +recipe=sft_lora?"),

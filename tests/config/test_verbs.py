@@ -30,7 +30,7 @@ def test_nothing_needs_to_be_tuned_to_be_looked_at():
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["output=json"], "output has no effect on train; it is a setting of qwenvl-train chat, .* and plan"),
+        (["output=json"], "output has no effect on train; it is a setting of qwenvl-train chat, .* and sample"),
         (["inspect.samples=3"], "inspect.samples has no effect on train; it is a setting of qwenvl-train inspect"),
         (
             ["inspect={ids: [a], random: true}"],
