@@ -86,7 +86,7 @@ ANY = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(ANY, st.randoms(), st.sampled_from(["best", "right"]), st.integers(1, 4), st.sampled_from([0.0, 0.3, 1.0]))
 def test_kept_answers_are_right_few_different_and_the_same_in_any_order(tries, random, keep, most, gap):
     found = kept(tries, keep, most, gap)
@@ -102,7 +102,7 @@ def test_kept_answers_are_right_few_different_and_the_same_in_any_order(tries, r
     assert best_try(shuffled) == best_try(tries)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(ANY, st.randoms(), st.sampled_from(["closest", "hardest"]), st.integers(1, 4))
 def test_pairs_prefer_a_right_answer_to_a_wrong_one(tries, random, pair_up, most):
     pairs = paired(tries, pair_up, most)
