@@ -25,14 +25,19 @@ _SENTENCE_END = re.compile(rf"(?<=[.!?…؟۔।։])[{re.escape(CLOSERS)}]*\s+|(
 
 FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n`]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 """A block of code: its language and its content. One that is not closed goes on to the end of the text."""
-_TEXT_LANGUAGES = {"", "text", "txt", "plaintext", "markdown", "md", "html", "json", "xml", "csv"}
+_PROSE = frozenset({"", "text", "txt", "plaintext", "markdown", "md"})
+_PROSE_AND_DATA = _PROSE | {"html", "json", "xml", "csv"}
 _INLINE_CODE = re.compile(r"`[^`\n]+`")
-_TAG = re.compile(r"</?[a-zA-Z!][^<>]{0,500}>|<\|[^<>|]{1,50}\|>")
+_TAG = re.compile(r"<\|box_start\|>[^<]*<\|box_end\|>|</?[a-zA-Z!][^<>]{0,500}>|<\|[^<>|]{1,50}\|>")
 _TOOL_CALL = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL)
 _FORMULA = re.compile(
     r"\$\$.+?\$\$|\$[^$\n]+\$|\\\[.+?\\\]|\\\(.+?\\\)|\\begin\{(\w+\*?)\}.*?\\end\{\1\}|\\boxed\{[^\n]*\}", re.DOTALL
 )
 _ADDRESS = re.compile(r"(?:https?://|www\.)[^\s<>\"'）】。]+")
+_QUOTED = re.compile(
+    r"\"[^\"\n]*\"|“[^”\n]*”|„[^“”\n]*[“”]|«[^»\n]*»|‘[^’\n]*’|(?<!\w)'[^'\n]*'(?!\w)|「[^」\n]*」|『[^』\n]*』|《[^》\n]*》|"
+    r"【[^】\n]*】|\([^)\n]*\)|（[^）\n]*）|\[[^\]\n]*\]|\*[^*\n]+\*|(?<!\w)_[^_\n]+_(?!\w)"
+)
 _MEMBER = re.compile(r'"(?:[^"\\]|\\.)*"\s*[:,]')
 _TABLE_ROW = re.compile(r"^[ \t]*\|.*$", re.MULTILINE)
 
@@ -45,8 +50,13 @@ class Passage:
 
     @cached_property
     def prose(self) -> str:
-        """The text without programs, tool calls, formulas, tags, rows of tables and addresses."""
+        """The text without blocks of code and data, tool calls, formulas, tags, rows of tables and addresses."""
         return prose(self.text)
+
+    @cached_property
+    def own_words(self) -> str:
+        """The prose without what stands in quotation marks, brackets and italics, which is quoted or explained."""
+        return _QUOTED.sub(" ", self.prose)
 
     @cached_property
     def words(self) -> list[str]:
@@ -79,8 +89,8 @@ def sentences(text: str) -> list[str]:
 
 
 def prose(text: str) -> str:
-    """Return a text without programs, tool calls, formulas, tags, rows of tables and addresses."""
-    text = without_programs(text)
+    """Return a text without blocks of code and data, tool calls, formulas, tags, rows of tables and addresses."""
+    text = without_blocks(text, _PROSE)
     if "`" in text:
         text = _INLINE_CODE.sub(" ", text)
     if "<tool_call>" in text:
@@ -96,11 +106,14 @@ def prose(text: str) -> str:
 
 def without_programs(text: str) -> str:
     """Return a text without its blocks of code, except for those that hold text or data."""
-    return (
-        FENCE.sub(lambda found: found[2] if found[1].lower() in _TEXT_LANGUAGES else "\n", text)
-        if "```" in text
-        else text
-    )
+    return without_blocks(text, _PROSE_AND_DATA)
+
+
+def without_blocks(text: str, kept: frozenset[str]) -> str:
+    """Return a text without its blocks of code, of which only the contents of those in some languages are kept."""
+    if "```" not in text:
+        return text
+    return FENCE.sub(lambda found: found[2] if found[1].lower() in kept else "\n", text)
 
 
 def untagged(text: str) -> str:

@@ -5,9 +5,10 @@ from pydantic import PositiveFloat, PositiveInt
 from qwenvl_train.config.section import NameList
 from qwenvl_train.curation.forms import form_of
 from qwenvl_train.curation.languages import languages_of
+from qwenvl_train.curation.questions import asks_for_given_text
 from qwenvl_train.curation.rules.rule import Rule, RuleSection
 from qwenvl_train.curation.verdict import Verdict, quoted
-from qwenvl_train.curation.view import RowView
+from qwenvl_train.curation.view import AnswerView, RowView
 
 
 class Language(RuleSection):
@@ -22,14 +23,19 @@ class Language(RuleSection):
 def judge(row: RowView, settings: Language) -> Verdict | None:
     if settings.languages is None:
         return None
-    passages = [answer.passage for answer in row.answers if form_of(answer.text) == "prose"]
-    texts = [passage.prose for passage in passages if len(passage.words) >= settings.min_words]
+    passages = [answer.passage for answer in row.answers if _is_judged(answer)]
+    texts = [passage.own_words for passage in passages if len(passage.words) >= settings.min_words]
     if not texts:
         return None
     found = [(*_other(languages_of(text.strip(), 3), settings.languages), text) for text in texts]
     probability, code, text = max(found)
     falls = probability >= settings.min_confidence
     return Verdict(falls, probability, f"it is in {code}: {quoted(text)}" if falls else "")
+
+
+def _is_judged(answer: AnswerView) -> bool:
+    # Text that is read from a picture has the language of the picture.
+    return form_of(answer.text) == "prose" and not asks_for_given_text(answer.question)
 
 
 def _other(found: dict[str, float], wanted: tuple[str, ...]) -> tuple[float, str]:

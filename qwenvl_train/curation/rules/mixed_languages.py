@@ -26,11 +26,6 @@ class MixedLanguages(RuleSection):
     """The probability from which on a sentence is taken for one in another language of the same script."""
 
 
-# Text in quotation marks, brackets and italics is quoted or explained, and is not the answer's own.
-_QUOTED = re.compile(
-    r"\"[^\"\n]*\"|“[^”\n]*”|„[^“”\n]*[“”]|«[^»\n]*»|‘[^’\n]*’|(?<!\w)'[^'\n]*'(?!\w)|「[^」\n]*」|『[^』\n]*』|《[^》\n]*》|"
-    r"【[^】\n]*】|\([^)\n]*\)|（[^）\n]*）|\[[^\]\n]*\]|\*[^*\n]+\*|_[^_\n]+_"
-)
 _NAMES_A_LANGUAGE = re.compile(
     r"\b(?:chinese|english|french|german|spanish|japanese|korean|arabic|russian|italian|portuguese|hindi|thai|bilingual|"
     r"language|pinyin|deutsch|englisch|français|anglais|español|inglés)\b|中文|英文|英语|日语|日文|汉语|双语|语言|英語|日本語|中国語|"
@@ -52,7 +47,7 @@ def judge(row: RowView, settings: MixedLanguages) -> Verdict | None:
 
 def share_of(answer: AnswerView, settings: MixedLanguages) -> tuple[float, str]:
     """Return the share of an answer that is in another script or language than the rest, and an example."""
-    text = _QUOTED.sub(" ", answer.passage.prose)
+    text = answer.passage.own_words
     scripts = scripts_in(text)
     whole = sum(scripts.values())
     if not whole:

@@ -2,6 +2,7 @@
 
 from pydantic import PositiveFloat, PositiveInt
 
+from qwenvl_train.curation.forms import form_of
 from qwenvl_train.curation.rules.repetition import repeated_pieces
 from qwenvl_train.curation.rules.rule import Rule, RuleSection
 from qwenvl_train.curation.verdict import Verdict, above, quoted
@@ -18,7 +19,8 @@ class RepeatedSentences(RuleSection):
 
 
 def judge(row: RowView, settings: RepeatedSentences) -> Verdict | None:
-    pieces = [passage.sentences for answer in row.answers for passage in answer.passages]
+    answers = [answer for answer in row.answers if form_of(answer.text) != "json"]
+    pieces = [passage.sentences for answer in answers for passage in answer.passages]
     found = [repeated_pieces(one, settings.min_length) for one in pieces if len(one) >= settings.min_sentences]
     if not found:
         return None

@@ -23,9 +23,9 @@ _EMPTY_ITEM = re.compile(
     r"(?:^|\n)[ \t]*(?:[-*+•]|\d{1,3}[.)、])[ \t]+\S[^\n]*\n+[ \t]*(?:[-*+•]|\d{1,3}[.)、])[ \t]*$"
 )
 _FENCE_LINE = re.compile(r"^[ \t]*```", re.MULTILINE)
-_PAIRS = {"(": ")", "（": "）", "[": "]", "{": "}", "「": "」", "『": "』", "《": "》", "【": "】", "“": "”"}
-# Brackets that are no brackets: emoticons, and enumerations such as "a)".
-_NO_BRACKETS = re.compile(r"[:;=][-']?[()\[\]]|(?<!\w)\w{1,3}\)")
+# Intervals such as [0, 1) open with one bracket and close with another.
+_PAIRS = {"(": ")]", "（": "）)", "[": "])", "{": "}", "「": "」", "『": "』", "《": "》", "【": "】", "“": "”"}
+_EMOTICON = re.compile(r"[:;=][-']?[()\[\]]")
 _CONTINUED = re.compile(
     r"(?:to be continued|\(continued\)|\[(?:truncated|continued|cut off)\]|<truncated>|未完待续|未完待續|待续|"
     r"つづく|（続く）|Fortsetzung folgt|à suivre|يتبع)[\s.…!。)）\]]*$",
@@ -38,10 +38,10 @@ _DANGLING = re.compile(
 )
 # Sentences may end in figures, units, names, formulas and single letters without a full stop.
 _WHOLE_WITHOUT_STOP = re.compile(
-    r"[\d%°€$£¥²³]\s*\w{0,3}$|(?:^|[\s:：])[A-Z]$|[:：]\s*\S+(?:\s\S+){0,2}$|[^\w\s.,;]$|\s[A-Z][\w.]*$"
+    r"[\d%°€$£¥²³]\s*\w{0,3}$|(?:^|[\s:：])[A-Z]$|[:：]\s*\S+(?:\s\S+){0,2}$|[^\w\s.,;]$|\s[A-Z][\w.]*\s+[A-Z][\w.]*$"
 )
 _EARLIER_SENTENCE = re.compile(
-    rf"(?:\S+\s+){{3,}}\S*\w{{2,}}[.!?؟।][{re.escape(CLOSERS)}]*\s+(?=\S)|[{UNSPACED}]{{4,}}[^\n。！？]*[。！？]"
+    rf"(?:\S+\s+){{3,}}\S*\w{{2,}}(?<!\b[DMS]r)(?<!\bMrs)(?<!\b[Ss]t)(?<!\bvs)(?<!\bNo)(?<!\bapprox)[.!?؟।][{re.escape(CLOSERS)}]*\s+(?=\S)|[{UNSPACED}]{{4,}}[^\n。！？]*[。！？]"
 )
 
 
@@ -92,9 +92,9 @@ def _trails(said: str, last: str, least: int) -> str:
 
 def _open_pair(said: str, last: str, least: int) -> str:
     """Finds a bracket or quotation mark of the last line that is not closed."""
-    line = _NO_BRACKETS.sub("", last)
+    line = _EMOTICON.sub("", last)
     for opening, closing in _PAIRS.items():
-        if opening in line and line.rfind(opening) > line.rfind(closing):
+        if opening in line and line.rfind(opening) > max(map(line.rfind, closing)):
             return f"{opening} is not closed in {quoted(line[-30:])}"
     quotes = re.findall(r'(?<![\d\'])"', line)
     opened = line.rfind('"')
