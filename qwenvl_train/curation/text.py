@@ -27,13 +27,13 @@ FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n`]*\n(.*?)(?:^[ \t]*```[ \t]*$
 """A block of code: its language and its content. One that is not closed goes on to the end of the text."""
 _PROSE = frozenset({"", "text", "txt", "plaintext", "markdown", "md"})
 _PROSE_AND_DATA = _PROSE | {"html", "json", "xml", "csv"}
-_INLINE_CODE = re.compile(r"`[^`\n]+`")
+_INLINE_CODE = re.compile(r"(?<!`)(`{1,2})(?!`)[^\n]+?(?<!`)\1(?!`)")
 _TAG = re.compile(r"<\|box_start\|>[^<]*<\|box_end\|>|</?[a-zA-Z!][^<>]{0,500}>|<\|[^<>|]{1,50}\|>")
 _TOOL_CALL = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL)
 _FORMULA = re.compile(
     r"\$\$.+?\$\$|\$[^$\n]+\$|\\\[.+?\\\]|\\\(.+?\\\)|\\begin\{(\w+\*?)\}.*?\\end\{\1\}|\\boxed\{[^\n]*\}", re.DOTALL
 )
-_ADDRESS = re.compile(r"(?:https?://|www\.)[^\s<>\"'）】。]+")
+_ADDRESS = re.compile(r"(?:https?://|www\.)[^\s<>\"'()）】。]+(?:\([^\s()]*\)[^\s<>\"'()）】。]*)*")
 _QUOTED = re.compile(
     r"\"[^\"\n]*\"|“[^”\n]*”|„[^“”\n]*[“”]|«[^»\n]*»|‘[^’\n]*’|(?<!\w)'[^'\n]*'(?!\w)|「[^」\n]*」|『[^』\n]*』|《[^》\n]*》|"
     r"【[^】\n]*】|\([^)\n]*\)|（[^）\n]*）|\[[^\]\n]*\]|\*[^*\n]+\*|(?<!\w)_[^_\n]+_(?!\w)"

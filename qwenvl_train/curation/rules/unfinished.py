@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 from qwenvl_train.curation.forms import form_of
 from qwenvl_train.curation.questions import asks_for_given_text
 from qwenvl_train.curation.rules.rule import Rule, RuleSection
-from qwenvl_train.curation.text import CLOSERS, ENDS, FENCE, UNSPACED, prose, words
+from qwenvl_train.curation.text import CLOSERS, ENDS, words
 from qwenvl_train.curation.verdict import Verdict, quoted
 from qwenvl_train.curation.view import AnswerView, RowView
 
@@ -40,9 +40,14 @@ _DANGLING = re.compile(
 _WHOLE_WITHOUT_STOP = re.compile(
     r"[\d%°€$£¥²³]\s*\w{0,3}$|(?:^|[\s:：])[A-Z]$|[:：]\s*\S+(?:\s\S+){0,2}$|[^\w\s.,;]$|\s[A-Z][\w.]*\s+[A-Z][\w.]*$"
 )
-_EARLIER_SENTENCE = re.compile(
-    rf"(?:\S+\s+){{3,}}\S*\w{{2,}}(?<!\b[DMS]r)(?<!\bMrs)(?<!\b[Ss]t)(?<!\bvs)(?<!\bNo)(?<!\bapprox)[.!?؟।][{re.escape(CLOSERS)}]*\s+(?=\S)|[{UNSPACED}]{{4,}}[^\n。！？]*[。！？]"
+_STOP = re.compile(rf"(?<=[\w)\]\"'”`%])[.!?؟۔।][{re.escape(CLOSERS)}]*\s+(?=\S)|[。！？][{re.escape(CLOSERS)}]*(?=\S)")
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(])(?:\w|[DMS]r|Mrs|Prof|[Ss]t|vs|No|Nr|Fig|approx|ca|bzw|usw|e\.g|i\.e|z\.B|etc)$"
 )
+_LEAST_SENTENCE = 4
+_END = 40
+"""The number of characters that are looked at to judge the end of a line."""
+_LEAST_TAIL = 2
 
 
 def judge(row: RowView, settings: Unfinished) -> Verdict | None:
@@ -65,8 +70,9 @@ def unfinished(answer: AnswerView, least: int) -> str:
         return ""
     if _EMPTY_ITEM.search(text[-400:]):
         return "the last item of a list is empty"
-    said = prose(FENCE.sub("\n```", text) if "```" in text else text).strip().rstrip("*_ ")
-    if said.endswith("```") or _ends_in_table(text):
+    said = answer.passage.prose.strip().rstrip("*_ ")
+    # Formulas, code, tables and addresses, which are not prose, end an answer without a full stop.
+    if not said or said[-1] != text.rstrip("*_ \n")[-1:]:
         return ""
     last = said.rsplit("\n", 1)[-1].strip()
     for check in _CHECKS:
@@ -77,17 +83,15 @@ def unfinished(answer: AnswerView, least: int) -> str:
 
 
 def _continued(said: str, last: str, least: int) -> str:
-    return f"it says {quoted(found[0])}" if (found := _CONTINUED.search(last)) else ""
+    return f"it says {quoted(found[0])}" if (found := _CONTINUED.search(last[-_END:])) else ""
 
 
 def _trails(said: str, last: str, least: int) -> str:
     """Finds lines that end in a mark or a word after which something must follow."""
-    if len(words(last)) < least:
+    mark = last.endswith(("...", *"…,;:，、；،：")) or (last.endswith("-") and last[-2:-1].isalpha())
+    if not mark and not _DANGLING.search(last[-_END:]):
         return ""
-    if last.endswith(("...", "…")) or last[-1:] in ",;，、；،" or last[-1:] in ":：":
-        return f"it ends in {quoted(last[-30:])}"
-    hyphen = last.endswith("-") and last[-2:-1].isalpha()
-    return f"it ends in {quoted(last[-30:])}" if hyphen or _DANGLING.search(last) else ""
+    return f"it ends in {quoted(last[-30:])}" if len(words(last)) >= least else ""
 
 
 def _open_pair(said: str, last: str, least: int) -> str:
@@ -105,20 +109,24 @@ def _open_pair(said: str, last: str, least: int) -> str:
 def _stops(said: str, last: str, least: int) -> str:
     """Finds a last sentence without a full stop after sentences that have one."""
     whole = last.rstrip(CLOSERS)
-    if not whole or whole[-1] in ENDS or _WHOLE_WITHOUT_STOP.search(last):
+    if not whole or whole[-1] in ENDS or _WHOLE_WITHOUT_STOP.search(last[-_END:]):
         return ""
-    before = list(_EARLIER_SENTENCE.finditer(last))
-    tail = last[before[-1].end() :] if before else ""
+    tail = _after_last_stop(last)
     if not tail and _ITEM.match(last):
         # An item stops short if all items before it end in a full stop.
         items = [line.strip() for line in said.split("\n") if _ITEM.match(line)][:-1]
         tail = last if len(items) > 1 and all(item.rstrip(CLOSERS)[-1:] in ENDS for item in items) else ""
-    long = len(words(tail)) >= min(3, least)
+    long = len(words(tail)) >= min(_LEAST_TAIL, least)
     return f"it stops in {quoted(tail[-40:])}" if tail and long else ""
 
 
-def _ends_in_table(text: str) -> bool:
-    return text.rsplit("\n", 1)[-1].lstrip().startswith("|")
+def _after_last_stop(line: str) -> str:
+    """Return what follows the last sentence of a line that ends in a full stop. Empty if there is no such sentence."""
+    for stop in reversed(list(_STOP.finditer(line))):
+        before = line[: stop.start()]
+        if not _ABBREVIATION.search(before[-12:]):
+            return line[stop.end() :] if len(words(before)) >= _LEAST_SENTENCE else ""
+    return ""
 
 
 _CHECKS: tuple[Callable[[str, str, int], str], ...] = (_continued, _trails, _open_pair, _stops)
