@@ -17,8 +17,6 @@ _OPENS_HTML = re.compile(
 
 def form_of(text: str) -> Form:
     """Return the form that an answer is meant to have as a whole, judged by how it begins."""
-    if "<tool_call>" in text or "</tool_call>" in text:
-        return "calls"
     if text.startswith("```"):
         block = FENCE.match(text)
         match block[1].lower() if block else "":
@@ -28,6 +26,8 @@ def form_of(text: str) -> Form:
                 return "html"
     if text.startswith(("{", "[")) and _OPENS_JSON.match(text):
         return "json"
+    if "<tool_call>" in text or "</tool_call>" in text:
+        return "calls"
     if text.startswith("<") and _OPENS_HTML.match(text):
         return "html"
     return "prose"

@@ -17,7 +17,8 @@ _SAME = {"wuu": "zh", "yue": "zh", "arz": "ar", "sh": "sr"}
 def languages_of(text: str, most: int) -> dict[str, float]:
     """Return the likeliest languages of a text, by ISO 639 code, with their probabilities."""
     found: dict[str, float] = {}
-    text = text[:_LOOKED_AT]
+    # JSON can have halves of characters, which are no text for the model.
+    text = text[:_LOOKED_AT].encode(errors="replace").decode()
     # The model takes text in capital letters for Japanese.
     for one in _detector().detect(text.lower() if text.isupper() else text, model="lite", k=most):
         code = str(one["lang"])

@@ -3,10 +3,11 @@
 import re
 
 _HAN = r"\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_KANA = r"\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff"
 _SCRIPTS = {
     "Latin": r"a-zA-Z\u00c0-\u024f\u1e00-\u1eff",
     "Chinese": _HAN,
-    "Japanese": r"\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff",
+    "Japanese": _KANA + _HAN,
     "Korean": r"\uac00-\ud7a3",
     "Cyrillic": r"\u0400-\u052f",
     "Greek": r"\u0370-\u03ff",
@@ -15,13 +16,11 @@ _SCRIPTS = {
     "Devanagari": r"\u0900-\u0963",
     "Thai": r"\u0e01-\u0e4e",
 }
-# Japanese mixes scripts, and Korean may.
-_TOGETHER = {"Japanese": {"Chinese"}, "Korean": {"Chinese"}}
 _UNSPACED = {"Chinese", "Japanese", "Thai"}
 # Between words of one stretch there may be spaces, marks and figures, but no end of a sentence.
 _BETWEEN = r"[\s\d,，、;；:：'’\-–%()]*"
 _STRETCHES = {name: re.compile(rf"[{letters}]+(?:{_BETWEEN}[{letters}]+)*") for name, letters in _SCRIPTS.items()}
-_ANY = {name: re.compile(rf"[{letters}]") for name, letters in _SCRIPTS.items()}
+_ANY = {name: re.compile(rf"[{letters}]") for name, letters in (_SCRIPTS | {"Japanese": _KANA}).items()}
 _CHARACTERS_OF_A_WORD = 2
 
 
@@ -46,9 +45,13 @@ def size(stretch: str, script: str) -> float:
 
 
 def belong_together(main: str, other: str) -> bool:
-    """Return whether texts whose main script is one have the other as well."""
-    return other in _TOGETHER.get(main, ()) or main in _TOGETHER.get(other, ())
+    """Return whether texts whose main script is one may have the other as well."""
+    return {main, other} == {"Korean", "Chinese"}
 
 
 def _used(text: str) -> dict[str, re.Pattern[str]]:
-    return {name: _STRETCHES[name] for name, pattern in _ANY.items() if pattern.search(text)}
+    found = {name: _STRETCHES[name] for name, pattern in _ANY.items() if pattern.search(text)}
+    if "Japanese" in found:
+        # Its Chinese characters belong to it.
+        found.pop("Chinese", None)
+    return found

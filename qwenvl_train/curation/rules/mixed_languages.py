@@ -90,7 +90,7 @@ def _other_sentences(text: str, least: float) -> list[tuple[float, str]]:
     long = [sentence for sentence in sentences(text) if sentence.count(" ") + 1 >= _LEAST_SENTENCE][:_MOST_SENTENCES]
     if len(long) < 2:
         return []
-    languages = [next(iter(languages_of(sentence[:_LOOKED_AT], 1).items())) for sentence in long]
+    languages = [next(iter(languages_of(sentence[:_LOOKED_AT], 1).items()), ("", 0.0)) for sentence in long]
     sizes: dict[str, float] = {}
     for (language, confidence), sentence in zip(languages, long, strict=True):
         sizes[language] = sizes.get(language, 0.0) + confidence * len(sentence.split())
