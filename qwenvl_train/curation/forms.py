@@ -28,9 +28,14 @@ def form_of(text: str) -> Form:
         return "json"
     if "<tool_call>" in text or "</tool_call>" in text:
         return "calls"
-    if text.startswith("<") and _OPENS_HTML.match(text):
+    if text.startswith("<") and _OPENS_HTML.match(text) and _is_markup(text):
         return "html"
     return "prose"
+
+
+def _is_markup(text: str) -> bool:
+    """Return whether a text that begins with a tag has others, rather than explaining the tag."""
+    return text.count("<") > 1
 
 
 def blocks(text: str, language: str) -> list[str]:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Rows without faults, of several tasks and languages, many of them close to a fault: captions without a full stop,
 tables with equal numbers, questions that list their answers, Chinese with English names."""
 
@@ -191,6 +192,31 @@ def program(rng: random.Random) -> tuple[str, str]:
     )  # fmt: skip
 
 
+def hard(rng: random.Random) -> tuple[str, str]:
+    """Rows that are right, but come so near to a fault that some rules take them for one."""
+    colour, shape, place = rng.choice(COLOURS), rng.choice(SHAPES), rng.choice(PLACES)
+    return rng.choice(
+        [
+            ("Describe all pictures.", "\n".join(f"Picture {index}: a {colour} {shape} {place}." for index in range(1, 6))),
+            ("Write a song.", "Row, row, row your boat,\ngently down the stream,\nmerrily, merrily, merrily, merrily,\nlife is but a dream.\n" * 2),
+            ("Are the lines parallel?", f"Both lines cross the {colour} one at a right angle. Therefore they are parallel to each other"),
+            ("图中有什么？", f"图中有一个{ZH_COLOURS[colour]}的{ZH_SHAPES[shape]}。它放在木桌的左边"),
+            ("Describe the picture.", f"A {colour} {shape} stands {place}. Photo by our own reporter"),
+            ("What is the slogan about?", "It is about sports shoes, and it goes: just do it..."),
+            (f"Explain why the {colour} {shape} {place} is so large.", f"The {colour} {shape} {place} is so large because it is near."),
+            (f"The caption is: a {colour} {shape} {place}. Is it right? If so, say it.", f"a {colour} {shape} {place}"),
+            ("这个按钮有什么功能？", "这个按钮的功能是 sign in with your email address，点击之后会进入登录页面，然后需要输入密码。"),
+            ("What is on the menu?", "The menu has three dishes, which are soupe à l'oignon, boeuf bourguignon and a tarte aux pommes with cream."),
+            ("What does div mean?", "<div> is a block element, and groups other elements."),
+            ("Show the schema.", '```json\n{"name": "a string", // required\n "age": 7}\n```'),
+            ("Give the table.", f"| x | |x| |\n|---|---|\n| -1 | 1 |\n| {rng.randrange(9)} | 2 |"),
+            ("Where is the horizontal line? Answer in JSON.", f'[{{"bbox_2d": [10, {rng.randrange(9, 99)}, 90, {rng.choice((50, 60))}], "label": "line"}}]'),
+            ("How do I say it in the shop?", "You point at the bread and say: ein Brot bitte, und dann noch zwei von den kleinen Brötchen da oben."),
+            ("Continue the code.", "Sure. Add this to the page:\n\n```html\n  <td>7</td>\n</tr>\n```"),
+        ]
+    )  # fmt: skip
+
+
 def call(rng: random.Random) -> Sample:
     city = rng.choice(("Berlin", "北京", "São Paulo"))
     json_call = json.dumps({"name": "get_weather", "arguments": {"city": city}}, ensure_ascii=False)
@@ -208,7 +234,7 @@ def call(rng: random.Random) -> Sample:
 
 
 TASKS: tuple[Callable[[random.Random], tuple[str, str] | Sample], ...] = (
-    caption, question_answer, text_of_picture, document, grounding, chinese, program, call,
+    caption, question_answer, text_of_picture, document, grounding, chinese, program, call, hard,
 )  # fmt: skip
 
 

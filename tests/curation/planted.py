@@ -129,7 +129,8 @@ def broken_call(t: Tools) -> Sample:
     xml = "<tool_call>\n<function=get_weather>\n<parameter=city>\nRome\n</parameter>\n</function>\n</tool_call>"
     broken = t.rng.choice(
         [
-            whole[:-12], whole.replace("}}", "}"), whole.replace("get_weather", "weather"), whole.replace('"name"', '"nam"'),
+            whole[:-12], whole.replace("}}", "}"), whole.replace("get_weather", "weather"),
+            whole.replace('"name"', '"nam"'),
             whole.replace("city", "town"), xml.replace("</parameter>\n", ""), xml.replace("</function>\n", ""),
             xml.replace("=city", "=town"), xml[:-12], whole[12:],
         ]

@@ -5,7 +5,7 @@ import re
 from pydantic import PositiveFloat, PositiveInt
 
 from qwenvl_train.curation.forms import form_of
-from qwenvl_train.curation.languages import languages_of
+from qwenvl_train.curation.languages import language_of
 from qwenvl_train.curation.questions import asks_for_given_text
 from qwenvl_train.curation.rules.rule import Rule, RuleSection
 from qwenvl_train.curation.scripts import belong_together, scripts_in, size, stretches
@@ -35,8 +35,6 @@ _NAMES_A_LANGUAGE = re.compile(
 # Sentences of fewer words are too short for the detector.
 _LEAST_SENTENCE = 8
 _MOST_SENTENCES = 6
-_LOOKED_AT = 80
-"""The number of characters of a sentence by which its language is found."""
 
 
 def judge(row: RowView, settings: MixedLanguages) -> Verdict | None:
@@ -90,7 +88,7 @@ def _other_sentences(text: str, least: float) -> list[tuple[float, str]]:
     long = [sentence for sentence in sentences(text) if sentence.count(" ") + 1 >= _LEAST_SENTENCE][:_MOST_SENTENCES]
     if len(long) < 2:
         return []
-    languages = [next(iter(languages_of(sentence[:_LOOKED_AT], 1).items()), ("", 0.0)) for sentence in long]
+    languages = [language_of(sentence) for sentence in long]
     sizes: dict[str, float] = {}
     for (language, confidence), sentence in zip(languages, long, strict=True):
         sizes[language] = sizes.get(language, 0.0) + confidence * len(sentence.split())
