@@ -48,17 +48,19 @@ def prompted_row(sample: Sample, prompts: Sequence[Prompt], renderer: Renderer, 
     if gain and not base.supervised:
         raise UserError(f"{sample.where} has no supervised token: its answers are empty.")
     asked = [_question(sample, choice, base, renderer, tokenizer) for choice in choices]
-    together = gain and all(_shares_media(base, layout, renderer) for layout in asked)
     rendered: list[Rendered] = []
     ends: list[int] = []
-    if gain:
-        rendered.append(renderer.render(sample, branched(base, asked if together else [])))
-    if together:
-        ends = _ends(base.length, base, asked)
-    elif asked:
-        start = sum(one.layout.length for one in rendered) + asked[0].length
-        rendered.append(renderer.render(sample, branched(asked[0], asked[1:])))
-        ends = [start, *_ends(start, asked[0], asked[1:])]
+    if asked:
+        # Among each other, the questions share the whole conversation. Its last answer may have thoughts that a chat
+        # format leaves out once a question follows, so that less is shared with the conversation alone.
+        first, *others = asked
+        together = gain and _shares_media(first, base, renderer)
+        if together:
+            first = _with_labels(first, base)
+        rendered.append(renderer.render(sample, branched(first, [*others, base] if together else others)))
+        ends = _ends(first, others)
+    if gain and not (asked and together):
+        rendered.append(renderer.render(sample, base))
     if gain:
         rendered.append(renderer.render(without_media(sample)))
     return PromptedRow(tuple(rendered), choices, tuple(ends), gain)
@@ -91,10 +93,16 @@ def _shares_media(base: Layout, branch: Layout, renderer: Renderer) -> bool:
     return not np.isin(rest, (renderer.image_pad, renderer.video_pad)).any()
 
 
-def _ends(start: int, base: Layout, branches: Sequence[Layout]) -> list[int]:
-    """Return the position after the last token of each branch, if the first branch begins at `start`."""
-    rests = [branch.length - shared_beginning(base, branch) for branch in branches]
-    return (start + np.cumsum(rests, dtype=int)).tolist()
+def _with_labels(question: Layout, conversation: Layout) -> Layout:
+    """Return the layout of a question in which the answers that it shares with a conversation are learned."""
+    shared = shared_beginning(question, conversation)
+    return replace(question, labels=np.concatenate([conversation.labels[:shared], question.labels[shared:]]))
+
+
+def _ends(first: Layout, others: Sequence[Layout]) -> list[int]:
+    """Return the position after the last token of each question."""
+    rests = [other.length - shared_beginning(first, other) for other in others]
+    return np.cumsum([first.length, *rests]).tolist()
 
 
 def without_media(sample: Sample) -> Sample:

@@ -114,20 +114,20 @@ def preference_pair(chosen: Layout, rejected: Layout, shared: bool, shared_media
 def branched(base: Layout, branches: Sequence[Layout]) -> Layout:
     """Return the layout of a conversation and of others that begin like it, as one sample.
 
-    What a branch has in common with the base occurs once. Each branch attends to it, but not to the other branches or
-    to the rest of the base, and has the positions that it would have alone. No token of a branch is learned. All media
-    of a branch must be in what it shares.
+    What a branch has in common with the base occurs once, with the labels of the base. Each branch attends to it, but
+    not to the other branches or to the rest of the base, and has the positions that it would have alone. All media of a
+    branch must be in what it shares.
     """
     shared = [shared_beginning(base, branch) for branch in branches]
-    rests = [branch.length - common for branch, common in zip(branches, shared, strict=True)]
-    pieces = (*base.pieces, *(Piece(rest, common) for rest, common in zip(rests, shared, strict=True)))
-    added = [(branch.input_ids[at:], branch.position_ids[:, at:]) for branch, at in zip(branches, shared, strict=True)]
+    parts = list(zip(branches, shared, strict=True))
     return replace(
         base,
-        input_ids=np.concatenate([base.input_ids, *(ids for ids, _ in added)]),
-        labels=np.concatenate([base.labels, np.full(sum(rests), IGNORED, dtype=base.labels.dtype)]),
-        position_ids=np.concatenate([base.position_ids, *(positions for _, positions in added)], axis=1),
-        pieces=pieces,
+        input_ids=np.concatenate([base.input_ids, *(branch.input_ids[at:] for branch, at in parts)]),
+        labels=np.concatenate([base.labels, *(branch.labels[at:] for branch, at in parts)]),
+        position_ids=np.concatenate(
+            [base.position_ids, *(branch.position_ids[:, at:] for branch, at in parts)], axis=1
+        ),
+        pieces=(*base.pieces, *(Piece(branch.length - at, at) for branch, at in parts)),
     )
 
 
