@@ -10,12 +10,10 @@ from threading import Event
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
-
-from qwenvl_train.config.section import NameList, Section
 from qwenvl_train.curation.ahead import in_order
 from qwenvl_train.curation.chat_messages import messages_of
 from qwenvl_train.curation.completions import Completion, Lie, completions_in
+from qwenvl_train.curation.endpoint_settings import EndpointConfig
 from qwenvl_train.data.public_http import posted
 from qwenvl_train.errors import UserError
 
@@ -28,23 +26,6 @@ MOST_BYTES = 64 * 2**20
 """The size at which an answer is refused."""
 _BUSY = (408, 409, 425, 429)
 """The statuses below 500 after which a request may be repeated."""
-
-
-class EndpointConfig(Section):
-    url: str | None
-    """The address of the server up to /v1, or up to /chat/completions."""
-    model: str | None
-    """The name of the model on the server."""
-    key_variable: str
-    """The name of the environment variable with the API key. If it is not set, no key is sent."""
-    allowed_hosts: NameList
-    """The hosts that may be asked. Pictures and texts of the rows are sent to no other host."""
-    workers: PositiveInt
-    """The number of requests at a time."""
-    timeout_seconds: PositiveFloat
-    """The seconds after which a request is given up."""
-    retries: NonNegativeInt
-    """How often a request is repeated if the server is down, too slow or too busy."""
 
 
 class _Response(NamedTuple):

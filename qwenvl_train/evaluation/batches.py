@@ -36,9 +36,15 @@ def batches_of(indices: Iterable[int], lengths: np.ndarray, size: int, max_token
 
 
 def in_halves(
-    items: Sequence[Item], compute: Callable[[Sequence[Item]], list[Result]], place_of: Callable[[Item], str]
+    items: Sequence[Item],
+    compute: Callable[[Sequence[Item]], list[Result]],
+    place_of: Callable[[Item], str],
+    way_out: str = "lower the number of new tokens (max_new_tokens) or model.max_pixels",
 ) -> list[Result]:
     """Return the results of `compute` on all items together. If the device has no room, compute them in halves.
+
+    Args:
+        way_out: What the user can do if there is no room for a single item.
 
     Raises:
         UserError: If there is no room for a single item. It begins with what `place_of` returns.
@@ -47,10 +53,7 @@ def in_halves(
         return compute(items)
     except torch.OutOfMemoryError:
         if len(items) == 1:
-            raise UserError(
-                f"{place_of(items[0])}: the device has no room to answer this sample; lower the number of new "
-                "tokens (max_new_tokens) or model.max_pixels."
-            ) from None
+            raise UserError(f"{place_of(items[0])}: the device has no room to answer this sample; {way_out}.") from None
     torch.cuda.empty_cache()
     half = len(items) // 2
-    return [result for part in (items[:half], items[half:]) for result in in_halves(part, compute, place_of)]
+    return [result for part in (items[:half], items[half:]) for result in in_halves(part, compute, place_of, way_out)]

@@ -113,7 +113,7 @@ class CausalEngine:
 
     def _judged(self, ready: Sequence[_Ready]) -> list[Answered]:
         try:
-            return in_halves(ready, self._figures, lambda one: one.asked.sample.where)
+            return in_halves(ready, self._figures, lambda one: one.asked.sample.where, "lower model.max_pixels")
         except UserError as error:
             if len(ready) == 1:
                 return [Answered(ready[0].asked.number, (), message_of(error))]

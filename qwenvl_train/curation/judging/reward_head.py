@@ -44,11 +44,12 @@ class RewardEngine:
         self.identity = f"{self._named(lambda: identity_of(config))} {dtype}"
 
     def answers(self, rows: Sequence[Asked]) -> Iterator[list[Answered]]:
+        most = self._most  # loads the classifier, whose errors are not those of a row
         group: list[_Ready] = []
         for row in rows:
             assert row.prompts == (Reward(),)
             try:
-                ready = _Ready(row.number, row.sample, self._ids(row.sample))
+                ready = _Ready(row.number, row.sample, self._ids(row.sample, most))
             except UserError as error:
                 yield [Answered(row.number, (), message_of(error))]
                 continue
@@ -70,15 +71,15 @@ class RewardEngine:
         logits = self._model(input_ids=ids, attention_mask=mask.long()).logits.double().cpu().tolist()
         return [Answered(one.number, ((_score(values),),)) for one, values in zip(group, logits, strict=True)]
 
-    def _ids(self, sample: Sample) -> tuple[int, ...]:
+    def _ids(self, sample: Sample, most: int) -> tuple[int, ...]:
         messages = [{"role": turn.role, "content": text_of(turn)} for turn in sample.turns]
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False)
         except TemplateError as error:
             raise UserError(f"{sample.where}: the chat template of {self._key} refuses the row: {error}.") from None
         ids = tuple(self._tokenizer(text, add_special_tokens=False).input_ids)
-        if len(ids) > self._most:
-            raise UserError(f"{sample.where} has {len(ids)} tokens, but the reward head reads only {self._most}.")
+        if len(ids) > most:
+            raise UserError(f"{sample.where} has {len(ids)} tokens, but the reward head reads only {most}.")
         return ids
 
     @property
@@ -87,8 +88,9 @@ class RewardEngine:
 
     @cached_property
     def _most(self) -> int:
+        of_tokenizer = self._tokenizer.model_max_length
         text = self._model.config.get_text_config()
-        return min(self._tokenizer.model_max_length, getattr(text, "max_position_embeddings", None) or 2**31)
+        return min(of_tokenizer, getattr(text, "max_position_embeddings", None) or of_tokenizer)
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -1,4 +1,4 @@
-"""The settings of judgements by a model: who judges, and what is asked."""
+"""The settings of judgements by a model: who judges, and what is asked. This module does not import torch."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat, PositiveInt
 
 from qwenvl_train.config.section import Section
-from qwenvl_train.curation.endpoint import EndpointConfig
+from qwenvl_train.curation.endpoint_settings import EndpointConfig
 from qwenvl_train.curation.rules.rule import RuleSection
 
 Engine = Literal["model", "endpoint", "reward_head"]
