@@ -3,25 +3,28 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText
 
 from qwenvl_train.config.assets import asset_dir
+from qwenvl_train.curation.judging import causal
+from qwenvl_train.curation.judging.causal import CausalModel, causal_model
 from qwenvl_train.curation.judging.classes import ClassOfRow, over_limit, read_tree
-from qwenvl_train.curation.judging.judge import Judgement, PictureUse
-from qwenvl_train.curation.judging.opening import problems_of_tree
+from qwenvl_train.curation.judging.judge import Judgement, PictureUse, StoredJudge
+from qwenvl_train.curation.judging.opening import open_judge, problems_of_tree
 from qwenvl_train.curation.judging.prompts import expected_score, normalized
-from qwenvl_train.curation.judging.settings import problems_of
+from qwenvl_train.curation.judging.settings import JudgingSections, problems_of
 from qwenvl_train.curation.judging.verdicts import mean_score, of_class, of_picture, of_scores, over_limit_verdict
 from qwenvl_train.curation.view import RowView
+from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.errors import UserError
-from qwenvl_train.model.attention import use_packed_attention
-from qwenvl_train.model.forward import use_packed_forward
+from qwenvl_train.model.pretrained import load_family
+from qwenvl_train.model.processor import load_processor
 from tests.conftest import conversation, sample_of
-from tests.curation import judges
 from tests.curation.judges import ALL, DEFAULTS, TinyJudge, sections_with
+from tests.settings import run_config
 
 SHAPES = asset_dir("data") / "shapes"
 TREE = """
@@ -174,20 +177,20 @@ def test_verdicts_on_pictures():
     assert of_picture(Judgement(), settings) is None
 
 
-@pytest.fixture
-def trained(monkeypatch):
-    """The embedded model as it is, not with other weights."""
+def of_embedded_model(sections: JudgingSections, folder: Path) -> StoredJudge:
+    """The judge of `model=tiny judge.engine=model`."""
+    config, cpu = run_config(), torch.device("cpu")
+    family = load_family(config.model)
+    processor = load_processor(config.model, family)
+    renderer = Renderer(processor, family, config.model.video, config.data)
 
-    def load(checkpoint, processor):
-        model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
-        use_packed_forward(model, processor.image_processor)
-        use_packed_attention(model)
-        return model
+    def model() -> CausalModel:
+        return causal_model(config, family, processor, renderer, "fp32", cpu)
 
-    monkeypatch.setattr(judges, "packed_model", load)
+    return open_judge(sections, read_tree(None, "tree"), folder, config, model, "fp32", cpu, "filter")
 
 
-def test_needless_pictures_are_told_from_needed_ones(trained, tmp_path):
+def test_needless_pictures_are_told_from_needed_ones(tmp_path, monkeypatch):
     """The embedded model can say what it sees, and a bin that the question names, but not which bin a part goes to."""
     sections = sections_with(needless_picture__use="drop")
     rows = [json.loads(line) for line in (SHAPES / "eval.jsonl").read_text().splitlines()]
@@ -199,16 +202,19 @@ def test_needless_pictures_are_told_from_needed_ones(trained, tmp_path):
         needed.append(conversation(("user", [picture, "What is it?"]), ("assistant", [pair["chosen"]])))
         needless.append(conversation(("user", [picture, f"Please say {answer[1][0]}."]), answer))
         unknown.append(conversation(("user", [picture, asked]), answer))
-    judge = TinyJudge(asset_dir("data") / "tiny", tmp_path, sections)
+    judge = of_embedded_model(sections, tmp_path)
     falls, gains = {}, {}
     for name, group in (("needed", needed), ("needless", needless), ("unknown", unknown)):
-        found = judge(*group)
+        found = judge.judge([RowView(sample_of(row)) for row in group])
         falls[name] = sum(of_picture(one, sections.needless_picture).falls for one in found)
         gains[name] = sorted(one.picture_use.gain for one in found)
     # Of the needed pictures, 2 fall, whose answers are what the model says without a picture. 118 remain.
     assert falls == {"needed": pytest.approx(2, abs=2), "needless": 120, "unknown": 0}
     assert gains["needed"][60] > 1
     assert max(map(abs, gains["needless"])) < 0.001
+    monkeypatch.setattr(causal, "build_for_inference", pytest.fail)
+    again = of_embedded_model(sections, tmp_path).judge([RowView(sample_of(row)) for row in unknown])
+    assert again == found
 
 
 def test_boxes_in_a_row_speak_for_its_picture(checkpoints, pictures, tmp_path):
