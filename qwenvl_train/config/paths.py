@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 _PATHS = (
-    "output_dir", "data.cache", "deepspeed.nvme_path", "inspect.file", "run", "eval.to", "export.to", "chat.to",
+    "output_dir", "data.cache", "deepspeed.nvme_path", "inspect.file", "run", "eval.to", "export.to", "filter.to", "chat.to",
     "chat.save",
 )  # fmt: skip
 """Keys that always hold a path."""

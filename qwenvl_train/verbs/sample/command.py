@@ -21,7 +21,7 @@ def run(composed: Composed[SampleConfig]) -> None:
 
         if state.is_main_process and config.output == "text":
             served = config.sample.engine == "endpoint"
-            where = f"{config.sample.endpoint['model']} at {config.sample.endpoint['url']}" if served else None
+            where = f"{config.sample.endpoint.model} at {config.sample.endpoint.url}" if served else None
             print(f"{family.name} from {where or f'{config.model.path}, {precision}'}", flush=True)
         # What does not exist is reported before anything is drawn.
         check_metrics(config.eval, config.data, "data.train")

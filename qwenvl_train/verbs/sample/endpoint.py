@@ -1,11 +1,11 @@
 """The answers of a server with OpenAI's interface, each asked for by itself, so that it has a seed of its own."""
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from qwenvl_train.curation.endpoint import Completion, Endpoint, messages_of
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.index.lengths import Problem, problem_of
 from qwenvl_train.errors import UserError
@@ -17,9 +17,6 @@ from qwenvl_train.reporting.bar import counting
 from qwenvl_train.run.answers_folder import AnswersFolder
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.verbs.sample.settings import SampleConfig
-
-if TYPE_CHECKING:
-    from qwenvl_train.curation.endpoint import Completion
 
 
 def ask_endpoint(
@@ -41,12 +38,9 @@ def ask_endpoint(
 
 class _Asking:
     def __init__(self, context: RunContext, rows: Rows, drawing: Drawing):
-        from qwenvl_train.curation.endpoint import Endpoint, EndpointConfig
-
         assert isinstance(context.config, SampleConfig)
         self._context, self._rows, self._drawing, self._section = context, rows, drawing, context.config.sample
-        settings = EndpointConfig.model_validate(self._section.endpoint)
-        self._endpoint = Endpoint(settings, os.environ.get(settings.key_variable, ""))
+        self._endpoint = Endpoint(self._section.endpoint, "sample.endpoint")
         self._waiting: deque[tuple[int, Request, Try, bool]] = deque()
         """What was asked and is not answered yet, in order: the index of the sample, the request, the number and seed
         of the answer, and whether it is the last one of its sample."""
@@ -85,27 +79,20 @@ class _Asking:
                 yield self._arguments(messages, drawn)
 
     def _messages(self, request: Request) -> list[dict[str, Any]]:
-        from qwenvl_train.curation.endpoint import messages_of
-
         return messages_of(request.sample.up_to_answer(request.turn).question)
 
     def _arguments(self, messages: list[dict[str, Any]], drawn: Try) -> dict[str, Any]:
         limits = {"top_p": self._section.top_p, "max_tokens": self._section.max_new_tokens, "seed": drawn.seed}
         return {"messages": messages, "n": 1, "temperature": self._section.temperature, **limits}
 
-    def _answer(self, request: Request, completions: "Sequence[Completion]", drawn: Try) -> Answer:
-        if len(completions) != 1:
-            raise UserError(
-                f"sample.endpoint.url={self._section.endpoint['url']}: the server has given {len(completions)} answers "
-                f"to a request for one, for {request.sample.where}; ask another server. The answers so far are kept."
-            )
-        one = completions[0]
+    def _answer(self, request: Request, completions: Sequence[Completion], drawn: Try) -> Answer:
+        (one,) = completions
         # The server writes the prompt, and says what the thoughts are.
         asked = replace(request, thoughts="")
         return answer_to(asked, _words(one), one.ended, one.tokens, self._context.family, drawn)
 
 
-def _words(completion: "Completion") -> str:
+def _words(completion: Completion) -> str:
     """Return thoughts and answer in one text, as a model writes them."""
     if not completion.thoughts.strip():
         return completion.text

@@ -13,6 +13,7 @@ from qwenvl_train.config.rules.rule import Lines, among
 from qwenvl_train.config.scoring import own_code_is_allowed
 from qwenvl_train.config.section import CountOrAuto, Section
 from qwenvl_train.config.verb import Verb
+from qwenvl_train.curation.endpoint_settings import EndpointConfig
 from qwenvl_train.curation.rules.table import RuleSettings
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -55,8 +56,8 @@ class SampleSection(Section):
     """The number of rows whose answers are drawn together on each device. auto is as many as its memory allows."""
     engine: Literal["transformers", "endpoint"]
     """Whether the model is loaded here, or a server with OpenAI's interface has it."""
-    endpoint: dict[str, Any]
-    """The server of engine=endpoint, and how it is asked."""
+    endpoint: EndpointConfig
+    """The server of engine=endpoint."""
     right: float
     """The lowest main score of a right answer."""
     rules: Annotated[dict[str, Any], AfterValidator(_rules)]
@@ -119,7 +120,7 @@ def the_engine_has_what_it_needs(config: SampleConfig, given: frozenset[str]) ->
             yield f"{key} has no effect without sample.engine=endpoint"
         return
     for name in ("url", "model"):
-        if not config.sample.endpoint.get(name):
+        if not getattr(config.sample.endpoint, name):
             yield f"sample.engine=endpoint needs sample.endpoint.{name}"
     for key in among(given, "sample.top_k", "sample.batch_size"):
         yield f"{key} has no effect with sample.engine=endpoint"

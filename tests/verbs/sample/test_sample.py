@@ -2,21 +2,18 @@
 
 import errno
 import json
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from qwenvl_train.cli import main
-from qwenvl_train.config.section import Section
+from qwenvl_train.curation import endpoint as endpoint_client
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Image, Sample
-from qwenvl_train.errors import UserError
 from qwenvl_train.run import generating
 from qwenvl_train.run.answers_folder import AnswersFolder
 from tests.commands import read_lines
+from tests.curation.servers import serving
 from tests.verbs.eval.test_eval import RIGHT, asked
 
 LOCATOR = Locator(Path("/"), fenced=False, allow_remote=False, cache=Path("/"))
@@ -222,72 +219,51 @@ def test_a_full_disk_is_one_sentence(rows, draw, monkeypatch):
     assert error.startswith("qwenvl-train: the disk is full")
 
 
-@dataclass(frozen=True)
-class Completion:
-    text: str
-    thoughts: str = ""
-    ended: bool = True
-    tokens: int | None = None
+def said(text: str, thoughts: str = "", ended: bool = True, tokens: int | None = None) -> dict:
+    message = {"content": text, "reasoning_content": thoughts}
+    choice = {"message": message, "finish_reason": "stop" if ended else "length"}
+    return {"model": "served", "choices": [choice], "usage": {"completion_tokens": tokens}}
 
 
 @pytest.fixture
-def server(monkeypatch) -> ModuleType:
-    """A stand-in for the client of a server, whose answers a test chooses by a function of the request."""
-    module = ModuleType("qwenvl_train.curation.endpoint")
-    module.requests = []
-
-    class EndpointConfig(Section):
-        url: str
-        model: str
-        key_variable: str
-        allowed_hosts: tuple[str, ...]
-        workers: int
-        timeout_seconds: float
-        retries: int
-
-    class Endpoint:
-        def __init__(self, settings, key):
-            assert settings.model == "served"
-
-        def complete_all(self, requests):
-            for request in requests:
-                module.requests.append(request)
-                yield module.answer(request)
-
-    module.EndpointConfig, module.Endpoint, module.Completion = EndpointConfig, Endpoint, Completion
-    module.messages_of = lambda sample: [{"role": turn.role, "content": len(turn.parts)} for turn in sample.turns]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    return module
+def server(monkeypatch):
+    """A server on this machine, whose answers a test chooses by a function of the request."""
+    monkeypatch.setattr(endpoint_client, "FIRST_PAUSE", 0.0)
+    with serving(lambda handler, request: handler.send(server.say(request))) as server:
+        yield server
 
 
-SERVED = ("sample.engine=endpoint", "sample.endpoint.url=http://127.0.0.1:1/v1", "sample.endpoint.model=served")
+def served(server) -> tuple[str, ...]:
+    one_by_one = ("sample.endpoint.workers=1", "sample.endpoint.retries=0")
+    return ("sample.engine=endpoint", f"sample.endpoint.url={server.url}", "sample.endpoint.model=served", *one_by_one)
 
 
 def test_a_server_answers_and_faults_are_left_out(rows, draw, server, tmp_path, monkeypatch):
-    said = [
-        Completion("an orange square", "It is a square.", tokens=9),
-        Completion("An orange square.", ended=False, tokens=12),
-        Completion("", "It is a square. So", ended=False),
-        Completion("", "It is a square."),
-        Completion("an orange <|im_start|> square"),
-        Completion("word " * 50),
-        Completion("a circle", "It is round.", tokens=7),
-    ]
-    waiting = iter(said)
-    server.answer = lambda request: [next(waiting)]
+    waiting = iter(
+        [
+            said("an orange square", "It is a square.", tokens=9),
+            said("An orange square.", ended=False, tokens=12),
+            said("", "It is a square. So", ended=False),
+            said("", "It is a square."),
+            said("an orange <|im_start|> square"),
+            said("word " * 50),
+            said("a circle", "It is round.", tokens=7),
+        ]
+    )
+    server.say = lambda request: next(waiting)
     first = tmp_path / "first.jsonl"
     first.write_text(rows.read_text().splitlines()[0] + "\n")
     monkeypatch.setattr(generating, "build_for_inference", None)
-    settings = (f"data.train={first}", "sample.to=out", *SERVED, "sample.tries=7", "sample.top_p=0.9")
+    settings = (f"data.train={first}", "sample.to=out", *served(server), "sample.tries=7", "sample.top_p=0.9")
     rule = "{use: drop, words: 3, max_share: 0.3, min_words: 20}"
     code, out, error = draw(*settings, f"sample.rules.repeated_ngrams={rule}")
     assert code == 0, error
-    assert "from served at http://127.0.0.1:1/v1" in out
+    assert f"from served at {server.url}" in out
     faults = [row["faults"] for row in read_lines(tmp_path / "out/answers.jsonl")]
     assert faults == [
         [],
         ["cut at 12 tokens"],
-        ["cut at 12 tokens", "thoughts without an answer"],
+        ["cut at 12 tokens", "thoughts without an answer", "unfinished: the thoughts do not end"],
         ["thoughts without an answer"],
         ["control tokens in the text"],
         ["repeated_ngrams: 98% of the words repeat, such as 'word word word'"],
@@ -305,7 +281,8 @@ def test_a_server_answers_and_faults_are_left_out(rows, draw, server, tmp_path, 
     assert len({request["seed"] for request in server.requests}) == 7
     request = server.requests[0]
     assert (request["n"], request["temperature"], request["top_p"], request["max_tokens"]) == (1, 1.0, 0.9, 12)
-    assert request["messages"] == [{"role": "user", "content": 2}]
+    (message,) = request["messages"]
+    assert [part["type"] for part in message["content"]] == ["image_url", "text"]
     # Without the thoughts, and with the rule off, from the same answers.
     code, out, _ = draw(*settings, "sample.rules.repeated_ngrams.use=off", "sample.thoughts=drop")
     assert code == 0
@@ -315,27 +292,22 @@ def test_a_server_answers_and_faults_are_left_out(rows, draw, server, tmp_path, 
 
 
 def test_a_server_that_fails_loses_nothing(rows, draw, server, tmp_path):
-    def failing(request):
-        if len(server.requests) == 6:
-            raise UserError("sample.endpoint.url=http://127.0.0.1:1/v1 does not answer; start it, and run this again.")
-        return [Completion("a circle")]
+    def failing(handler, request):
+        handler.send(said("a circle")) if len(server.requests) <= 5 else handler.send({"error": "out of memory"}, 500)
 
     server.answer = failing
-    settings = (f"data.train={rows}", "sample.to=out", *SERVED, "sample.tries=2")
+    settings = (f"data.train={rows}", "sample.to=out", *served(server), "sample.tries=2")
     code, _, error = draw(*settings)
     assert code == 2
-    assert (
-        error
-        == "qwenvl-train: sample.endpoint.url=http://127.0.0.1:1/v1 does not answer; start it, and run this again.\n"
-    )
+    assert error.startswith(f"qwenvl-train: sample.endpoint: {server.url}")
+    assert "out of memory" in error
     assert len(read_lines(tmp_path / "out/answers.0.jsonl")) == 4
-    server.answer = lambda request: []
+    server.answer = lambda handler, request: handler.send({"model": "served", "choices": []})
     code, _, error = draw(*settings)
     assert code == 2
-    assert "the server has given 0 answers to a request for one, for " in error
-    assert "rows.jsonl:3 (id part-16); ask another server" in error
+    assert "sample.endpoint" in error
     server.requests.clear()
-    server.answer = lambda request: [Completion("a circle")]
+    server.answer = lambda handler, request: handler.send(said("a circle"))
     assert draw(*settings)[0] == 0
     assert len(server.requests) == 4
     assert len(read_lines(tmp_path / "out/answers.jsonl")) == 8
