@@ -103,7 +103,14 @@ def test_a_wrong_tree_is_one_sentence(text, told, tmp_path):
             ["needs filter.judge.reward_path", "classes needs", "needless_picture needs"],
         ),
         ({"judge__reward_path": "x"}, ["reward_path has no effect with filter.judge.engine=model"]),
-        ({"scores__each": {}}, ["has no score with a prompt"]),
+        (
+            {"judge__engine": "reward_head", "judge__reward_path": "x", "scores__reward__prompt": "How?"},
+            ["classes needs", "needless_picture needs", "scores has no score without a prompt"],
+        ),
+        (
+            {"scores__own": {"reward": {"prompt": "How?", "min": 1, "pictures_only": False}}},
+            ["scores.own.reward has the name of a setting of filter.scores"],
+        ),
         ({}, []),
     ],
 )
@@ -113,6 +120,18 @@ def test_settings_that_do_not_fit_together(changed, told):
     assert len(found) == len(told)
     assert all(words in line for words, line in zip(told, found, strict=True))
     assert list(problems_of(sections_with(**changed), "filter")) == []
+
+
+def test_a_score_of_ones_own(checkpoints, tmp_path):
+    own = {"politeness": {"prompt": "How polite? 1 to 5.", "min": 2.5, "pictures_only": False}}
+    sections = sections_with(scores__use="drop", scores__own=own)
+    (found,) = TinyJudge(checkpoints["qwen2_vl"], tmp_path, sections)(
+        conversation(("user", ["Who?"]), ("assistant", ["Me."]))
+    )
+    assert 1 <= found.scores["politeness"] <= 5
+    assert len(found.scores) == 8
+    low = of_scores(replace(found, scores={"politeness": 2.0}), sections.scores, {})
+    assert low.evidence == "politeness is 2.00, below 2.5"
 
 
 def test_a_prompt_for_classes_has_a_place_for_the_options():
@@ -126,7 +145,7 @@ def test_an_expected_score():
 
 
 def test_verdicts_on_scores(tree):
-    settings = sections_with(scores__use="drop", scores__each__answer_correctness__min=3.5).scores
+    settings = sections_with(scores__use="drop", scores__answer_correctness__min=3.5).scores
     judgement = Judgement(None, {"answer_correctness": 3.25, "answer_clarity": 2.0})
     found = of_scores(judgement, settings, tree)
     assert (found.falls, found.value) == (True, 3.25)

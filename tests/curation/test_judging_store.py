@@ -72,7 +72,7 @@ def test_only_what_is_new_is_asked(pictures, tmp_path):
     rows = rows_about(pictures)
     judged(engine := Counting(), tmp_path, rows[:2])
     assert engine.asked == [("0", 18), ("1", 18)]
-    more = sections_with(scores__use="drop", scores__each__answer_clarity__prompt="How clear? 1 to 5")
+    more = sections_with(scores__use="drop", scores__answer_clarity__prompt="How clear? 1 to 5")
     judged(engine := Counting(), tmp_path, rows, more)
     assert engine.asked == [("0", 1), ("1", 1), ("2", 8), ("3", 8)]
 

@@ -82,8 +82,24 @@ class ScoreSettings(Section):
 
 
 class ScoresSection(RuleSection):
-    each: dict[str, ScoreSettings]
-    """The scores by name."""
+    query_complexity: ScoreSettings
+    query_relevance: ScoreSettings
+    answer_correctness: ScoreSettings
+    answer_completeness: ScoreSettings
+    answer_clarity: ScoreSettings
+    answer_relevance: ScoreSettings
+    answer_helpfulness: ScoreSettings
+    picture_use: ScoreSettings
+    reward: ScoreSettings
+    """The score of a reward head."""
+    own: dict[str, ScoreSettings]
+    """Further scores by name."""
+
+    @property
+    def each(self) -> dict[str, ScoreSettings]:
+        """All scores by name."""
+        shipped = {name: getattr(self, name) for name in type(self).model_fields if name not in ("use", "own")}
+        return {**self.own, **shipped}
 
 
 class NeedlessPicture(RuleSection):
@@ -134,4 +150,6 @@ def problems_of(sections: JudgingSections, key: str) -> Iterator[str]:
         (one.prompt is None) == by_head for one in sections.scores.each.values()
     ):
         with_or_without = "without" if by_head else "with"
-        yield f"{key}.scores.each has no score {with_or_without} a prompt, for {key}.judge.engine={engine}"
+        yield f"{key}.scores has no score {with_or_without} a prompt, for {key}.judge.engine={engine}"
+    for name in sections.scores.own.keys() & ScoresSection.model_fields.keys():
+        yield f"{key}.scores.own.{name} has the name of a setting of {key}.scores; choose another name"
