@@ -22,7 +22,7 @@ _COMMON = {
         "es": "el los las una y en del que con se su al hay está por lo como",
     }.items()
 }
-_LEAST_COMMON = 3
+_LEAST_COMMON = 2
 _SAME = {"wuu": "zh", "yue": "zh", "arz": "ar", "sh": "sr"}
 """Names of varieties that the model confuses with a language, and that count as it."""
 
@@ -41,12 +41,12 @@ def languages_of(text: str, most: int) -> dict[str, float]:
 
 
 def language_of(sentence: str) -> tuple[str, float]:
-    """Return the likeliest language of a sentence and its probability. Sentences with several of the commonest words of
-    one language are not given to the model, which takes ten times as long as looking for these words."""
+    """Return the likeliest language of a sentence and its probability. A sentence with common words of one language
+    alone is not given to the model, which takes ten times as long as looking for these words."""
     given = set(words(sentence))
     counts = {code: len(given & common) for code, common in _COMMON.items()}
     first, second = sorted(counts.values())[:-3:-1]
-    if first >= _LEAST_COMMON and first >= 3 * second:
+    if first >= _LEAST_COMMON and first >= 4 * second:
         return max(counts, key=lambda code: counts[code]), 1.0
     return next(iter(languages_of(sentence[:_OF_SENTENCE], 1).items()), ("", 0.0))
 

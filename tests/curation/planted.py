@@ -130,7 +130,7 @@ def broken_call(t: Tools) -> Sample:
     broken = t.rng.choice(
         [
             whole[:-12], whole.replace("}}", "}"), whole.replace("get_weather", "weather"),
-            whole.replace('"name"', '"nam"'),
+            whole.replace('"name"', '"title"'),
             whole.replace("city", "town"), xml.replace("</parameter>\n", ""), xml.replace("</function>\n", ""),
             xml.replace("=city", "=town"), xml[:-12], whole[12:],
         ]

@@ -137,7 +137,7 @@ def test_html_with_matching_tags_stays(answer):
     )
 )
 def test_tags_match_if_an_xml_parser_says_so(pieces):
-    text = f"<div>{''.join(pieces)}</div>"
+    text = f"<section>{''.join(pieces)}</section>"
     try:
         etree.fromstring(text)
         is_whole = True
@@ -157,7 +157,7 @@ XML = "<tool_call>\n<function=get_weather>\n<parameter=city>\nRome\n</parameter>
         HERMES[11:],
         HERMES.replace("}}", "}"),
         HERMES.replace("get_weather", "get_time"),
-        HERMES.replace('"name"', '"nam"'),
+        HERMES.replace('"name"', '"title"'),
         HERMES.replace("get_weather", ""),
         HERMES.replace("city", "town"),
         HERMES.replace('{"city": "Rome"}', '"Rome"'),

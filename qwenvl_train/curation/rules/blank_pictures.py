@@ -16,7 +16,7 @@ class BlankPictures(RuleSection):
 def judge(row: RowView, settings: BlankPictures) -> Verdict | None:
     # A clip may begin or end with a black frame, but one that has nothing else is blank.
     clips = [[frame.deviation for frame in clip] for clip in row.clips]
-    highest = [max(filter(None, clip), default=0.0) for clip in clips if None not in clip]
+    highest = [max(filter(None, clip), default=0.0) for clip in clips if clip and None not in clip]
     found = [picture.deviation for picture in row.pictures if picture.deviation is not None] + highest
     if not found:
         return None
