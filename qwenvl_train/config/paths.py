@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 _PATHS = (
-    "output_dir", "data.cache", "deepspeed.nvme_path", "inspect.file", "run", "eval.to", "export.to", "filter.to", "chat.to",
-    "chat.save",
+    "output_dir", "data.cache", "deepspeed.nvme_path", "inspect.file", "run", "eval.to", "export.to", "chat.to",
+    "chat.save", "sample.to", "filter.to", "filter.unwanted.words", "filter.classes.tree",
 )  # fmt: skip
 """Keys that always hold a path."""
 _SOURCES = ("data.train", "data.eval", "chat.input", "chat.images", "chat.videos")
