@@ -30,9 +30,9 @@ _FOUND = 0.99
 
 
 class Duplicates(RuleSection):
-    by: Literal["row", "text", "pictures"]
-    """What must be alike: texts and pictures, the texts alone, or the pictures alone. With row, rows without pictures
-    are compared by their texts. With pictures, they are not compared."""
+    by: Literal["row", "text", "images"]
+    """What must be alike: texts and pictures, the texts alone, or the images alone. With row, rows without images are
+    compared by their texts. With images, they are not compared."""
     words: PositiveInt
     """The number of consecutive words in the sequences of which two texts have a share in common."""
     min_similarity: Annotated[float, Field(gt=0, le=1)]
@@ -116,7 +116,7 @@ class Signatures:
 
 def alike_rows(signatures: Signatures, settings: Duplicates) -> list[Alike]:
     """Return the rows that are nearly the same as an earlier one, in order. Of rows that are alike, the first stays."""
-    compared = signatures.counts > 0 if settings.by == "pictures" else signatures.counts >= 0
+    compared = signatures.counts > 0 if settings.by == "images" else signatures.counts >= 0
     rows = np.flatnonzero(compared)
     edges = [edge for keys in _keys(signatures, rows, settings) for edge in _edges(signatures, rows, keys, settings)]
     return _with_firsts(signatures, edges, settings)
@@ -130,7 +130,7 @@ def _keys(signatures: Signatures, rows: np.ndarray, settings: Duplicates) -> Ite
         return
     counts = signatures.counts[rows].astype(np.uint64)
     blocks = [_mixed([counts, block]) for block in _blocks(signatures.pictures, rows, settings.max_bits)]
-    if settings.by == "pictures":
+    if settings.by == "images":
         yield from blocks
         return
     for band in _bands(signatures.texts, rows, settings.min_similarity):
@@ -195,7 +195,7 @@ def _edges(
 def are_alike(signatures: Signatures, one: np.ndarray, other: np.ndarray, settings: Duplicates) -> np.ndarray:
     """Return whether two rows are nearly the same, [pairs]."""
     alike = np.ones(len(one), dtype=bool)
-    if settings.by != "pictures":
+    if settings.by != "images":
         alike &= similarity(signatures, one, other) >= settings.min_similarity
     if settings.by != "text":
         alike &= differing_bits(signatures, one, other) <= settings.max_bits

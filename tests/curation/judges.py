@@ -36,7 +36,7 @@ def sections_with(**changed: Any) -> JudgingSections:
     return JudgingSections.model_validate(tree)
 
 
-ALL = sections_with(classes__use="drop", scores__use="drop", needless_picture__use="drop")
+ALL = sections_with(classes__use="drop", scores__use="drop", needless_image__use="drop")
 
 
 class Passes:

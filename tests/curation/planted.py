@@ -247,8 +247,8 @@ KINDS: dict[Callable[[Tools], Sample], str] = {
     broken_json: "malformed_json", broken_html: "malformed_html", broken_call: "malformed_tool_calls",
     broken_given_call: "malformed_tool_calls", broken_table: "malformed_tables", wrong_region: "malformed_boxes",
     wrong_written: "malformed_boxes", switched_script: "mixed_languages", switched_language: "mixed_languages",
-    leaked: "leaked_answer", in_other_language: "language", too_long: "lengths", blank: "blank_pictures",
-    unreadable: "unreadable_pictures", wrong_size: "picture_size",
+    leaked: "leaked_answer", in_other_language: "language", too_long: "lengths", blank: "blank_images",
+    unreadable: "unreadable_images", wrong_size: "image_size",
 }  # fmt: skip
 """The rule that finds each kind of fault."""
 

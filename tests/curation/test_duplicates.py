@@ -86,7 +86,7 @@ def draw(path, seed: int, noise: int = 0) -> Image:
 
 @pytest.mark.parametrize(
     ("by", "left_out"),
-    [("row", [3]), ("text", [1, 3, 5, 6]), ("pictures", [2, 3])],
+    [("row", [3]), ("text", [1, 3, 5, 6]), ("images", [2, 3])],
 )
 def test_what_must_be_alike(tmp_path, by, left_out):
     one, other = draw(tmp_path / "1.png", 1), draw(tmp_path / "2.png", 2)

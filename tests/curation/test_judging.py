@@ -54,10 +54,10 @@ def test_the_defaults_are_off_and_have_the_eight_scores():
     assert not sections.judged
     assert [name for name, one in sections.scores.each.items() if one.prompt] == [
         "query_complexity", "query_relevance", "answer_correctness", "answer_completeness", "answer_clarity",
-        "answer_relevance", "answer_helpfulness", "picture_use",
+        "answer_relevance", "answer_helpfulness", "image_use",
     ]  # fmt: skip
     assert all("1 to 5" in " ".join(one.prompt.split()) for one in sections.scores.each.values() if one.prompt)
-    assert set(DEFAULTS) == {"judge", "endpoint", "classes", "scores", "needless_picture"}
+    assert set(DEFAULTS) == {"judge", "endpoint", "classes", "scores", "needless_image"}
 
 
 def test_a_tree_with_settings_of_classes(tree):
@@ -97,25 +97,25 @@ def test_a_wrong_tree_is_one_sentence(text, told, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"judge__engine": "endpoint"}, ["needless_picture needs filter.judge.engine=model"]),
+        ({"judge__engine": "endpoint"}, ["needless_image needs filter.judge.engine=model"]),
         (
             {"judge__engine": "reward_head"},
-            ["needs filter.judge.reward_path", "classes needs", "needless_picture needs"],
+            ["needs filter.judge.reward_path", "classes needs", "needless_image needs"],
         ),
         ({"judge__reward_path": "x"}, ["reward_path has no effect with filter.judge.engine=model"]),
         (
             {"judge__engine": "reward_head", "judge__reward_path": "x", "scores__reward__prompt": "How?"},
-            ["classes needs", "needless_picture needs", "scores has no score without a prompt"],
+            ["classes needs", "needless_image needs", "scores has no score without a prompt"],
         ),
         (
-            {"scores__own": {"reward": {"prompt": "How?", "min": 1, "pictures_only": False}}},
+            {"scores__own": {"reward": {"prompt": "How?", "min": 1, "images_only": False}}},
             ["scores.own.reward has the name of a setting of filter.scores"],
         ),
         ({}, []),
     ],
 )
 def test_settings_that_do_not_fit_together(changed, told):
-    used = {"classes__use": "drop", "scores__use": "drop", "needless_picture__use": "drop"}
+    used = {"classes__use": "drop", "scores__use": "drop", "needless_image__use": "drop"}
     found = list(problems_of(sections_with(**used, **changed), "filter"))
     assert len(found) == len(told)
     assert all(words in line for words, line in zip(told, found, strict=True))
@@ -123,7 +123,7 @@ def test_settings_that_do_not_fit_together(changed, told):
 
 
 def test_a_score_of_ones_own(checkpoints, tmp_path):
-    own = {"politeness": {"prompt": "How polite? 1 to 5.", "min": 2.5, "pictures_only": False}}
+    own = {"politeness": {"prompt": "How polite? 1 to 5.", "min": 2.5, "images_only": False}}
     sections = sections_with(scores__use="drop", scores__own=own)
     (found,) = TinyJudge(checkpoints["qwen2_vl"], tmp_path, sections)(
         conversation(("user", ["Who?"]), ("assistant", ["Me."]))
@@ -187,12 +187,12 @@ def test_limits_keep_the_best_rows_or_spread_by_the_seed(tree):
 
 
 def test_verdicts_on_pictures():
-    settings = sections_with(needless_picture__use="drop").needless_picture
-    same = of_picture(Judgement(picture_use=PictureUse(-0.5, -0.52)), settings)
+    settings = sections_with(needless_image__use="drop").needless_image
+    same = of_picture(Judgement(image_use=PictureUse(-0.5, -0.52)), settings)
     assert (same.falls, same.value) == (True, pytest.approx(0.02))
-    assert same.evidence == "the answer's tokens have a probability of 59% without the picture and of 61% with it"
-    assert not of_picture(Judgement(picture_use=PictureUse(-0.1, -0.9)), settings).falls
-    assert not of_picture(Judgement(picture_use=PictureUse(-5.0, -5.0)), settings).falls  # the model knows no answer
+    assert same.evidence == "the answer's tokens have a probability of 59% without the image and of 61% with it"
+    assert not of_picture(Judgement(image_use=PictureUse(-0.1, -0.9)), settings).falls
+    assert not of_picture(Judgement(image_use=PictureUse(-5.0, -5.0)), settings).falls  # the model knows no answer
     assert of_picture(Judgement(), settings) is None
 
 
@@ -209,9 +209,9 @@ def of_embedded_model(sections: JudgingSections, folder: Path) -> StoredJudge:
     return open_judge(sections, read_tree(None, "tree"), folder, config, model, "fp32", cpu, "filter")
 
 
-def test_needless_pictures_are_told_from_needed_ones(tmp_path, monkeypatch):
+def test_needless_images_are_told_from_needed_ones(tmp_path, monkeypatch):
     """The embedded model can say what it sees, and a bin that the question names, but not which bin a part goes to."""
-    sections = sections_with(needless_picture__use="drop")
+    sections = sections_with(needless_image__use="drop")
     rows = [json.loads(line) for line in (SHAPES / "eval.jsonl").read_text().splitlines()]
     pairs = [json.loads(line) for line in (SHAPES / "eval_pairs.jsonl").read_text().splitlines()]
     needed, needless, unknown = [], [], []
@@ -225,8 +225,8 @@ def test_needless_pictures_are_told_from_needed_ones(tmp_path, monkeypatch):
     falls, gains = {}, {}
     for name, group in (("needed", needed), ("needless", needless), ("unknown", unknown)):
         found = judge.judge([RowView(sample_of(row)) for row in group])
-        falls[name] = sum(of_picture(one, sections.needless_picture).falls for one in found)
-        gains[name] = sorted(one.picture_use.gain for one in found)
+        falls[name] = sum(of_picture(one, sections.needless_image).falls for one in found)
+        gains[name] = sorted(one.image_use.gain for one in found)
     # Of the needed pictures, 2 fall, whose answers are what the model says without a picture. 118 remain.
     assert falls == {"needed": pytest.approx(2, abs=2), "needless": 120, "unknown": 0}
     assert gains["needed"][60] > 1
@@ -243,7 +243,7 @@ def test_boxes_in_a_row_speak_for_its_picture(checkpoints, pictures, tmp_path):
     text = conversation(("user", ["Who?"]), ("assistant", ["Me."]))
     found = TinyJudge(checkpoints["qwen2_vl"], tmp_path, ALL)(row, text)
     assert [one.problem for one in found] == [None, None]
-    assert [one.picture_use for one in found] == [None, None]
+    assert [one.image_use for one in found] == [None, None]
     assert all(one.assigned for one in found)
 
 

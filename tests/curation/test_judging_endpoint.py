@@ -78,8 +78,8 @@ def test_classes_and_scores_by_an_endpoint(pictures, tmp_path):
         assert one.scores["answer_correctness"] == pytest.approx(2)
         assert (one.assigned.domain, one.assigned.name) == ("figures", "maps")
         assert one.assigned.probability == pytest.approx(0.7 / 0.8 * 0.5, abs=1e-5)
-        assert one.picture_use is None
-    assert ["picture_use" in one.scores for one in found] == [True] * 4 + [False]
+        assert one.image_use is None
+    assert ["image_use" in one.scores for one in found] == [True] * 4 + [False]
     assert server.requests[0]["max_tokens"] == 1
     assert server.requests[0]["messages"][0]["content"][0]["type"] == "image_url"
 

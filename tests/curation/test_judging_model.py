@@ -98,11 +98,11 @@ def test_judgements_are_those_of_transformers(model_type, checkpoints, pictures,
         assert (judgement.assigned.domain, judgement.assigned.name) == (domain, list(names)[int(np.argmax(classes))])
         worst = max(worst, abs(judgement.assigned.probability - max(domains) * max(classes)))
         if row is rows[2]:
-            assert judgement.picture_use is None
+            assert judgement.image_use is None
             continue
-        worst = max(worst, abs(judgement.picture_use.with_picture - theirs.mean_log_prob(row)))
-        worst = max(worst, abs(judgement.picture_use.without_picture - theirs.mean_log_prob(without_pictures(row))))
-        assert abs(judgement.picture_use.gain) > 1e-3
+        worst = max(worst, abs(judgement.image_use.with_picture - theirs.mean_log_prob(row)))
+        worst = max(worst, abs(judgement.image_use.without_picture - theirs.mean_log_prob(without_pictures(row))))
+        assert abs(judgement.image_use.gain) > 1e-3
     print("worst difference", model_type, worst)
     assert worst < TOLERANCE
     assert [len(one.scores) for one in found] == [8, 8, 7]

@@ -62,7 +62,7 @@ def test_a_second_run_computes_nothing_and_loads_no_weights(checkpoints, picture
     second = TinyJudge(checkpoints["qwen2_5_vl"], tmp_path, ALL)
     assert second(*rows_about(pictures)) == found
     assert second.loads == 0
-    changed = sections_with(classes__use="drop", needless_picture__max_gain=9.0, needless_picture__use="mark")
+    changed = sections_with(classes__use="drop", needless_image__max_gain=9.0, needless_image__use="mark")
     third = TinyJudge(checkpoints["qwen2_5_vl"], tmp_path, changed)
     assert [one.assigned for one in third(*rows_about(pictures))] == [one.assigned for one in found]
     assert third.loads == 0  # thresholds are not part of a question

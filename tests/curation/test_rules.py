@@ -89,8 +89,8 @@ def test_presets_use_the_rules_that_they_name():
         "malformed_html",
         "malformed_tool_calls",
         "malformed_boxes",
-        "unreadable_pictures",
-        "blank_pictures",
+        "unreadable_images",
+        "blank_images",
     }
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from qwenvl_train.curation import pictures as reading
 from qwenvl_train.curation.pictures import as_facts
 from qwenvl_train.curation.view import RowView
-from qwenvl_train.data.media import pictures as reading
 from qwenvl_train.data.sample import Image, Video
 from tests.curation.clean_rows import drawn, row
 from tests.curation.judging import judged
@@ -41,16 +41,16 @@ def broken(tmp_path, whole):
     return [*(tmp_path / name for name in made), tmp_path / "none.png", tmp_path]
 
 
-def test_unreadable_pictures_fall(whole, broken):
-    assert not judged("unreadable_pictures", row("What?", "This.", whole)).falls
-    assert judged("unreadable_pictures", row("What?", "This.", None)) is None
+def test_unreadable_images_fall(whole, broken):
+    assert not judged("unreadable_images", row("What?", "This.", whole)).falls
+    assert judged("unreadable_images", row("What?", "This.", None)) is None
     for path in broken:
-        verdict = judged("unreadable_pictures", row("What?", "This.", path))
+        verdict = judged("unreadable_images", row("What?", "This.", path))
         assert verdict.falls, path
         assert verdict.evidence.startswith(f"the image {path}")
-        assert judged("unreadable_pictures", of_frames(whole, path)).falls
-        assert judged("blank_pictures", row("What?", "This.", path)) is None
-    assert not judged("unreadable_pictures", of_frames(whole, whole)).falls
+        assert judged("unreadable_images", of_frames(whole, path)).falls
+        assert judged("blank_images", row("What?", "This.", path)) is None
+    assert not judged("unreadable_images", of_frames(whole, whole)).falls
 
 
 def test_a_cut_picture_has_a_size_but_no_hash(broken):
@@ -60,7 +60,7 @@ def test_a_cut_picture_has_a_size_but_no_hash(broken):
     assert facts.thumbnail is None
 
 
-def test_blank_pictures_fall(tmp_path, whole):
+def test_blank_images_fall(tmp_path, whole):
     noise = Pillow.effect_noise((320, 240), 3).convert("RGB")
     noise.save(tmp_path / "noise.jpg")
     page = Pillow.new("RGB", (1000, 1000), "white")
@@ -70,13 +70,13 @@ def test_blank_pictures_fall(tmp_path, whole):
     equal_in_grey.paste((0, 77, 0), (16, 16, 48, 48))
     equal_in_grey.save(tmp_path / "colours.png")
     for path in (flat(tmp_path / "flat.png"), tmp_path / "noise.jpg"):
-        assert judged("blank_pictures", row("What?", "This.", path)).falls, path
+        assert judged("blank_images", row("What?", "This.", path)).falls, path
     for path in (whole, tmp_path / "page.png", tmp_path / "colours.png"):
-        verdict = judged("blank_pictures", row("What?", "This.", path))
+        verdict = judged("blank_images", row("What?", "This.", path))
         assert not verdict.falls, path
         assert verdict.value > 2
-    assert not judged("blank_pictures", of_frames(tmp_path / "flat.png", whole)).falls
-    assert judged("blank_pictures", of_frames(tmp_path / "flat.png", tmp_path / "flat.png")).falls
+    assert not judged("blank_images", of_frames(tmp_path / "flat.png", whole)).falls
+    assert judged("blank_images", of_frames(tmp_path / "flat.png", tmp_path / "flat.png")).falls
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_blank_pictures_fall(tmp_path, whole):
     [((28, 28), False), ((27, 100), True), ((8192, 500), False), ((8193, 500), True), ((40, 801), True)],
 )
 def test_sizes_are_limited(tmp_path, size, is_wrong):
-    verdict = judged("picture_size", row("What?", "This.", flat(tmp_path / "a.png", size=size)))
+    verdict = judged("image_size", row("What?", "This.", flat(tmp_path / "a.png", size=size)))
     assert verdict.falls == is_wrong
     assert verdict.value == min(size)
-    assert judged("picture_size", of_frames(tmp_path / "a.png")).falls == is_wrong
+    assert judged("image_size", of_frames(tmp_path / "a.png")).falls == is_wrong
 
 
 def test_sizes_are_upright(tmp_path):
@@ -122,5 +122,5 @@ def test_clips_in_files_are_not_judged():
     sample = of_frames("a.png")
     clip = replace(sample.turns[0].parts[0], content="clip.mp4")
     sample = replace(sample, turns=(replace(sample.turns[0], parts=(clip,)), sample.turns[1]))
-    for rule in ("unreadable_pictures", "blank_pictures", "picture_size"):
+    for rule in ("unreadable_images", "blank_images", "image_size"):
         assert judged(rule, sample) is None

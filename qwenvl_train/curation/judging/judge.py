@@ -45,7 +45,7 @@ class Judgement:
     """The most likely class of the most likely domain. None if classes are not asked for, or if the class is less
     probable than `min_probability`."""
     scores: dict[str, float] = field(default_factory=dict)
-    picture_use: PictureUse | None = None
+    image_use: PictureUse | None = None
     """None if it is not asked for, or if the row has no pictures, or boxes or points in them."""
     problem: str | None = None
     """Why the row was not judged."""
@@ -96,7 +96,7 @@ class StoredJudge:
             prompts.append(self._domain_choice())
             if self._engine.all_at_once:
                 prompts += map(self._class_choice, self._tree)
-        if self._sections.needless_picture.use != "off" and has_plain_pictures(row):
+        if self._sections.needless_image.use != "off" and has_plain_pictures(row):
             prompts.append(PictureGain())
         return tuple(dict.fromkeys(prompts))
 
@@ -107,7 +107,7 @@ class StoredJudge:
         return {
             name: Reward() if score.prompt is None else score_choice(score.prompt)
             for name, score in self._sections.scores.each.items()
-            if (score.prompt is None) == by_head and (row.sample.chosen_conversation.media or not score.pictures_only)
+            if (score.prompt is None) == by_head and (row.sample.chosen_conversation.media or not score.images_only)
         }
 
     def _domain_choice(self) -> Choice:

@@ -77,7 +77,7 @@ class ScoreSettings(Section):
     engine=reward_head, which is not asked a question."""
     min: float | None
     """Rows with a lower score fall. With null, the score is only measured."""
-    pictures_only: bool
+    images_only: bool
     """Whether the score is only measured for rows with pictures or videos."""
 
 
@@ -89,7 +89,7 @@ class ScoresSection(RuleSection):
     answer_clarity: ScoreSettings
     answer_relevance: ScoreSettings
     answer_helpfulness: ScoreSettings
-    picture_use: ScoreSettings
+    image_use: ScoreSettings
     reward: ScoreSettings
     """The score of a reward head."""
     own: dict[str, ScoreSettings]
@@ -102,7 +102,7 @@ class ScoresSection(RuleSection):
         return {**self.own, **shipped}
 
 
-class NeedlessPicture(RuleSection):
+class NeedlessImage(RuleSection):
     """Rows about a picture whose answer does not need it.
 
     The mean log-probability of the tokens of the row's answers is computed twice: in the conversation, and in the same
@@ -124,12 +124,12 @@ class JudgingSections(Section):
     endpoint: EndpointConfig
     classes: ClassesSection
     scores: ScoresSection
-    needless_picture: NeedlessPicture
+    needless_image: NeedlessImage
 
     @property
     def judged(self) -> bool:
         """Whether a judge is needed."""
-        return any(section.use != "off" for section in (self.classes, self.scores, self.needless_picture))
+        return any(section.use != "off" for section in (self.classes, self.scores, self.needless_image))
 
 
 def problems_of(sections: JudgingSections, key: str) -> Iterator[str]:
@@ -143,8 +143,8 @@ def problems_of(sections: JudgingSections, key: str) -> Iterator[str]:
         yield f"{key}.judge.reward_path has no effect with {key}.judge.engine={engine}"
     if engine == "reward_head" and sections.classes.use != "off":
         yield f"{key}.classes needs {key}.judge.engine=model or endpoint; a reward head gives only a score"
-    if engine != "model" and sections.needless_picture.use != "off":
-        yield f"{key}.needless_picture needs {key}.judge.engine=model, which knows how likely the answers of rows are"
+    if engine != "model" and sections.needless_image.use != "off":
+        yield f"{key}.needless_image needs {key}.judge.engine=model, which knows how likely the answers of rows are"
     by_head = engine == "reward_head"
     if sections.scores.use != "off" and not any(
         (one.prompt is None) == by_head for one in sections.scores.each.values()

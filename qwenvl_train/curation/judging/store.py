@@ -30,7 +30,7 @@ _AT_A_TIME = 500
 class JudgementStore:
     def __init__(self, folder: Path):
         """Open the store in a folder of the cache, or create it."""
-        make_folder(folder, "classes.use, scores.use and needless_picture.use to off")
+        make_folder(folder, "classes.use, scores.use and needless_image.use to off")
         self.path = folder / "judgements.sqlite3"
         with self._connected() as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS figures (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from qwenvl_train.curation.judging.classes import Tree
 from qwenvl_train.curation.judging.judge import Judgement
-from qwenvl_train.curation.judging.settings import NeedlessPicture, ScoresSection
+from qwenvl_train.curation.judging.settings import NeedlessImage, ScoresSection
 from qwenvl_train.curation.verdict import Verdict
 
 
@@ -59,12 +59,12 @@ def mean_score(judgement: Judgement) -> float | None:
     return sum(scores) / len(scores) if scores else None
 
 
-def of_picture(judgement: Judgement, settings: NeedlessPicture) -> Verdict | None:
+def of_picture(judgement: Judgement, settings: NeedlessImage) -> Verdict | None:
     """Return the verdict on the use of a row's pictures. Its value is what they add to the mean log-probability."""
-    use = judgement.picture_use
+    use = judgement.image_use
     if use is None:
         return None
     alone, both = math.exp(use.without_picture), math.exp(use.with_picture)
     falls = use.gain <= settings.max_gain and alone >= settings.min_probability
-    told = f"the answer's tokens have a probability of {alone:.0%} without the picture and of {both:.0%} with it"
+    told = f"the answer's tokens have a probability of {alone:.0%} without the image and of {both:.0%} with it"
     return Verdict(falls, use.gain, told if falls else "")

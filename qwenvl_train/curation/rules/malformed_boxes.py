@@ -39,7 +39,7 @@ def _fault_of_region(region: Region, row: RowView, tolerance: float) -> str:
     if fault := fault_of(region.coordinates, tolerance):
         return fault
     if region.image >= len(row.pictures):
-        return f"it is in picture {region.image + 1}, but the row has {len(row.pictures)}"
+        return f"it is in image {region.image + 1}, but the row has {len(row.pictures)}"
     size = row.pictures[region.image].size
     if size is None:
         return ""
@@ -47,7 +47,7 @@ def _fault_of_region(region: Region, row: RowView, tolerance: float) -> str:
     inside = all(
         value <= (height if index % 2 else width) + tolerance for index, value in enumerate(region.coordinates)
     )
-    return "" if inside else f"{_shown(region.coordinates)} leaves its picture of {width}×{height} pixels"
+    return "" if inside else f"{_shown(region.coordinates)} leaves its image of {width}×{height} pixels"
 
 
 def _faults_in(text: str, row: RowView) -> Iterator[str]:
@@ -64,7 +64,7 @@ def _faults_in(text: str, row: RowView) -> Iterator[str]:
     if largest > _MILLE and row.pictures and all(picture.size for picture in row.pictures):
         side = max(max(picture.size or (0, 0)) for picture in row.pictures)
         if largest > max(_MILLE, side):
-            yield f"{largest:g} is beyond the picture, whose larger side has {side} pixels"
+            yield f"{largest:g} is beyond the image, whose larger side has {side} pixels"
 
 
 def _written(text: str) -> Iterator[tuple[str, tuple[float, ...]]]:
@@ -93,4 +93,4 @@ def _shown(numbers: Sequence[float]) -> str:
     return f"[{', '.join(f'{number:g}' for number in numbers)}]"
 
 
-RULE = Rule("malformed_boxes", "boxes and points that are inverted, empty or out of the picture", True, judge)
+RULE = Rule("malformed_boxes", "boxes and points that are inverted, empty or out of the image", True, judge)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from qwenvl_train.config.section import Section
 from qwenvl_train.curation.rules import (
-    blank_pictures,
+    blank_images,
+    image_size,
     language,
     leaked_answer,
     lengths,
@@ -15,12 +16,11 @@ from qwenvl_train.curation.rules import (
     malformed_tables,
     malformed_tool_calls,
     mixed_languages,
-    picture_size,
     repeated_lines,
     repeated_ngrams,
     repeated_sentences,
     unfinished,
-    unreadable_pictures,
+    unreadable_images,
     unwanted,
 )
 from qwenvl_train.curation.rules.rule import Rule, RuleSection
@@ -40,9 +40,9 @@ _MODULES = (
     mixed_languages,
     leaked_answer,
     lengths,
-    picture_size,
-    unreadable_pictures,
-    blank_pictures,
+    image_size,
+    unreadable_images,
+    blank_images,
 )
 RULES = {module.RULE.name: module.RULE for module in _MODULES}
 
@@ -64,9 +64,9 @@ class RuleSettings(Section):
     mixed_languages: mixed_languages.MixedLanguages
     leaked_answer: leaked_answer.LeakedAnswer
     lengths: lengths.Lengths
-    picture_size: picture_size.PictureSize
-    unreadable_pictures: unreadable_pictures.UnreadablePictures
-    blank_pictures: blank_pictures.BlankPictures
+    image_size: image_size.ImageSize
+    unreadable_images: unreadable_images.UnreadableImages
+    blank_images: blank_images.BlankImages
 
 
 def used(settings: RuleSettings) -> Iterator[tuple[Rule, RuleSection]]:

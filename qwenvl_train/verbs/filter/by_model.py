@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from qwenvl_train.curation.judging.judge import Judge, Judgement
 
-CLASSES, SCORES, NEEDLESS_PICTURE = "classes", "scores", "needless_picture"
+CLASSES, SCORES, NEEDLESS_IMAGE = "classes", "scores", "needless_image"
 CLASS, PROBLEM, MEAN_SCORE = "class", "not_judged", "mean_score"
 """Further columns: the domain and class of a row, why a model could not judge it, and the mean of its scores."""
 SCORE = "score."
@@ -29,7 +29,7 @@ SCORE = "score."
 
 def model_rules(sections: JudgingSections) -> tuple[str, ...]:
     """Return the names of the judgements by a model that are not off."""
-    named = {CLASSES: sections.classes, SCORES: sections.scores, NEEDLESS_PICTURE: sections.needless_picture}
+    named = {CLASSES: sections.classes, SCORES: sections.scores, NEEDLESS_IMAGE: sections.needless_image}
     return tuple(name for name, section in named.items() if section.use != "off")
 
 
@@ -68,7 +68,7 @@ class ModelJudge:
         of_rule = {
             CLASSES: lambda one: of_class(one, tree),
             SCORES: lambda one: of_scores(one, section.scores, tree),
-            NEEDLESS_PICTURE: lambda one: of_picture(one, section.needless_picture),
+            NEEDLESS_IMAGE: lambda one: of_picture(one, section.needless_image),
         }
         for rule in model_rules(section):
             yield rule, [of_rule[rule](one) if one and one.problem is None else None for one in judgements]

@@ -9,7 +9,7 @@ import numpy as np
 
 from qwenvl_train.curation.rules.table import RULES
 from qwenvl_train.data.samples import Samples
-from qwenvl_train.verbs.filter.by_model import CLASSES, NEEDLESS_PICTURE, PROBLEM, SCORE, SCORES
+from qwenvl_train.verbs.filter.by_model import CLASSES, NEEDLESS_IMAGE, PROBLEM, SCORE, SCORES
 from qwenvl_train.verbs.filter.folder import FilterFolder
 from qwenvl_train.verbs.filter.judged import DUPLICATES, UNUSABLE, VALUE
 from qwenvl_train.verbs.filter.outcome import Outcome
@@ -20,7 +20,7 @@ _SUMMARIES = {
     DUPLICATES: "nearly the same as an earlier row",
     CLASSES: "of a class that is dropped, or over its limit",
     SCORES: "scored too low by the model",
-    NEEDLESS_PICTURE: "the answer does not need the image",
+    NEEDLESS_IMAGE: "the answer does not need the image",
 }
 
 

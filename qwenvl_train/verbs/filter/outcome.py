@@ -14,7 +14,7 @@ from qwenvl_train.curation.judging.classes import ClassOfRow, Tree, over_limit
 from qwenvl_train.curation.rules.table import used
 from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.data.samples import Samples
-from qwenvl_train.verbs.filter.by_model import CLASS, CLASSES, MEAN_SCORE, NEEDLESS_PICTURE, SCORES, model_rules
+from qwenvl_train.verbs.filter.by_model import CLASS, CLASSES, MEAN_SCORE, NEEDLESS_IMAGE, SCORES, model_rules
 from qwenvl_train.verbs.filter.folder import FilterFolder
 from qwenvl_train.verbs.filter.judged import DUPLICATES, PICTURE_SIGNATURE, TEXT_SIGNATURE, UNUSABLE
 from qwenvl_train.verbs.filter.settings import FilterSection
@@ -45,7 +45,7 @@ class Outcome:
     @property
     def by_model(self) -> bool:
         """Whether a model has judged rows."""
-        return not {CLASSES, SCORES, NEEDLESS_PICTURE}.isdisjoint(self.rules)
+        return not {CLASSES, SCORES, NEEDLESS_IMAGE}.isdisjoint(self.rules)
 
     def rules_of(self, row: int) -> list[str]:
         """Return the names of the rules that a row falls to."""

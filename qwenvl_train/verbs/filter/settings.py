@@ -56,7 +56,7 @@ def judge_is_whole(config: FilterConfig, given: frozenset[str]) -> Lines:
     yield from problems_of(config.filter, "filter")
     for key in sorted(given):
         if key.startswith(("filter.judge.", "filter.endpoint.")) and not config.filter.judged:
-            yield f"{key} has no effect without filter.classes, filter.scores or filter.needless_picture"
+            yield f"{key} has no effect without filter.classes, filter.scores or filter.needless_image"
         elif key.startswith("filter.endpoint.") and config.filter.judge.engine != "endpoint":
             yield f"{key} has no effect without filter.judge.engine=endpoint"
 

@@ -7,7 +7,7 @@ from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.curation.view import RowView
 
 
-class PictureSize(RuleSection):
+class ImageSize(RuleSection):
     min_side: PositiveInt | None
     """The least length of the shorter side in pixels. With null, here as below, there is no limit."""
     max_side: PositiveInt | None
@@ -16,7 +16,7 @@ class PictureSize(RuleSection):
     """The largest ratio of the longer side to the shorter one."""
 
 
-def judge(row: RowView, settings: PictureSize) -> Verdict | None:
+def judge(row: RowView, settings: ImageSize) -> Verdict | None:
     pictures = [*row.pictures, *(clip[0] for clip in row.clips if clip)]
     sizes = [picture.size for picture in pictures if picture.size is not None]
     if not sizes:
@@ -25,7 +25,7 @@ def judge(row: RowView, settings: PictureSize) -> Verdict | None:
     return Verdict(bool(faults), float(min(map(min, sizes))), faults[0] if faults else "")
 
 
-def _fault_of(size: tuple[int, int], settings: PictureSize) -> str:
+def _fault_of(size: tuple[int, int], settings: ImageSize) -> str:
     height, width = size
     short, long = min(size), max(size)
     shown = f"{width}×{height} pixels"
@@ -38,4 +38,4 @@ def _fault_of(size: tuple[int, int], settings: PictureSize) -> str:
     return ""
 
 
-RULE = Rule("picture_size", "pictures that are tiny, huge or very long", False, judge)
+RULE = Rule("image_size", "images that are tiny, huge or very long", False, judge)

@@ -5,11 +5,11 @@ from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.curation.view import RowView
 
 
-class UnreadablePictures(RuleSection):
+class UnreadableImages(RuleSection):
     pass
 
 
-def judge(row: RowView, settings: UnreadablePictures) -> Verdict | None:
+def judge(row: RowView, settings: UnreadableImages) -> Verdict | None:
     pictures = [*row.pictures, *(frame for clip in row.clips for frame in clip)]
     if not pictures:
         return None
@@ -17,4 +17,4 @@ def judge(row: RowView, settings: UnreadablePictures) -> Verdict | None:
     return next((Verdict(True, evidence=problem) for problem in problems if problem), Verdict(False))
 
 
-RULE = Rule("unreadable_pictures", "pictures that cannot be decoded", False, judge)
+RULE = Rule("unreadable_images", "images that cannot be decoded", False, judge)
