@@ -15,32 +15,7 @@ from qwenvl_train.config.entries import SourceConfig
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.verbs.filter import filtering
 from tests.commands import read_lines
-
-AGAIN = "the bin and then the bin and then " * 12
-GOOD = "A red circle lies on the white table beside the window of the room."
-
-
-def said(answer: str, question: str = "What is it?", **more) -> dict:
-    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], **more}
-
-
-def result(folder: Path) -> dict:
-    return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-
-
-def falls(folder: Path) -> dict[str, int]:
-    return {rule["name"]: rule["falls"] for rule in result(folder)["rules"] if rule["falls"]}
-
-
-@pytest.fixture
-def filtered(verb, tmp_path):
-    """Filters, and returns the folder and what was printed."""
-
-    def run(*settings: str, code: int = 0, to: str = "out", workers: int = 0) -> tuple[Path, str, str]:
-        own = (f"filter.to={tmp_path / to}", f"data.workers={workers}")
-        return tmp_path / to, *verb("filter", *own, *settings, code=code)
-
-    return run
+from tests.verbs.filter.rows import AGAIN, GOOD, falls, result, said
 
 
 def test_rows_stay_byte_for_byte_and_are_left_out_with_the_evidence(write_rows, filtered, tmp_path):
