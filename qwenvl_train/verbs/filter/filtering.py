@@ -49,7 +49,7 @@ class Filtering:
         self._config, self._section, self._tell = config, config.filter, tell
         self._samples = Samples(config.data.train, "data.train", config.data.allow_remote, config.cache_folder)
         assert config.filter.to is not None
-        self.folder = FilterFolder(Path(config.filter.to).expanduser().absolute())
+        self.folder = FilterFolder(Path(config.filter.to).expanduser())
         rows = len(self._samples)
         self._chunks = [range(start, min(start + _CHUNK, rows)) for start in range(0, rows, _CHUNK)]
         classified = self._section.classes.use != "off"

@@ -72,12 +72,16 @@ def _dropped_line(samples: Samples, row: int, line: bytes, table: pa.Table, plac
     source, number = samples.origin(row)
     about = {"source": source, "line": number, "id": table["id"][place].as_py()}
     because = [
-        {"rule": rule, "value": verdict.value, "evidence": verdict.evidence}
+        {"rule": rule, "value": _rounded(verdict.value), "evidence": verdict.evidence}
         for rule, verdict in verdicts_of(row, table, place, outcome).items()
         if outcome.drops[outcome.rules.index(rule)]
     ]
     head = json.dumps(plain(about | {"dropped_by": because}), ensure_ascii=False).encode(errors="replace")
     return head[:-1] + b', "row": ' + line + b"}\n"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
 
 
 def verdicts_of(row: int, table: pa.Table, place: int, outcome: Outcome) -> dict[str, Verdict]:
