@@ -72,14 +72,15 @@ def signature(row: RowView, length: int) -> Signature:
 def _minhash(text: str, length: int) -> np.ndarray:
     given = words(text)
     sequences = {" ".join(given[start : start + length]) for start in range(max(1, len(given) - length + 1))}
-    hashed = _no_sequences().copy()
+    hashed = _hasher()
+    hashed.clear()
     hashed.update_batch([sequence.encode() for sequence in sequences])
     return hashed.hashvalues
 
 
 @cache
-def _no_sequences() -> Any:
-    """Return the MinHash of no sequences, whose copies need not draw its permutations again."""
+def _hasher() -> Any:
+    """Return a MinHash that is used again and again, since drawing its permutations takes long."""
     import xxhash
     from datasketch import MinHash
 

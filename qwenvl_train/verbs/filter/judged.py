@@ -47,8 +47,8 @@ def judge_row(samples: Samples, index: int, section: FilterSection) -> JudgedRow
 
 
 def _word_counts(view: RowView) -> tuple[int, int]:
-    questions, answers = view.questions, [answer.text for answer in view.answers]
-    return sum(len(words(text)) for text in questions), sum(len(words(text)) for text in answers)
+    questions = sum(len(words(text)) for text in view.questions)
+    return questions, sum(len(answer.passage.words) for answer in view.answers)
 
 
 def table_of(rows: Sequence[JudgedRow], rules: Sequence[str], compared: bool) -> pa.Table:
