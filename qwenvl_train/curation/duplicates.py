@@ -119,23 +119,28 @@ def alike_rows(signatures: Signatures, settings: Duplicates) -> list[Alike]:
     """Return the rows that are nearly the same as an earlier one, in order. Of rows that are alike, the first stays."""
     compared = signatures.counts > 0 if settings.by == "images" else signatures.counts >= 0
     rows = np.flatnonzero(compared)
-    edges = [edge for keys in _keys(signatures, rows, settings) for edge in _edges(signatures, rows, keys, settings)]
+    edges: list[tuple[np.ndarray, np.ndarray]] = []
+    for some, keys in _keys(signatures, rows, settings):
+        edges += _edges(signatures, some, keys, settings)
     return _with_firsts(signatures, edges, settings)
 
 
-def _keys(signatures: Signatures, rows: np.ndarray, settings: Duplicates) -> Iterator[np.ndarray]:
-    """Yield keys of the rows, [rows] uint64. Rows that are alike have the same key in at least one of the arrays, with
-    a high probability for texts, and always for pictures."""
+def _keys(signatures: Signatures, rows: np.ndarray, settings: Duplicates) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield some of the rows with a key for each, uint64. Rows that are alike have the same key at least once, with a
+    high probability for texts, and always for pictures."""
     if settings.by == "text":
-        yield from _bands(signatures.texts, rows, settings.min_similarity)
+        yield from ((rows, band) for band in _bands(signatures.texts, rows, settings.min_similarity))
         return
-    counts = signatures.counts[rows].astype(np.uint64)
-    blocks = [_mixed([counts, block]) for block in _blocks(signatures.pictures, rows, settings.max_bits)]
+    with_pictures = signatures.counts[rows] > 0
+    counts = signatures.counts[rows][with_pictures].astype(np.uint64)
+    blocks = _blocks(signatures.pictures, rows[with_pictures], settings.max_bits)
+    of_pictures = [_mixed([counts, block]) for block in blocks]
     if settings.by == "images":
-        yield from blocks
+        yield from ((rows, block) for block in of_pictures)
         return
     for band in _bands(signatures.texts, rows, settings.min_similarity):
-        yield from (_mixed([band, block]) for block in blocks)
+        yield rows[~with_pictures], band[~with_pictures]
+        yield from ((rows[with_pictures], _mixed([band[with_pictures], block])) for block in of_pictures)
 
 
 def _bands(texts: np.ndarray, rows: np.ndarray, min_similarity: float) -> Iterator[np.ndarray]:
@@ -177,6 +182,8 @@ def _edges(
     """Yield pairs of rows that are alike. Of the rows with one key, which are sorted by their first pictures, each is
     compared with the first one and with the _NEAR ones before it."""
     pictures = signatures.pictures[rows, 0] if signatures.pictures.shape[1] else np.zeros(len(rows), dtype=np.uint64)
+    if not len(rows):
+        return
     order = np.lexsort((rows, pictures, keys))
     ordered, places = rows[order], np.arange(len(order))
     starts = np.concatenate([[True], keys[order][1:] != keys[order][:-1]])[: len(order)]

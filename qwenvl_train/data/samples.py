@@ -122,16 +122,23 @@ class Samples:
         It has the bytes of the raw row where that is possible."""
         number, row = self._locate(index)
         source = self.sources[number]
-        text = source.text(row).strip() if isinstance(source, TextRows) else None
-        if text and b"\n" not in text and not self[index].media:
+        text = self.line_of(index)
+        if text is not None and not self[index].media:
             return text
         raw = source.row(row)
         format = (self._format(number) or detect(self._raw(number, row), _where(source, row))).format
         columns = self._configs[number].columns
         _, copy = moved_row(raw, source.name, source.line(row), self._locators[number], format, columns)
-        if text and b"\n" not in text and copy == raw:
+        if text is not None and copy == raw:
             return text
         return json.dumps(copy, ensure_ascii=False).encode()
+
+    def line_of(self, index: int) -> bytes | None:
+        """Return the bytes of a raw row in a text file, or None if they are no line of a .jsonl file."""
+        number, row = self._locate(index)
+        source = self.sources[number]
+        text = source.text(row).strip() if isinstance(source, TextRows) else b"\n"
+        return None if b"\n" in text else text
 
     def raw(self, index: int) -> object:
         """Return a raw row as its source stores it, or its text if it cannot be read as JSON."""

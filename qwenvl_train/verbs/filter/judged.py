@@ -18,6 +18,7 @@ UNUSABLE, DUPLICATES = "unusable", "duplicates"
 """The names under which rows are left out that no training can use, and that are nearly the same as others. Both stand
 beside the names of rules."""
 VALUE, EVIDENCE = "value", "evidence"
+HAS_MEDIA = "has_media"
 TEXT_SIGNATURE, PICTURE_SIGNATURE = "signature_text", "signature_pictures"
 
 
@@ -26,6 +27,7 @@ class JudgedRow:
     id: str | None
     verdicts: Mapping[str, Verdict]
     """The verdicts by rule, of the rules that apply to the row."""
+    has_media: bool = False
     words: tuple[int, int] = (0, 0)
     """The number of words of the questions and of the answers."""
     signature: Signature | None = field(default=None, compare=False)
@@ -43,7 +45,7 @@ def judge_row(samples: Samples, index: int, section: FilterSection) -> JudgedRow
         if (verdict := rule.judge(view, settings)) is not None:
             verdicts[rule.name] = verdict
     compared = signature(view, section.duplicates.words) if section.duplicates.use != "off" else None
-    return JudgedRow(view.sample.id, verdicts, _word_counts(view), compared)
+    return JudgedRow(view.sample.id, verdicts, bool(view.sample.media), _word_counts(view), compared)
 
 
 def _word_counts(view: RowView) -> tuple[int, int]:
@@ -60,6 +62,7 @@ def table_of(rows: Sequence[JudgedRow], rules: Sequence[str], compared: bool) ->
     """
     columns = {
         "id": pa.array([row.id for row in rows], pa.string()),
+        HAS_MEDIA: pa.array([row.has_media for row in rows], pa.bool_()),
         "question_words": pa.array([row.words[0] for row in rows], pa.int32()),
         "answer_words": pa.array([row.words[1] for row in rows], pa.int32()),
     }

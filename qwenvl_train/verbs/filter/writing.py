@@ -16,10 +16,12 @@ from qwenvl_train.data.samples import Samples
 from qwenvl_train.files import replacing
 from qwenvl_train.reporting.folder import plain, write_text_atomic
 from qwenvl_train.verbs.filter.folder import FilterFolder
-from qwenvl_train.verbs.filter.judged import EVIDENCE, PICTURE_SIGNATURE, TEXT_SIGNATURE, VALUE, columns_of
+from qwenvl_train.verbs.filter.judged import EVIDENCE, HAS_MEDIA, PICTURE_SIGNATURE, TEXT_SIGNATURE, VALUE, columns_of
 from qwenvl_train.verbs.filter.kept_files import KeptFiles
 from qwenvl_train.verbs.filter.outcome import Outcome
 
+_OF_FILTER = ("id", HAS_MEDIA, TEXT_SIGNATURE, PICTURE_SIGNATURE)
+"""The columns of the judgements that are not among the verdicts as they are."""
 DROPPED, VERDICTS, DATA = "dropped.jsonl", "verdicts.parquet", "data.yaml"
 
 
@@ -32,13 +34,17 @@ def write_rows(
         "goes on where it was."
     )
 
-    def lines(rows: range) -> list[bytes]:
-        return [samples.moved(row) if outcome.kept[row] else _raw(samples, row) for row in rows]
+    def lines(rows_and_media: tuple[range, list[bool]]) -> list[bytes]:
+        return [
+            _kept(samples, row, has_media) if outcome.kept[row] else _raw(samples, row)
+            for row, has_media in zip(*rows_and_media, strict=True)
+        ]
 
     with ExitStack() as stack:
         files = {one.name: stack.enter_context(replacing(folder.path / one.name)) for one in kept.files.values()}
         dropped = stack.enter_context(replacing(folder.path / DROPPED))
-        written = forked_map(lines, chunks, processes, killed)
+        has_media = (table[HAS_MEDIA].to_pylist() for table in folder.by_rules.tables([HAS_MEDIA]))
+        written = forked_map(lines, zip(chunks, has_media, strict=True), processes, killed)
         for rows, found, table in zip(chunks, written, folder.tables(outcome.by_model), strict=True):
             for place, (row, line) in enumerate(zip(rows, found, strict=True)):
                 if outcome.kept[row]:
@@ -46,6 +52,12 @@ def write_rows(
                 else:
                     dropped.write(_dropped_line(samples, row, line, table, place, outcome))
             yield rows.stop
+
+
+def _kept(samples: Samples, row: int, has_media: bool) -> bytes:
+    """Return the line of a row that stays. Without media, the bytes of a row are right in any folder."""
+    line = None if has_media else samples.line_of(row)
+    return samples.moved(row) if line is None else line
 
 
 def _raw(samples: Samples, row: int) -> bytes:
@@ -118,7 +130,7 @@ def _with_outcome(samples: Samples, outcome: Outcome, table: pa.Table, rows: ran
         "id": table["id"],
         "kept": pa.array(outcome.kept[rows.start : rows.stop]),
     }
-    kept = [name for name in table.column_names if name not in ("id", TEXT_SIGNATURE, PICTURE_SIGNATURE)]
+    kept = [name for name in table.column_names if name not in _OF_FILTER]
     columns |= {name: table[name] for name in kept}
     for rule, late in outcome.late.items():
         columns |= columns_of([late.get(row) or _of_table(table, rule, place) for place, row in enumerate(rows)], rule)
