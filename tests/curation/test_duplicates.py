@@ -44,10 +44,10 @@ def in_common(one: RowView, other: RowView) -> float:
 
 @pytest.fixture(scope="module")
 def texts() -> list[RowView]:
-    """200 texts, and for each of the first 100 a copy with some words changed."""
+    """100 texts, and for each of the first 60 a copy with some words changed."""
     rng = np.random.default_rng(0)
-    given = [rng.choice(WORDS, 60).tolist() for _ in range(200)]
-    for number in range(100):
+    given = [rng.choice(WORDS, 60).tolist() for _ in range(100)]
+    for number in range(60):
         changed = list(given[number])
         for place in rng.choice(60, number % 8, replace=False):
             changed[place] = "changed"
@@ -62,7 +62,7 @@ def test_texts_with_enough_sequences_in_common_are_found(texts):
     assert max(abs(one.similarity - exact[one.first, one.row]) for one in found) < 0.16
     assert {one.row for one in found} >= {later for (_, later), share in exact.items() if share >= 0.8}
     assert all(exact[one.first, one.row] > 0.55 for one in found)
-    assert 50 < len(found) < 100  # those with more changes are not alike
+    assert 30 < len(found) < 60  # those with more changes are not alike
 
 
 def test_of_alike_rows_the_first_stays_and_each_other_is_alike_to_one_that_stays():
@@ -135,4 +135,4 @@ def test_the_work_does_not_grow_with_the_square_of_the_rows(texts, monkeypatch):
     are_alike = duplicates.are_alike
     monkeypatch.setattr(duplicates, "are_alike", lambda *call: compared.append(len(call[1])) or are_alike(*call))
     alike_rows(together(texts), BY_ROW)
-    assert sum(compared) < 300 * 40  # of 44,850 pairs, each counted once for each band that they agree in
+    assert sum(compared) < 160 * 30  # of 12,720 pairs, each counted once for each band that they agree in
