@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.answering import Row
 from qwenvl_train.files import replacing, whole_lines
-from qwenvl_train.reporting.folder import json_line, write_json_atomic
-
-SETTINGS = "settings.json"
+from qwenvl_train.reporting.claimed import claim_folder
+from qwenvl_train.reporting.folder import json_line
 
 
 class AnswersFolder:
@@ -25,8 +23,7 @@ class AnswersFolder:
             key: The setting that names the folder, for error messages.
             name: The name of the file of answers, without its ending.
         """
-        self.path = path
-        self._key, self._name = f"{key}={path}", name
+        self.path, self._key, self._name = path, key, name
 
     @property
     def answers(self) -> Path:
@@ -39,26 +36,7 @@ class AnswersFolder:
         Raises:
             UserError: If it holds answers that were made with other settings, or other files.
         """
-        stored = self._settings()
-        if stored is None and self.path.is_dir() and any(self.path.iterdir()):
-            raise UserError(f"{self._key} has other files in it; name a new folder.")
-        if stored is not None and stored != settings:
-            changed = [key for key in settings if stored.get(key) != settings[key]]
-            raise UserError(
-                f"{self._key} holds answers that were made with other settings ({', '.join(changed)}); name "
-                "another folder, or delete it."
-            )
-        if stored is None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json_atomic(self.path / SETTINGS, settings)
-
-    def _settings(self) -> Any:
-        try:
-            return json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
-            raise UserError(f"{self._key}: its {SETTINGS} is damaged; name another folder.") from None
+        claim_folder(self.path, self._key, settings)
 
     def answered(self, tries: int = 1) -> dict[int, list[Row]]:
         """Return the answers of each sample that is answered completely, by the index of the sample. `tries` is the

@@ -12,11 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qwenvl_train.errors import UserError
 from qwenvl_train.files import replacing
-from qwenvl_train.reporting.folder import write_json_atomic
+from qwenvl_train.reporting.claimed import claim_folder
 
-SETTINGS, SUMMARY = "settings.json", "summary.json"
+SUMMARY = "summary.json"
 
 
 class Parts:
@@ -60,26 +59,7 @@ class FilterFolder:
         Raises:
             UserError: If it holds the results of other settings, or other files.
         """
-        stored = self._settings()
-        if stored is None and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise UserError(f"filter.to={self.path} exists and is not a folder of this filter; name a new folder.")
-        if stored is not None and stored != settings:
-            changed = [key for key in settings | stored if stored.get(key) != settings.get(key)]
-            raise UserError(
-                f"filter.to={self.path} holds results of other settings ({', '.join(changed)}); name another folder, "
-                "or delete it."
-            )
-        if stored is None:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json_atomic(self.path / SETTINGS, settings)
-
-    def _settings(self) -> Any:
-        try:
-            return json.loads((self.path / SETTINGS).read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (OSError, ValueError):
-            raise UserError(f"filter.to={self.path}: its {SETTINGS} is damaged; name another folder.") from None
+        claim_folder(self.path, "filter.to", settings)
 
     def summary(self) -> Any:
         """Return the figures of a filter that is finished, or None."""

@@ -92,7 +92,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(held_out, evaluate, monkeypatc
     assert resumed == whole
     code, _, told = evaluate(f"data.eval={held_out}", "eval.to=here", "eval.max_new_tokens=5")
     assert code == 2
-    assert "eval.to=here holds answers that were made with other settings (max_new_tokens); name another" in told
+    assert "eval.to=here holds results of other settings (max_new_tokens); name another" in told
 
 
 def test_a_run_is_evaluated_at_its_best_checkpoint_and_compared_with_its_base(held_out, evaluate, tmp_path):

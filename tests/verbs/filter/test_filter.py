@@ -154,7 +154,7 @@ def test_another_folder_is_not_overwritten(many, filtered, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("mine")
     _, _, err = filtered(f"data.train={many}", code=2)
-    assert "out exists and is not a folder of this filter; name a new folder." in err
+    assert "out has other files in it; name a new folder." in err
 
 
 def test_a_filter_that_keeps_no_row_says_by_which_rule(write_rows, filtered):

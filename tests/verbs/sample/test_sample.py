@@ -115,7 +115,7 @@ def test_answers_depend_on_neither_the_batch_nor_an_interruption(rows, draw, mon
     assert not list((tmp_path / "killed").glob("answers.*.jsonl"))
     code, _, told = draw(*settings, "sample.to=whole", "seed=1")
     assert code == 2
-    assert "sample.to=whole holds answers that were made with other settings (seed); name another folder" in told
+    assert "sample.to=whole holds results of other settings (seed); name another folder" in told
 
 
 def test_the_same_answers_are_used_in_other_ways_without_the_model(rows, draw, monkeypatch, tmp_path):
