@@ -13,6 +13,8 @@ from qwenvl_train.verbs.filter.folder import FilterFolder
 from qwenvl_train.verbs.filter.shown import ShownRow
 
 PAGE = "report.html"
+_SHOWN = ("median", "99 %", "largest")
+"""The quantiles of what a rule measured that stand on the page. summary.json has all."""
 
 
 def write_page(figures: Figures, shown: Sequence[ShownRow], folder: FilterFolder) -> Path:
@@ -56,7 +58,7 @@ def _rule(rule: RuleFigures, figures: Figures) -> dict[str, Any]:
         "share": percent(rule.falls / max(1, figures.rows)),
         "alone": rule.alone,
         "judged": rule.judged,
-        "measured": ", ".join(f"{name} {value:.3g}" for name, value in rule.quantiles.items()),
+        "measured": ", ".join(f"{name} {rule.quantiles[name]:.3g}" for name in _SHOWN if rule.quantiles),
     }
 
 
