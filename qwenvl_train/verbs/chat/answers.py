@@ -128,7 +128,7 @@ def _answers_to(questions: list[tuple[Sample, Rendered]], model: ChatModel, conf
     def answers(some: Sequence[tuple[Sample, Rendered]]) -> list[Answer]:
         decoded = model.decode([rendered for _, rendered in some], config.chat.max_new_tokens)
         pairs = zip(decoded, some, strict=True)
-        return [answer_of(said, sample, rendered.layout, model.family) for said, (sample, rendered) in pairs]
+        return [answer_of(said, sample, rendered.layout, model) for said, (sample, rendered) in pairs]
 
     return in_halves(questions, answers, lambda question: question[0].where)
 

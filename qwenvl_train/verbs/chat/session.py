@@ -11,8 +11,7 @@ from qwenvl_train.data.media.pictures import PictureSize
 from qwenvl_train.data.render.layout import Layout
 from qwenvl_train.data.sample import Media, Sample, Text, Turn
 from qwenvl_train.errors import UserError, message_of
-from qwenvl_train.families.family import Family
-from qwenvl_train.families.thoughts import without_thoughts
+from qwenvl_train.families.thoughts import BEGIN_THOUGHTS, END, without_thoughts
 from qwenvl_train.verbs.chat.grounding import Grounding, grounded
 from qwenvl_train.verbs.chat.model import ChatModel
 from qwenvl_train.verbs.chat.pieces import Piece
@@ -23,6 +22,7 @@ _SOURCE = "question"
 @dataclass(frozen=True)
 class Answer:
     text: str
+    """With the beginning of the thoughts, if the prompt ends with it."""
     tokens: int
     """The number of generated tokens, with the one that ends the answer."""
     prompt_tokens: int
@@ -32,10 +32,16 @@ class Answer:
     """The boxes and points of the answer."""
 
 
-def answer_of(said: Piece, question: Sample, layout: Layout, family: Family) -> Answer:
-    """Return the answer that a model has given to a question with this layout."""
-    grounding = grounded(without_thoughts(said.text), question, layout.pictures, family)
-    return Answer(said.text, said.tokens, layout.length, said.ended, grounding)
+def answer_of(said: Piece, question: Sample, layout: Layout, model: ChatModel) -> Answer:
+    """Return the answer to a question with this layout, of which the model has written `said`."""
+    text = _begun(model) + said.text
+    grounding = grounded(without_thoughts(text), question, layout.pictures, model.family)
+    return Answer(text, said.tokens, layout.length, said.ended, grounding)
+
+
+def _begun(model: ChatModel) -> str:
+    """Return the beginning of the thoughts if the prompt ends with it."""
+    return BEGIN_THOUGHTS if model.renderer.begins_thoughts else ""
 
 
 class Reply:
@@ -47,6 +53,8 @@ class Reply:
         self._text, self._tokens, self._ended = "", 0, False
 
     def __iter__(self) -> Iterator[str]:
+        if begun := _begun(self._model):
+            yield begun
         for piece in self._model.stream(self._rendered, self._sampling):
             self._text += piece.text
             self._tokens, self._ended = piece.tokens, piece.ended
@@ -62,7 +70,7 @@ class Reply:
     def answer(self) -> Answer:
         """The answer so far."""
         said = Piece(self._text, self._tokens, self._ended)
-        return answer_of(said, self._question, self._rendered.layout, self._model.family)
+        return answer_of(said, self._question, self._rendered.layout, self._model)
 
 
 class ChatSession:
@@ -114,6 +122,6 @@ class ChatSession:
 
     def _answered(self, answer: Answer) -> Turn:
         """Return an answer as a turn. All of an answer that was stopped amid its thoughts is thoughts."""
-        if self.model.renderer.begins_thoughts and "</think>" not in answer.text:
-            return Turn("assistant", (Text(""),), train=False, thoughts=answer.text)
+        if (begun := _begun(self.model)) and END not in answer.text:
+            return Turn("assistant", (Text(""),), train=False, thoughts=answer.text.removeprefix(begun))
         return Turn("assistant", (Text(answer.text),), train=False)

@@ -1,15 +1,46 @@
 """What is shown of an answer besides its text: how it ended, its boxes, and the drawing of them."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from qwenvl_train.errors import UserError
+from qwenvl_train.families.thoughts import BEGIN, END
 from qwenvl_train.files import replacing
 from qwenvl_train.verbs.chat.grounding import Grounding, drawing
 from qwenvl_train.verbs.chat.session import Answer
 from qwenvl_train.verbs.chat.settings import ChatConfig
+
+_DIM, _PLAIN = "\x1b[2m", "\x1b[22m"
+
+
+def show(pieces: Iterable[str]) -> None:
+    """Print an answer while it is generated. On a terminal, its thoughts are dimmed."""
+    is_terminal = sys.stdout.isatty()
+    try:
+        for piece in dimmed(pieces) if is_terminal else pieces:
+            print(piece, end="", flush=True)
+    finally:  # the answer may be stopped amid its thoughts
+        if is_terminal:
+            print(_PLAIN, end="", flush=True)
+
+
+def dimmed(pieces: Iterable[str]) -> Iterator[str]:
+    """Yield the pieces of an answer, with the signs by which a terminal dims its thoughts."""
+    said, dim = "", False
+    for piece in pieces:
+        said += piece
+        if not dim and said.lstrip().startswith(BEGIN) and END not in said:
+            dim = True
+            yield _DIM
+        elif dim and END in said:
+            dim = False
+            rest = len(said) - said.index(END) - len(END)
+            yield piece[: len(piece) - rest] + _PLAIN
+            piece = piece[len(piece) - rest :]
+        yield piece
 
 
 def about(answer: Answer, config: ChatConfig, stopped: bool = False) -> Iterator[str]:

@@ -14,7 +14,7 @@ from qwenvl_train.verbs.chat.model import open_model, sampling_of
 from qwenvl_train.verbs.chat.opening import locator_of, references
 from qwenvl_train.verbs.chat.session import ChatSession
 from qwenvl_train.verbs.chat.settings import ChatConfig
-from qwenvl_train.verbs.chat.shown import about, as_json
+from qwenvl_train.verbs.chat.shown import about, as_json, show
 
 HELP = """\
 /image FILE …   add images to the next question; <image> in its text places them, otherwise they come first
@@ -102,8 +102,7 @@ class Terminal:
         stopped = False
         pieces = self._session.ask(text, media)
         try:
-            for piece in pieces:
-                print(piece, end="", flush=True)
+            show(pieces)
         except KeyboardInterrupt:
             stopped = True
         finally:

@@ -11,9 +11,10 @@ from PIL import Image
 
 from qwenvl_train.config.compose import compose
 from qwenvl_train.errors import UserError
-from qwenvl_train.verbs.chat import terminal
+from qwenvl_train.verbs.chat import shown
 from qwenvl_train.verbs.chat.answers import AnswersFile
 from qwenvl_train.verbs.chat.settings import CHAT
+from qwenvl_train.verbs.chat.shown import dimmed
 from tests.commands import read_lines
 from tests.verbs.chat.models import let_it_say
 
@@ -101,6 +102,30 @@ def test_a_conversation_with_commands(typed, monkeypatch, pictures):
     assert [len(one.layout.pictures) for one in asked] == [2, 2, 0]
 
 
+def test_the_beginning_of_thoughts_that_the_prompt_has_is_part_of_the_answer(chat, monkeypatch, write_rows, tmp_path):
+    """As in the predictions of eval: in files, as JSON and on the terminal. Thoughts that were cut can be told."""
+    said, whole, cut = "It may be.\n</think>\n\nA blue disc.", "<think>\nIt may be.\n</think>\n\nA blue disc.", "It may"
+    words = ("model=tiny_qwen3_5", "data.thinking=on")
+    let_it_say(monkeypatch, said, said, said, cut)
+    assert whole in chat(*words, "chat.prompt=A?")[0]
+    assert json.loads(chat(*words, "chat.prompt=A?", "output=json")[0])["answer"] == whole
+    file, to = write_rows([{"prompt": "A?"}, {"prompt": "B?"}]), tmp_path / "to.jsonl"
+    chat(*words, f"chat.input={file}", f"chat.to={to}")
+    assert [row["answer"] for row in read_lines(to)] == [whole, f"<think>\n{cut}"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"),
+    [
+        (["<think>\n", "Hm.\n</thi", "nk>\n\nA", " disc."], "[<think>\nHm.\n</think>]\n\nA disc."),
+        (["<think>\n", "Hm."], "[<think>\nHm."),
+        (["A <think>", " disc."], "A <think> disc."),
+    ],
+)
+def test_thoughts_are_dimmed_on_a_terminal(pieces, shown):
+    assert "".join(dimmed(pieces)).replace("\x1b[2m", "[").replace("\x1b[22m", "]") == shown
+
+
 def test_the_end_of_the_input_ends_the_chat(typed, monkeypatch):
     let_it_say(monkeypatch, "Yes.")
     assert typed("Is it?") == ["Yes."]
@@ -146,12 +171,12 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(typed, monkeypatch):
 def test_ctrl_c_between_two_pieces_stops_the_answer_too(typed, monkeypatch):
     let_it_say(monkeypatch, "A long answer", "Yes.")
 
-    def shown(*words, **options):
+    def interrupted(*words, **options):
         print(*words, **options)
         if words == (" long",):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(terminal, "print", shown, raising=False)
+    monkeypatch.setattr(shown, "print", interrupted, raising=False)
     assert typed("A?", "Go on?") == ["A long", "(stopped)", "Yes."]
 
 

@@ -3,6 +3,7 @@
 import json
 import socket
 import urllib.request
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from qwenvl_train.verbs.chat.compared import open_second, second_model
 from qwenvl_train.verbs.chat.model import ChatModel, open_model, sampling_of
 from qwenvl_train.verbs.chat.settings import CHAT
 from qwenvl_train.verbs.chat.visitor import Visitor, visible
+from tests.data.test_chat_formats import published
 from tests.loading import write_adapter
 from tests.verbs.chat.models import chat_config, chat_model, let_it_say
 
@@ -51,6 +53,14 @@ def test_both_models_answer_and_their_boxes_are_drawn(models, monkeypatch, tmp_p
     assert visitor.messages == [[], []]
     visitor.close()
     assert not Path(first[3]["content"]["path"]).exists()
+
+
+def test_thoughts_are_whole_on_the_page(checkpoints, monkeypatch):
+    let_it_say(monkeypatch, "Hm.\n</think>\n\nYes.")
+    thinking = published("qwen3_5_think")
+    model = replace(chat_model(checkpoints["qwen3_5"]), renderer=thinking.renderer, processor=thinking.processor)
+    (messages,) = asked(Visitor([model], {}), "A?")
+    assert messages[-1]["content"] == "&lt;think>\nHm.\n&lt;/think>\n\nYes."
 
 
 def test_a_broken_file_leaves_the_page_as_it_was(models, monkeypatch, tmp_path):
