@@ -4,6 +4,7 @@ offline otherwise."""
 import json
 import os
 import secrets
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ class WandbRun(Reporter):
             case _:
                 reason = "offline mode is set" if self._asked() == "offline" else f"not logged in to {host()}"
         opened = self._init(run, run_id, "offline")
-        self._say(f"W&B is offline: {reason}. Upload the run later with: wandb sync {_local(opened)}")
+        self._say(f"W&B is offline: {reason}. Upload the run later with: {sync_command(opened)}")
         return opened
 
     def _mode(self) -> str:
@@ -320,6 +321,19 @@ def run_id_of(run: RunInfo) -> str:
 
 def _local(opened: Any) -> Path:
     return Path(opened.dir).parent
+
+
+def sync_command(opened: Any) -> str:
+    """Return the command that uploads an offline run: all its folders that are not uploaded yet, in the order in which
+    they were made."""
+    folder = _local(opened)
+    # A name begins with the time. `wandb sync` leaves a file beside what it has uploaded.
+    parts = {
+        file.parent
+        for file in folder.parent.glob(f"offline-run-*/run-{opened.id}.wandb")
+        if not file.with_suffix(".wandb.synced").exists()
+    }
+    return shlex.join(["wandb", "sync", *map(str, sorted(parts | {folder}))])
 
 
 def first_line(error: Exception) -> str:

@@ -98,6 +98,17 @@ def test_a_resumed_run_is_the_same_wandb_run_and_a_new_one_is_not(run, said):
     assert (run.folder / "wandb_id.txt").read_text().strip() == ids[2]
 
 
+def test_one_command_uploads_all_parts_of_a_run_that_are_not_uploaded(run, said):
+    """In the order in which they were made, without the parts of a run that began again."""
+    resumed = replace(run, start_step=40)
+    _, first, second, third = [logged(one, said) for one in (run, run, resumed, resumed)]
+    assert said[-1].endswith(f": wandb sync {first} {second} {third}")
+    for folder in (first, second):
+        next(folder.glob("*.wandb")).with_suffix(".wandb.synced").touch()
+    fourth = logged(resumed, said)
+    assert said[-1].endswith(f": wandb sync {third} {fourth}")
+
+
 def test_nothing_but_our_line_is_printed(run, capfd):
     WandbRun(config()).start(run)
     wandb.finish()
