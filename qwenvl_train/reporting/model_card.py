@@ -26,6 +26,8 @@ class ExportedModel:
     """The entries about the licence in the card of the base model."""
     pixels: list[str]
     """The limits of images and videos."""
+    thinking: list[str]
+    """How the model was asked to think. Empty if there is nothing to tell."""
     loading: list[tuple[str, str, str]]
     """Ways to load it: a heading, the language, and the lines."""
     compared: str | None
@@ -50,6 +52,8 @@ def export_card(model: ExportedModel) -> str:
     sections = [f"# {model.name}", f"{model.what} Fine-tuned from {model.base}{revision}."]
     for heading, language, lines in model.loading:
         sections += [f"## {heading}", f"```{language}\n{lines}\n```"]
+    if model.thinking:
+        sections += ["## Thoughts", *model.thinking]
     sections += ["## Images and videos", _list(model.pixels)]
     if model.config:
         sections += _of_run(model)

@@ -21,9 +21,15 @@ Loading = list[tuple[str, str, str]]
 
 
 def write_cards(
-    source: Source, parts: Parts, name: str, limits: dict[str, Any], loading: Loading, compared: str | None
+    source: Source,
+    parts: Parts,
+    name: str,
+    limits: dict[str, Any],
+    thinking: list[str],
+    loading: Loading,
+    compared: str | None,
 ) -> None:
-    config = _settings_of(source.run)
+    config = settings_of(source.run)
     checkpoint = Path(source.config.model.path)
     for folder in parts.all:
         is_adapter = folder == parts.adapter
@@ -35,6 +41,7 @@ def write_cards(
             revision=source.base.revision,
             licence=_licence(source.base_folder),
             pixels=_in_words(limits),
+            thinking=thinking,
             loading=loading,
             compared=f"{compared[0].upper()}{compared[1:]}." if compared else None,
             config=config,
@@ -84,7 +91,8 @@ def _what(source: Source, is_adapter: bool, parts: Parts) -> str:
     return f"A whole model in {source.dtype}{', with its adapters added to the weights' if source.adapter else ''}."
 
 
-def _settings_of(run: Path | None) -> dict[str, Any]:
+def settings_of(run: Path | None) -> dict[str, Any]:
+    """Return the settings of a run, or none without a run."""
     return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run else {}
 
 

@@ -16,6 +16,7 @@ from qwenvl_train.verbs.export.card import limits_of, own_limits, write_cards
 from qwenvl_train.verbs.export.serving import name_of, python_lines, serve_line
 from qwenvl_train.verbs.export.settings import ExportConfig
 from qwenvl_train.verbs.export.source import Source, find_source
+from qwenvl_train.verbs.export.thinking import asked_in
 from qwenvl_train.verbs.export.verifying import Mismatch, Verified, verify
 from qwenvl_train.verbs.export.writing import parts_of, write
 
@@ -53,10 +54,13 @@ def export(config: ExportConfig, staging: Path, final: Path) -> Exported:
     placed = parts_of(source, final.absolute())
     name = name_of(source, final)
     limits = limits_of(source, parts.processor)
-    serve = serve_line(source, placed, name, own_limits(source, limits) if placed.model is None else None)
+    thinking = asked_in(source, family)
+    size_limits = own_limits(source, limits) if placed.model is None else None
+    serve = serve_line(source, placed, name, size_limits, thinking.options)
     python = "\n".join(python_lines(source, placed))
     compared = in_words(verified) if verified else None
-    write_cards(source, parts, name, limits, [("transformers", "python", python), ("vLLM", "sh", serve)], compared)
+    loading = [("transformers", "python", python), ("vLLM", "sh", serve)]
+    write_cards(source, parts, name, limits, thinking.lines, loading, compared)
     for folder in parts.all:
         for file in folder.glob("*.safetensors"):  # which safetensors lets only their owner read
             shutil.copymode(folder / "README.md", file)
@@ -66,6 +70,7 @@ def export(config: ExportConfig, staging: Path, final: Path) -> Exported:
     lines = [
         f"written     {final}: {what}, {source.dtype}, {_size(size)}",
         f"verified    {compared or 'no (export.verify=false)'}",
+        *([f"thinking    {thinking.told}"] if thinking.told else []),
         "",
         python,
         "",

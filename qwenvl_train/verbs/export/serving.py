@@ -27,9 +27,12 @@ def python_lines(source: Source, parts: Parts) -> list[str]:
     return lines
 
 
-def serve_line(source: Source, parts: Parts, name: str, limits: dict[str, Any] | None) -> str:
+def serve_line(
+    source: Source, parts: Parts, name: str, limits: dict[str, Any] | None, template_options: dict[str, bool]
+) -> str:
     """Return the command that serves the model with vLLM. `limits` are the pixel limits of the run if the base model
-    has others, since vLLM takes the processor of the base model."""
+    has others, since vLLM takes the processor of the base model. `template_options` are what the chat template must be
+    told."""
     words = ["vllm", "serve", str(parts.model or source.base.path)]
     if parts.model is None and source.base.revision:
         words += ["--revision", source.base.revision]
@@ -42,6 +45,8 @@ def serve_line(source: Source, parts: Parts, name: str, limits: dict[str, Any] |
         words += ["--lora-modules", f"{name}={parts.adapter}"]
     if limits:
         words += ["--mm-processor-kwargs", json.dumps({"size": limits})]
+    if template_options:
+        words += ["--default-chat-template-kwargs", json.dumps(template_options)]
     return shlex.join(words)
 
 
