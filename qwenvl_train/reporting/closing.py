@@ -25,9 +25,9 @@ class Curve(NamedTuple):
     values: list[float | None]
 
 
-def print_curves(rows: list[Row], console: Console) -> None:
+def print_curves(rows: list[Row], console: Console, best_metric: str | None = None) -> None:
     """Print the table. Where it is too wide, it has no curves, or is a line for each metric."""
-    curves = list(curves_of(rows))
+    curves = list(curves_of(rows, best_metric))
     if not curves:
         return
     widths = _CURVE_WIDTHS if can_encode(LEVELS, console.encoding) else ()
@@ -41,15 +41,17 @@ def print_curves(rows: list[Row], console: Console) -> None:
         say(console, f"{curve.name}: {first} → {last}", hanging=4)
 
 
-def curves_of(rows: list[Row]) -> Iterator[Curve]:
-    """Yield the curve of the training loss, of the main scores of evaluations, and of the main score of each source."""
+def curves_of(rows: list[Row], best_metric: str | None = None) -> Iterator[Curve]:
+    """Yield the curve of the training loss, of the main scores of evaluations, and of the main score of each source.
+    The score that train.best_metric names comes first."""
     yield from _curve("training loss", "loss", [row for row in rows if not is_evaluation(row)])
     evaluations = [row for row in rows if is_evaluation(row)]
-    scores = list(dict.fromkeys(key for row in evaluations for key in main_metrics(row)))
+    scores = list(dict.fromkeys(key for row in evaluations for key in main_metrics(row, best_metric)))
     generated = [key for key in scores if key.startswith(GENERATED)]
     others = [key for key in scores if key not in generated]
+    chosen = [key for key in scores if key == best_metric != "eval_loss"]
     of_sources: list[Curve] = []
-    for key in (*generated, *others[:1], *(key for key in others[1:] if key == "eval_loss")):
+    for key in dict.fromkeys((*chosen, *generated, *others[:1], *(key for key in others[1:] if key == "eval_loss"))):
         yield from _curve(f"held-out {label(key)}", key, evaluations)
         if not of_sources:
             of_sources = list(islice(_curves_of_sources(key, evaluations), _MOST_SOURCES))

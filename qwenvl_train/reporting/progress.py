@@ -142,7 +142,7 @@ def step_figures(row: Row) -> list[str]:
     return figures
 
 
-def closing_line(summary: Row) -> str:
+def closing_line(summary: Row, best_metric: str | None = None) -> str:
     """Return a line such as: done: 120 steps in 3m 42s, exact match 5.0 % → 97.5 %"""
     text = f"{summary['status']}: {many(summary['steps'], 'step')} in {duration(summary['seconds'])}"
     if summary.get("skipped"):
@@ -151,15 +151,15 @@ def closing_line(summary: Row) -> str:
         text += f", {many(summary['skipped_steps'], 'step')} skipped (nan)"
     metrics = summary.get("metrics") or {}
     before, after = metrics.get("before") or {}, metrics.get("after") or {}
-    for key in main_metrics(after):
+    for key in main_metrics(after, best_metric):
         if key in before:
             return f"{text}, {label(key)} {figure(key, before[key])} → {figure(key, after[key])}"
     return text
 
 
-def score_of(row: Row) -> str:
+def score_of(row: Row, best_metric: str | None = None) -> str:
     """Return the score of an evaluation that says most, such as: exact match 97.5 %"""
-    return next((f"{label(key)} {figure(key, row[key])}" for key in main_metrics(row)), "")
+    return next((f"{label(key)} {figure(key, row[key])}" for key in main_metrics(row, best_metric)), "")
 
 
 class ProgressReporter(Reporter):
@@ -177,6 +177,7 @@ class ProgressReporter(Reporter):
 
     def start(self, run: RunInfo) -> None:
         self._total, self._start_step, self._folder = run.total_steps, run.start_step, run.folder
+        self._best_metric = run.config["train"].get("best_metric")
         self._started, self._evaluating = self._clock(), 0.0
         if self._console.is_interactive:
             self._heading = "training" if self._console.width >= NARROW else ""
@@ -198,7 +199,7 @@ class ProgressReporter(Reporter):
     def log(self, row: Row) -> None:
         if is_evaluation(row):
             self._evaluating += row.get("eval_seconds") or 0.0
-            self._score = score_of(row)
+            self._score = score_of(row, self._best_metric)
             for line in (evaluation_line(row), *source_lines(row)):
                 self._say(line)
             return
@@ -236,8 +237,8 @@ class ProgressReporter(Reporter):
         if self._bar:
             self._move(self._bar, summary["steps"], [])  # the last step is often not a logged one
             self._bar.stop()
-        print_curves(read_metrics(self._folder), self._console)
-        self._say(closing_line(summary))
+        print_curves(read_metrics(self._folder), self._console, self._best_metric)
+        self._say(closing_line(summary, self._best_metric))
 
     def _say(self, line: str) -> None:
         say(self._console, line)

@@ -37,6 +37,10 @@ class RecordedRun:
         return [start["step"] for start in self.environment.get("starts", []) if start["step"] > 0]
 
     @property
+    def best_metric(self) -> str | None:
+        return (self.config.get("train") or {}).get("best_metric")
+
+    @property
     def status(self) -> str:
         return self.summary.get("status", "not finished")
 

@@ -73,11 +73,13 @@ def label(metric: str) -> str:
     return metric.removeprefix("eval_").replace("_", " ").replace("/", " ")
 
 
-def main_metrics(evaluation: Mapping[str, Any]) -> list[str]:
-    """Return the metrics of an evaluation that stand for it, the most telling first: the scores of generated answers,
-    and then those of EVALUATION_FIRST."""
+def main_metrics(evaluation: Mapping[str, Any], best_metric: str | None = None) -> list[str]:
+    """Return the metrics of an evaluation that stand for it, the most telling first: train.best_metric, the scores of
+    generated answers, and then those of EVALUATION_FIRST. The loss, which is the default of train.best_metric, is last
+    all the same."""
+    chosen = [best_metric] if best_metric not in (None, EVALUATION_FIRST[-1]) else []
     generated = [key for key in evaluation if key.startswith(GENERATED)]
-    return [key for key in (*generated, *EVALUATION_FIRST) if is_finite(evaluation.get(key))]
+    return [key for key in dict.fromkeys((*chosen, *generated, *EVALUATION_FIRST)) if is_finite(evaluation.get(key))]
 
 
 def format_of(metric: str) -> Format:

@@ -8,7 +8,7 @@ from rich.console import Console
 from qwenvl_train.reporting.closing import print_curves
 from qwenvl_train.reporting.console import console_on
 from qwenvl_train.reporting.metrics import MetricsFile
-from qwenvl_train.reporting.progress import ProgressReporter
+from qwenvl_train.reporting.progress import ProgressReporter, closing_line
 from qwenvl_train.reporting.sparkline import sparkline
 
 from .rows import SUMMARY, evaluation_row, training_row
@@ -51,6 +51,16 @@ def test_sources_and_generated_answers_have_a_line_each(stream):
         "b.jsonl 75.0 % 50.0 % █▁",
         "held-out loss 0.0213 0.0213 ▁▁",
     ]
+
+
+def test_the_metric_that_chooses_checkpoints_is_the_first_score(run, stream):
+    rows = [evaluation_row(step, 0.5) | {"eval_generated/em": 0.25, "eval_generated/anls": 0.5} for step in (0, 1)]
+    for metric, first in (("eval_generated/anls", "generated anls"), ("eval_token_accuracy", "token accuracy")):
+        print_curves(rows, console_on(stream), metric)
+        assert stream.getvalue().splitlines()[1].startswith(f"held-out {first}")
+        metrics = {"before": rows[0], "after": rows[1]}
+        assert f", {first} " in closing_line(SUMMARY | {"metrics": metrics}, metric)
+        stream.truncate(stream.seek(0))
 
 
 def test_a_run_without_evaluations_has_its_loss_only(stream):

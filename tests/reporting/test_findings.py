@@ -6,6 +6,7 @@ import pytest
 
 from qwenvl_train.reporting.metrics import MetricsFile
 from qwenvl_train.reporting.pages.findings import evaluation_table, findings
+from qwenvl_train.reporting.pages.report import score_tile
 from qwenvl_train.reporting.recorded import read_run
 
 from .rows import evaluation_row, training_row
@@ -51,6 +52,28 @@ def test_generated_answers_stand_before_other_scores(run):
     rows = [evaluation_row(step, 0.5) | {"eval_generated/anls": score} for step, score in ((0, 0.2), (10, 0.8))]
     text = "Held-out generated anls rose from 20.0 % to 80.0 % (95 % interval 70.0 to 90.0 %, 64 samples)."
     assert texts(run, *rows)[text] == "good"
+
+
+@pytest.mark.parametrize(
+    ("best_metric", "first"),
+    [
+        ("eval_generated/anls", "generated anls"),
+        ("eval_token_accuracy", "token accuracy"),
+        ("eval_loss", "generated em"),
+    ],
+)
+def test_the_metric_that_chooses_checkpoints_stands_for_the_run(best_metric, first, run):
+    """Unless it is the loss, which is the default."""
+    (run.folder / "config.yaml").write_text(json.dumps({"train": {"best_metric": best_metric}}))
+    (run.folder / "answers").mkdir()
+    scores = [{"metric": name, "entry": "all", "low": 0.7, "high": 0.9, "samples": 64} for name in ("em", "anls")]
+    (run.folder / "answers" / "step-10.json").write_text(json.dumps(scores))
+    scored = {"eval_generated/em": 0.2, "eval_generated/anls": 0.8}
+    found = texts(run, *(evaluation_row(step, 0.5) | scored for step in (0, 10)))
+    assert next(iter(found)).startswith(f"Held-out {first} is ")
+    recorded = read_run(run.folder)
+    assert evaluation_table(recorded)["headings"][0] == first
+    assert score_tile(recorded).name == f"Held-out {first}"
 
 
 def test_lower_values_of_an_own_metric_may_be_better(run):

@@ -49,24 +49,23 @@ def findings(run: RecordedRun) -> list[Finding]:
 
 
 def held_out_score(run: RecordedRun) -> HeldOutScore | None:
-    """Return the score that stands for the run: that of generated answers if there is one. If the run was evaluated
-    once, there is no score before training."""
+    """Return the score that stands for the run: that of train.best_metric, unless it is the loss, or else that of
+    generated answers if there is one. If the run was evaluated once, there is no score before training."""
     before, after = before_and_after(run.rows)
     last = after or before
     if last is None:
         return None
     first = (before or {}) if after else {}
+    metric = next(iter(main_metrics(last, run.best_metric)), "")
+    if not metric:
+        return None
     for found in sorted(run.scores, key=lambda score: score["entry"] != "all"):
-        metric = f"{GENERATED}{found['metric']}"
-        if is_finite(last.get(metric)):
+        if metric == f"{GENERATED}{found['metric']}":
             interval = (found["low"], found["high"])
             lower = found.get("higher_is_better") is False
             return HeldOutScore(
                 metric, last[metric], first.get(metric), interval, found["samples"], last["step"], lower
             )
-    metric = next(iter(main_metrics(last)), "")
-    if not metric:
-        return None
     samples = last.get("eval_samples", 0)
     counted = metric in ("eval_exact_match", "eval_rewards/accuracies") and samples
     interval_of_share = share_interval(last[metric], samples) if counted else None
@@ -177,7 +176,7 @@ def _short(value: float) -> str:
 def evaluation_table(run: RecordedRun) -> Row | None:
     """Return the table of all evaluations: the step, and a figure of each metric with whether it is the best one."""
     evaluations = [row for row in run.rows if is_evaluation(row)]
-    keys = list(dict.fromkeys(key for row in evaluations for key in main_metrics(row)))
+    keys = list(dict.fromkeys(key for row in evaluations for key in main_metrics(row, run.best_metric)))
     if len(evaluations) < 2 or not keys:
         return None
     lower = {f"{GENERATED}{found['metric']}" for found in run.scores if found.get("higher_is_better") is False}

@@ -60,7 +60,7 @@ def result_of(job: Job[RunConfig], folder: Path, code: int = 0, message: str = "
     summary = _summary(folder / job.name) if code == 0 else {}
     metrics = summary.get("metrics") or {}
     before, after = metrics.get("before") or {}, metrics.get("after") or {}
-    metric = next(iter(main_metrics(after or before)), None)
+    metric = next(iter(main_metrics(after or before, job.composed.config.train.best_metric)), None)
     best = summary.get("best") if isinstance(summary.get("best"), dict) else None
     return Result(
         run=job.name,
