@@ -17,7 +17,7 @@ from qwenvl_train.data.held_out.overlap import Overlap, overlap
 from qwenvl_train.data.held_out.split import groups_of, held_out
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counting
-from qwenvl_train.reporting.wording import many
+from qwenvl_train.reporting.wording import count, many
 from qwenvl_train.run.rows import cache_folder, first_then_others
 from qwenvl_train.training.distributed.store import agree
 
@@ -43,32 +43,41 @@ def split_alone(config: RunConfig, rows: Rows, shown: bool = True) -> tuple[Rows
     usable = np.flatnonzero(rows.lengths.usable)
     facts = (_VERSION, "split", rows.samples.fingerprint(), _digest(usable), config.data.eval, config.seed)
     file = path_in(cache_folder(config) / "held_out", facts)
-    if (chosen := _stored(file)) is None:
+    if not (chosen := _stored(file)):
         with counting(f"choosing data.eval={config.data.eval}", len(usable), shown) as progress:
             media = MediaFiles()
             contents = media.contents_of(rows.samples, usable.tolist(), progress)
             groups = groups_of(contents, media.equal_to(media.numbers()))
         chosen = usable[held_out(groups, config.data.eval_share, config.seed)].tolist()
+        if not chosen:
+            raise UserError(f"data.eval={config.data.eval} holds out none of {_why_none(groups)}")
         _store(file, chosen)
     evaluated = np.array(chosen, dtype=np.int64)
-    _refuse_empty(config, rows, evaluated)
+    _refuse_nothing_left(config, rows, evaluated)
     return rows.part(np.setdiff1d(np.arange(len(rows.samples)), evaluated)), rows.part(evaluated)
 
 
-def _refuse_empty(config: RunConfig, rows: Rows, evaluated: np.ndarray) -> None:
+def _why_none(groups: np.ndarray) -> str:
+    """Return how many samples there are, why none is held out, and what helps."""
+    _, sizes = np.unique(groups, return_counts=True)
+    samples, smallest = many(len(groups), "sample"), int(sizes.min(initial=len(groups)))
+    together = "share images or videos, so that they must stay together"
+    if len(sizes) <= 1:
+        why = f": all of them {together}" if len(groups) > 1 else ""
+        return f"{samples}{why}; name a file of held-out samples, such as data.eval=held_out.jsonl."
+    why = f": the smallest group of those that {together}, has {count(smallest)}" if smallest > 1 else ""
+    least = 100 * smallest / (2 * len(groups))
+    return f"{samples}{why}; raise the share above {least:.3g}%, or name a file of held-out samples."
+
+
+def _refuse_nothing_left(config: RunConfig, rows: Rows, evaluated: np.ndarray) -> None:
     usable = rows.lengths.usable.copy()
-    share, samples = f"data.eval={config.data.eval}", many(int(usable.sum()), "sample")
-    if len(evaluated) == 0:
-        raise UserError(
-            f"{share} holds out none of {samples} (those that share an image or video stay together); raise the share, "
-            "or name a file of held-out samples."
-        )
     usable[evaluated] = False
     for entry in rows.samples.entries:
         if not usable[entry.start : entry.stop].any() and rows.lengths.usable[entry.start : entry.stop].any():
             raise UserError(
-                f"{share} leaves no sample of {entry.config.path} to train on (those that share an image or video stay "
-                "together); lower the share, or name a file of held-out samples."
+                f"data.eval={config.data.eval} leaves no sample of {entry.config.path} to train on (those that "
+                "share an image or video stay together); lower the share, or name a file of held-out samples."
             )
 
 

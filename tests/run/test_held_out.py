@@ -67,13 +67,31 @@ def test_a_share_holds_out_whole_images(own_rows, opened, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("media", "share", "reason"),
+    [
+        (
+            [0] * 10,
+            "10%",
+            "10 samples: all of them share images or videos, so that they must stay together; name a file",
+        ),
+        ([0, 0, 0, 0, 1, 1, 1, 1, 1, 1], "10%", "stay together, has 4; raise the share above 20%, or name a file"),
+        ([0, 1, 2, 3], "5%", "4 samples; raise the share above 12.5%, or name a file"),
+    ],
+)
+def test_a_share_that_holds_out_nothing_is_told_with_what_helps(media, share, reason, pictures, write_rows, opened):
+    path = write_rows([talk("What?" * (1 + number), pictures[image]) for number, image in enumerate(media)])
+    for _ in range(2):  # the second start does not trust what the first has stored
+        with pytest.raises(UserError, match=f"^data.eval={share} holds out none of .*{reason}"):
+            opened(f"data.train={path}", f"data.eval={share}")
+
+
+@pytest.mark.parametrize(
     ("rows", "share", "reason"),
     [
-        (10, "1%", "data.eval=1% holds out none of 10 samples"),
         (1, "99%", "data.eval=99% leaves no sample of "),
     ],
 )
-def test_a_share_of_nothing_or_everything_is_an_error(rows, share, reason, pictures, write_rows, opened):
+def test_a_share_of_everything_is_an_error(rows, share, reason, pictures, write_rows, opened):
     path = write_rows([talk("What?" * (1 + number), pictures[0]) for number in range(rows)])
     with pytest.raises(UserError, match=reason):
         opened(f"data.train={path}", f"data.eval={share}")
