@@ -42,7 +42,7 @@ class RecordedRun:
 
     @property
     def status(self) -> str:
-        return self.summary.get("status", "not finished")
+        return self.summary.get("status", "not finished" if self.config else "not begun")
 
 
 def read_run(folder: Path) -> RecordedRun:

@@ -11,24 +11,46 @@ from urllib.parse import parse_qs, urlsplit
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.reporting.pages.report import render
 from qwenvl_train.reporting.recorded import refuse_other_folder
+from qwenvl_train.run.lock import NAME as LOCK
 
 HOST, PORT, PORTS_TRIED = "127.0.0.1", 8420, 20
 _NAMES_OF_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 _PREDICTIONS = "predictions.jsonl"
 _SHOWN_FILES = ("config.yaml", "metrics.jsonl", "components.json", "summary.json", "environment.json", _PREDICTIONS)
+_SUFFIXES_OF_FILES = (".yaml", ".yml", ".json", ".jsonl", ".html", ".txt", ".py")
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 
 
 def run(folder: Path, port: str = "") -> None:
-    refuse_other_folder("watch", folder)
+    waits = may_begin(folder)
+    if not waits:
+        refuse_other_folder("watch", folder)
     with open_server(folder, port) as server:
         used = server.server_address[1]
+        if waits:
+            others = sorted(path.parent.name for path in folder.parent.glob("*/config.yaml"))
+            known = (
+                f" ({folder.parent} has {', '.join(others[:5])}{', …' if len(others) > 5 else ''})" if others else ""
+            )
+            print(f"waits for {folder} to begin{known}")
         print(f"watching    http://{HOST}:{used}/ (Ctrl-C ends it)")
         print(f"            from another machine, first: ssh -L {used}:{HOST}:{used} <this machine>", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             print()
+
+
+def may_begin(folder: Path) -> bool:
+    """Return whether a run that has not begun yet may write to this folder: the folder around it exists, and is that of
+    runs."""
+    around = folder.absolute().parent
+    of_run = any((path / "config.yaml").is_file() for path in (folder, around, *around.parents))
+    if of_run or folder.suffix in _SUFFIXES_OF_FILES:
+        return False
+    if folder.exists():
+        return folder.is_dir() and all(path.name == LOCK for path in folder.iterdir())
+    return around.is_dir() and (len(folder.parts) > 1 or any(around.glob("*/config.yaml")))
 
 
 def open_server(folder: Path, port: str) -> ThreadingHTTPServer:
@@ -88,6 +110,9 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         address, page = urlsplit(self.path), self.server.page
         # A page of another site could let its own name point to this machine.
@@ -125,7 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in (every | (headers or {})).items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Write nothing: the browser asks every second."""

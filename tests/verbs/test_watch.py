@@ -3,14 +3,16 @@
 import http.client
 import json
 import socket
+import socketserver
 import struct
 import threading
+from http.server import ThreadingHTTPServer
 
 import pytest
 
 from qwenvl_train.cli import main
 from qwenvl_train.reporting.reporter import RunInfo
-from qwenvl_train.verbs.watch import open_server
+from qwenvl_train.verbs.watch import may_begin, open_server
 from tests.reporting.rows import COMPONENTS, CONFIG, write_run
 
 
@@ -30,9 +32,9 @@ def watched(folder):
         server.shutdown()
 
 
-def ask(port: int, path: str = "/", **headers: str) -> tuple[http.client.HTTPResponse, str]:
+def ask(port: int, path: str = "/", method: str = "GET", **headers: str) -> tuple[http.client.HTTPResponse, str]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
     answer = connection.getresponse()
     return answer, answer.read().decode()
 
@@ -50,6 +52,46 @@ def test_an_unchanged_page_and_unchanged_answers_are_not_sent_again(watched):
     assert newer.status == 200
     assert "121" in text
     assert "data:image/webp" not in text
+
+
+def test_head_gets_the_headers_alone(watched):
+    (whole, text), (head, nothing) = ask(watched[1]), ask(watched[1], method="HEAD")
+    assert (head.status, nothing) == (200, "")
+    assert head.headers["ETag"] == whole.headers["ETag"]
+    assert head.headers["Content-Length"] == str(len(text.encode()))
+
+
+def test_a_run_that_has_not_begun_is_waited_for(folder, monkeypatch, capsys):
+    """The page is there, and is that of the run as soon as there is one."""
+    run = folder.parent / "next"
+    answers = []
+
+    def serve(server):
+        threading.Thread(target=socketserver.BaseServer.serve_forever, args=(server,), daemon=True).start()
+        port = server.server_address[1]
+        answers.append(ask(port))
+        run.mkdir()
+        write_run(RunInfo("next", run, CONFIG, COMPONENTS, 120, 0), folder.parent)
+        answers.append(ask(port, If_None_Match=answers[0][0].headers["ETag"]))
+        server.shutdown()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", serve)
+    assert main(["watch", str(run), "port=0"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"waits for {run} to begin ({folder.parent} has mine)"
+    assert told[1].startswith("watching ")
+    assert [answer.status for answer, _ in answers] == [200, 200]
+    assert "not begun" in answers[0][1]
+    assert ">120<" in answers[1][1]
+
+
+@pytest.mark.parametrize("name", ["mine.yaml", "mine/checkpoints", "mine/checkpoints/step-1", "away/next", "other"])
+def test_what_is_no_run_folder_is_not_waited_for(folder, name):
+    (folder / "checkpoints").mkdir()
+    (folder.parent / "other").mkdir()
+    (folder.parent / "other" / "notes.txt").touch()
+    assert not may_begin(folder.parent / name)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "192.168.0.7", ""])
