@@ -37,6 +37,12 @@ class RecordedRun:
         return [start["step"] for start in self.environment.get("starts", []) if start["step"] > 0]
 
     @property
+    def totals(self) -> Row:
+        """The summary of the run, or what its last logged step has of it if it is not finished."""
+        last: Row = next((row for row in reversed(self.rows) if not is_evaluation(row)), {})
+        return {**last, **({"steps": last["step"]} if last else {}), **self.summary}
+
+    @property
     def best_metric(self) -> str | None:
         return (self.config.get("train") or {}).get("best_metric")
 

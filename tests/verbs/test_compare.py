@@ -79,6 +79,14 @@ def test_runs_on_different_samples_and_a_killed_run(runs, capsys):
     assert "answers that differ" not in told
 
 
+def test_a_run_that_is_not_finished_has_the_figures_of_its_last_step(runs, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    (runs[1] / "summary.json").unlink()
+    assert main(["compare", *map(str, runs)]) == 0
+    told = {" ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    assert {"steps 120 120", "samples 480 480", "tokens 614,400 614,400", "time 3m 42s 3m 42s"} <= told
+
+
 def test_many_runs_are_told_line_by_line(runs, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "40")
     assert main(["compare", *map(str, runs)]) == 0

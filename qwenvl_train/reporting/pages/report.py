@@ -17,7 +17,7 @@ from qwenvl_train.reporting.pages.page import Tile, fill_template
 from qwenvl_train.reporting.progress import whole_model
 from qwenvl_train.reporting.recorded import RecordedRun, read_run
 from qwenvl_train.reporting.repeat import commands, repeat_rows
-from qwenvl_train.reporting.reporter import Row, is_evaluation
+from qwenvl_train.reporting.reporter import Row
 from qwenvl_train.reporting.wording import EVALUATION_FIRST, count, duration, figure, label, percent
 from qwenvl_train.step_folders import saved
 
@@ -78,13 +78,10 @@ def with_short_source(row: Row, run: RecordedRun) -> Row:
 
 def tiles(run: RecordedRun) -> list[Tile]:
     """Return the tiles of key figures. If the run is not finished, they come from its last logged step."""
-    rows, summary, components = run.rows, run.summary, run.components
-    steps = [row for row in rows if not is_evaluation(row)]
-    last: Row = {**(steps[-1] if steps else {}), **summary}
-    last |= {"step": summary["steps"]} if "steps" in summary else {}
+    last, components = run.totals, run.components
     shown = [score_tile(run)]
-    if "step" in last:
-        shown.append(Tile("Steps", count(last["step"])))
+    if "steps" in last:
+        shown.append(Tile("Steps", count(last["steps"])))
     shown += [Tile(name.capitalize(), count(last[name])) for name in ("samples", "tokens") if name in last]
     if last.get("seconds"):
         shown.append(Tile("Training time", duration(last["seconds"])))

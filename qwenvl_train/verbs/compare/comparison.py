@@ -73,8 +73,9 @@ def _costs(runs: Sequence[RecordedRun]) -> list[ComparedRow]:
         "time": ("seconds", duration),
     }
     rows = [ComparedRow("status", [run.status for run in runs])]
+    totals = [run.totals for run in runs]
     for name, (key, text) in ways.items():
-        rows.append(ComparedRow(name, [text(run.summary[key]) if key in run.summary else "" for run in runs]))
+        rows.append(ComparedRow(name, [text(total[key]) if key in total else "" for total in totals]))
     losses = [next((row["loss"] for row in reversed(run.rows) if row.get("loss") is not None), None) for run in runs]
     rows.append(ComparedRow("training loss", ["" if loss is None else figure("loss", loss) for loss in losses]))
     return rows
