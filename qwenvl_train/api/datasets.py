@@ -26,7 +26,7 @@ from qwenvl_train.evaluation.media_inputs import media_inputs
 from qwenvl_train.families import family_of
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.pretrained import load_family, with_own_numbers
-from qwenvl_train.run.rows import cache_folder, make_renderer
+from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.verbs.inspect.settings import INSPECT
 
 Inputs = dict[str, torch.Tensor]
@@ -163,7 +163,7 @@ def _opened(
     tree["model"] |= {"path": processor.tokenizer.name_or_path, "family": None, "shape": None}
     checked = validate(tree, composed.given, INSPECT)
     refuse_missing(checked.data)
-    samples = Samples(checked.data.train, "data", checked.data.allow_remote, cache_folder(checked))
+    samples = Samples(checked.data.train, "data", checked.data.allow_remote, checked.cache_folder)
     return samples, make_renderer(checked, processor, _family(config, checked.model))
 
 

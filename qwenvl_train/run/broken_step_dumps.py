@@ -14,7 +14,6 @@ from qwenvl_train.reporting.console import console_on, say
 from qwenvl_train.reporting.folder import write_json_lines_atomic, write_text_atomic
 from qwenvl_train.reporting.wording import many
 from qwenvl_train.run.opening import OpenedRun
-from qwenvl_train.run.rows import cache_folder
 from qwenvl_train.run.training_data import MeasuredData
 from qwenvl_train.step_folders import saved
 from qwenvl_train.training.broken_steps import MOST_IN_A_ROW, BrokenRun, BrokenStep, Suspect
@@ -102,7 +101,7 @@ class BrokenStepDumps:
         train = self._opened.data.train
         if isinstance(train, MeasuredData):
             return train.rows.samples.whole
-        cache, remote = cache_folder(self._config), self._config.data.allow_remote
+        cache, remote = self._config.cache_folder, self._config.data.allow_remote
         for entry in train.stream.entries:
             if any(flow.name == source for flow, _ in entry.files):
                 only = entry.config.model_copy(update={"path": source})

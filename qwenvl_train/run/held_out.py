@@ -18,7 +18,7 @@ from qwenvl_train.data.held_out.split import groups_of, held_out
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import count, many
-from qwenvl_train.run.rows import cache_folder, first_then_others
+from qwenvl_train.run.rows import first_then_others
 from qwenvl_train.training.distributed.store import agree
 
 _VERSION = 2
@@ -32,7 +32,7 @@ def split(config: RunConfig, rows: Rows, state: PartialState) -> tuple[Rows, Row
     if agree(state, evaluated.samples.choice()) != evaluated.samples.choice():
         raise UserError(
             f"data.eval={config.data.eval}: the processes chose different samples; all of them must read the same "
-            f"data and share the folder data.cache ({cache_folder(config)})."
+            f"data and share the folder data.cache ({config.cache_folder})."
         )
     return trained, evaluated
 
@@ -42,7 +42,7 @@ def split_alone(config: RunConfig, rows: Rows, shown: bool = True) -> tuple[Rows
     assert config.data.eval_share is not None
     usable = np.flatnonzero(rows.lengths.usable)
     facts = (_VERSION, "split", rows.samples.fingerprint(), _digest(usable), config.data.eval, config.seed)
-    file = path_in(cache_folder(config) / "held_out", facts)
+    file = path_in(config.cache_folder / "held_out", facts)
     if not (chosen := _stored(file)):
         with counting(f"choosing data.eval={config.data.eval}", len(usable), shown) as progress:
             media = MediaFiles()
@@ -105,7 +105,7 @@ def _overlap(config: RunConfig, train: Rows, evaluated: Rows) -> Overlap:
     sides = train, evaluated
     usable = [np.flatnonzero(rows.lengths.usable) for rows in sides]
     marks = [(rows.samples.fingerprint(), _digest(indices)) for rows, indices in zip(sides, usable, strict=True)]
-    file = path_in(cache_folder(config) / "held_out", (_VERSION, "overlap", *marks))
+    file = path_in(config.cache_folder / "held_out", (_VERSION, "overlap", *marks))
     if (stored := _stored(file)) is not None:
         return Overlap(**stored)
     media = MediaFiles()

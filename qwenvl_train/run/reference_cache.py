@@ -28,7 +28,6 @@ from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.console import print_line
 from qwenvl_train.reporting.wording import many
 from qwenvl_train.run.context import RunContext
-from qwenvl_train.run.rows import cache_folder
 from qwenvl_train.training.skipped import Skipped, UnusableRows
 
 _ROOM = 8192
@@ -79,7 +78,7 @@ def _places(rows: Rows, context: RunContext) -> References:
         identity_of(config.model), config.model.quantize, precision, config.deepspeed.stage > 0,
         image.image_mean, image.image_std, image.rescale_factor, in_float32(config, precision), package_versions(),
     )  # fmt: skip
-    folder = cache_folder(config) / "reference"
+    folder = config.cache_folder / "reference"
     make_folder(folder, "dpo.reference=adapter or model")
     chunks = Chunks(rows, folder, repr(facts))
     mine = range(context.rank, len(chunks), context.cpu_group.processes)

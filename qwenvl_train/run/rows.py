@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from accelerate import PartialState
@@ -35,10 +34,6 @@ _FEW_STEPS = 10
 _MORE_OF_THEM = "(There may be more: qwenvl-train inspect lists all, data.on_error=skip leaves them out.)"
 
 
-def cache_folder(config: RunConfig) -> Path:
-    return config.cache_folder
-
-
 def make_renderer(config: RunConfig, processor, family: Family) -> Renderer:
     where = f"model.path {config.model.path}"
     family = as_template(processor, family, where)
@@ -48,7 +43,7 @@ def make_renderer(config: RunConfig, processor, family: Family) -> Renderer:
 
 def renderer_of(config: RunConfig, processor, family: Family) -> Renderer:
     """Return the renderer of a run, without a check of the processor's chat template."""
-    pictures, preferences = cache_folder(config) / "pictures", config.method == "dpo"
+    pictures, preferences = config.cache_folder / "pictures", config.method == "dpo"
     return Renderer(processor, family, config.model.video, config.data, pictures, preferences)
 
 
@@ -57,7 +52,7 @@ def open_rows(
 ) -> Rows:
     """Return the rows of the data files, all of them checked. Show a progress bar on a terminal."""
     sources = config.data.train if key == "data.train" else config.data.eval_entries
-    cache = cache_folder(config)
+    cache = config.cache_folder
     options = MeasureOptions(
         cache, config.data.workers, tolerated_problems(config), config.data.max_skipped, state.is_main_process
     )

@@ -23,7 +23,6 @@ from qwenvl_train.run.held_out import split, split_in_words
 from qwenvl_train.run.rows import (
     about_data,
     about_stream,
-    cache_folder,
     first_then_others,
     fit,
     open_rows,
@@ -94,7 +93,7 @@ class Streamed:
         self._first = first or FirstStart(StepSize.of(config), MicroStep.of(config, state.num_processes))
         self.config = self._first.in_config(config, state.num_processes)
         self._renderer, self._state = renderer, state
-        entries = first_then_others(state, lambda: open_entries(config.data, cache_folder(config)))
+        entries = first_then_others(state, lambda: open_entries(config.data, config.cache_folder))
         # A hub may have a newer commit by the time that another process queries it.
         self._revisions = tuple(json.loads(agree(state, json.dumps([entry.config.revision for entry in entries]))))
         # The number of samples in a stream is not known, but the number and size of its files show that they have not
@@ -134,7 +133,7 @@ class Streamed:
 
     def _open(self, stored: State | None, row: int) -> Stream:
         config, state = self.config, self._state
-        entries = open_entries(config.data, cache_folder(config), stored.revisions if stored else self._revisions)
+        entries = open_entries(config.data, config.cache_folder, stored.revisions if stored else self._revisions)
         planner = Planner(
             entries, self._renderer, tolerated_problems(config), config, state.process_index, state.num_processes,
             self._first.micro_step,

@@ -32,7 +32,6 @@ from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.console import console_on, print_line
 from qwenvl_train.reporting.wording import count, many
 from qwenvl_train.run.context import RunContext
-from qwenvl_train.run.rows import cache_folder
 from qwenvl_train.training.distributed.cpu_group import CpuGroup
 from qwenvl_train.training.skipped import Skipped, UnusableRows
 
@@ -58,7 +57,7 @@ def store_features(rows: Sequence[Rows], model: PreTrainedModel, context: RunCon
         shapes = torch.tensor([(1, renderer.pixels.merge, renderer.pixels.merge)])
         blank = extractor(renderer.blank_planes(), None, shapes, renderer.vision_index(shapes))
         tower = Tower(extractor.digest, len(blank), blank.shape[-1], blank.dtype)
-        features = FeatureCache(cache_folder(config) / "vision", tower)
+        features = FeatureCache(config.cache_folder / "vision", tower)
         make_folder(features.folder, "train.cache_vision=false")
         missing = _missing(rows, features, context)
         _announce(missing, features, context)

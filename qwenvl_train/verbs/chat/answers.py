@@ -23,7 +23,7 @@ from qwenvl_train.model.load import identity_of
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.reporting.bar import counted
 from qwenvl_train.reporting.wording import count, many
-from qwenvl_train.run.rows import cache_folder, make_renderer
+from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.verbs.chat.model import ChatModel, open_model, sampling_of
 from qwenvl_train.verbs.chat.session import Answer, Reply, answer_of
 from qwenvl_train.verbs.chat.settings import ChatConfig
@@ -41,7 +41,7 @@ def answer_all(config: ChatConfig, family: Family) -> None:
     chat = config.chat
     assert chat.input is not None
     assert chat.to is not None
-    rows = Questions(chat.input, "chat.input", config.data.allow_remote, cache_folder(config))
+    rows = Questions(chat.input, "chat.input", config.data.allow_remote, config.cache_folder)
     for line in rows.describe():
         print(line)
     file = AnswersFile(Path(chat.to).expanduser().absolute(), _settings(config, family))

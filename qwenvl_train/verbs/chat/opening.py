@@ -6,13 +6,12 @@ from typing import Literal
 
 from qwenvl_train.data.formats import Reference
 from qwenvl_train.data.media.locate import Locator
-from qwenvl_train.run.rows import cache_folder
 from qwenvl_train.verbs.chat.settings import ChatConfig
 
 
 def locator_of(config: ChatConfig) -> Locator:
     """Return the Locator of typed paths, which start at the working directory."""
-    return Locator(Path.cwd(), fenced=False, allow_remote=config.data.allow_remote, cache=cache_folder(config))
+    return Locator(Path.cwd(), fenced=False, allow_remote=config.data.allow_remote, cache=config.cache_folder)
 
 
 def references(kind: Literal["image", "video"], paths: Iterable[str]) -> list[Reference]:

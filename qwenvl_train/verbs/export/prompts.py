@@ -22,7 +22,7 @@ from qwenvl_train.data.spread import spread
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.evaluation.media_inputs import media_inputs
 from qwenvl_train.run.held_out import split_alone
-from qwenvl_train.run.rows import cache_folder, make_renderer, open_rows
+from qwenvl_train.run.rows import make_renderer, open_rows
 from qwenvl_train.verbs.export.settings import ExportConfig
 
 _PREDICTED = 64
@@ -80,7 +80,7 @@ def _rendered(samples: Samples, renderer: Renderer, config: ExportConfig) -> Ite
 
 def _held_out_samples(config: ExportConfig, renderer: Renderer) -> Samples:
     if config.data.eval_share is None:
-        return Samples(config.data.eval_entries, "data.eval", config.data.allow_remote, cache_folder(config))
+        return Samples(config.data.eval_entries, "data.eval", config.data.allow_remote, config.cache_folder)
     from accelerate import PartialState
 
     rows: Rows = open_rows(config, "data.train", renderer, PartialState())

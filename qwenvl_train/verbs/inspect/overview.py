@@ -15,7 +15,7 @@ from qwenvl_train.data.streaming.head import Head
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.wording import many
-from qwenvl_train.run.rows import Fitted, cache_folder, detail_in_words, fit, mixture_in_words, tolerated_problems
+from qwenvl_train.run.rows import Fitted, detail_in_words, fit, mixture_in_words, tolerated_problems
 from qwenvl_train.verbs.inspect.facts import Overview
 from qwenvl_train.verbs.inspect.settings import InspectConfig
 
@@ -41,7 +41,7 @@ def overview_of(config: InspectConfig, rows: Samples | Head, renderer: Renderer)
 
 def measured(config: InspectConfig, samples: Samples, renderer: Renderer) -> Rows:
     """Return the samples with their lengths. Every problem is tolerated."""
-    options = MeasureOptions(cache_folder(config), config.data.workers, EVERY_KIND)
+    options = MeasureOptions(config.cache_folder, config.data.workers, EVERY_KIND)
     with counting("measuring all rows", len(samples)) as progress:
         return Rows(samples, lengths_of(samples, renderer, options, progress), renderer)
 

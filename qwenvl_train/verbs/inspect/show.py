@@ -19,7 +19,7 @@ from qwenvl_train.reporting.console import console_on
 from qwenvl_train.reporting.stdout import print_json
 from qwenvl_train.reporting.wording import count, many
 from qwenvl_train.run.held_out import split_alone
-from qwenvl_train.run.rows import cache_folder, make_renderer, tolerated_problems
+from qwenvl_train.run.rows import make_renderer, tolerated_problems
 from qwenvl_train.verbs.inspect.choosing import choose
 from qwenvl_train.verbs.inspect.facts import Broken, Inspected, Overview
 from qwenvl_train.verbs.inspect.inspector import Inspector
@@ -97,13 +97,13 @@ class _UnusableRows:
 def _open(config: InspectConfig, sources: tuple[SourceConfig, ...], renderer: Renderer) -> Samples | Head:
     """Return all rows, or, for a stream, the rows that a run reads first."""
     if config.data.eval_share is not None:
-        whole = Samples(sources, "data.train", config.data.allow_remote, cache_folder(config))
+        whole = Samples(sources, "data.train", config.data.allow_remote, config.cache_folder)
         trained, evaluated = split_alone(config, measured(config, whole, renderer))
         return (trained if config.inspect.source == "train" else evaluated).samples
     if not config.data.streaming or config.inspect.source == "eval":
-        return Samples(sources, f"data.{config.inspect.source}", config.data.allow_remote, cache_folder(config))
+        return Samples(sources, f"data.{config.inspect.source}", config.data.allow_remote, config.cache_folder)
     with console_on(sys.stderr).status("reading the first rows"):
-        return read_head(config, renderer, cache_folder(config), EVERY_KIND)
+        return read_head(config, renderer, config.cache_folder, EVERY_KIND)
 
 
 def _print_text(

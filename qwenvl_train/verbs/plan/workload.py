@@ -14,7 +14,7 @@ from qwenvl_train.model.flops import FlopCount, Flops
 from qwenvl_train.planning.memory import Load
 from qwenvl_train.planning.work import LOOKED, flops_of_step, largest_pass, largest_sample, looked_at
 from qwenvl_train.run.held_out import split, split_in_words
-from qwenvl_train.run.rows import cache_folder, fit, open_rows, steps_of, tolerated_problems
+from qwenvl_train.run.rows import fit, open_rows, steps_of, tolerated_problems
 from qwenvl_train.verbs.plan.settings import PlanConfig
 
 
@@ -99,7 +99,7 @@ def counted(config: PlanConfig, renderer: Renderer, count: FlopCount, state: Par
 
 def streamed(config: PlanConfig, renderer: Renderer, count: FlopCount) -> Workload:
     """Return the workload from the beginning of a stream, which stands for the whole stream."""
-    head = read_head(config, renderer, cache_folder(config), tolerated_problems(config))
+    head = read_head(config, renderer, config.cache_folder, tolerated_problems(config))
     lengths = head.lengths()
     usable = np.flatnonzero(lengths.usable)
     if len(usable) == 0:

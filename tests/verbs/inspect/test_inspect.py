@@ -22,7 +22,7 @@ from qwenvl_train.data.samples import Samples
 from qwenvl_train.data.streaming import windows
 from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.processor import load_processor
-from qwenvl_train.run.rows import cache_folder, make_renderer
+from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.verbs.inspect.settings import INSPECT
 from tests.conftest import conversation
 from tests.reporting.test_report import Page
@@ -74,7 +74,7 @@ def samples_and_renderer(words: list[str]):
     config = compose(words, INSPECT).config
     family = load_family(config.model)
     processor = load_processor(config.model, family)
-    return Samples(config.data.train, "data.train", False, cache_folder(config)), make_renderer(
+    return Samples(config.data.train, "data.train", False, config.cache_folder), make_renderer(
         config, processor, family
     )
 
