@@ -6,6 +6,7 @@ compared with each other, so that the work grows with the number of rows and not
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from pydantic import Field, PositiveInt
 from qwenvl_train.curation.rules.rule import RuleSection
 from qwenvl_train.curation.text import words
 from qwenvl_train.curation.view import RowView
-from qwenvl_train.data.sample import Video
+from qwenvl_train.data.sample import Image, Part, Sample, Text, Video
 
 PERMUTATIONS = 128
 _SEED = 1
@@ -26,6 +27,8 @@ _HASH_BITS = 64
 _CHUNK = 2**16
 """Number of pairs that are compared at a time."""
 _NEAR = 4
+_SYMBOLS = re.compile(r"[-+*/=<>^%×÷±≤≥√$€£]")
+"""Signs that words do not have, and that change what a text says. All of them together count as one sequence."""
 _FOUND = 0.99
 
 
@@ -62,16 +65,24 @@ class Signature:
     """[PERMUTATIONS] uint32: the MinHash of the text."""
     pictures: tuple[int, ...] | None
     """The perceptual hash of each picture. None if a picture cannot be read, so that the row equals no other."""
+    rest: int = 0
+    """A hash of what must be the same in rows that are alike: tools and calls, boxes, rejected answers, roles."""
 
 
-def signature(row: RowView, length: int) -> Signature:
-    """Return what is compared of a row. `length` is the number of words of a sequence."""
-    return Signature(_minhash(row.text, length), _hashes(row))
+def signature(row: RowView, length: int, exact: bool = False) -> Signature:
+    """Return what is compared of a row.
+
+    Args:
+        length: The number of words of a sequence.
+        exact: Whether texts are only alike if they are the same to the letter.
+    """
+    return Signature(_minhash(row.text, length), _hashes(row), _rest(row.sample, exact))
 
 
 def _minhash(text: str, length: int) -> np.ndarray:
     given = words(text)
     sequences = {" ".join(given[start : start + length]) for start in range(max(1, len(given) - length + 1))}
+    sequences.add("".join(_SYMBOLS.findall(text)))
     hashed = _hasher()
     hashed.clear()
     hashed.update_batch([sequence.encode() for sequence in sequences])
@@ -96,6 +107,27 @@ def _hashes(row: RowView) -> tuple[int, ...] | None:
     return None if None in found else tuple(one for one in found if one is not None)
 
 
+def _rest(sample: Sample, exact: bool) -> int:
+    """Return a hash of everything in a row that is neither a word nor a picture or clip. With `exact`, words count."""
+
+    def without_words(part: Part) -> object:
+        return "" if isinstance(part, Text) and not exact else part
+
+    turns = [
+        (
+            turn.role,
+            turn.train,
+            turn.calls,
+            turn.thoughts if exact else None,
+            *(without_words(part) for part in turn.parts if not isinstance(part, Image | Video)),
+        )
+        for turn in sample.turns
+    ]
+    rejected = [(turn.role, turn.thoughts, turn.calls, turn.parts) for turn in sample.rejected]
+    digest = hashlib.sha256(repr((turns, rejected, sample.tools, sample.accepted, sample.targets)).encode())
+    return int.from_bytes(digest.digest()[:8], "little")
+
+
 def _digest(video: Video) -> int:
     digest = hashlib.sha256(repr(video.sampling).encode())
     for content in video.contents:
@@ -113,16 +145,21 @@ class Signatures:
     """[rows, most pictures] uint64, with zeros after the last picture of a row."""
     counts: np.ndarray
     """[rows]: number of pictures. -1 for a row that is not compared."""
+    rest: np.ndarray
+    """[rows] uint64: a hash of what must be the same."""
 
 
 def alike_rows(signatures: Signatures, settings: Duplicates) -> list[Alike]:
     """Return the rows that are nearly the same as an earlier one, in order. Of rows that are alike, the first stays."""
     compared = signatures.counts > 0 if settings.by == "images" else signatures.counts >= 0
-    rows = np.flatnonzero(compared)
-    edges: list[tuple[np.ndarray, np.ndarray]] = []
+    rows, count = np.flatnonzero(compared), len(signatures.counts)
+    edges = np.zeros(0, dtype=np.int64)
+    """Pairs of rows that are alike, each as the first row times `count` plus the other one."""
     for some, keys in _keys(signatures, rows, settings):
-        edges += _edges(signatures, some, keys, settings)
-    return _with_firsts(signatures, edges, settings)
+        pairs = _pairs(signatures, some, keys)
+        new = pairs[~np.isin(pairs, edges, assume_unique=True)]
+        edges = np.union1d(edges, new[_are_alike(signatures, *np.divmod(new, count), settings)])
+    return _with_firsts(signatures, *np.divmod(edges, count), settings)
 
 
 def _keys(signatures: Signatures, rows: np.ndarray, settings: Duplicates) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -176,33 +213,33 @@ def _mixed(columns: Sequence[np.ndarray]) -> np.ndarray:
     return mixed
 
 
-def _edges(
-    signatures: Signatures, rows: np.ndarray, keys: np.ndarray, settings: Duplicates
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield pairs of rows that are alike. Of the rows with one key, which are sorted by their first pictures, each is
-    compared with the first one and with the _NEAR ones before it."""
+def _pairs(signatures: Signatures, rows: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Return pairs of rows that may be alike, as numbers like those in `alike_rows`. Of the rows with one key, which
+    are sorted by their first pictures, each is paired with the first one and with the _NEAR ones before it."""
     pictures = signatures.pictures[rows, 0] if signatures.pictures.shape[1] else np.zeros(len(rows), dtype=np.uint64)
-    if not len(rows):
-        return
     order = np.lexsort((rows, pictures, keys))
-    ordered, places = rows[order], np.arange(len(order))
+    ordered, places = rows[order].astype(np.int64), np.arange(len(order))
     starts = np.concatenate([[True], keys[order][1:] != keys[order][:-1]])[: len(order)]
     first = np.maximum.accumulate(np.where(starts, places, 0))
     found = [np.stack([ordered[first], ordered])]
     for back in range(1, _NEAR + 1):
         near = places[places - back >= first]
         found.append(np.stack([ordered[near - back], ordered[near]]))
-    pairs = np.unique(np.sort(np.concatenate(found, axis=1), axis=0), axis=1)
-    pairs = pairs[:, pairs[0] != pairs[1]]
-    for start in range(0, pairs.shape[1], _CHUNK):
-        one, other = pairs[:, start : start + _CHUNK]
-        alike = are_alike(signatures, one, other, settings)
-        yield one[alike], other[alike]
+    low, high = np.sort(np.concatenate(found, axis=1), axis=0)
+    return np.unique((low * len(signatures.counts) + high)[low != high])
+
+
+def _are_alike(signatures: Signatures, one: np.ndarray, other: np.ndarray, settings: Duplicates) -> np.ndarray:
+    """Return whether two rows are nearly the same, [pairs]."""
+    found = [np.zeros(0, dtype=bool)]
+    for start in range(0, len(one), _CHUNK):
+        found.append(are_alike(signatures, one[start : start + _CHUNK], other[start : start + _CHUNK], settings))
+    return np.concatenate(found)
 
 
 def are_alike(signatures: Signatures, one: np.ndarray, other: np.ndarray, settings: Duplicates) -> np.ndarray:
-    """Return whether two rows are nearly the same, [pairs]."""
-    alike = np.ones(len(one), dtype=bool)
+    """Return whether two rows are nearly the same, [pairs]. All pairs are compared at a time."""
+    alike = signatures.rest[one] == signatures.rest[other]
     if settings.by != "images":
         alike &= similarity(signatures, one, other) >= settings.min_similarity
     if settings.by != "text":
@@ -222,20 +259,19 @@ def differing_bits(signatures: Signatures, one: np.ndarray, other: np.ndarray) -
     return np.where(signatures.counts[one] == signatures.counts[other], bits, _HASH_BITS)
 
 
-def _with_firsts(
-    signatures: Signatures, edges: Sequence[tuple[np.ndarray, np.ndarray]], settings: Duplicates
-) -> list[Alike]:
+def _with_firsts(signatures: Signatures, ones: np.ndarray, others: np.ndarray, settings: Duplicates) -> list[Alike]:
     """Return the rows that are alike to the first row that stays of those they are connected with. Rows that are only
     alike to others that are left out stay, unless they are alike to one of them that stays."""
-    ones, others = (np.concatenate([pair[side] for pair in edges] or [np.zeros(0, dtype=int)]) for side in (0, 1))
     found: list[Alike] = []
     while len(ones):
         firsts = _firsts(len(signatures.counts), ones, others)
         later = np.flatnonzero(firsts != np.arange(len(firsts)))
-        same = later[are_alike(signatures, later, firsts[later], settings)]
-        alike, bits = similarity(signatures, same, firsts[same]), differing_bits(signatures, same, firsts[same])
-        columns = (same, firsts[same], alike, bits, signatures.counts[same])
-        found += map(Alike, *(column.tolist() for column in columns))
+        same = later[_are_alike(signatures, later, firsts[later], settings)]
+        for start in range(0, len(same), _CHUNK):
+            some = same[start : start + _CHUNK]
+            alike, bits = similarity(signatures, some, firsts[some]), differing_bits(signatures, some, firsts[some])
+            columns = (some, firsts[some], alike, bits, signatures.counts[some])
+            found += map(Alike, *(column.tolist() for column in columns))
         done = np.zeros(len(firsts), dtype=bool)
         done[same] = done[firsts[later]] = True
         left = ~done[ones] & ~done[others]

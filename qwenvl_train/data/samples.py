@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import zlib
 from bisect import bisect_left, bisect_right
@@ -113,25 +114,24 @@ class Samples:
         """Return the format of a sample, and its raw row in a form that gives the same sample in any other file."""
         number, row = self._locate(index)
         source = self.sources[number]
-        raw = self._raw(number, row)
-        format = (self._format(number) or detect(raw, _where(source, row))).format
+        raw, format = self._raw(number, row), self.format_of(index)
         return format, copied_row(raw, source.name, source.line(row), self._locators[number], format)
 
     def moved(self, index: int) -> bytes:
-        """Return a line of JSON that gives the same sample in a file in any other folder, with the entry's `columns`.
-        It has the bytes of the raw row where that is possible."""
+        """Return a line of JSON that gives the same sample in a file in any other folder, with the entry's `columns`,
+        except for an id that follows from the name of the file. It has the bytes of the raw row where that is
+        possible."""
         number, row = self._locate(index)
         source = self.sources[number]
         text = self.line_of(index)
         if text is not None and not self[index].media:
             return text
         raw = source.row(row)
-        format = (self._format(number) or detect(self._raw(number, row), _where(source, row))).format
-        columns = self._configs[number].columns
+        format, columns = self.format_of(index), self._configs[number].columns
         _, copy = moved_row(raw, source.name, source.line(row), self._locators[number], format, columns)
         if text is not None and copy == raw:
             return text
-        return json.dumps(copy, ensure_ascii=False).encode()
+        return json.dumps(_finite(copy), ensure_ascii=False).encode()
 
     def line_of(self, index: int) -> bytes | None:
         """Return the bytes of a raw row in a text file, or None if they are no line of a .jsonl file."""
@@ -149,11 +149,10 @@ class Samples:
         except UserError:
             return source.text(row).decode(errors="replace").strip() if isinstance(source, TextRows) else None
 
-    def format_of(self, entry: int) -> str | None:
-        """Return the format of the rows of an entry, or None if its sources have several."""
-        detected = map(self._format, self._sources_of_entries[entry])
-        found = {one.format if one else None for one in detected}
-        return found.pop() if len(found) == 1 else None
+    def format_of(self, index: int) -> str:
+        """Return the format of a sample."""
+        number, row = self._locate(index)
+        return (self._format(number) or detect(self._raw(number, row), _where(self.sources[number], row))).format
 
     def names(self) -> list[str]:
         return [source.name for source in self.sources]
@@ -248,6 +247,18 @@ class Questions(Samples):
 
     def _raw(self, number: int, row: int) -> object:
         return with_answer(super()._raw(number, row))
+
+
+def _finite(value: Any) -> Any:
+    """Return a raw row without numbers that JSON does not have, which become null."""
+    match value:
+        case dict():
+            return {key: _finite(inner) for key, inner in value.items()}
+        case list():
+            return [_finite(inner) for inner in value]
+        case float():
+            return value if math.isfinite(value) else None
+    return value
 
 
 def _where(source: Source, row: int) -> str:

@@ -30,8 +30,11 @@ def claim_folder(path: Path, key: str, settings: Mapping[str, Any]) -> None:
             f"{key}={path} holds results of other settings ({', '.join(changed)}); name another folder, or delete it."
         )
     if stored is None:
-        path.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(path / SETTINGS, settings)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_json_atomic(path / SETTINGS, settings)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise UserError(f"{key}={path} cannot be made a folder: {error.strerror}; name another one.") from None
 
 
 def _stored(path: Path, key: str) -> Any:

@@ -29,7 +29,8 @@ def together(rows: list[RowView], length: int = 3) -> Signatures:
     pictures = np.zeros((len(rows), max(0, counts.max())), dtype=np.uint64)
     for place, one in enumerate(found):
         pictures[place, : max(0, counts[place])] = one.pictures or ()
-    return Signatures(np.stack([one.text for one in found]), pictures, counts)
+    rest = np.array([one.rest for one in found], dtype=np.uint64)
+    return Signatures(np.stack([one.text for one in found]), pictures, counts, rest)
 
 
 def sequences(text: str, length: int = 3) -> set[tuple[str, ...]]:
@@ -109,7 +110,10 @@ def test_many_rows_with_one_text_are_compared_by_their_pictures():
     pictures = rng.integers(0, 2**63, (3000, 1), dtype=np.uint64)
     pictures[2900:] = pictures[100:200]
     texts = np.tile(signature(row("a red circle"), 3).text, (3000, 1))
-    found = alike_rows(Signatures(texts, pictures, np.ones(3000, dtype=int)), BY_ROW.model_copy(update={"max_bits": 0}))
+    found = alike_rows(
+        Signatures(texts, pictures, np.ones(3000, dtype=int), np.zeros(3000, dtype=np.uint64)),
+        BY_ROW.model_copy(update={"max_bits": 0}),
+    )
     assert found == [Alike(2900 + number, 100 + number, 1.0, 0, 1) for number in range(100)]
 
 

@@ -52,6 +52,10 @@ class Judgement:
 
 
 class Judge(Protocol):
+    @property
+    def identity(self) -> str:
+        """A string that changes when the judgements may, given the same settings."""
+
     def judge(self, rows: Sequence[RowView]) -> list[Judgement]:
         """Return the judgement of each row. Whatever was computed is stored, also if an error ends the call."""
 
@@ -63,6 +67,10 @@ class StoredJudge:
         self._engine, self._sections, self._store = engine, sections, store
         self._tree = tree if sections.classes.use != "off" else {}
         self._domains = {domain: ", ".join(classes) for domain, classes in self._tree.items()}
+
+    @property
+    def identity(self) -> str:
+        return self._engine.identity
 
     def judge(self, rows: Sequence[RowView]) -> list[Judgement]:
         problems: dict[int, str] = {}

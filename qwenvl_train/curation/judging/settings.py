@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeFloat, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from qwenvl_train.config.section import Section
 from qwenvl_train.curation.endpoint_settings import EndpointConfig
@@ -56,7 +56,7 @@ class ClassSettings(Section):
     description: str
     limit: PositiveInt | None = None
     """The largest number of rows of this class that stay."""
-    weight: NonNegativeFloat | None = None
+    weight: PositiveFloat | None = None
     """The weight of the rows of this class in a mixture of the classes."""
     drop: bool = False
     """Whether all rows of this class fall."""

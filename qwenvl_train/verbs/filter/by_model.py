@@ -1,8 +1,9 @@
 """The judgements by a model: classes, scores, and pictures that the answers do not need."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -36,8 +37,13 @@ def model_rules(sections: JudgingSections) -> tuple[str, ...]:
 @dataclass(frozen=True)
 class ModelJudge:
     judge: "Judge"
+    """It has an `identity`, which changes when its judgements may."""
     tree: Tree
     section: FilterSection
+
+    @property
+    def identity(self) -> str:
+        return digest(self.judge.identity)
 
     def table(self, samples: Samples, rows: Sequence[int], left_out: Sequence[bool]) -> pa.Table:
         """Return the judgements about some rows. Those that are left out already are not judged."""
@@ -96,15 +102,5 @@ def open_model_judge(config: FilterConfig, tree: Tree, state: "PartialState") ->
     return ModelJudge(judge, tree, config.filter)
 
 
-def identity_of_judge(config: FilterConfig) -> Any:
-    """Return what tells the judge from others, as plain data."""
-    section = config.filter
-    match section.judge.engine:
-        case "endpoint":
-            return {"url": section.endpoint.url, "model": section.endpoint.model}
-        case "reward_head":
-            return {"reward_path": section.judge.reward_path}
-        case "model":
-            from qwenvl_train.model.load import identity_of
-
-            return identity_of(with_checkpoint(config).model)
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]

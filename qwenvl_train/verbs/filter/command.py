@@ -8,6 +8,7 @@ from qwenvl_train.reporting.stdout import print_json
 from qwenvl_train.verbs.filter.figures import Figures
 from qwenvl_train.verbs.filter.filtering import Filtering
 from qwenvl_train.verbs.filter.folder import FilterFolder
+from qwenvl_train.verbs.filter.judged import UNUSABLE
 from qwenvl_train.verbs.filter.page import PAGE
 from qwenvl_train.verbs.filter.settings import FilterConfig
 from qwenvl_train.verbs.filter.text import print_figures
@@ -38,6 +39,9 @@ def _say_nothing(line: str) -> None:
 
 
 def _nothing_left(figures: Figures, folder: FilterFolder) -> str:
+    unusable = next(rule for rule in figures.rules if rule.name == UNUSABLE)
+    if unusable.falls == figures.rows:
+        return f"filter: no row can be used; the first: {figures.first_unusable}"
     most = max((rule for rule in figures.rules if rule.drops), key=lambda rule: rule.falls)
     return (
         f"filter: no row is kept; {most.falls:,} of {figures.rows:,} fall to {most.name}. Raise its limits, or set "

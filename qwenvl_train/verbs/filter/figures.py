@@ -11,7 +11,7 @@ from qwenvl_train.curation.rules.table import RULES
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.verbs.filter.by_model import CLASSES, NEEDLESS_IMAGE, PROBLEM, SCORE, SCORES
 from qwenvl_train.verbs.filter.folder import FilterFolder
-from qwenvl_train.verbs.filter.judged import DUPLICATES, UNUSABLE, VALUE
+from qwenvl_train.verbs.filter.judged import DUPLICATES, EVIDENCE, UNUSABLE, VALUE
 from qwenvl_train.verbs.filter.outcome import Outcome
 
 _QUANTILES = {"least": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "99 %": 0.99, "largest": 1.0}
@@ -56,6 +56,8 @@ class Figures:
     """Number of rows and of kept rows of each class that has any. Empty without classes."""
     scores: dict[str, dict[str, float]]
     """The quantiles of each score of a model. Empty without scores."""
+    first_unusable: str | None
+    """Why the first row that no training can use cannot be used."""
     not_judged: int
     """Number of rows that a model could not judge. They are kept, unless another rule leaves them out."""
     first_not_judged: str | None
@@ -85,7 +87,16 @@ def figures_of(samples: Samples, outcome: Outcome, folder: FilterFolder) -> Figu
     rules = tuple(_of_rule(number, outcome, values) for number in range(len(outcome.rules)))
     scores, problems = _of_model(folder)
     first = problems[0] if problems else None
-    return Figures(len(kept), int(kept.sum()), rules, sources, words, _classes(outcome), scores, len(problems), first)
+    unusable = _first_unusable(folder)
+    classes = _classes(outcome)
+    return Figures(len(kept), int(kept.sum()), rules, sources, words, classes, scores, unusable, len(problems), first)
+
+
+def _first_unusable(folder: FilterFolder) -> str | None:
+    for table in folder.by_rules.tables([f"{UNUSABLE}.{EVIDENCE}"]):
+        if found := table.column(0).drop_null().to_pylist():
+            return found[0]
+    return None
 
 
 def _classes(outcome: Outcome) -> dict[str, tuple[int, int]]:

@@ -12,21 +12,23 @@ import pyarrow as pa
 import qwenvl_train
 from qwenvl_train.curation.judging.classes import Tree, read_tree
 from qwenvl_train.curation.rules.table import used
+from qwenvl_train.curation.rules.unwanted import patterns_in
 from qwenvl_train.data.forked import forked_map
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.folder import plain, write_json_atomic
 from qwenvl_train.reporting.wording import duration, many
-from qwenvl_train.verbs.filter.by_model import identity_of_judge, model_rules, open_model_judge
+from qwenvl_train.verbs.filter.by_model import digest, model_rules, open_model_judge
 from qwenvl_train.verbs.filter.figures import Figures, figures_of
 from qwenvl_train.verbs.filter.folder import SUMMARY, FilterFolder
 from qwenvl_train.verbs.filter.judged import JudgedRow, judge_row, table_of
+from qwenvl_train.verbs.filter.kept_files import KeptFiles, refuse_repeats
 from qwenvl_train.verbs.filter.outcome import Outcome, outcome_of_rules, rules_in, with_judgements
 from qwenvl_train.verbs.filter.page import write_page
 from qwenvl_train.verbs.filter.settings import PACKAGES, FilterConfig
 from qwenvl_train.verbs.filter.shown import shown_rows
-from qwenvl_train.verbs.filter.writing import KeptFiles, write_entries, write_rows, write_verdicts
+from qwenvl_train.verbs.filter.writing import write_entries, write_rows, write_verdicts
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -47,15 +49,17 @@ class Filtering:
     def __init__(self, config: FilterConfig, tell: Callable[[str], None]):
         """`tell` takes lines about the progress."""
         self._config, self._section, self._tell = config, config.filter, tell
-        self._samples = Samples(config.data.train, "data.train", config.data.allow_remote, config.cache_folder)
+        self._state = _joined(config) if self._section.judged else None
+        """The processes, if several may share the work of a model."""
+        self._samples = self._opened()
         assert config.filter.to is not None
         self.folder = FilterFolder(Path(config.filter.to).expanduser())
         rows = len(self._samples)
         self._chunks = [range(start, min(start + _CHUNK, rows)) for start in range(0, rows, _CHUNK)]
         classified = self._section.classes.use != "off"
         self._tree: Tree = read_tree(self._section.classes.tree, "filter.classes.tree") if classified else {}
-        self._state = _joined(config) if self._section.judged else None
-        """The processes, if several may share the work of a model."""
+        refuse_repeats(config.data.train, self._tree)
+        self._judge_model = None if self._state is None else open_model_judge(config, self._tree, self._state)
 
     def figures(self) -> Figures | None:
         """Return the figures of the filter, which is carried out unless it is finished. All processes must call this
@@ -70,6 +74,15 @@ class Filtering:
             arguments = (self._samples, self.folder, self._section, self._tree, self._config.seed)
             outcome = with_judgements(outcome, *arguments)
         return self._on_main(lambda: self._write(outcome))
+
+    def _opened(self) -> Samples:
+        """Return the rows. The main process opens them first, so that what it fetches or indexes is done once."""
+        config = self._config
+
+        def opened() -> Samples:
+            return Samples(config.data.train, "data.train", config.data.allow_remote, config.cache_folder)
+
+        return self._on_main(opened) or opened()
 
     def _on_main(self, work: Callable[[], Made]) -> Made | None:
         """Return the result of `work` on the main process. If it fails, all processes raise the same UserError."""
@@ -87,17 +100,22 @@ class Filtering:
     def _settings(self) -> dict[str, Any]:
         """Return everything that the results follow from, as plain data."""
         section = self._section
-        sections = {rule.name: settings.model_dump(mode="json") for rule, settings in used(section)}
+        sections: dict[str, Any] = {rule.name: settings.model_dump(mode="json") for rule, settings in used(section)}
         for name in ("duplicates", *model_rules(section)):
             if getattr(section, name).use != "off":
                 sections[name] = getattr(section, name).model_dump(mode="json")
-        if section.judged:
-            sections["judge"] = identity_of_judge(self._config)
+        if self._judge_model is not None:
+            sections["judge"] = self._judge_model.identity
+            sections["seed"] = self._config.seed
             tree = {domain: {name: one.model_dump() for name, one in of.items()} for domain, of in self._tree.items()}
             sections["classes"] = {**sections.get("classes", {}), "tree": tree}
         packages = {package: version(package) for package in PACKAGES.values()}
         code = {"qwenvl-train": qwenvl_train.__version__, **packages}
-        return plain({"data": self._samples.fingerprint(), "packages": code, **sections})
+        if section.unwanted.use != "off" and section.unwanted.words is not None:
+            sections["unwanted"] |= {"patterns": digest(repr(patterns_in(section.unwanted.words)))}
+        entries = [entry.config.model_dump(mode="json") for entry in self._samples.entries]
+        facts = {"data": self._samples.fingerprint(), "entries": entries, "packages": code}
+        return plain({**facts, "examples": section.examples, **sections})
 
     def _judge(self) -> None:
         """Judge the rows that are not judged yet, each by itself."""
@@ -121,9 +139,11 @@ class Filtering:
     def _ask(self, outcome: Outcome, state: "PartialState") -> None:
         """Have a model judge the rows that no rule leaves out. Each process judges its share of them."""
         missing = [rows for rows in self._chunks if not self.folder.by_model.has(rows)]
+        state.wait_for_everyone()  # until all have read the folder
         mine = missing[state.process_index :: state.num_processes]
         left_out = ~outcome.kept
-        judge, start, done = open_model_judge(self._config, self._tree, state), monotonic(), 0
+        judge, start, done = self._judge_model, monotonic(), 0
+        assert judge is not None
         total = sum(int((~left_out[rows.start : rows.stop]).sum()) for rows in mine)
         with counting("asking the model", total, shown=state.is_main_process) as progress:
             for chunk in mine:

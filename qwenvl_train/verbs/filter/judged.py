@@ -19,7 +19,7 @@ UNUSABLE, DUPLICATES = "unusable", "duplicates"
 beside the names of rules."""
 VALUE, EVIDENCE = "value", "evidence"
 HAS_MEDIA = "has_media"
-TEXT_SIGNATURE, PICTURE_SIGNATURE = "signature_text", "signature_pictures"
+TEXT_SIGNATURE, PICTURE_SIGNATURE, REST_SIGNATURE = "signature_text", "signature_pictures", "signature_rest"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ def judge_row(samples: Samples, index: int, section: FilterSection) -> JudgedRow
     for rule, settings in used(section):
         if (verdict := rule.judge(view, settings)) is not None:
             verdicts[rule.name] = verdict
-    compared = signature(view, section.duplicates.words) if section.duplicates.use != "off" else None
+    duplicates = section.duplicates
+    exact = duplicates.min_similarity == 1
+    compared = signature(view, duplicates.words, exact) if duplicates.use != "off" else None
     return JudgedRow(view.sample.id, verdicts, bool(view.sample.media), _word_counts(view), compared)
 
 
@@ -72,6 +74,7 @@ def table_of(rows: Sequence[JudgedRow], rules: Sequence[str], compared: bool) ->
         found = [row.signature for row in rows]
         texts = [one and one.text.tobytes() for one in found]
         columns[TEXT_SIGNATURE] = pa.array(texts, pa.binary(4 * PERMUTATIONS))
+        columns[REST_SIGNATURE] = pa.array([one.rest if one else 0 for one in found], pa.uint64())
         columns[PICTURE_SIGNATURE] = pa.array([one and one.pictures for one in found], pa.list_(pa.uint64()))
     return pa.table(columns)
 

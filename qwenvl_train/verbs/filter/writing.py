@@ -16,11 +16,20 @@ from qwenvl_train.data.samples import Samples
 from qwenvl_train.files import replacing
 from qwenvl_train.reporting.folder import plain, write_text_atomic
 from qwenvl_train.verbs.filter.folder import FilterFolder
-from qwenvl_train.verbs.filter.judged import EVIDENCE, HAS_MEDIA, PICTURE_SIGNATURE, TEXT_SIGNATURE, VALUE, columns_of
+from qwenvl_train.verbs.filter.judged import (
+    DUPLICATES,
+    EVIDENCE,
+    HAS_MEDIA,
+    PICTURE_SIGNATURE,
+    REST_SIGNATURE,
+    TEXT_SIGNATURE,
+    VALUE,
+    columns_of,
+)
 from qwenvl_train.verbs.filter.kept_files import KeptFiles
 from qwenvl_train.verbs.filter.outcome import Outcome
 
-_OF_FILTER = ("id", HAS_MEDIA, TEXT_SIGNATURE, PICTURE_SIGNATURE)
+_OF_FILTER = ("id", HAS_MEDIA, TEXT_SIGNATURE, PICTURE_SIGNATURE, REST_SIGNATURE)
 """The columns of the judgements that are not among the verdicts as they are."""
 DROPPED, VERDICTS, DATA = "dropped.jsonl", "verdicts.parquet", "data.yaml"
 
@@ -133,7 +142,10 @@ def _with_outcome(samples: Samples, outcome: Outcome, table: pa.Table, rows: ran
     kept = [name for name in table.column_names if name not in _OF_FILTER]
     columns |= {name: table[name] for name in kept}
     for rule, late in outcome.late.items():
-        columns |= columns_of([late.get(row) or _of_table(table, rule, place) for place, row in enumerate(rows)], rule)
+        found = [late.get(row) or _of_table(table, rule, place) for place, row in enumerate(rows)]
+        if rule == DUPLICATES:  # rows that fall to another rule are not compared
+            found = [one if outcome.kept[row] or row in late else None for row, one in zip(rows, found, strict=True)]
+        columns |= columns_of(found, rule)
     return pa.table(columns)
 
 
@@ -148,8 +160,8 @@ def write_entries(samples: Samples, kept: KeptFiles, folder: FilterFolder) -> No
     """Write data.yaml, which names the files of kept rows as entries of data.train."""
     entries = []
     for one in kept.files.values():
-        config = samples.entries[one.entry].config
-        found: dict[str, Any] = {"path": one.name, "format": samples.format_of(one.entry) or "auto"}
+        config = samples.entries[one.kind.entry].config
+        found: dict[str, Any] = {"path": one.name, "format": one.kind.format}
         if config.columns:
             found["columns"] = dict(config.columns)
         if len(kept.files) > 1 and one.weight is not None:

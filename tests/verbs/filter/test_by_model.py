@@ -20,6 +20,7 @@ TREE = {"seen": {"things": {"description": "things", "limit": 2}, "places": "pla
 
 
 class StandIn:
+    identity = "stand-in"
     """Judges a row by its id: the class, and the score of the correctness of its answer."""
 
     def __init__(self):
@@ -100,12 +101,12 @@ def test_weights_of_classes_make_a_mixture(rows, filtered, judge, tree, verb):
     entries = yaml.safe_load((folder / "data.yaml").read_text())["train"]
     # The row without a class keeps its share: one row to the six that have one, whose weights are 6 together.
     assert {entry["path"]: entry["weight"] for entry in entries} == {
-        "kept-no-class.jsonl": 1.0, "kept-seen-things.jsonl": 3.0, "kept-seen-places.jsonl": 1.0,
-        "kept-read-signs.jsonl": 2.0,
+        "kept-1-rows-no-class.jsonl": 1.0, "kept-2-rows-read-signs.jsonl": 2.0, "kept-3-rows-seen-places.jsonl": 1.0,
+        "kept-4-rows-seen-things.jsonl": 3.0,
     }  # fmt: skip
-    assert [row["id"] for row in read_lines(folder / "kept-seen-places.jsonl")] == ["places 5"]
+    assert [row["id"] for row in read_lines(folder / "kept-3-rows-seen-places.jsonl")] == ["places 5"]
     out, _ = verb("inspect", f"data={folder / 'data.yaml'}", "inspect.samples=0", "output=text")
-    assert "kept-seen-things.jsonl: 4 rows" in out
+    assert "kept-4-rows-seen-things.jsonl: 4 rows" in out
 
 
 def test_a_class_can_be_dropped_and_judgements_are_stored_by_chunk(rows, filtered, judge, tree, monkeypatch):
@@ -169,3 +170,35 @@ def test_mistakes_are_named(rows, filtered, settings, problem):
     _, _, err = filtered(f"data.train={rows}", *settings, code=2)
     assert problem in err
     assert err.count("\n") <= 3
+
+
+def test_class_names_that_look_alike_have_files_of_their_own(write_rows, filtered, judge, tmp_path):
+    classes = {name: {"description": name, "weight": 1} for name in ("C", "C++", "C#")}
+    path = tmp_path / "languages.yaml"
+    path.write_text(yaml.safe_dump({"code": classes}))
+    judge._judgement = lambda id: Judgement(ClassOfRow("code", id.split(" ")[0], 0.9))
+    ids = [f"{name} {number}" for name in classes for number in range(2)]
+    rows = write_rows([said(f"{GOOD} {id}", id=id) for id in ids])
+    folder, *_ = filtered(f"data.train={rows}", f"filter.classes.tree={path}", "filter.classes.use=mark")
+    files = [
+        read_lines(folder / entry["path"]) for entry in yaml.safe_load((folder / "data.yaml").read_text())["train"]
+    ]
+    assert sorted(tuple(row["id"] for row in rows) for rows in files) == [
+        ("C 0", "C 1"), ("C# 0", "C# 1"), ("C++ 0", "C++ 1"),
+    ]  # fmt: skip
+
+
+def test_repeats_and_weights_of_classes_do_not_go_together(rows, filtered, judge, tree):
+    weighted = tree(read={"signs": {"description": "signs", "weight": 2}})
+    _, _, err = filtered(f"data.train=[{{path: {rows}, repeats: 2}}]", weighted, "filter.classes.use=mark", code=2)
+    assert "has repeats, and classes of filter.classes.tree have weights" in err
+
+
+def test_another_judge_or_seed_is_refused(rows, filtered, judge, tree):
+    settings = (f"data.train={rows}", tree(), "filter.classes.use=mark")
+    filtered(*settings)
+    _, _, err = filtered(*settings, "seed=7", code=2)
+    assert "other settings (seed)" in err
+    judge.identity = "another"
+    _, _, err = filtered(*settings, code=2)
+    assert "other settings (judge)" in err

@@ -4,14 +4,17 @@ import json
 import signal
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
 
 from qwenvl_train.config.entries import SourceConfig
+from qwenvl_train.curation.rules.unwanted import patterns_in
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.verbs.filter import filtering
 from tests.commands import read_lines
@@ -209,3 +212,84 @@ def test_a_worker_that_is_killed_is_named(many, filtered, monkeypatch):
     monkeypatch.setattr(filtering, "judge_row", lambda *_: signal.raise_signal(signal.SIGKILL))
     _, _, err = filtered(f"data.train={many}", workers=2, code=2)
     assert "A worker that judges rows was killed" in err
+
+
+def test_files_of_two_formats_in_one_entry_stay_apart(tmp_path, filtered, verb):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": GOOD}]
+    (folder / "a.jsonl").write_text("".join(json.dumps(said(f"{GOOD} {number}")) + "\n" for number in range(3)))
+    (folder / "b.jsonl").write_text("".join(json.dumps({"conversations": turns, "n": n}) + "\n" for n in range(2)))
+    out, *_ = filtered(f"data.train={folder}")
+    entries = yaml.safe_load((out / "data.yaml").read_text())["train"]
+    assert [(entry["path"], entry["format"]) for entry in entries] == [
+        ("kept-1-data.jsonl", "llava"), ("kept-2-data.jsonl", "messages"),
+    ]  # fmt: skip
+    told, _ = verb("inspect", f"data={out / 'data.yaml'}", "inspect.samples=0")
+    assert "kept-1-data.jsonl: 2 rows, llava" in told
+    assert "kept-2-data.jsonl: 3 rows, messages" in told
+
+
+CALL = {"type": "function", "function": {"name": "click", "arguments": '{"x": 1}'}}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ({"content": "It is 5."}, {"content": "It is 5."}, True),
+        ({"content": "It is 3 + 2."}, {"content": "It is 3 - 2."}, False),
+        ({"content": "It is so."}, {"content": "it is so"}, False),
+        ({"content": "Done.", "tool_calls": [CALL]}, {"content": "Done."}, False),
+    ],
+)
+def test_as_shipped_light_leaves_out_equal_rows_only(write_rows, filtered, one, other, alike):
+    rows = [
+        {"messages": [{"role": "user", "content": "How?"}, {"role": "assistant", **answer}]} for answer in (one, other)
+    ]
+    folder, *_ = filtered(f"data.train={write_rows(rows)}", "+filter=light")
+    assert falls(folder) == ({"duplicates": 1} if alike else {})
+
+
+def test_pairs_with_other_rejected_answers_are_not_alike(write_rows, filtered):
+    asked = {"messages": [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So."}]}
+    rows = write_rows([{**asked, "rejected_response": answer} for answer in ("No.", "Never.", "No.")])
+    folder, *_ = filtered(f"data.train={rows}", "+filter=strict", "method=dpo")
+    assert falls(folder) == {"duplicates": 1}
+
+
+def test_other_words_that_are_not_wanted_are_other_settings(many, filtered, tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("pear\n")
+    settings = (f"data.train={many}", f"filter.unwanted.words={words}")
+    filtered(*settings)
+    words.write_text("circle\n")
+    patterns_in.cache_clear()  # as in a new process
+    _, _, err = filtered(*settings, code=2)
+    assert "other settings (unwanted)" in err
+
+
+def test_rows_of_which_none_can_be_used_are_told_with_the_first_reason(write_rows, filtered):
+    _, _, err = filtered(f"data.train={write_rows([{'a': 1}, {'a': 2}])}", code=2)
+    assert err.startswith("qwenvl-train: filter: no row can be used; the first: ")
+    assert "rows.jsonl:1" in err
+
+
+def test_a_folder_below_a_file_is_one_sentence(many, filtered):
+    _, _, err = filtered(f"data.train={many}", to="rows.jsonl/out", code=2)
+    assert "rows.jsonl/out" in err
+    assert err.count("\n") == 1
+
+
+def test_a_full_disk_is_told_before_the_work(many, filtered, monkeypatch):
+    usage = namedtuple("usage", "total used free")(100, 99, 1)
+    monkeypatch.setattr(filtering.shutil, "disk_usage", lambda folder: usage)
+    _, _, err = filtered(f"data.train={many}", code=2)
+    assert "the disk has 0.0 GiB free" in err
+
+
+def test_numbers_that_json_does_not_have_become_null(tmp_path, filtered):
+    table = pa.table({"query": ["How?"], "response": [GOOD], "score": [float("nan")]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    folder, *_ = filtered(f"data.train={tmp_path / 'rows.parquet'}")
+    assert read_lines(folder / "kept.jsonl")[0]["score"] is None
+    assert "NaN" not in (folder / "kept.jsonl").read_text()
