@@ -48,7 +48,7 @@ class RecordedRun:
 
     @property
     def status(self) -> str:
-        return self.summary.get("status", "not finished" if self.config else "not begun")
+        return self.summary.get("status", "not finished" if self.config or self.rows else "not begun")
 
 
 def read_run(folder: Path) -> RecordedRun:

@@ -166,7 +166,7 @@ def test_every_text_is_escaped(run, tmp_path):
 
 def test_an_empty_folder_still_gives_a_page(run):
     page = page_of(run)
-    assert "receipts not finished" in page.text
+    assert "receipts not begun" in page.text
     assert page.all("h2") == []
 
 
