@@ -138,7 +138,7 @@ def _held_out(config: Row, evaluation: Row | None) -> Iterable[str]:
     held_out = config["data"]["eval"] or []
     yield f"- {held_out} of the data" if isinstance(held_out, str) else _list(source["path"] for source in held_out)
     figures = {key: value for key, value in evaluation.items() if not isinstance(value, dict)}
-    shown = [key for key in figures if key not in ("eval_samples", "eval_seconds")]
+    shown = [key for key in figures if key not in ("eval_answers", "eval_samples", "eval_seconds")]
     yield _table(("metric", "value"), ((label(key), figure(key, figures[key])) for key in shown))
 
 

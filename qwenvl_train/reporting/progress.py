@@ -33,6 +33,7 @@ LEAST_BAR = 6
 WAITING = 0.2
 """The share of the time spent waiting for data from which the progress line shows it."""
 EVALUATION_ASIDE = (
+    "eval_answers",
     "eval_samples",
     "eval_seconds",
     "eval_sources",
@@ -102,13 +103,25 @@ def _component_line(row: Row) -> str:
 
 
 def evaluation_line(row: Row) -> str:
-    """Return a line such as: evaluation at step 120: exact match 97.5 %, loss 0.0213 (120 samples, 3.1 s)"""
+    """Return a line such as: evaluation at step 120: exact match 97.5 %, loss 0.0213 (120 samples, 3.1 s)
+
+    The scores of generated answers come first, with the number of these answers.
+    """
     others = [key for key in row if key.startswith("eval_") and key not in EVALUATION_FIRST + EVALUATION_ASIDE]
-    shown = [key for key in (*EVALUATION_FIRST, *others) if key in row]
-    figures = ", ".join(f"{label(key)} {figure(key, row[key])}" for key in shown)
-    cost = [f"{count(row['eval_samples'])} samples"] if "eval_samples" in row else []
+    shown = [key for key in (*EVALUATION_FIRST, *others) if key in row and not key.startswith(GENERATED)]
+    cost = [many(row["eval_samples"], "sample")] if "eval_samples" in row else []
     cost += [f"{row['eval_seconds']:.1f} s"] if "eval_seconds" in row else []
-    return f"evaluation at step {row['step']}: {figures}" + (f" ({', '.join(cost)})" if cost else "")
+    parts = [*_generated_figures(row, row.get("eval_answers"))]
+    if shown:
+        parts.append(", ".join(f"{label(key)} {figure(key, row[key])}" for key in shown))
+    return f"evaluation at step {row['step']}: {'; '.join(parts)}" + (f" ({', '.join(cost)})" if cost else "")
+
+
+def _generated_figures(row: Row, answers: int | None) -> list[str]:
+    """Return the scores of generated answers in words, with their number, or nothing if there are none."""
+    keys = [key for key in row if key.startswith(GENERATED)]
+    figures = ", ".join(f"{label(key)} {figure(key, row[key])}" for key in keys)
+    return [figures + (f" ({many(answers, 'answer')})" if answers is not None else "")] if keys else []
 
 
 def source_lines(row: Row) -> list[str]:
@@ -118,10 +131,11 @@ def source_lines(row: Row) -> list[str]:
 
 
 def _source_figures(scores: Row) -> str:
-    keys = [key for key in EVALUATION_FIRST if key.removeprefix("eval_") in scores]
-    keys += [f"eval_{key}" for key in scores if f"eval_{key}".startswith(GENERATED)]
-    figures = ", ".join(f"{label(key)} {figure(key, scores[key.removeprefix('eval_')])}" for key in keys)
-    return f"{figures} ({many(scores['samples'], 'sample')})"
+    row = {f"eval_{key}": value for key, value in scores.items()}
+    figures = ", ".join(f"{label(key)} {figure(key, row[key])}" for key in EVALUATION_FIRST if key in row)
+    return "; ".join(
+        [*_generated_figures(row, scores.get("answers")), f"{figures} ({many(scores['samples'], 'sample')})"]
+    )
 
 
 def step_figures(row: Row) -> list[str]:

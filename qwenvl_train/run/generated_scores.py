@@ -87,11 +87,12 @@ class GeneratedScores:
         wanted = self._context.config.train.best_metric
         if wanted.startswith(GENERATED) and wanted not in found:
             raise UserError(f"train.best_metric={wanted}: the generated answers have the scores {', '.join(found)}.")
+        found["eval_answers"] = len(scored)
         entries = dict.fromkeys(one.row["entry"] for one in scored)
         if len(entries) > 1:
             found["eval_sources"] = {
-                entry: {f"generated/{name}": value for name, value in _figures(_of(scored, entry)).items()}
-                for entry in entries
+                entry: {f"generated/{name}": value for name, value in _figures(mine).items()} | {"answers": len(mine)}
+                for entry, mine in ((entry, _of(scored, entry)) for entry in entries)
             }
         return found
 

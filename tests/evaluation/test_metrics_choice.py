@@ -52,17 +52,17 @@ def test_the_reason_is_in_words():
 def test_a_source_has_the_kind_of_nearly_all_its_answers():
     numbers = [(str(number), "How many?") for number in range(100)]
     assert choose_for_source(numbers) == Choice(
-        ("number", "exact_match"), "all 100 samples: the expected answer is a number"
+        ("number", "exact_match"), "all 100 answers: the expected answer is a number"
     )
     for few in ([("many", "")] * 10, [(SENTENCE, "")] * 10):
-        assert choose_for_source(numbers[:90] + few).reason == "90 % of 100 samples: the expected answer is a number"
+        assert choose_for_source(numbers[:90] + few).reason == "90 % of 100 answers: the expected answer is a number"
 
 
 def test_otherwise_it_has_the_more_general_kind():
     numbers, options = [("4", "")] * 89, [("B", ANIMALS)] * 11
     assert choose_for_source(numbers + options) == Choice(
         ("exact_match", "anls"),
-        "the 100 samples are of several kinds (89 % number, 11 % option), scored as the general one: the expected "
+        "the 100 answers are of several kinds (89 % number, 11 % option), scored as the general one: the expected "
         "answer has at most 15 words",
     )
     assert choose_for_source(numbers + [('{"a": "b"}', "")] * 11).metrics == ("edit_similarity",)

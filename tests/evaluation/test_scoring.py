@@ -83,7 +83,7 @@ def test_metrics_come_from_rows_then_entries_then_the_form_of_the_answers():
     assert {entry: one.metrics for entry, one in chosen.items()} == {
         "a.jsonl": ("contains",), "b.jsonl": ("number", "exact_match"), "c.jsonl": ("wer",)
     }  # fmt: skip
-    assert "2 samples: the expected answer is a number" in chosen["b.jsonl"].reason
+    assert "2 answers: the expected answer is a number" in chosen["b.jsonl"].reason
     both = choose_metrics(rows, ("auto", "cer"), {})
     assert both["a.jsonl"].metrics == ("contains", "cer")
     only = choose_metrics(rows, ("cer",), {"c.jsonl": ("wer",)})

@@ -42,7 +42,7 @@ def test_answers_are_scored_at_each_evaluation(patient):
         mean = sum(answer["scores"]["anls"]["anls"] for answer in answers) / 5
         figures = json.loads((folder / "answers" / f"step-{row['step']}.json").read_text())
         figure = next(one for one in figures if one["metric"] == "anls")
-        assert figure["samples"] == 5
+        assert figure["samples"] == row["eval_answers"] == 5
         assert figure["value"] == row["eval_generated/anls"]
         assert figure["low"] <= figure["value"] <= figure["high"]
         assert row["eval_generated/anls"] == pytest.approx(mean, abs=1e-6)

@@ -87,6 +87,18 @@ def test_evaluation_line(progress, run, stream):
     assert stream.getvalue() == expected
 
 
+def test_generated_answers_are_counted_apart_from_samples(progress, run, stream):
+    """eval.samples bounds them, and a sample may have several."""
+    scores = {"generated/anls": 0.5, "answers": 8, "exact_match": 0.25, "samples": 60}
+    row = {"eval_exact_match": 0.9, "eval_generated/anls": 0.05, "eval_answers": 20, "eval_samples": 120}
+    progress.start(run)
+    progress.log({"step": 8, **row, "eval_sources": {"a.jsonl": scores}})
+    assert stream.getvalue().splitlines() == [
+        "evaluation at step 8: generated anls 5.0 % (20 answers); exact match 90.0 % (120 samples)",
+        "  a.jsonl: generated anls 50.0 % (8 answers); exact match 25.0 % (60 samples)",
+    ]
+
+
 def test_figures_of_other_methods_are_shown_too(progress, run, stream):
     progress.start(run)
     progress.log({"step": 8, "eval_loss": 0.5, "eval_rewards/accuracies": 0.75, "eval_margin": 2, "eval_samples": 4})

@@ -77,11 +77,11 @@ def choose_for_source(samples: Sequence[tuple[str, str]]) -> Choice:
     kind, share = KINDS[name], counts[name] / len(samples)
     if own[name] >= NEARLY_ALL * len(samples):
         counted = "all" if own[name] == len(samples) else f"{100 * share:.0f} % of"
-        reason = f"{counted} {many(len(samples), 'sample')}: {kind.reason}"
+        reason = f"{counted} {many(len(samples), 'answer')}: {kind.reason}"
     else:
         mixed = ", ".join(f"{100 * count / len(samples):.0f} % {one}" for one, count in own.most_common())
         reason = (
-            f"the {len(samples):,} samples are of several kinds ({mixed}), scored as the general one: {kind.reason}"
+            f"the {len(samples):,} answers are of several kinds ({mixed}), scored as the general one: {kind.reason}"
         )
     return Choice(kind.metrics, reason)
 

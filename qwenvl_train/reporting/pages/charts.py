@@ -146,6 +146,7 @@ BOOKKEEPING = {
     "pack_fill",
     "save_seconds",
     "skipped_steps",
+    "eval_answers",
     "eval_samples",
     "eval_seconds",
 }

@@ -52,7 +52,7 @@ def test_right_answers_become_rows_and_pairs(rows, draw, tmp_path, capsys):
     code, out, error = draw(f"data.train={rows}", "sample.to=out", *HOT)
     assert code == 0, error
     assert "24 answers in " in out
-    assert "rows.jsonl: judged by exact_match (all 4 samples" in out
+    assert "rows.jsonl: judged by exact_match (all 4 answers" in out
     assert "qwenvl-train +recipe=dpo_lora data.train=out/pairs.jsonl" in out
     answers = read_lines(tmp_path / "out/answers.jsonl")
     assert [(row["id"], row["try"]) for row in answers[5:8]] == [("part-11", 6), ("part-15", 1), ("part-15", 2)]
