@@ -1,7 +1,7 @@
 """The composition of a configuration from the command line, a recipe and the groups. The result is checked, and
 contains no Hydra object."""
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,8 +42,8 @@ class Composed(Generic[C]):
     given: frozenset[str]
     """The dotted keys that the user has set, on the command line or in files."""
     changes: Callable[[], Mapping[str, tuple[object, object]]] = dict
-    """Returns the values that the recipe alone gives and those of this configuration, by the dotted keys where they
-    differ."""
+    """Returns the values of the recipe and those of this configuration, by the dotted keys that the command line has
+    changed."""
 
 
 def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) -> Composed:
@@ -71,7 +71,7 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
     if problems := arguments.problems + problems:
         raise UserError("\n".join(problems + value_problems(tree, verb, files)))
     config = validate(tree, frozenset(given), verb, files)
-    changes = partial(_changes, read, tree, verb, keys) if recipe else dict
+    changes = partial(_changes, read, choices, arguments.choices, tree, verb, keys) if recipe else dict
     return Composed(config, _label(recipe), frozenset(given), changes)
 
 
@@ -80,17 +80,35 @@ def _has_group(verb: Verb, group: str) -> bool:
     return group == verb.name or not (asset_dir("configs") / f"{group}.yaml").is_file()
 
 
-def _changes(read: Layers, tree: dict, verb: Verb, keys: Keys) -> dict[str, tuple[object, object]]:
-    """Return the values of the recipe alone and of the tree, where they differ. The name of the run is left out."""
+def _changes(
+    read: Layers, choices: dict[str, str], chosen: Collection[str], tree: dict, verb: Verb, keys: Keys
+) -> dict[str, tuple[object, object]]:
+    """Return the values of the recipe and of the tree, where the command line has changed them. The name of the run is
+    left out.
+
+    The embedded example comes with values for itself, such as a short training. That another model or other data do not
+    have these is no change of the user's.
+
+    Args:
+        choices: The options of groups in the tree.
+        chosen: The groups whose options the command line names. Only their own settings count as changed.
+    """
     in_recipe = {key for layer in read.layers if layer.file for key in layer.values}
-    choices = read.choices | _implied_groups(in_recipe, verb) | read.own_choices
+    own = read.choices | _implied_groups(in_recipe, verb) | read.own_choices
     try:
-        of_recipe = _without_other_verbs(_tree(choices, read.layers, verb, keys)[0], (), verb)
+        alone, with_same_groups = (
+            flat(_without_other_verbs(_tree(groups, read.layers, verb, keys)[0], (), verb)) for groups in (own, choices)
+        )
     except UserError:  # the recipe refers to values that only the command line has
         return {}
-    before, after = flat(of_recipe), flat(tree)
-    found = ((key, (before.get(key), after.get(key))) for key in dict.fromkeys([*before, *after]))
-    return {key: change for key, change in found if change[0] != change[1] and key != "run_name"}
+    after = flat(tree)
+    changed: dict[str, tuple[object, object]] = {}
+    for key in dict.fromkeys([*alone, *with_same_groups, *after]):
+        of_chosen = key.partition(".")[0] in chosen
+        before = alone.get(key) if of_chosen or key not in with_same_groups else with_same_groups[key]
+        if key != "run_name" and before != after.get(key) and (key in after or of_chosen):
+            changed[key] = before, after.get(key)
+    return changed
 
 
 def _implied_groups(keys: Set[str], verb: Verb) -> dict[str, str]:

@@ -127,6 +127,22 @@ def test_the_changes_to_a_recipe_are_known(tmp_path):
     assert compose(["tune_mm_llm=true"]).changes() == {}
 
 
+def test_values_of_the_embedded_example_are_no_changes(tmp_path):
+    """They go away with the example. Those of a group that is named count."""
+    rows = tmp_path / "my.jsonl"
+    example = compose(["+recipe=sft_lora"]).config
+    composed = compose(["+recipe=sft_lora", "model=qwen2_5_vl_7b", f"data.train={rows}", "train.epochs=2"])
+    assert composed.config.lora.alpha != example.lora.alpha
+    assert composed.config.data.workers != example.data.workers
+    changes = composed.changes()
+    assert changes["data.train"][1] == str(rows)
+    assert changes["model.path"] == (example.model.path, "Qwen/Qwen2.5-VL-7B-Instruct")
+    assert changes["train.epochs"][1] == 2
+    own = {key for key in changes if not key.startswith("model.")}
+    assert own == {"data.train", "train.epochs"}
+    assert compose(["+recipe=sft_lora", f"data.train={rows}", "lora.alpha=9"]).changes()["lora.alpha"] == (128, 9)
+
+
 @pytest.mark.parametrize(
     ("words", "epochs", "max_steps"),
     [
