@@ -143,5 +143,8 @@ def test_the_table_of_evaluations_marks_the_best_of_each_metric(run):
         ("10", [True] * 3),
         ("20", [False] * 3),
     ]
+    texts(run, *(evaluation_row(step, 0.0, loss) for step, loss in ((0, 2.0), (10, 1.0))))
+    cells = [cells for _, cells in evaluation_table(read_run(run.folder))["rows"]]
+    assert cells[1] == [("0.0 %", False), ("40.0 %", False), ("1.0000", True)]
     texts(run, *rows[:2])
     assert evaluation_table(read_run(run.folder)) is None

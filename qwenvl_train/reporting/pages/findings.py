@@ -174,7 +174,8 @@ def _short(value: float) -> str:
 
 
 def evaluation_table(run: RecordedRun) -> Row | None:
-    """Return the table of all evaluations: the step, and a figure of each metric with whether it is the best one."""
+    """Return the table of all evaluations: the step, and a figure of each metric with whether it is the best one. None
+    is if all are the same."""
     evaluations = [row for row in run.rows if is_evaluation(row)]
     keys = list(dict.fromkeys(key for row in evaluations for key in main_metrics(row, run.best_metric)))
     if len(evaluations) < 2 or not keys:
@@ -183,14 +184,15 @@ def evaluation_table(run: RecordedRun) -> Row | None:
     best = {}
     for key in keys:
         values = [row[key] for row in evaluations if is_finite(row.get(key))]
-        best[key] = min(values) if key in lower else reduce(partial(_better, key), values)
+        if min(values) < max(values):
+            best[key] = min(values) if key in lower else reduce(partial(_better, key), values)
     return {
         "headings": [label(key) for key in keys],
-        "rows": [(count(row["step"]), [_cell(key, row, best[key]) for key in keys]) for row in evaluations],
+        "rows": [(count(row["step"]), [_cell(key, row, best.get(key)) for key in keys]) for row in evaluations],
     }
 
 
-def _cell(metric: str, row: Row, best: float) -> tuple[str, bool]:
+def _cell(metric: str, row: Row, best: float | None) -> tuple[str, bool]:
     return (figure(metric, row[metric]), row[metric] == best) if metric in row else ("", False)
 
 
