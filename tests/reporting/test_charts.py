@@ -12,6 +12,24 @@ def rows_of(**curve: list) -> list[dict]:
     return [{"step": step, metric: value} for step, value in enumerate(values, 1)]
 
 
+GENERATED_SCORES = {"eval_generated/anls": 0.5, "eval_generated/em": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("best_metric", "titles"),
+    [
+        ("eval_loss", ["Held-out score", "Held-out generated anls", "Held-out generated em"]),
+        ("eval_generated/em", ["Held-out generated em", "Held-out generated anls", "Held-out score"]),
+    ],
+)
+def test_generated_scores_stand_beside_the_held_out_score(best_metric, titles):
+    rows = [training_row(1), *(evaluation_row(step, 0.5) | GENERATED_SCORES for step in (0, 1))]
+    found = [chart.title for chart in charts(rows, best_metric)]
+    assert found[:5] == ["Loss", *titles, "Learning rate"]
+    compared = [chart.title for chart in compared_charts({"a": rows})]
+    assert compared[2:4] == ["Held-out generated anls", "Held-out generated em"]
+
+
 def test_a_line_has_every_logged_step_and_value():
     (chart,) = charts(rows_of(grad_norm=[0.0, 0.5, 1.0]))
     assert [(line.name, line.steps, line.values) for line in chart.lines] == [("all", [1, 2, 3], [0.0, 0.5, 1.0])]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from qwenvl_train.config.best import GENERATED
 from qwenvl_train.config.flat import flat
 from qwenvl_train.reporting.reporter import SOURCES, Row
 from qwenvl_train.reporting.spikes import SPIKE
@@ -65,10 +66,11 @@ class Curve:
 
 
 _BASE = "base"
+_HELD_OUT = "Held-out score"
 GROUPS = (
     ("Loss", (Curve("loss", "training"), Curve("eval_loss", "held out"))),
     (
-        "Held-out score",
+        _HELD_OUT,
         (Curve("eval_exact_match", "exact match"), Curve("eval_token_accuracy", "token accuracy")),
     ),
     (
@@ -152,18 +154,24 @@ BOOKKEEPING = {
 }
 
 
-def charts(rows: list[Row]) -> list[Chart]:
-    """Return the charts in GROUPS first, and then one chart for each other metric that a training method logs."""
+def charts(rows: list[Row], best_metric: str | None = None) -> list[Chart]:
+    """Return the charts in GROUPS first, and then one chart for each other metric that a training method logs. Those of
+    generated answers stand beside the held-out score, before it if one of them is train.best_metric."""
     rows = [flat(row, "/") for row in rows]
     known = BOOKKEEPING | {curve.metric for _, curves in GROUPS for curve in curves}
     others = sorted({key for row in rows for key, value in row.items() if is_finite(value)} - known)
     losses = [key for key in others if key.startswith(SOURCES) and key.endswith("/loss")]
     others = [key for key in others if not key.startswith((SOURCES, f"eval_{SOURCES}"))]
     of_sources = tuple(Curve(key, key[len(SOURCES) : -len("/loss")]) for key in losses)
+    generated = sorted((key for key in others if key.startswith(GENERATED)), key=lambda key: key != best_metric)
+    alone = {key: (_sentence(key), (Curve(key, label(key)),)) for key in others}
+    place = [title for title, _ in GROUPS].index(_HELD_OUT) + (best_metric not in generated)
     groups = [
-        *GROUPS,
+        *GROUPS[:place],
+        *(alone.pop(key) for key in generated),
+        *GROUPS[place:],
         *([("Loss by source", of_sources)] if losses else []),
-        *((_sentence(key), (Curve(key, label(key)),)) for key in others),
+        *alone.values(),
     ]
     return [found for title, curves in groups if (found := chart(title, curves, rows))]
 
@@ -223,9 +231,11 @@ def compared_charts(runs: dict[str, list[Row]]) -> list[Chart]:
     if any(key.startswith("lr_") for key in found):
         del known["lr"]
     others = {key: _sentence(key) for key in sorted(found - BOOKKEEPING - known.keys() - {"lr"})}
+    generated = {key: title for key, title in others.items() if key.startswith(GENERATED)}
+    first = {key: known[key] for key in ("loss", "eval_loss")}
     return [
         made
-        for metric, title in (known | others).items()
+        for metric, title in (first | generated | known | others).items()
         if (made := chart_of_lines(title, metric, _lines(flat_rows, metric), []))
     ]
 

@@ -44,7 +44,7 @@ def render(folder: Path, live: bool = False, with_answers: bool = True) -> str:
         "tiles": [*tiles(run), *filter(None, [best_tile(folder, config)])],
         "evaluations": evaluation_table(run),
         "sources": source_scores(rows),
-        "charts": charts(rows),
+        "charts": charts(rows, run.best_metric),
         "resumed": run.resumed_at,
         "components": [*components, whole_model(components)] if components else [],
         "gallery": gallery([card(with_short_source(row, run)) for row in run.predictions]) if with_answers else None,
