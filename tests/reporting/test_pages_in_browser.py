@@ -38,7 +38,10 @@ def folder(tmp_path_factory) -> Path:
             row |= {"loss": 2.5, "loss_spike": True}
     write_json_lines_atomic(run / "metrics.jsonl", rows)
     environment = json.loads((run / "environment.json").read_text())
-    environment |= {"starts": [{"step": 0}, {"step": 60}], "changes": {"lora.rank": [16, 8]}}
+    environment |= {
+        "starts": [{"step": 0}, {"step": 60}],
+        "changes": {"deepspeed.gather_on_save": [True, False], "lora.rank": [16, 8]},
+    }
     (run / "environment.json").write_text(json.dumps(environment))
     answers = read_json_lines(run / "predictions.jsonl")
     for number, answer in enumerate(answers):
@@ -226,6 +229,25 @@ def test_paper_is_light_and_has_the_curves(browser, folder):
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == LIGHT
         expect(page.locator(".controls").first).to_be_hidden()
         assert page.locator("canvas").first.is_visible()
+
+
+LINES = """text => {
+  const range = document.createRange();
+  range.selectNodeContents(text);
+  return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size;
+}"""
+"""Counts the lines that a text takes."""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_names_of_settings_and_commands_do_not_break_inside_a_word(width, browser, folder):
+    with opened(browser, f"file://{folder}/report.html", viewport={"width": width, "height": 800}) as page:
+        for name in page.locator(".changes td:first-child").all():
+            assert name.evaluate(LINES) == 1
+        for command in page.locator(".command code").all():
+            assert width > 600 or command.evaluate(LINES) == 1
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator(".command button").first.is_visible()
 
 
 def test_a_page_that_is_watched_follows_the_run(browser, folder, tmp_path):
