@@ -9,9 +9,11 @@ import yaml
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.thoughts import without_thoughts
+from qwenvl_train.holder import in_use
 from qwenvl_train.reporting.folder import read_json_lines
 from qwenvl_train.reporting.metrics import read_metrics
 from qwenvl_train.reporting.reporter import Row, is_evaluation
+from qwenvl_train.reporting.wording import count
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,15 @@ class RecordedRun:
 
     @property
     def status(self) -> str:
-        return self.summary.get("status", "not finished" if self.config or self.rows else "not begun")
+        """How the run has ended, or how far it is."""
+        if "status" in self.summary:
+            return self.summary["status"]
+        if not (self.config or self.rows):
+            return "not begun"
+        if not in_use(self.folder):
+            return "not finished"
+        step, steps = self.totals.get("steps", 0), self.environment.get("steps")
+        return f"training, step {count(step)}{f' of {count(steps)}' if steps else ''}"
 
 
 def read_run(folder: Path) -> RecordedRun:

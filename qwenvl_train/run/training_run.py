@@ -182,6 +182,7 @@ class Run:
             "model": info.lineage,
             "recipe": self.start.recipe,
             "changes": dict(self.start.changes),
+            "steps": self.data.steps,
             "overlap": self.data.overlap,
             "forecast": asdict(info.forecast),
         }

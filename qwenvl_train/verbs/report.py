@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from qwenvl_train.holder import in_use
 from qwenvl_train.reporting.pages.report import write_report
 from qwenvl_train.reporting.recorded import refuse_other_folder
-from qwenvl_train.run.lock import in_use
 
 
 def run(folder: Path) -> None:

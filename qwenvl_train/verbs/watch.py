@@ -9,9 +9,9 @@ from threading import Lock
 from urllib.parse import parse_qs, urlsplit
 
 from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.holder import LOCK, in_use
 from qwenvl_train.reporting.pages.report import render
 from qwenvl_train.reporting.recorded import refuse_other_folder
-from qwenvl_train.run.lock import NAME as LOCK
 
 HOST, PORT, PORTS_TRIED = "127.0.0.1", 8420, 20
 _NAMES_OF_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
@@ -75,7 +75,8 @@ class LivePage:
         """The version and the text of the newest page, with the answers and without them."""
 
     def version(self) -> str:
-        return self._digest(*_SHOWN_FILES)
+        # A run that is killed changes none of its files.
+        return f"{self._digest(*_SHOWN_FILES)}{'-in-use' if in_use(self._folder) else ''}"
 
     def answers(self) -> str:
         """Return the version of the answers. A browser that has them does not need them again."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from qwenvl_train.run.lock import in_use
+from qwenvl_train.holder import in_use
 from tests.commands import summary
 from tests.distributed.hosts import BIN, ROOT
 

@@ -12,8 +12,9 @@ import pytest
 
 from qwenvl_train.cli import main
 from qwenvl_train.errors import UserError
+from qwenvl_train.holder import Holder, holder_of, in_use, start_of
 from qwenvl_train.run import lock
-from qwenvl_train.run.lock import Holder, holder_of, in_use, locked
+from qwenvl_train.run.lock import locked
 
 START = ("tune_mm_mlp=true", "run_name=run", "logging.wandb.mode=disabled")
 
@@ -55,7 +56,7 @@ def test_a_lock_is_gone_at_the_end_and_so_is_an_empty_folder(tmp_path):
 
 
 def test_the_second_start_is_refused(tmp_path, living, capsys):
-    write(tmp_path / "run", pid=living, started=lock._start_of(living))
+    write(tmp_path / "run", pid=living, started=start_of(living))
     assert main([*START, f"output_dir={tmp_path}"]) == 2
     told = capsys.readouterr().err
     assert f"{tmp_path}/run is in use by process {living} on this machine; wait until it ends, or choose" in told

@@ -9,6 +9,7 @@ import pytest
 from qwenvl_train.cli import main
 from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.metrics import MetricsFile
+from qwenvl_train.reporting.recorded import read_run
 from qwenvl_train.reporting.reporter import RunInfo
 from qwenvl_train.run.lock import locked
 from tests.reporting.rows import COMPONENTS, CONFIG, evaluation_row, training_row
@@ -49,7 +50,11 @@ def test_a_killed_run_gets_its_report_without_torch(killed):
 def test_a_run_that_goes_on_is_told_from_one_that_was_killed(killed, capsys):
     with locked(killed):
         assert main(["report", str(killed)]) == 0
+        assert "training, step 40 " in Page((killed / "report.html").read_text(encoding="utf-8")).text
+        (killed / "environment.json").write_text('{"steps": 1200}')
+        assert read_run(killed).status == "training, step 40 of 1,200"
     assert "is still running; the report shows what" in capsys.readouterr().out
+    assert read_run(killed).status == "not finished"
 
 
 @pytest.mark.parametrize(

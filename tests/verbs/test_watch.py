@@ -12,6 +12,7 @@ import pytest
 
 from qwenvl_train.cli import main
 from qwenvl_train.reporting.reporter import RunInfo
+from qwenvl_train.run.lock import locked
 from qwenvl_train.verbs.watch import may_begin, open_server
 from tests.reporting.rows import COMPONENTS, CONFIG, write_run
 
@@ -92,6 +93,17 @@ def test_what_is_no_run_folder_is_not_waited_for(folder, name):
     (folder.parent / "other").mkdir()
     (folder.parent / "other" / "notes.txt").touch()
     assert not may_begin(folder.parent / name)
+
+
+def test_the_page_is_made_again_when_the_run_is_killed(watched):
+    folder, port = watched
+    (folder / "summary.json").unlink()
+    with locked(folder):
+        first, text = ask(port)
+        assert "training, step 120" in text
+    newer, text = ask(port, If_None_Match=first.headers["ETag"])
+    assert newer.status == 200
+    assert "not finished" in text
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "192.168.0.7", ""])
