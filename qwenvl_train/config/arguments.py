@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 
 from qwenvl_train.config.keys import Keys
 from qwenvl_train.config.layers import is_own_file
-from qwenvl_train.config.options import Names, nearest
+from qwenvl_train.config.options import Names, nearest, other_kind
 from qwenvl_train.config.other_names import reason_against, suggestion
 from qwenvl_train.errors import UserError
 
@@ -126,6 +126,8 @@ def _option(group: str, option: str, options: list[str]) -> str:
         raise UserError(f"recipe={option}: is a folder; did you mean +recipe={option.rstrip('/')}/config.yaml?")
     meant = nearest(option, options)
     hint = f"; did you mean {group}={meant}?" if meant else "."
+    if group == "model" and (kind := other_kind(option, options)):
+        hint = f", and models of the kind {kind} are not supported."
     own = {"model": " (your own: model.path=…)", "data": " (your own: data.train=…)"}.get(
         group, f" (your own: {group}=my.yaml)"
     )

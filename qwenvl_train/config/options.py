@@ -101,12 +101,23 @@ def _top_level_keys(path: Path) -> set[str]:
     }
 
 
+_OTHER_KINDS = ("omni", "audio", "asr", "tts", "image", "coder", "math", "embedding", "reranker", "guard")
+"""What names of Qwen models that are of no supported kind have."""
+
+
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
     """Return the known name that was probably meant, or None. Case does not matter, and dots and dashes count as
     underscores."""
     by_plain = {_plain(candidate): candidate for candidate in known}
     matches = get_close_matches(_plain(name), by_plain, n=1, cutoff=cutoff)
     return by_plain[matches[0]] if matches else None
+
+
+def other_kind(name: str, known: Iterable[str]) -> str | None:
+    """Return the kind of model that a name tells, if it is one that cannot be trained and no known model is of it. A
+    near name would mislead."""
+    words = {word for candidate in known for word in _plain(candidate).split("_")}
+    return next((word for word in _plain(name).split("_") if word in _OTHER_KINDS and word not in words), None)
 
 
 def _plain(name: str) -> str:

@@ -14,6 +14,6 @@ def family_of(model_type: str, where: str) -> Family:
     if model_type not in FAMILIES:
         raise UserError(
             f"{where} holds a model of type {model_type!r}, which is not supported; "
-            f"supported are {', '.join(FAMILIES)}."
+            f"supported are {', '.join(FAMILIES)}. Qwen3.6 and 3.8 are of type qwen3_5 or qwen3_5_moe."
         )
     return FAMILIES[model_type]

@@ -21,6 +21,9 @@ def problems(*words: str) -> list[str]:
     ("words", "line"),
     [
         # Unknown keys
+        ([LORA, "model=qwen3_5_omni"], "no such option, and models of the kind omni are not supported. Options: "),
+        ([LORA, "model=Qwen2.5-Coder-7B"], "no such option, and models of the kind coder are not supported."),
+        ([LORA, "model=Qwen2.5-VL-7B-Instruct"], "no such option; did you mean model=qwen2_5_vl_7b?"),
         ([LORA, "train.lrr=1"], "train.lrr=1: there is no such setting; did you mean train.lr?"),
         ([LORA, "lr=0.1"], "lr=0.1: there is no such setting; did you mean train.lr?"),
         ([LORA, "trainn.lr=0.1"], "trainn.lr=0.1: there is no such setting; did you mean train.lr?"),
