@@ -12,10 +12,16 @@ from typing import Any
 from qwenvl_train.config.entries import ColumnName
 from qwenvl_train.data.formats.convert import to_sample
 from qwenvl_train.data.formats.keys import MEDIA, REJECTED_MEDIA
+from qwenvl_train.data.formats.parts import CONTENT
 from qwenvl_train.data.formats.renaming import renamed
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Content, Sample
 from qwenvl_train.errors import UserError
+
+_CONTENT = ("content", "value")
+"""The keys of a turn that hold its text or typed parts."""
+_FILES = {key for keys in CONTENT.values() for key in keys} - {"base64"}
+"""The keys of a typed part, or of an image_url object, that hold what a locator is asked for."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,8 @@ def moved_row(
     recording = _Recording(locator.folder, locator.fenced, locator.allow_remote, locator.cache)
     sample = to_sample(renamed(row, columns), source, line, recording, format)
     assert isinstance(row, dict)
-    media = (*MEDIA, *REJECTED_MEDIA, *(column for name, column in (columns or {}).items() if name in MEDIA))
-    copy = {key: _copied(_listed(value) if key in media else value, recording.found) for key, value in row.items()}
+    media, found = _media_columns(columns or {}), recording.found
+    copy = {key: _media(_listed(value), found) if key in media else _turns(value, found) for key, value in row.items()}
     copy = json.loads(json.dumps(copy, ensure_ascii=False, default=str))
     at_root = Locator(Path("/"), False, False, locator.cache)
     if to_sample(renamed(copy, columns), source, line, at_root, format) != sample:
@@ -69,15 +75,43 @@ def _listed(value: object) -> object:
     return value
 
 
-def _copied(value: object, found: list[tuple[object, Content]]) -> object:
+def _media_columns(columns: Mapping[ColumnName, str]) -> set[str]:
+    """Return the names under which a row keeps its columns of media."""
+    own = {name for name in (*MEDIA, *REJECTED_MEDIA) if name not in columns.values()}
+    return own | {column for name, column in columns.items() if name in MEDIA}
+
+
+def _turns(value: object, found: list[tuple[object, Content]]) -> object:
+    """Return the value of a column, with the media in the typed parts of its turns replaced. Texts stay, also those
+    that are the same as the path of a medium."""
+    match value:
+        case dict():
+            return {key: _parts(inner, found) if key in _CONTENT else inner for key, inner in value.items()}
+        case list() | tuple():
+            return [_turns(inner, found) for inner in value]
+    return value
+
+
+def _parts(value: object, found: list[tuple[object, Content]]) -> object:
+    if not isinstance(value, list):
+        return value
+    return [_of_part(part, found) if isinstance(part, dict) else part for part in value]
+
+
+def _of_part(part: dict, found: list[tuple[object, Content]]) -> dict:
+    return {key: _media(inner, found) if key in _FILES else inner for key, inner in part.items()}
+
+
+def _media(value: object, found: list[tuple[object, Content]]) -> object:
+    """Return a medium, a list of media or of frames, or a medium with its options, with its content replaced."""
     for reference, content in found:
         if type(reference) is type(value) and reference == value:
             return _written(content)
     match value:
         case dict():
-            return {key: _copied(inner, found) for key, inner in value.items()}
+            return _of_part(value, found)
         case list() | tuple():
-            return [_copied(inner, found) for inner in value]
+            return [_media(inner, found) for inner in value]
     return value
 
 
