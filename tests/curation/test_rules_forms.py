@@ -70,6 +70,13 @@ def test_json_and_what_only_resembles_it_stays(answer):
     assert not falls("malformed_json", answer)
 
 
+def test_json_lines_and_numbers_of_any_length_stay():
+    assert not falls("malformed_json", '{"a": 1}\n' * 3000)
+    assert not falls("malformed_json", f'{{"a": [-{"9" * 5000}]}}')
+    assert falls("malformed_json", '{"a": 1}\n' * 3000 + '{"a": ')
+    assert falls("malformed_json", '{"a": [' + "9" * 5000)
+
+
 @given(JSON, st.sampled_from([None, 2]), st.booleans(), st.booleans())
 def test_valid_json_never_falls(value, indent, is_ascii, fenced):
     text = json.dumps(value, indent=indent, ensure_ascii=is_ascii)

@@ -1,6 +1,7 @@
 """Answers that are meant as JSON and are not."""
 
 import json
+import re
 
 from qwenvl_train.curation.forms import blocks, form_of
 from qwenvl_train.curation.rules.rule import Rule, RuleSection
@@ -31,19 +32,29 @@ def meant_as_json(answer: str) -> list[str]:
 def fault_of(text: str) -> str:
     """Return why a text is no JSON, in words. Empty for JSON, also if it is followed by other text, and for JSON
     Lines."""
-    try:
-        _, end = _DECODER.raw_decode(text.lstrip())
-    except (ValueError, RecursionError) as error:
-        # Python calls the end of a text the place of the fault, too.
-        at = getattr(error, "pos", 0)
-        reason = getattr(error, "msg", "nested too deeply")
-        return f"{reason} at {quoted(text.lstrip()[max(0, at - 20) : at + 20])}"
-    rest = text.lstrip()[end:].strip()
-    if not rest.startswith(("]", "}", ",", ":")):
-        return fault_of(rest) if rest.startswith(("{", "[")) else ""
-    return f"text after its end, {quoted(rest[:40])}"
+    at = _after_space(text, 0)
+    while True:
+        try:
+            _, end = _DECODER.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            # Python calls the end of a text the place of the fault, too.
+            return f"{error.msg} at {quoted(text[max(at, error.pos - 20) : error.pos + 20])}"
+        except RecursionError:
+            return f"nested too deeply at {quoted(text[at : at + 20])}"
+        at = _after_space(text, end)
+        if text.startswith(("]", "}", ",", ":"), at):
+            return f"text after its end, {quoted(text[at : at + 40].rstrip())}"
+        if not text.startswith(("{", "["), at):
+            return ""
 
 
-_DECODER = json.JSONDecoder()
+def _after_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+_SPACE = re.compile(r"\s*")
+# Python refuses to read integers of thousands of digits, which are valid JSON, so numbers are left as text.
+_DECODER = json.JSONDecoder(parse_int=str)
 
 RULE = Rule("malformed_json", "meant as JSON, but broken", True, judge)
