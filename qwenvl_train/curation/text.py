@@ -23,21 +23,26 @@ CLOSERS = "\"'”’»›)]}）」』】》*_`"
 """Characters that may follow the end of a sentence."""
 _SENTENCE_END = re.compile(rf"(?<=[.!?…؟۔।։])[{re.escape(CLOSERS)}]*\s+|(?<=[。！？])[{re.escape(CLOSERS)}]*\s*|\n+")
 
-FENCE = re.compile(r"^[ \t]*```[ \t]*([\w+-]*)[^\n`]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^[ \t]*```[ \t]*+([\w+-]*+)[^\n`]*+\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
 """A block of code: its language and its content. One that is not closed goes on to the end of the text."""
 _PROSE = frozenset({"", "text", "txt", "plaintext", "markdown", "md"})
 _PROSE_AND_DATA = _PROSE | {"html", "json", "xml", "csv"}
 _INLINE_CODE = re.compile(r"(?<!`)(`{1,2})(?!`)[^\n]+?(?<!`)\1(?!`)")
 _TAG = re.compile(r"<\|box_start\|>[^<]*<\|box_end\|>|</?[a-zA-Z!][^<>]{0,500}>|<\|[^<>|]{1,50}\|>")
 _TOOL_CALL = re.compile(r"<tool_call>.*?(?:</tool_call>|\Z)", re.DOTALL)
+# Formulas have up to 300 commands, since each beginning without an end is searched for it.
 _FORMULA = re.compile(
-    r"\$\$.+?\$\$|\$[^$\n]+\$|\\\[.+?\\\]|\\\(.+?\\\)|\\begin\{(\w+\*?)\}.*?\\end\{\1\}|\\boxed\{[^\n]*\}", re.DOTALL
+    r"\$\$.+?\$\$|\$[^$\n]+\$|\\\[[^\\]*+(?:\\[^\[\]][^\\]*+){0,300}+\\\]|\\\([^\\]*+(?:\\[^()][^\\]*+){0,300}+\\\)|"
+    r"\\begin\{(\w+\*?)\}[^\\]*+(?:\\(?!end\{\1\})[^\\]*+){0,300}+\\end\{\1\}|\\boxed\{[^\n]{0,2000}\}",
+    re.DOTALL,
 )
 _ADDRESS = re.compile(r"(?:https?://|www\.)[^\s<>\"'()）】。]+(?:\([^\s()]*\)[^\s<>\"'()）】。]*)*")
-# Each alternative begins with its character, so that other characters are passed quickly.
+# Each alternative begins with its character, so that other characters are passed quickly. Where the marks of a pair
+# differ, the length is bounded, since each opening mark without a closing one is searched for it.
 _QUOTED = re.compile(
-    r"\"[^\"\n]*\"|“[^”\n]*”|„[^“”\n]*[“”]|«[^»\n]*»|‘[^’\n]*’|'(?<!\w')[^'\n]*'(?!\w)|「[^」\n]*」|『[^』\n]*』|《[^》\n]*》|"
-    r"【[^】\n]*】|\([^)\n]*\)|（[^）\n]*）|\[[^\]\n]*\]|\*[^*\n]+\*|_(?<!\w_)[^_\n]+_(?!\w)"
+    r"\"[^\"\n]*\"|“[^”\n]{0,1000}+”|„[^“”\n]{0,1000}+[“”]|«[^»\n]{0,1000}+»|‘[^’\n]{0,1000}+’|'(?<!\w')[^'\n]*'(?!\w)|"
+    r"「[^」\n]{0,1000}+」|『[^』\n]{0,1000}+』|《[^》\n]{0,1000}+》|【[^】\n]{0,1000}+】|\([^)\n]{0,1000}+\)|（[^）\n]{0,1000}+）|"
+    r"\[[^\]\n]{0,1000}+\]|\*[^*\n]+\*|_(?<!\w_)[^_\n]+_(?!\w)"
 )
 _MEMBER = re.compile(r'"(?:[^"\\]|\\.)*"\s*[:,]')
 _TABLE_ROW = re.compile(r"^[ \t]*\|.*$", re.MULTILINE)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given
@@ -118,34 +119,46 @@ def test_no_rule_raises_on_any_text(question, answer):
         assert verdict is None or verdict.falls == bool(verdict.evidence)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "(" * 5000,
-        "[" * 100000,
-        "<p>" * 3000,
-        "a, " * 3000,
-        "a." * 5000,
-        "|-|\n" * 2000,
-        "`" * 5000,
-        "$" * 5000,
-        "<a " * 2000,
-        "图" * 5000,
-        "1. a\n" * 2000,
-        '"' * 5000,
-        "\\(" * 3000,
-        "e.g. " * 2000,
-    ],
-)
-def test_no_text_takes_long(text):
-    import time
+def _run(piece: str, before: str = "", after: str = "") -> str:
+    return before + piece * (100_000 // len(piece)) + after
 
+
+# Runs of what opens something, with what brings a rule to search for its end.
+_PIECES = (
+    "( [ { \" “ „ « ‘ ' 「 《 【 （ * _ ` $ | < a 图 1. a. - \\[ \\( \\\\ \\begin{a} \\boxed{ ``` <p> <a <svg> <svg "
+    '<!-- <td> <think> <tool_call> <function=f> <parameter=a> |- [[ {} {"a": "bbox_2d": www. http://a( <|box_start|>('
+    " <script> \\\\[ 。"
+)
+LONG = [
+    *map(_run, _PIECES.split()),
+    # Some rules judge answers only from a number of words on.
+    *(_run(piece, f"{'The dog lies in the sun. ' * 10}{piece} ") for piece in "([\"“„«‘'「『《【（*_"),
+    *(
+        _run(piece)
+        for piece in ("\\[ ", "\\( ", "\\begin{a} ", "a ", "a, ", "a. ", "e.g. ", " ", "1. a\n", "|-|\n", "{}\n")
+    ),
+    _run(" ", "<tool_call><function=f>", "x</function></tool_call>"),
+    _run("<parameter=a>", "<tool_call><function=f>", "</function></tool_call>"),
+    _run("<parameter=", "<tool_call><function=f>", "</parameter></function></tool_call>"),
+    _run("<svg>", "<div>"),
+    _run("<math>", "<div><svg>", "</svg>"),
+    "<div>" + "<p>" * 16_000 + "<i><li></i>" * 4_500,
+    _run(" ", "```", "x"),
+    _run("a", "```", "`"),
+    _run("`", "| a | b |\n|-|-|\n|", "x"),
+]
+
+
+@pytest.mark.parametrize("text", LONG, ids=lambda text: repr(text[:30]))
+def test_no_text_takes_long(text):
     settings = preset("strict", language={"languages": ["en"]})
-    begin = time.process_time()
+    taken = {}
     for rule, section in used(settings):
-        rule.judge(RowView(row(text, text, None)), section)
-    # The worst was 0.20 s, which a pattern that takes time by the square of the length would exceed by far.
-    assert time.process_time() - begin < 2
+        begin = time.process_time()
+        rule.judge(RowView(row("Describe the picture.", text, None)), section)
+        taken[rule.name] = time.process_time() - begin
+    # The worst was 0.42 s, which a pattern that takes time by the square of the length would exceed by far.
+    assert max(taken.values()) < 2, taken
 
 
 def test_only_trained_answers_are_judged():

@@ -1,6 +1,8 @@
 """Answers that are meant as HTML and whose tags do not match."""
 
 import re
+from collections import Counter
+from collections.abc import Iterator
 
 from qwenvl_train.curation.forms import blocks, form_of
 from qwenvl_train.curation.rules.rule import Rule, RuleSection
@@ -30,10 +32,12 @@ _VOID = _listed("area base br col embed hr img input link meta source track wbr"
 # closed, the answer is cut off.
 _OPTIONAL = _listed("li dt dd p rt rp optgroup option colgroup caption thead tbody tfoot tr td th head")
 _TAG = re.compile(
-    r"<!--.*?(?:-->|\Z)|<!\[CDATA\[.*?(?:\]\]>|\Z)|<(script|style|svg|math)\b[^>]*>.*?</\1\s*>|"
+    r"<!--.*?(?:-->|\Z)|<!\[CDATA\[.*?(?:\]\]>|\Z)|"
     r"<(/?)([a-zA-Z][a-zA-Z0-9]*)((?:\s[^<>\"']*(?:\"[^\"]*\"[^<>\"']*|'[^']*'[^<>\"']*)*)?)(/?)>",
     re.DOTALL | re.IGNORECASE,
 )
+# The elements whose content is not HTML, with their end tags.
+_FOREIGN = {name: re.compile(rf"</{name}\s*>", re.IGNORECASE | re.ASCII) for name in ("script", "style", "svg", "math")}
 _CUT_OFF = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>]*)?$|</?$")
 _TABLES = re.compile(r"<table(?=[\s>]).*(?:</table\s*>|\Z)", re.DOTALL | re.IGNORECASE)
 
@@ -61,15 +65,19 @@ def meant_as_html(answer: str) -> list[str]:
 def fault_of(text: str) -> str:
     """Return which tag has no partner, in words. Empty if all have one, or may do without."""
     unclosed: list[str] = []
-    for tag in _TAG.finditer(text):
-        name = (tag[3] or "").lower()
-        if name not in _NAMES or name in _VOID or tag[5]:
+    counts = Counter[str]()
+    for tag in _tags_in(text):
+        name = (tag[2] or "").lower()
+        if name not in _NAMES or name in _VOID or tag[4]:
             continue
-        if not tag[2]:
+        if not tag[1]:
             unclosed.append(name)
-        elif name in unclosed:
+            counts[name] += 1
+        elif counts[name]:
+            counts[name] -= 1
             # The end of an element is also that of elements in it whose end tags may be left out.
             while (last := unclosed.pop()) != name:
+                counts[last] -= 1
                 if last not in _OPTIONAL:
                     return f"<{last}> is not closed before {quoted(tag[0])}"
         else:
@@ -77,6 +85,21 @@ def fault_of(text: str) -> str:
     if _CUT_OFF.search(text.rstrip()):
         return f"it ends in a tag, {quoted(text.rstrip()[-30:])}"
     return next((f"<{name}> is not closed" for name in unclosed if name not in _OPTIONAL), "")
+
+
+def _tags_in(text: str) -> Iterator[re.Match[str]]:
+    """Yield the tags and comments of a text, without the elements whose content is not HTML."""
+    at, never_closed = 0, set[str]()
+    while tag := _TAG.search(text, at):
+        at = tag.end()
+        name = (tag[2] or "").lower()
+        if name in _FOREIGN and not tag[1] and name not in never_closed:
+            if closing := _FOREIGN[name].search(text, at):
+                at = closing.end()
+                continue
+            # What is not found once is not searched again, which would take time by the square of the length.
+            never_closed.add(name)
+        yield tag
 
 
 RULE = Rule("malformed_html", "meant as HTML, but with tags that do not match", True, judge)

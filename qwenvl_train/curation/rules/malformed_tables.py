@@ -15,7 +15,7 @@ class MalformedTables(RuleSection):
 
 _DELIMITERS = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?")
 # Pipes that are no borders of cells: escaped ones, and those in code.
-_NO_BORDER = re.compile(r"\\.|(`+)(?!`).*?(?<!`)\1(?!`)")
+_NO_BORDER = re.compile(r"\\.|(?<!(?<!\\)`)(`+)(?!`).*?(?<!`)\1(?!`)")
 
 
 def judge(row: RowView, settings: MalformedTables) -> Verdict | None:
