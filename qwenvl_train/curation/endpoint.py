@@ -2,8 +2,10 @@
 
 import json
 import os
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.client import HTTPException
 from ipaddress import ip_address
 from threading import Event
@@ -17,7 +19,7 @@ from qwenvl_train.curation.endpoint_settings import EndpointConfig
 from qwenvl_train.data.public_http import posted
 from qwenvl_train.errors import UserError
 
-__all__ = ["Completion", "Endpoint", "EndpointConfig", "messages_of"]
+__all__ = ["Completion", "Endpoint", "EndpointConfig", "Refused", "messages_of"]
 
 FIRST_PAUSE = 1.0
 """The seconds before the second attempt at a request. Each further pause is twice as long."""
@@ -26,6 +28,11 @@ MOST_BYTES = 64 * 2**20
 """The size at which an answer is refused."""
 _BUSY = (408, 409, 425, 429)
 """The statuses below 500 after which a request may be repeated."""
+_OF_REQUEST = (400, 413, 422)
+"""The statuses that can be due to the content of one request, such as a conversation that is too long."""
+MOST_REFUSED = 3
+"""The number of rows, all refused before any request is accepted, after which requests are taken to be wrong in
+general."""
 
 
 class _Response(NamedTuple):
@@ -34,6 +41,20 @@ class _Response(NamedTuple):
     body: bytes
     wait: float | None
     """The seconds that the server asks to wait before the next request."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """That the server refuses one request, which others need not share."""
+
+    told: str
+    """What the server says, as a sentence without its end."""
+
+
+class _Refusal(UserError):
+    def __init__(self, key: str, told: str):
+        super().__init__(f"{key}: {told}.")
+        self.told = told
 
 
 class _Failure(Exception):
@@ -66,6 +87,9 @@ class Endpoint:
         self._proxied = not _is_loopback(address.hostname or "")
         self._secret = _secret(settings.key_variable, key)
         self._closed = Event()
+        self.proven = False
+        """Whether the server has accepted a request as they are sent here, so that a refusal is due to its row."""
+        self._rows_refused = 0
 
     def complete(
         self, messages: list[dict], *, n: int = 1, temperature: float, top_p: float, max_tokens: int, seed: int,
@@ -91,18 +115,49 @@ class Endpoint:
         except Lie as lie:
             raise UserError(f"{self._key}: {self._shown(str(lie))} ({self.url}).") from None
 
-    def complete_all(self, requests: Iterable[dict]) -> Generator[list[Completion], None, None]:
-        """Yield the answers to each request, the arguments of `complete`, in the order of the requests.
+    def complete_all(self, requests: Iterable[tuple[int, dict]]) -> Generator[list[Completion] | Refused, None, None]:
+        """Yield the answers to each request in the order of the requests, or that the server refuses this one.
 
         Several are sent at a time, and few requests are read ahead.
+
+        Args:
+            requests: The number of a row, and the arguments of `complete`. The requests of a row follow each other.
+
+        Raises:
+            UserError: As for `complete`; and if the server has refused the first MOST_REFUSED rows, since requests are
+                then wrong in general.
         """
-        answers = in_order(lambda request: self.complete(**request), requests, self._settings.workers)
+        rows: deque[int] = deque()
+
+        def arguments() -> Iterator[dict]:
+            for row, request in requests:
+                rows.append(row)
+                yield request
+
+        answers = in_order(self._completed, arguments(), self._settings.workers)
+        refused: int | None = None
         try:
-            yield from answers
+            for answer in answers:
+                row = rows.popleft()
+                if not isinstance(answer, _Refusal):
+                    self.proven = True
+                    yield answer
+                    continue
+                self._rows_refused += row != refused
+                refused = row
+                if self._rows_refused >= MOST_REFUSED and not self.proven:
+                    raise answer
+                yield Refused(answer.told)
         finally:
             self._closed.set()  # no request waits for its next attempt
             answers.close()
             self._closed.clear()
+
+    def _completed(self, request: dict) -> list[Completion] | _Refusal:
+        try:
+            return self.complete(**request)
+        except _Refusal as refusal:
+            return refusal
 
     def _body(self, request: bytes) -> bytes:
         """Send a request until it is answered, and return the answer."""
@@ -149,12 +204,15 @@ class Endpoint:
             told += f", {message}"
         if status in _BUSY or status >= 500:
             raise _Failure(f"answers {told}", response.wait)
+        refusal = f"{self.url} refuses the request: {self._shown(told)}"
+        if status in _OF_REQUEST:
+            raise _Refusal(self._key, refusal)
         advice = {
             401: f"; put the right API key into the environment variable {self._settings.key_variable}",
             403: f"; put the right API key into the environment variable {self._settings.key_variable}",
             404: f"; check {self._key}.url and {self._key}.model",
         }.get(status, "")
-        raise UserError(f"{self._key}: {self.url} refuses the request: {self._shown(told)}{advice}.")
+        raise UserError(f"{self._key}: {refusal}{advice}.")
 
     def _shown(self, text: str) -> str:
         """Return what the server says on one line, shortened, without the key if it repeats it."""

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from qwenvl_train.curation import endpoint as module
-from qwenvl_train.curation.endpoint import Endpoint, EndpointConfig, messages_of
+from qwenvl_train.curation.endpoint import Endpoint, EndpointConfig, Refused, messages_of
 from qwenvl_train.errors import UserError
 from tests.conftest import conversation, sample_of
 from tests.curation.servers import completion, serving, with_logprobs
@@ -89,7 +89,7 @@ def test_many_requests_keep_their_order_and_are_read_as_needed():
     def requests():
         for number in range(40):
             read.append(number)
-            yield {"messages": [{"role": "user", "content": str(number)}], **ASKED}
+            yield number, {"messages": [{"role": "user", "content": str(number)}], **ASKED}
 
     with serving(answer) as server:
         answers = client(server.url).complete_all(requests())
@@ -222,6 +222,55 @@ def test_a_refused_request_is_not_repeated_and_tells_no_key(status, told, monkey
     assert re.search(told, message)
     assert "secret" not in message
     assert len(server.requests) == 1
+
+
+def of_rows(rows: str):
+    """A request for each letter, which names its row."""
+    return ((ord(row), {"messages": [{"role": "user", "content": row}], **ASKED}) for row in rows)
+
+
+def refuses_capitals(status: int):
+    def answer(handler, content):
+        if (text := content["messages"][0]["content"]).isupper():
+            handler.send({"error": {"message": "maximum context length is 9"}}, status)
+        else:
+            handler.send(completion(text))
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("rows", ["aBcDEFGh", "AAAABBBc", "AB"])
+def test_a_refused_request_is_left_to_its_row(status, rows):
+    with serving(refuses_capitals(status)) as server:
+        found = list(client(server.url).complete_all(of_rows(rows)))
+    for row, one in zip(rows, found, strict=True):
+        if row.islower():
+            assert one[0].text == row
+        else:
+            assert isinstance(one, Refused)
+            assert re.search(f"refuses the request: {status} .*, maximum context length is 9$", one.told)
+
+
+def test_requests_that_are_refused_in_general_end_the_job():
+    with serving(refuses_capitals(400)) as server:
+        made, found = client(server.url), []
+        with pytest.raises(UserError, match=r"^filter.endpoint: .* refuses the request: 400 .*length is 9\.$"):
+            found.extend(made.complete_all(of_rows("AABBCd")))
+        made.proven = True
+        assert len(list(made.complete_all(of_rows("AABBCd")))) == 6
+        for rows in ("A", "B"):
+            made = made if rows == "B" else client(server.url)
+            list(made.complete_all(of_rows(rows)))
+        with pytest.raises(UserError, match="refuses the request"):
+            list(made.complete_all(of_rows("C")))
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_other_refusals_end_the_job_at_once(status):
+    told = f"refuses the request: {status}"
+    with serving(refuses_capitals(status)) as server, pytest.raises(UserError, match=told):
+        list(client(server.url).complete_all(of_rows("aaaB")))
 
 
 def test_a_long_message_is_shortened():

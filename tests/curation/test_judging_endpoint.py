@@ -133,6 +133,31 @@ def test_an_endpoint_that_does_not_answer_with_an_option_is_a_problem_of_the_row
     assert "does not exist" in missing.problem
 
 
+def too_long(handler, content):
+    text = str(content["messages"])
+    if "Long" in text:
+        handler.send({"error": {"message": "maximum context length is 9"}}, 400)
+    else:
+        answer(handler, content)
+
+
+def test_a_row_that_an_endpoint_refuses_is_a_problem_of_the_row(pictures, tmp_path):
+    def long(number):
+        return RowView(sample_of(conversation(("user", [f"Long {number}?"]), RED) | {"id": f"long-{number}"}))
+
+    rows = [long(0), *rows_of(pictures), *map(long, range(1, 5))]
+    with serving(too_long) as server:
+        first, *good = by_endpoint(server.url, tmp_path).judge(rows)
+        assert all(one.problem is None and one.assigned for one in good[:5])
+        for number, one in enumerate([first, *good[5:]]):
+            assert f"long-{number}" in one.problem
+            assert one.problem.endswith("refuses the request: 400 Bad Request, maximum context length is 9.")
+        # Only rows that are refused are asked again, which is no reason to stop.
+        assert by_endpoint(server.url, tmp_path).judge(rows) == [first, *good]
+        with pytest.raises(UserError, match=r"filter.endpoint: .* refuses the request: 400"):
+            by_endpoint(server.url, tmp_path / "empty").judge([long(number) for number in range(3)])
+
+
 def reward_head(checkpoint: Path, folder: Path, labels: int, bert: bool = False) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     sizes = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}

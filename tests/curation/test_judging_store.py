@@ -29,7 +29,7 @@ RED = ("assistant", ["Red."])
 class Counting:
     """An engine that counts what it is asked, and fails at a row."""
 
-    identity, all_at_once = "counting", True
+    identity, all_at_once, proven = "counting", True, False
 
     def __init__(self, fails_at: int | None = None):
         self.asked: list[tuple[str, int]] = []

@@ -7,7 +7,7 @@ from typing import Any
 
 from qwenvl_train.curation.chat_messages import messages_of
 from qwenvl_train.curation.completions import Completion
-from qwenvl_train.curation.endpoint import Endpoint
+from qwenvl_train.curation.endpoint import Endpoint, Refused
 from qwenvl_train.curation.judging.engine import Answered, Asked
 from qwenvl_train.curation.judging.prompts import Choice, Figures, normalized
 from qwenvl_train.errors import UserError, message_of
@@ -21,6 +21,7 @@ _UNLIKELY = -100.0
 
 class EndpointEngine:
     all_at_once = False
+    proven = False
 
     def __init__(self, endpoint: Endpoint):
         self._endpoint = endpoint
@@ -30,7 +31,7 @@ class EndpointEngine:
         problems: list[Answered] = []
         told: list[Asked] = []
 
-        def requests() -> Iterator[dict[str, Any]]:
+        def requests() -> Iterator[tuple[int, dict[str, Any]]]:
             for row in rows:
                 try:
                     messages = messages_of(row.sample)
@@ -38,16 +39,19 @@ class EndpointEngine:
                     problems.append(Answered(row.number, (), message_of(error)))
                     continue
                 told.append(row)
-                yield from (_request(messages, _choice(prompt).text) for prompt in row.prompts)
+                yield from ((row.number, _request(messages, _choice(prompt).text)) for prompt in row.prompts)
 
+        self._endpoint.proven |= self.proven
         with closing(self._endpoint.complete_all(requests())) as completions:
             for number, answers in enumerate(_by_row(completions, told)):
                 yield [self._answered(told[number], answers)]
         yield problems
 
-    def _answered(self, row: Asked, answers: Sequence[Completion]) -> Answered:
+    def _answered(self, row: Asked, answers: Sequence[Completion | Refused]) -> Answered:
         figures = []
         for prompt, answer in zip(row.prompts, answers, strict=True):
+            if isinstance(answer, Refused):
+                return Answered(row.number, (), f"{row.sample.where}: {answer.told}.")
             top, choice = answer.top_logprobs[0], _choice(prompt)
             if not (found := log_probs_of(choice, top)):
                 first = max(top, key=top.__getitem__)
@@ -70,11 +74,14 @@ def log_probs_of(choice: Choice, top: dict[str, float]) -> Figures:
     return normalized([math.log(sum(map(math.exp, values)) or _LEAST) if values else _UNLIKELY for values in found])
 
 
-def _by_row(completions: Iterable[list[Completion]], rows: Sequence[Asked]) -> Iterator[list[Completion]]:
+def _by_row(
+    completions: Iterable[list[Completion] | Refused], rows: Sequence[Asked]
+) -> Iterator[list[Completion | Refused]]:
     """Yield the answers to the prompts of each row. `rows` grows while they are read."""
-    number, answers = 0, []
-    for (completion,) in completions:
-        answers.append(completion)
+    number = 0
+    answers: list[Completion | Refused] = []
+    for completion in completions:
+        answers.append(completion if isinstance(completion, Refused) else completion[0])
         if len(answers) == len(rows[number].prompts):
             yield answers
             number, answers = number + 1, []

@@ -72,6 +72,7 @@ class _Ready:
 
 class CausalEngine:
     all_at_once = True
+    proven = False
 
     def __init__(self, model: CausalModel, batch_tokens: int, workers: int):
         """

@@ -34,6 +34,10 @@ class Engine(Protocol):
     """Whether further prompts about a row cost little while it is asked the first ones. If so, the classes of all
     domains are asked about together with the domain."""
 
+    proven: bool
+    """Whether it has answered such prompts before. An endpoint that refuses the first rows is then not taken to refuse
+    all."""
+
     def answers(self, rows: Sequence[Asked]) -> Iterator[list[Answered]]:
         """Yield the figures of all rows, group by group and in any order. What was yielded is stored.
 

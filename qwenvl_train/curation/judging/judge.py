@@ -144,6 +144,7 @@ class StoredJudge:
             if (prompts := tuple(prompt for prompt, key in of_row.items() if key not in stored))
         ]
         asked = {one.number: one.prompts for one in missing}
+        self._engine.proven |= bool(stored)
         for group in self._engine.answers(missing) if missing else ():
             problems.update((answered.number, answered.problem) for answered in group if answered.problem is not None)
             new = {

@@ -32,6 +32,7 @@ class _Ready:
 
 class RewardEngine:
     all_at_once = True
+    proven = False
 
     def __init__(self, config: ModelConfig, key: str, dtype: torch.dtype, device: torch.device, batch_tokens: int):
         """

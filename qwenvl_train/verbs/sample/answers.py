@@ -56,12 +56,11 @@ def draw(config: SampleConfig, family: Family, precision: str, state: PartialSta
     section, drawing = config.sample, drawing_of(config)
     assert section.to is not None
     folder = AnswersFolder(Path(section.to).expanduser(), "sample.to", "answers")
-    missing = missing_in(
-        folder, _settings(context, rows), samples_to_answer(rows, None, config.seed), state, section.tries
-    )
+    wanted = samples_to_answer(rows, None, config.seed)
+    missing = missing_in(folder, _settings(context, rows), wanted, state, section.tries)
     start = monotonic()
     if section.engine == "endpoint":
-        problems, generated = ask_endpoint(context, rows, missing, folder, drawing)
+        problems, generated = ask_endpoint(context, rows, missing, folder, drawing, len(missing) < len(wanted))
     else:
         limits = Generation(section.max_new_tokens, section.batch_size, drawing)
         problems, generated = generate_missing(context, rows, missing, folder, limits)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from qwenvl_train.curation.endpoint import Completion, Endpoint, messages_of
+from qwenvl_train.curation.endpoint import Completion, Endpoint, Refused, messages_of
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.index.lengths import Problem, problem_of
 from qwenvl_train.errors import UserError
@@ -20,11 +20,20 @@ from qwenvl_train.verbs.sample.settings import SampleConfig
 
 
 def ask_endpoint(
-    context: RunContext, rows: Rows, missing: Sequence[int], folder: AnswersFolder, drawing: Drawing
+    context: RunContext,
+    rows: Rows,
+    missing: Sequence[int],
+    folder: AnswersFolder,
+    drawing: Drawing,
+    proven: bool,
 ) -> tuple[list[Problem], int]:
     """Ask for the missing answers. Return the rows that cannot be used, and the number of answers, of all processes,
-    which must call this together."""
-    asking = _Asking(context, rows, drawing)
+    which must call this together.
+
+    Args:
+        proven: Whether the server has answered other rows before, with the same settings.
+    """
+    asking = _Asking(context, rows, drawing, proven)
     generated = 0
     mine = missing[context.rank :: context.processes]
     with counting("answering", len(mine), shown=context.is_main) as progress:
@@ -37,27 +46,39 @@ def ask_endpoint(
 
 
 class _Asking:
-    def __init__(self, context: RunContext, rows: Rows, drawing: Drawing):
+    def __init__(self, context: RunContext, rows: Rows, drawing: Drawing, proven: bool):
         assert isinstance(context.config, SampleConfig)
         self._context, self._rows, self._drawing, self._section = context, rows, drawing, context.config.sample
         self._endpoint = Endpoint(self._section.endpoint, "sample.endpoint")
+        self._endpoint.proven = proven
         self._waiting: deque[tuple[int, Request, Try, bool]] = deque()
         """What was asked and is not answered yet, in order: the index of the sample, the request, the number and seed
         of the answer, and whether it is the last one of its sample."""
         self.problems: list[Problem] = []
 
     def answers(self, indices: Sequence[int]) -> Iterator[list[Row]]:
-        """Yield the rows of all answers to a sample, sample by sample."""
+        """Yield the rows of all answers to a sample, sample by sample. Samples with a request that the server refuses
+        become problems."""
         answers: list[Answer] = []
+        refused: Refused | None = None
         for completions in self._endpoint.complete_all(self._requests(indices)):
             index, request, drawn, last = self._waiting.popleft()
-            answers.append(self._answer(request, completions, drawn))
-            if last:
+            if isinstance(completions, Refused):
+                refused = refused or completions
+            else:
+                answers.append(self._answer(request, completions, drawn))
+            if not last:
+                continue
+            if refused:
+                error = UserError(f"{request.sample.where}: {refused.told}.")
+                self.problems.append(problem_of(self._rows.samples.origin(index), error))
+            else:
                 yield rows_of(answers, [index] * len(answers), self._rows)
-                answers = []
+            answers, refused = [], None
 
-    def _requests(self, indices: Sequence[int]) -> Iterator[dict[str, Any]]:
-        """Yield the arguments of each request, and remember what is asked. Rows that cannot be read become problems."""
+    def _requests(self, indices: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the sample and the arguments of each request, and remember what is asked. Rows that cannot be read
+        become problems."""
         for index in indices:
             sample = None
             try:
@@ -76,7 +97,7 @@ class _Asking:
             ]
             for place, (request, messages, drawn) in enumerate(places, start=1):
                 self._waiting.append((index, request, drawn, place == len(places)))
-                yield self._arguments(messages, drawn)
+                yield index, self._arguments(messages, drawn)
 
     def _messages(self, request: Request) -> list[dict[str, Any]]:
         return messages_of(request.sample.up_to_answer(request.turn).question)

@@ -311,3 +311,41 @@ def test_a_server_that_fails_loses_nothing(rows, draw, server, tmp_path):
     assert draw(*settings)[0] == 0
     assert len(server.requests) == 4
     assert len(read_lines(tmp_path / "out/answers.jsonl")) == 8
+
+
+def test_a_row_that_a_server_refuses_is_listed_and_has_no_answers(rows, draw, server, tmp_path):
+    refused, lines = set(), rows.read_text().splitlines()
+
+    def answer(handler, request):
+        url = request["messages"][0]["content"][0]["image_url"]["url"]
+        seen.setdefault(url, len(seen))
+        if seen[url] in refused:
+            handler.send({"error": {"message": "maximum context length is 9"}}, 400)
+        else:
+            handler.send(said("a circle"))
+
+    seen: dict[str, int] = {}
+    server.answer = answer
+    settings = (f"data.train={rows}", *served(server), "sample.tries=4")
+    refused.update((0, 1, 2))
+    code, _, error = draw(*settings, "sample.to=wrong")
+    assert code == 2
+    assert error.startswith("qwenvl-train: sample.endpoint: ")
+    assert "refuses the request: 400" in error
+    seen.clear()
+    refused.clear()
+    refused.update((0, 3))
+    for asked_now in (16, 8):  # the rows that are refused are asked again
+        server.requests.clear()
+        code, out, error = draw(*settings, "sample.to=out")
+        assert code == 0, error
+        assert len(server.requests) == asked_now
+        assert "2 rows could not be used; the first: " in out
+        skipped = read_lines(tmp_path / "out/skipped.jsonl")
+        assert [row["line"] for row in skipped] == [1, 4]
+        for line, row in zip((0, 3), skipped, strict=True):
+            assert json.loads(lines[line])["id"] in row["reason"]
+            assert "maximum context length is 9" in row["reason"]
+        answers = read_lines(tmp_path / "out/answers.jsonl")
+        assert len(answers) == 8
+        assert {row["id"] for row in answers} == {json.loads(lines[line])["id"] for line in (1, 2)}
