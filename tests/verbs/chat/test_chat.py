@@ -117,7 +117,7 @@ def test_the_beginning_of_thoughts_that_the_prompt_has_is_part_of_the_answer(cha
 @pytest.mark.parametrize(
     ("pieces", "shown"),
     [
-        (["<think>\n", "Hm.\n</thi", "nk>\n\nA", " disc."], "[<think>\nHm.\n</think>]\n\nA disc."),
+        (["<think>\n", "Hm.\n</", "think>\n\nA", " disc."], "[<think>\nHm.\n</think>]\n\nA disc."),
         (["<think>\n", "Hm."], "[<think>\nHm."),
         (["A <think>", " disc."], "A <think> disc."),
     ],
