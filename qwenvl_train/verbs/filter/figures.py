@@ -56,6 +56,8 @@ class Figures:
     """Number of rows and of kept rows of each class that has any. Empty without classes."""
     scores: dict[str, dict[str, float]]
     """The quantiles of each score of a model. Empty without scores."""
+    pairs: bool
+    """Whether the rows that are kept are preference pairs."""
     first_unusable: str | None
     """Why the first row that no training can use cannot be used."""
     not_judged: int
@@ -88,8 +90,14 @@ def figures_of(samples: Samples, outcome: Outcome, folder: FilterFolder) -> Figu
     scores, problems = _of_model(folder)
     first = problems[0] if problems else None
     unusable = _first_unusable(folder)
-    classes = _classes(outcome)
-    return Figures(len(kept), int(kept.sum()), rules, sources, words, classes, scores, unusable, len(problems), first)
+    classes, pairs = _classes(outcome), _are_pairs(samples, outcome)
+    return Figures(
+        len(kept), int(kept.sum()), rules, sources, words, classes, scores, pairs, unusable, len(problems), first
+    )
+
+
+def _are_pairs(samples: Samples, outcome: Outcome) -> bool:
+    return any(samples[row].rejected for row in np.flatnonzero(outcome.kept)[:1].tolist())
 
 
 def _first_unusable(folder: FilterFolder) -> str | None:

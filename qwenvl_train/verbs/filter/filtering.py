@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 
-_CHUNK = 2048
+_CHUNK = 256
 """Number of rows that a process judges at a time, and whose judgements are a file."""
 _ASKED = 256
 """Number of rows about which a model is asked at a time."""

@@ -42,8 +42,7 @@ def _tiles(figures: Figures) -> list[Tile]:
     left_out = figures.rows - figures.kept
     return [
         Tile("Rows", count(figures.rows)),
-        Tile("Kept", count(figures.kept)),
-        Tile("Kept", share),
+        Tile("Kept", f"{count(figures.kept)} ({share})"),
         Tile("Left out", count(left_out)),
     ]
 

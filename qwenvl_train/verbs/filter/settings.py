@@ -40,6 +40,14 @@ def something_is_judged(config: FilterConfig, given: frozenset[str]) -> Lines:
         yield "every rule of filter is off; choose filter=report, strict or light, or turn a rule on"
 
 
+def unwanted_words_are_used(config: FilterConfig, given: frozenset[str]) -> Lines:
+    unwanted = config.filter.unwanted
+    if unwanted.words is not None and unwanted.use == "off":
+        yield "filter.unwanted.words has no effect with filter.unwanted.use=off; set it to drop or mark"
+    if unwanted.words is None and unwanted.use != "off" and "filter.unwanted.use" in given:
+        yield f"filter.unwanted.use={unwanted.use} needs filter.unwanted.words, a file of words"
+
+
 def rows_have_numbers(config: FilterConfig, given: frozenset[str]) -> Lines:
     if config.data.streaming:
         yield (
@@ -79,6 +87,7 @@ FILTER = Verb(
         rows_and_a_folder_are_named,
         something_is_judged,
         rows_have_numbers,
+        unwanted_words_are_used,
         judge_is_whole,
         packages_are_installed,
     ),

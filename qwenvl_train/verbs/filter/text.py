@@ -30,7 +30,8 @@ def print_figures(figures: Figures, folder: FilterFolder) -> None:
     for name, file in (("dropped", DROPPED), ("verdicts", VERDICTS), ("figures", SUMMARY), ("report", "report.html")):
         say(console, f"{name:<9} {folder.path / file}")
     if figures.kept:
-        say(console, f"{'train':<9} qwenvl-train +recipe=sft_lora {shlex.quote(f'data={folder.path / DATA}')}")
+        recipe = "dpo_lora" if figures.pairs else "sft_lora"
+        say(console, f"{'train':<9} qwenvl-train +recipe={recipe} {shlex.quote(f'data={folder.path / DATA}')}")
 
 
 def rule_rows(figures: Figures) -> list[list[str]]:
