@@ -44,7 +44,7 @@ class Generation:
 
 def inference_context(config: InferenceConfig, family: Family, precision: str, state: PartialState) -> RunContext:
     processor = load_processor(config.model, family)
-    renderer = make_renderer(config, processor, family)
+    renderer = make_renderer(config, processor, family, generates=True)
     return RunContext(config, family, processor, renderer, precision, state, CpuGroup(state.num_processes))
 
 

@@ -34,16 +34,19 @@ _FEW_STEPS = 10
 _MORE_OF_THEM = "(There may be more: qwenvl-train inspect lists all, data.on_error=skip leaves them out.)"
 
 
-def make_renderer(config: RunConfig, processor, family: Family) -> Renderer:
+def make_renderer(config: RunConfig, processor, family: Family, generates: bool = False) -> Renderer:
+    """Return the renderer of a run. With `generates`, it is for answers that are generated, which need no rejected one,
+    also if the run has learned from pairs."""
     where = f"model.path {config.model.path}"
     family = as_template(processor, family, where)
     check_mode(config.data.thinking, family, where)
-    return renderer_of(config, processor, family)
+    return renderer_of(config, processor, family, generates)
 
 
-def renderer_of(config: RunConfig, processor, family: Family) -> Renderer:
+def renderer_of(config: RunConfig, processor, family: Family, generates: bool = False) -> Renderer:
     """Return the renderer of a run, without a check of the processor's chat template."""
-    pictures, preferences = config.cache_folder / "pictures", config.method == "dpo"
+    preferences = (None if generates else True) if config.method == "dpo" else False
+    pictures = config.cache_folder / "pictures"
     return Renderer(processor, family, config.model.video, config.data, pictures, preferences)
 
 

@@ -172,7 +172,7 @@ def measure_sample(sample: Sample, renderer: Renderer) -> Measured:
 
 
 def _measured(sample: Sample, renderer: Renderer) -> Measured:
-    if sample.rejected and not renderer.preferences:
+    if sample.rejected and renderer.preferences is False:
         raise UserError(
             f"{sample.where} is a preference row with a rejected answer; for supervised fine-tuning, keep only "
             "the better answer, or use a DPO recipe (+recipe=dpo_lora)."

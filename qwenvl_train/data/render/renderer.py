@@ -62,12 +62,12 @@ class Rendered:
 class Renderer:
     def __init__(
         self, processor, family: Family, video: VideoConfig, data: DataConfig, pictures: Path | None = None,
-        preferences: bool = False,
+        preferences: bool | None = False,
     ):  # fmt: skip
         """Set up the renderer for a processor whose chat template is the family's, as `as_template` finds out.
 
         `pictures` is the folder for resized pictures. With `preferences`, each sample is a preference pair and has a
-        rejected answer, too.
+        rejected answer, too; with None, samples may be either.
         """
         self.family, self.preferences = family, preferences
         self.pixels = PixelSettings.of(processor.image_processor)

@@ -121,6 +121,20 @@ def test_a_run_is_evaluated_at_its_best_checkpoint_and_compared_with_its_base(he
     assert "there is no such checkpoint; the run has step-1, step-2." in told
 
 
+def test_a_run_that_learned_from_pairs_answers_rows_without_and_with_a_rejected_answer(
+    held_out, evaluate, write_rows, tmp_path
+):
+    train(tmp_path / "runs", "+recipe=dpo_lora", "train.epochs=null", "train.max_steps=1", "data.eval=null", QUIET)
+    pair = asked(11, RIGHT[11]) | {"rejected_response": "a ring"}
+    pairs = write_rows([pair | {"messages": pair.pop("conversations")}], "pairs.jsonl")
+    code, _, told = evaluate("run=runs/run", f"data.eval=[{held_out},{pairs}]", "eval.metrics=exact_match")
+    assert code == 0, told
+    (found,) = (tmp_path / "runs" / "run" / "eval").iterdir()
+    scores = scores_of(found)
+    assert scores["rows.jsonl", "exact_match"] == 0.75
+    assert scores["pairs.jsonl", "exact_match"] == 1.0
+
+
 def test_stdout_has_nothing_but_json(held_out, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert main(["eval", f"data.eval={held_out}", "output=json", "data.workers=0", "eval.samples=2"]) == 0
