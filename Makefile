@@ -8,10 +8,11 @@ WORKERS ?= auto
 SPREAD := --dist loadscope --no-loadscope-reorder
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help setup demo test test-distributed test-nightly test-bounds bench gpu-report lint format clean
+.PHONY: help setup demo loop test test-distributed test-nightly test-bounds bench gpu-report lint format clean
 
 help:
 	@echo "make demo              fine-tune, score and export the embedded default on a laptop's CPU, about 4 minutes"
+	@echo "make loop              filter, rejection sampling and DPO on rows with planted faults, about 5 minutes"
 	@echo "make test              the test suite"
 	@echo "make test-distributed  the tests that start several processes"
 	@echo "make test-nightly      the tests that take long"
@@ -42,6 +43,9 @@ demo: setup
 	@echo
 	@echo "Ask it yourself:"
 	@echo "  $(BIN)/qwenvl-train chat run=runs/$(DEMO) chat.images=data/shapes/images/eval-000.png chat.prompt='Where does this part go?'"
+
+loop: setup
+	$(BIN)/python scripts/loop.py
 
 test: setup
 	$(PYTEST) -m 'not distributed and not nightly' --numprocesses $(WORKERS) $(SPREAD)

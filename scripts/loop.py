@@ -41,7 +41,7 @@ class Settings:
     sampled_steps: int = 40
     sampled_lr: float = 1e-4
     preferred_steps: int = 60
-    preferred_lr: float = 5e-5
+    preferred_lr: float = 1e-4
     sizes: Sizes = field(default_factory=Sizes)
 
 
