@@ -140,3 +140,30 @@ def test_the_work_does_not_grow_with_the_square_of_the_rows(texts, monkeypatch):
     monkeypatch.setattr(duplicates, "are_alike", lambda *call: compared.append(len(call[1])) or are_alike(*call))
     alike_rows(together(texts), BY_ROW)
     assert sum(compared) < 160 * 30  # of 12,720 pairs, each counted once for each band that they agree in
+
+
+def of_hashes(*pictures: tuple[int, ...]) -> Signatures:
+    """Rows with one text and these hashes of pictures."""
+    table = np.zeros((len(pictures), max(map(len, pictures))), dtype=np.uint64)
+    for place, hashes in enumerate(pictures):
+        table[place, : len(hashes)] = hashes
+    texts = np.tile(signature(row("a red circle"), 3).text, (len(pictures), 1))
+    counts = np.array([len(hashes) for hashes in pictures])
+    return Signatures(texts, table, counts, np.zeros(len(pictures), dtype=np.uint64))
+
+
+def test_rows_with_other_numbers_of_pictures_are_not_alike():
+    signatures = of_hashes((7,), (7, 0))  # the table has zeros after the last picture
+    pair = np.array([0]), np.array([1])
+    assert duplicates.differing_bits(signatures, *pair).tolist() == [64]
+    assert not duplicates.are_alike(signatures, *pair, BY_ROW).any()
+
+
+def test_of_rows_with_one_key_each_is_compared_with_the_first_and_with_its_neighbours():
+    """The high bits are one block and so one key of all; the lowest 16 bits differ, and decide about the order."""
+    near = of_hashes((0b1 << 20,), *(((number << 32) | 0xFFFF0000,) for number in range(40, 46)), (0b11 << 20,))
+    pairs = duplicates._pairs(near, np.arange(8), np.zeros(8, dtype=np.uint64))
+    found = set(zip(*(side.tolist() for side in np.divmod(pairs, 8)), strict=True))
+    assert {(0, other) for other in range(1, 8)} <= found
+    assert {(one, one + 1) for one in range(1, 6)} <= found
+    assert len(found) < 8 * 7 / 2

@@ -10,10 +10,6 @@ from qwenvl_train.curation.verdict import Verdict, quoted
 from qwenvl_train.curation.view import RowView
 
 
-class MalformedHtml(RuleSection):
-    pass
-
-
 def _listed(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
@@ -42,7 +38,7 @@ _CUT_OFF = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>]*)?$|</?$")
 _TABLES = re.compile(r"<table(?=[\s>]).*(?:</table\s*>|\Z)", re.DOTALL | re.IGNORECASE)
 
 
-def judge(row: RowView, settings: MalformedHtml) -> Verdict | None:
+def judge(row: RowView, settings: RuleSection) -> Verdict | None:
     texts = [text for answer in row.answers for text in meant_as_html(answer.text)]
     if not texts:
         return None

@@ -9,11 +9,7 @@ from qwenvl_train.curation.verdict import Verdict, quoted
 from qwenvl_train.curation.view import RowView
 
 
-class MalformedJson(RuleSection):
-    pass
-
-
-def judge(row: RowView, settings: MalformedJson) -> Verdict | None:
+def judge(row: RowView, settings: RuleSection) -> Verdict | None:
     texts = [text for answer in row.answers for text in meant_as_json(answer.text)]
     if not texts:
         return None

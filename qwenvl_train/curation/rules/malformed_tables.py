@@ -8,17 +8,12 @@ from qwenvl_train.curation.text import without_programs
 from qwenvl_train.curation.verdict import Verdict, quoted
 from qwenvl_train.curation.view import RowView
 
-
-class MalformedTables(RuleSection):
-    pass
-
-
 _DELIMITERS = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?")
 # Pipes that are no borders of cells: escaped ones, and those in code.
 _NO_BORDER = re.compile(r"\\.|(?<!(?<!\\)`)(`+)(?!`).*?(?<!`)\1(?!`)")
 
 
-def judge(row: RowView, settings: MalformedTables) -> Verdict | None:
+def judge(row: RowView, settings: RuleSection) -> Verdict | None:
     found = [table for answer in row.answers for table in tables_in(answer.text)]
     if not found:
         return None

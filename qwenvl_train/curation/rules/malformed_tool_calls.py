@@ -9,11 +9,6 @@ from qwenvl_train.curation.rules.rule import Rule, RuleSection
 from qwenvl_train.curation.verdict import Verdict, quoted
 from qwenvl_train.curation.view import AnswerView, RowView
 
-
-class MalformedToolCalls(RuleSection):
-    pass
-
-
 _BEGIN, _END = "<tool_call>", "</tool_call>"
 _MARK = re.compile(r"</?tool_call>")
 _FUNCTION = re.compile(r"\s*<function=([^>\n]*)>(.*?)</function>\s*", re.DOTALL)
@@ -23,7 +18,7 @@ Required = dict[str, set[str]]
 """The required parameters of each tool by name. Empty if the row has no tools."""
 
 
-def judge(row: RowView, settings: MalformedToolCalls) -> Verdict | None:
+def judge(row: RowView, settings: RuleSection) -> Verdict | None:
     calling = [answer for answer in row.answers if answer.turn.calls or _MARK.search(answer.text)]
     if not calling:
         return None

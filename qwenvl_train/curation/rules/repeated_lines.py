@@ -2,9 +2,9 @@
 
 from pydantic import PositiveFloat, PositiveInt
 
-from qwenvl_train.curation.rules.repetition import repeated_pieces
+from qwenvl_train.curation.rules.repetition import of_pieces
 from qwenvl_train.curation.rules.rule import Rule, RuleSection
-from qwenvl_train.curation.verdict import Verdict, above, quoted
+from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.curation.view import RowView
 
 
@@ -18,12 +18,8 @@ class RepeatedLines(RuleSection):
 
 
 def judge(row: RowView, settings: RepeatedLines) -> Verdict | None:
-    pieces = [passage.lines for answer in row.answers for passage in answer.passages]
-    found = [repeated_pieces(one, settings.min_length) for one in pieces if len(one) >= settings.min_lines]
-    if not found:
-        return None
-    share, piece = max(found)
-    return above(share, settings.max_share, f"{share:.0%} of the text are repeated lines, such as {quoted(piece)}")
+    texts = (passage.lines for answer in row.answers for passage in answer.passages)
+    return of_pieces(texts, settings.min_lines, settings.min_length, settings.max_share, "lines")
 
 
 RULE = Rule("repeated_lines", "the same lines again", True, judge)

@@ -3,9 +3,9 @@
 from pydantic import PositiveFloat, PositiveInt
 
 from qwenvl_train.curation.forms import form_of
-from qwenvl_train.curation.rules.repetition import repeated_pieces
+from qwenvl_train.curation.rules.repetition import of_pieces
 from qwenvl_train.curation.rules.rule import Rule, RuleSection
-from qwenvl_train.curation.verdict import Verdict, above, quoted
+from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.curation.view import RowView
 
 
@@ -20,12 +20,8 @@ class RepeatedSentences(RuleSection):
 
 def judge(row: RowView, settings: RepeatedSentences) -> Verdict | None:
     answers = [answer for answer in row.answers if form_of(answer.text) != "json"]
-    pieces = [passage.sentences for answer in answers for passage in answer.passages]
-    found = [repeated_pieces(one, settings.min_length) for one in pieces if len(one) >= settings.min_sentences]
-    if not found:
-        return None
-    share, piece = max(found)
-    return above(share, settings.max_share, f"{share:.0%} of the text are repeated sentences, such as {quoted(piece)}")
+    texts = (passage.sentences for answer in answers for passage in answer.passages)
+    return of_pieces(texts, settings.min_sentences, settings.min_length, settings.max_share, "sentences")
 
 
 RULE = Rule("repeated_sentences", "the same sentences again", True, judge)

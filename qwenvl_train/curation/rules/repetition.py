@@ -1,7 +1,9 @@
 """How much of a text repeats. The definitions are those of Gopher (Rae et al. 2021, appendix A.1.1)."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from qwenvl_train.curation.verdict import Verdict, above, quoted
 
 
 def repeated_words(words: Sequence[str], count: int) -> tuple[float, str]:
@@ -42,6 +44,18 @@ def repeated_pieces(pieces: Sequence[str], least: int) -> tuple[float, str]:
         return 0.0, ""
     again = sum(len(piece) * (count - 1) for piece, count in repeated.items())
     return again / sum(map(len, pieces)), max(repeated, key=lambda piece: repeated[piece])
+
+
+def of_pieces(
+    texts: Iterable[Sequence[str]], least: int, min_length: int, max_share: float, what: str
+) -> Verdict | None:
+    """Return the verdict on texts in pieces, which are lines or sentences, as `what` says. Those of fewer than `least`
+    pieces are not judged."""
+    found = [repeated_pieces(pieces, min_length) for pieces in texts if len(pieces) >= least]
+    if not found:
+        return None
+    share, piece = max(found)
+    return above(share, max_share, f"{share:.0%} of the text are repeated {what}, such as {quoted(piece)}")
 
 
 def joined(words: Sequence[str]) -> str:

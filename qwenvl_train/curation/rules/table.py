@@ -54,10 +54,10 @@ class RuleSettings(Section):
     repeated_lines: repeated_lines.RepeatedLines
     repeated_sentences: repeated_sentences.RepeatedSentences
     unfinished: unfinished.Unfinished
-    malformed_json: malformed_json.MalformedJson
-    malformed_html: malformed_html.MalformedHtml
-    malformed_tool_calls: malformed_tool_calls.MalformedToolCalls
-    malformed_tables: malformed_tables.MalformedTables
+    malformed_json: RuleSection
+    malformed_html: RuleSection
+    malformed_tool_calls: RuleSection
+    malformed_tables: RuleSection
     malformed_boxes: malformed_boxes.MalformedBoxes
     unwanted: unwanted.Unwanted
     language: language.Language
@@ -65,7 +65,7 @@ class RuleSettings(Section):
     leaked_answer: leaked_answer.LeakedAnswer
     lengths: lengths.Lengths
     image_size: image_size.ImageSize
-    unreadable_images: unreadable_images.UnreadableImages
+    unreadable_images: RuleSection
     blank_images: blank_images.BlankImages
 
 

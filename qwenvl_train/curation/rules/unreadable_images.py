@@ -5,11 +5,7 @@ from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.curation.view import RowView
 
 
-class UnreadableImages(RuleSection):
-    pass
-
-
-def judge(row: RowView, settings: UnreadableImages) -> Verdict | None:
+def judge(row: RowView, settings: RuleSection) -> Verdict | None:
     pictures = [*row.pictures, *(frame for clip in row.clips for frame in clip)]
     if not pictures:
         return None

@@ -1,6 +1,5 @@
 """What is shown of an answer besides its text: how it ended, its boxes, and the drawing of them."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.thoughts import BEGIN, END
 from qwenvl_train.files import replacing
+from qwenvl_train.reporting.console import console_on
 from qwenvl_train.verbs.chat.grounding import Grounding, drawing
 from qwenvl_train.verbs.chat.session import Answer
 from qwenvl_train.verbs.chat.settings import ChatConfig
@@ -17,13 +17,14 @@ _DIM, _PLAIN = "\x1b[2m", "\x1b[22m"
 
 
 def show(pieces: Iterable[str]) -> None:
-    """Print an answer while it is generated. On a terminal, its thoughts are dimmed."""
-    is_terminal = sys.stdout.isatty()
+    """Print an answer while it is generated. On a terminal that shows styles, its thoughts are dimmed."""
+    console = console_on()
+    dims = console.is_terminal and not console.is_dumb_terminal and not console.no_color
     try:
-        for piece in dimmed(pieces) if is_terminal else pieces:
+        for piece in dimmed(pieces) if dims else pieces:
             print(piece, end="", flush=True)
     finally:  # the answer may be stopped amid its thoughts
-        if is_terminal:
+        if dims:
             print(_PLAIN, end="", flush=True)
 
 

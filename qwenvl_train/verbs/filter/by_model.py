@@ -29,8 +29,9 @@ SCORE = "score."
 
 
 def model_rules(sections: JudgingSections) -> tuple[str, ...]:
-    """Return the names of the judgements by a model that are not off."""
-    named = {CLASSES: sections.classes, SCORES: sections.scores, NEEDLESS_IMAGE: sections.needless_image}
+    """Return the names of the judgements by a model that are not off. Classes are last, since rows that fall to another
+    rule do not count for their limits."""
+    named = {SCORES: sections.scores, NEEDLESS_IMAGE: sections.needless_image, CLASSES: sections.classes}
     return tuple(name for name, section in named.items() if section.use != "off")
 
 

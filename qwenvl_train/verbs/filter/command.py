@@ -1,6 +1,7 @@
 """The verb filter. It judges the rows of data.train by rules, and writes those that are kept."""
 
 import os
+from functools import partial
 
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.errors import UserError
@@ -18,7 +19,8 @@ def run(composed: Composed[FilterConfig]) -> None:
     config = composed.config
     if not config.filter.judged and os.environ.get("RANK", "0") != "0":
         return  # only the work of a model is shared by the processes of a launcher
-    filtering = Filtering(config, tell=_say if config.output == "text" else _say_nothing)
+    tell = partial(print, flush=True) if config.output == "text" else lambda line: None
+    filtering = Filtering(config, tell)
     figures, folder = filtering.figures(), filtering.folder
     if figures is None or os.environ.get("RANK", "0") != "0":
         return
@@ -28,14 +30,6 @@ def run(composed: Composed[FilterConfig]) -> None:
         print_json({"folder": str(folder.path), **figures.as_dict()})
     if not figures.kept:
         raise UserError(_nothing_left(figures, folder))
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _say_nothing(line: str) -> None:
-    pass
 
 
 def _nothing_left(figures: Figures, folder: FilterFolder) -> str:

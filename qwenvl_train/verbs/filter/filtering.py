@@ -7,9 +7,6 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pyarrow as pa
-
-import qwenvl_train
 from qwenvl_train.curation.judging.classes import Tree, read_tree
 from qwenvl_train.curation.rules.table import used
 from qwenvl_train.curation.rules.unwanted import patterns_in
@@ -19,7 +16,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.folder import plain, write_json_atomic
 from qwenvl_train.reporting.wording import duration, many
-from qwenvl_train.verbs.filter.by_model import digest, model_rules, open_model_judge
+from qwenvl_train.verbs.filter.by_model import CLASSES, digest, model_rules, open_model_judge
 from qwenvl_train.verbs.filter.figures import Figures, figures_of
 from qwenvl_train.verbs.filter.folder import SUMMARY, FilterFolder
 from qwenvl_train.verbs.filter.judged import JudgedRow, judge_row, table_of
@@ -36,9 +33,7 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 
 _CHUNK = 256
-"""Number of rows that a process judges at a time, and whose judgements are a file."""
-_ASKED = 256
-"""Number of rows about which a model is asked at a time."""
+"""Number of rows that are judged at a time, and whose judgements are a file."""
 _KILLED = (
     "A worker that judges rows was killed, usually because memory ran out; lower data.workers. The same command goes "
     "on where it was."
@@ -82,7 +77,11 @@ class Filtering:
         def opened() -> Samples:
             return Samples(config.data.train, "data.train", config.data.allow_remote, config.cache_folder)
 
-        return self._on_main(opened) or opened()
+        if self._state is None:
+            return opened()
+        from qwenvl_train.run.rows import first_then_others
+
+        return first_then_others(self._state, opened)
 
     def _on_main(self, work: Callable[[], Made]) -> Made | None:
         """Return the result of `work` on the main process. If it fails, all processes raise the same UserError."""
@@ -101,16 +100,15 @@ class Filtering:
         """Return everything that the results follow from, as plain data."""
         section = self._section
         sections: dict[str, Any] = {rule.name: settings.model_dump(mode="json") for rule, settings in used(section)}
-        for name in ("duplicates", *model_rules(section)):
-            if getattr(section, name).use != "off":
-                sections[name] = getattr(section, name).model_dump(mode="json")
+        if section.duplicates.use != "off":
+            sections["duplicates"] = section.duplicates.model_dump(mode="json")
+        sections |= {name: getattr(section, name).model_dump(mode="json") for name in model_rules(section)}
         if self._judge_model is not None:
-            sections["judge"] = self._judge_model.identity
-            sections["seed"] = self._config.seed
+            sections |= {"judge": self._judge_model.identity, "seed": self._config.seed}
+        if CLASSES in sections:
             tree = {domain: {name: one.model_dump() for name, one in of.items()} for domain, of in self._tree.items()}
-            sections["classes"] = {**sections.get("classes", {}), "tree": tree}
-        packages = {package: version(package) for package in PACKAGES.values()}
-        code = {"qwenvl-train": qwenvl_train.__version__, **packages}
+            sections[CLASSES]["tree"] = tree
+        code = {package: version(package) for package in ("qwenvl-train", *PACKAGES.values())}
         if section.unwanted.use != "off" and section.unwanted.words is not None:
             sections["unwanted"] |= {"patterns": digest(repr(patterns_in(section.unwanted.words)))}
         entries = [entry.config.model_dump(mode="json") for entry in self._samples.entries]
@@ -146,15 +144,11 @@ class Filtering:
         assert judge is not None
         total = sum(int((~left_out[rows.start : rows.stop]).sum()) for rows in mine)
         with counting("asking the model", total, shown=state.is_main_process) as progress:
-            for chunk in mine:
-                tables = []
-                for first in range(chunk.start, chunk.stop, _ASKED):
-                    rows = range(first, min(first + _ASKED, chunk.stop))
-                    out = left_out[rows.start : rows.stop].tolist()
-                    tables.append(judge.table(self._samples, rows, out))
-                    done += out.count(False)
-                    progress(done)
-                self.folder.by_model.save(chunk, pa.concat_tables(tables))
+            for rows in mine:
+                out = left_out[rows.start : rows.stop].tolist()
+                self.folder.by_model.save(rows, judge.table(self._samples, rows, out))
+                done += out.count(False)
+                progress(done)
         state.wait_for_everyone()
         if state.is_main_process:
             self._tell(_in_words("judged by a model", done, int(outcome.kept.sum()), monotonic() - start))

@@ -99,21 +99,30 @@ def with_judgements(
     rules = model_rules(section)
     tables = list(folder.by_model.tables([*rules, CLASS, MEAN_SCORE]))
     falls = np.concatenate([_falls(table, rules) for table in tables])
-    for rule, column in sorted(zip(rules, falls.T, strict=True), key=lambda one: one[0] == CLASSES):
-        if rule != CLASSES:
-            outcome = outcome.with_rule(rule, column, getattr(section, rule).use == "drop")
-            continue
-        names = [name for table in tables for name in table[CLASS].to_pylist()]
-        scores = [score for table in tables for score in table[MEAN_SCORE].to_pylist()]
-        late = _over_limit(samples, np.flatnonzero(outcome.kept & ~column).tolist(), names, scores, tree, seed)
-        column = column.copy()
-        column[list(late)] = True
-        outcome = outcome.with_rule(CLASSES, column, section.classes.use == "drop", late)
-        known = tuple(f"{domain}/{name}" for domain, classes in tree.items() for name in classes)
-        places = {name: place for place, name in enumerate(known)}
-        class_of = np.array([-1 if name is None else places[name] for name in names], dtype=np.int32)
-        outcome = replace(outcome, classes=known, class_of=class_of)
+    for rule, column in zip(rules, falls.T, strict=True):
+        drops = getattr(section, rule).use == "drop"
+        if rule == CLASSES:
+            outcome = _with_classes(outcome, samples, tables, tree, seed, column, drops)
+        else:
+            outcome = outcome.with_rule(rule, column, drops)
     return outcome
+
+
+def _with_classes(
+    outcome: Outcome, samples: Samples, tables: Sequence[pa.Table], tree: Tree, seed: int, falls: np.ndarray,
+    drops: bool,
+) -> Outcome:  # fmt: skip
+    """Return the outcome with the classes of the rows. Of those that no other rule leaves out, the rows over the limit
+    of their class fall, too."""
+    names = [name for table in tables for name in table[CLASS].to_pylist()]
+    scores = [score for table in tables for score in table[MEAN_SCORE].to_pylist()]
+    late = _over_limit(samples, np.flatnonzero(outcome.kept & ~falls).tolist(), names, scores, tree, seed)
+    falls = falls.copy()
+    falls[list(late)] = True
+    classes = tuple(f"{domain}/{name}" for domain, of_domain in tree.items() for name in of_domain)
+    places = {name: place for place, name in enumerate(classes)}
+    class_of = np.array([-1 if name is None else places[name] for name in names], dtype=np.int32)
+    return replace(outcome.with_rule(CLASSES, falls, drops, late), classes=classes, class_of=class_of)
 
 
 def _over_limit(

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.verbs.chat import shown
 from qwenvl_train.verbs.chat.answers import AnswersFile
 from qwenvl_train.verbs.chat.settings import CHAT
-from qwenvl_train.verbs.chat.shown import dimmed
+from qwenvl_train.verbs.chat.shown import dimmed, show
 from tests.commands import read_lines
 from tests.verbs.chat.models import let_it_say
 
@@ -124,6 +125,20 @@ def test_the_beginning_of_thoughts_that_the_prompt_has_is_part_of_the_answer(cha
 )
 def test_thoughts_are_dimmed_on_a_terminal(pieces, shown):
     assert "".join(dimmed(pieces)).replace("\x1b[2m", "[").replace("\x1b[22m", "]") == shown
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "variables", "dims"),
+    [(True, {}, True), (True, {"NO_COLOR": "1"}, False), (True, {"TERM": "dumb"}, False), (False, {}, False)],
+)
+def test_thoughts_are_dimmed_only_where_styles_are_shown(monkeypatch, by_hand, variables, dims):
+    out = StringIO()
+    out.isatty = lambda: by_hand
+    monkeypatch.setattr("sys.stdout", out)
+    for name, value in ({"TERM": "xterm"} | variables).items():
+        monkeypatch.setenv(name, value)
+    show(["<think>\nWell", "\n</think>\n\nA cat."])
+    assert ("\x1b[2m" in out.getvalue()) == dims
 
 
 def test_the_end_of_the_input_ends_the_chat(typed, monkeypatch):

@@ -202,3 +202,13 @@ def test_another_judge_or_seed_is_refused(rows, filtered, judge, tree):
     judge.identity = "another"
     _, _, err = filtered(*settings, code=2)
     assert "other settings (judge)" in err
+
+
+def test_a_class_is_shared_by_entries_by_their_rows_and_weights(write_rows, filtered, judge, tree):
+    weighted = tree(seen={"things": {"description": "things", "weight": 6}, "places": "places"})
+    one = write_rows([said(f"{GOOD} {number}", id=f"things {number}") for number in range(2)], "one.jsonl")
+    other = write_rows([said(f"{GOOD} {number}", id=f"things {number}") for number in range(4)], "other.jsonl")
+    entries = f"[{{path: {one}, weight: 4}}, {{path: {other}, weight: 1}}]"
+    folder, *_ = filtered(f"data.train={entries}", weighted, "filter.classes.use=mark")
+    written = yaml.safe_load((folder / "data.yaml").read_text())["train"]
+    assert [entry["weight"] for entry in written] == [4.0, 2.0]  # 6 is shared as 2 rows × 4 to 4 rows × 1

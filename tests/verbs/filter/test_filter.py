@@ -293,3 +293,8 @@ def test_numbers_that_json_does_not_have_become_null(tmp_path, filtered):
     folder, *_ = filtered(f"data.train={tmp_path / 'rows.parquet'}")
     assert read_lines(folder / "kept.jsonl")[0]["score"] is None
     assert "NaN" not in (folder / "kept.jsonl").read_text()
+
+
+def test_repeats_are_those_of_the_entry(many, filtered):
+    folder, *_ = filtered(f"data.train=[{{path: {many}, repeats: 2}}]")
+    assert yaml.safe_load((folder / "data.yaml").read_text())["train"][0]["repeats"] == 2
