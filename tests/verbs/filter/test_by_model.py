@@ -199,6 +199,10 @@ def test_another_judge_or_seed_is_refused(rows, filtered, judge, tree):
     filtered(*settings)
     _, _, err = filtered(*settings, "seed=7", code=2)
     assert "other settings (seed)" in err
+    changed = tree(read={"signs": {"description": "signs", "limit": 1}})
+    _, _, err = filtered(settings[0], changed, settings[2], code=2)
+    assert "other settings (classes)" in err
+    tree()
     judge.identity = "another"
     _, _, err = filtered(*settings, code=2)
     assert "other settings (judge)" in err
