@@ -11,7 +11,7 @@ PairUp = Literal["none", "closest", "hardest"]
 
 
 @dataclass(frozen=True)
-class Try:
+class Candidate:
     """One of the answers to a question."""
 
     number: int
@@ -40,38 +40,38 @@ class Try:
 
 
 class Pair(NamedTuple):
-    chosen: Try
-    rejected: Try
+    chosen: Candidate
+    rejected: Candidate
 
 
-def pass_rate(tries: Sequence[Try]) -> float:
+def pass_rate(tries: Sequence[Candidate]) -> float:
     """Return the share of answers that are right and without faults."""
     return sum(one.solves for one in tries) / len(tries)
 
 
-def in_window(tries: Sequence[Try], window: tuple[float, float]) -> bool:
+def in_window(tries: Sequence[Candidate], window: tuple[float, float]) -> bool:
     low, high = window
     return low <= pass_rate(tries) <= high
 
 
-def best_first(tries: Sequence[Try]) -> list[Try]:
+def best_first(tries: Sequence[Candidate]) -> list[Candidate]:
     """Return the answers with the highest scores first, and of equal ones the one that was drawn first."""
     return sorted(tries, key=lambda one: (-one.score, one.number))
 
 
-def best_try(tries: Sequence[Try]) -> Try:
+def best_try(tries: Sequence[Candidate]) -> Candidate:
     """Return the best answer to a question that no answer solves: one without faults, if there is one."""
     return min(tries, key=lambda one: (bool(one.faults), -one.score, one.number))
 
 
-def kept(tries: Sequence[Try], keep: Keep, most: int | None, min_distance: float = 0.0) -> list[Try]:
+def kept(tries: Sequence[Candidate], keep: Keep, most: int | None, min_distance: float = 0.0) -> list[Candidate]:
     """Return the answers to learn, the best one first: one, or those that are right, at most `most`.
 
     Args:
         min_distance: Each answer differs from every better one by this share of the longer one's characters, as the
             edit distance counts it. Equal texts are kept once in any case.
     """
-    found: list[Try] = []
+    found: list[Candidate] = []
     limit = 1 if keep == "best" else most
     for one in best_first([one for one in tries if one.solves]):
         if limit is not None and len(found) == limit:
@@ -92,7 +92,7 @@ def distance(one: str, other: str) -> float:
     return Levenshtein.normalized_distance(one, other)
 
 
-def paired(tries: Sequence[Try], pair_up: PairUp, most: int) -> list[Pair]:
+def paired(tries: Sequence[Candidate], pair_up: PairUp, most: int) -> list[Pair]:
     """Return at most `most` pairs of a right answer without faults and a wrong one. Each answer is in one pair.
 
     closest prefers pairs of similar length, from which a model does not learn that longer answers are better. hardest
@@ -112,8 +112,8 @@ def paired(tries: Sequence[Try], pair_up: PairUp, most: int) -> list[Pair]:
     return found
 
 
-def _distinct(tries: Sequence[Try]) -> list[Try]:
-    by_text: dict[str, Try] = {}
+def _distinct(tries: Sequence[Candidate]) -> list[Candidate]:
+    by_text: dict[str, Candidate] = {}
     for one in best_first(tries):
         by_text.setdefault(one.text, one)
     return list(by_text.values())

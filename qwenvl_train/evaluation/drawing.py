@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qwenvl_train.data.sample import Sample
-from qwenvl_train.model.choosing import Chooser, Drawn, most_likely
+from qwenvl_train.model.choosing import Chooser, RandomChooser, most_likely
 
 
 @dataclass(frozen=True)
@@ -33,4 +33,4 @@ class Drawing:
     def chooser(self, seeds: Sequence[int], max_new_tokens: int) -> Chooser:
         if self.temperature == 0:
             return most_likely
-        return Drawn(seeds, max_new_tokens, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
+        return RandomChooser(seeds, max_new_tokens, temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)

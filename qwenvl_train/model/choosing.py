@@ -14,7 +14,7 @@ def most_likely(logits: torch.Tensor, answers: Sequence[int], step: int) -> torc
     return logits.argmax(-1)
 
 
-class Drawn:
+class RandomChooser:
     """Draws the tokens of each answer by random numbers of its own.
 
     An answer so depends on its seed alone, and not on the other answers of its batch, except for the rounding of the

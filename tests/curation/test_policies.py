@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenvl_train.curation.policies import Try, best_try, distance, in_window, kept, paired, pass_rate
+from qwenvl_train.curation.policies import Candidate, best_try, distance, in_window, kept, paired, pass_rate
 
 
-def tried(number: int, text: str, score: float = 1.0, **more) -> Try:
-    return Try(number, text, score, more.pop("right", score >= 1), **more)
+def tried(number: int, text: str, score: float = 1.0, **more) -> Candidate:
+    return Candidate(number, text, score, more.pop("right", score >= 1), **more)
 
 
 TRIES = [
@@ -71,7 +71,7 @@ def test_pairs_are_closest_in_length_or_have_the_hardest_wrong_answer():
 
 ANY = st.lists(
     st.builds(
-        Try,
+        Candidate,
         number=st.integers(1, 99),
         text=st.text("ab ", min_size=1, max_size=4),
         score=st.sampled_from([0.0, 0.5, 1.0]),
@@ -119,7 +119,7 @@ def test_pairs_prefer_a_right_answer_to_a_wrong_one(tries, random, pair_up, most
         assert abs(pairs[0].chosen.length - pairs[0].rejected.length) == min(gaps)
 
 
-def distinct(tries, kind: str) -> list[Try]:
+def distinct(tries, kind: str) -> list[Candidate]:
     """Of answers with equal texts, the one that comes first."""
     mine = sorted((one for one in tries if getattr(one, kind)), key=lambda one: (-one.score, one.number))
     return [one for place, one in enumerate(mine) if one.text not in {other.text for other in mine[:place]}]

@@ -21,7 +21,7 @@ from qwenvl_train.verbs.sample.settings import SampleConfig
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnAnswers:
     """The answers to all rows."""
 
     config: SampleConfig
@@ -49,7 +49,7 @@ def drawing_of(config: SampleConfig) -> Drawing:
     return Drawing(section.tries, section.temperature, section.top_p, section.top_k, config.seed)
 
 
-def draw(config: SampleConfig, family: Family, precision: str, state: PartialState) -> Drawn:
+def draw(config: SampleConfig, family: Family, precision: str, state: PartialState) -> DrawnAnswers:
     """Draw the answers that are missing. All processes must call this together."""
     context = inference_context(config, family, precision, state)
     rows = open_rows(config, "data.train", context.renderer, state)
@@ -66,7 +66,7 @@ def draw(config: SampleConfig, family: Family, precision: str, state: PartialSta
         problems, generated = generate_missing(context, rows, missing, folder, limits)
     answered = folder.answered(section.tries) if context.is_main else {}
     found = [row for mine in answered.values() for row in mine]
-    return Drawn(
+    return DrawnAnswers(
         config, family, rows, folder, found, [*rows.lengths.problems, *problems], generated, monotonic() - start
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from qwenvl_train.curation.policies import Try
+from qwenvl_train.curation.policies import Candidate
 from qwenvl_train.curation.rules.table import RULES
 from qwenvl_train.curation.view import RowView
 from qwenvl_train.data.render.tokens import has_control_tokens
@@ -13,7 +13,7 @@ from qwenvl_train.evaluation.answering import Row
 from qwenvl_train.evaluation.metrics.metric import Metric
 from qwenvl_train.evaluation.scoring import Chosen, ScoredRow, choose_metrics, load_metrics, metrics_of_entries, score
 from qwenvl_train.families.thoughts import without_thoughts
-from qwenvl_train.verbs.sample.answers import Drawn
+from qwenvl_train.verbs.sample.answers import DrawnAnswers
 from qwenvl_train.verbs.sample.settings import SampleSection
 
 
@@ -28,14 +28,14 @@ class Judged:
     """Number of questions of the raw row, and which of them this is, counted from 1."""
     rows: list[Row]
     """The answers as answers.jsonl has them."""
-    tries: list[Try]
+    tries: list[Candidate]
     """The same answers as policies see them."""
 
-    def seed_of(self, one: Try) -> int | None:
+    def seed_of(self, one: Candidate) -> int | None:
         return next(row["seed"] for row in self.rows if row["try"] == one.number)
 
 
-def judge(drawn: Drawn) -> tuple[list[Judged], dict[str, Chosen]]:
+def judge(drawn: DrawnAnswers) -> tuple[list[Judged], dict[str, Chosen]]:
     """Return all questions with their judged answers, and the metrics of each entry of data.train."""
     config = drawn.config
     asked = [row for row in drawn.rows if row["try"] == 1]
@@ -47,7 +47,7 @@ def judge(drawn: Drawn) -> tuple[list[Judged], dict[str, Chosen]]:
     return [_judged(mine, metrics, drawn) for mine in questions], chosen
 
 
-def _judged(scored: Sequence[ScoredRow], metrics: Mapping[str, Metric], drawn: Drawn) -> Judged:
+def _judged(scored: Sequence[ScoredRow], metrics: Mapping[str, Metric], drawn: DrawnAnswers) -> Judged:
     section, first = drawn.config.sample, scored[0].row
     sample = drawn.samples.samples[first["index"]].up_to_answer(first["turn"])
     rows, tries = [], []
@@ -62,10 +62,10 @@ def _judged(scored: Sequence[ScoredRow], metrics: Mapping[str, Metric], drawn: D
     return Judged(sample, first["turn"], first["turns"], rows, tries)
 
 
-def _try(row: Row, complete: bool, section: SampleSection) -> Try:
+def _try(row: Row, complete: bool, section: SampleSection) -> Candidate:
     text = row["answer"] if section.thoughts == "keep" else without_thoughts(row["answer"])
     length = len(text) if row["tokens"] is None else row["tokens"]
-    return Try(row["try"], text, row["score"], row["right"], tuple(row["faults"]), complete, length)
+    return Candidate(row["try"], text, row["score"], row["right"], tuple(row["faults"]), complete, length)
 
 
 def goodness(one: ScoredRow, metrics: Mapping[str, Metric]) -> float:

@@ -10,14 +10,14 @@ from qwenvl_train.data.index.lengths import Problem
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.scoring import Chosen
 from qwenvl_train.reporting.folder import plain, write_json_atomic, write_json_lines_atomic
-from qwenvl_train.verbs.sample.answers import Drawn
+from qwenvl_train.verbs.sample.answers import DrawnAnswers
 from qwenvl_train.verbs.sample.judging import Judged, judge
 from qwenvl_train.verbs.sample.writing import Written, rows_of
 
 
 @dataclass(frozen=True)
 class Results:
-    drawn: Drawn
+    drawn: DrawnAnswers
     judged: list[Judged]
     chosen: dict[str, Chosen]
     """The metrics of each entry of data.train."""
@@ -66,7 +66,7 @@ class Results:
 FILES = ("sft.jsonl", "pairs.jsonl", "unsolved.jsonl", "skipped.jsonl")
 
 
-def results_of(drawn: Drawn) -> Results:
+def results_of(drawn: DrawnAnswers) -> Results:
     """Judge the answers, and write all files."""
     if not drawn.rows:
         raise UserError(f"data.train: no row could be answered; the first problem: {drawn.problems[0].reason}")

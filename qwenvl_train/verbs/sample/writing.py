@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qwenvl_train.curation.policies import Try, best_try, in_window, kept, paired, pass_rate
+from qwenvl_train.curation.policies import Candidate, best_try, in_window, kept, paired, pass_rate
 from qwenvl_train.data.formats.writing import Raw, conversation_row, pair_row, scoring_columns
 from qwenvl_train.data.index.lengths import Problem, problem_of
 from qwenvl_train.data.render.regions import in_words
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.sample import Image, Part, Sample, Text, Video
 from qwenvl_train.errors import UserError
-from qwenvl_train.verbs.sample.answers import Drawn
+from qwenvl_train.verbs.sample.answers import DrawnAnswers
 from qwenvl_train.verbs.sample.judging import Judged, answered
 
 
@@ -28,7 +28,7 @@ class Written:
     """Questions that could not be written."""
 
 
-def rows_of(judged: Sequence[Judged], drawn: Drawn) -> Written:
+def rows_of(judged: Sequence[Judged], drawn: DrawnAnswers) -> Written:
     written = Written()
     for one in judged:
         try:
@@ -39,7 +39,7 @@ def rows_of(judged: Sequence[Judged], drawn: Drawn) -> Written:
     return written
 
 
-def _add(one: Judged, drawn: Drawn, written: Written) -> None:
+def _add(one: Judged, drawn: DrawnAnswers, written: Written) -> None:
     section = drawn.config.sample
     if pass_rate(one.tries) == 0:
         written.unsolved.append(_unsolved(one, drawn))
@@ -55,7 +55,7 @@ def _add(one: Judged, drawn: Drawn, written: Written) -> None:
             written.pairs.append(row | {"sampled": facts})
 
 
-def _unsolved(one: Judged, drawn: Drawn) -> Raw:
+def _unsolved(one: Judged, drawn: DrawnAnswers) -> Raw:
     """Return the raw row of a question with its true answer, so that it can be asked again, and the best answer."""
     best = best_try(one.tries)
     row = conversation_row(one.sample, drawn.config.sample.form) | scoring_columns(one.sample)
@@ -63,13 +63,13 @@ def _unsolved(one: Judged, drawn: Drawn) -> Raw:
     return row | facts
 
 
-def _named(one: Judged, answer: Try) -> Sample:
+def _named(one: Judged, answer: Candidate) -> Sample:
     """Return the question with an id of its own, since several rows may come of one."""
     turn = f"/{one.turn}" if one.turns > 1 else ""
     return replace(one.sample, id=f"{one.sample.id}{turn}/{answer.number}")
 
 
-def _sampled(one: Judged, answer: Try, drawn: Drawn) -> dict[str, Any]:
+def _sampled(one: Judged, answer: Candidate, drawn: DrawnAnswers) -> dict[str, Any]:
     """Return where an answer comes from, and how hard its question is."""
     section = drawn.config.sample
     how = {"model": drawn.model, "temperature": section.temperature, "top_p": section.top_p, "top_k": section.top_k}
@@ -77,7 +77,7 @@ def _sampled(one: Judged, answer: Try, drawn: Drawn) -> dict[str, Any]:
     return {**how, "pass_rate": rate, "tries": len(one.tries), **_of_try(one, answer)}
 
 
-def _of_try(one: Judged, answer: Try) -> dict[str, Any]:
+def _of_try(one: Judged, answer: Candidate) -> dict[str, Any]:
     return {"try": answer.number, "seed": one.seed_of(answer), "score": answer.score}
 
 
