@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 
 from qwenvl_train.data.media.files import name_of, open_file
 from qwenvl_train.data.media.picture_files import open_picture, upright_size
-from qwenvl_train.data.render.regions import Size, in_words
+from qwenvl_train.data.render.regions import Size, in_words, with_written_tools
 from qwenvl_train.data.sample import Content, Coordinates, Image, Listing, Part, Sample, Turn, Video, given_options
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
@@ -45,6 +45,7 @@ def messages_of(sample: Sample) -> list[dict[str, Any]]:
     """
     conversation = sample.chosen_conversation
     sizes = _sizes(conversation)
+    conversation = with_written_tools(conversation, _PUBLISHED, sizes)
     ids = _CallIds()
     return [_message(turn, sizes, ids, conversation.where) for turn in conversation.turns]
 
@@ -123,7 +124,8 @@ def _sizes(conversation: Sample) -> list[tuple[Size, Size]]:
 
 def has_regions(conversation: Sample) -> bool:
     """Return whether the row gives boxes or points apart from its text."""
-    return any(isinstance(part, Coordinates | Listing) for part in _parts(conversation))
+    in_calls = any(call.regions for turn in conversation.turns for call in turn.calls)
+    return in_calls or any(isinstance(part, Coordinates | Listing) for part in _parts(conversation))
 
 
 def _parts(conversation: Sample) -> Iterator[Part]:

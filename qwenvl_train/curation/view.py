@@ -90,7 +90,9 @@ class RowView:
     @cached_property
     def regions(self) -> tuple[Region, ...]:
         """The boxes and points that the row gives apart from its text."""
-        return tuple(region for turn in self.sample.turns for part in turn.parts for region in _regions(part))
+        in_text = (region for turn in self.sample.turns for part in turn.parts for region in _regions(part))
+        in_calls = (region for turn in self.sample.turns for call in turn.calls for _, region in call.regions)
+        return (*in_text, *in_calls)
 
 
 def text_of(turn: Turn) -> str:

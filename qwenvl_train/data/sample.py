@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from qwenvl_train.families.agent_tools import AgentTool
+
 Detail = Literal["low", "high", "auto"]
 """The values of `detail` in the image parts of OpenAI's format."""
 Box = tuple[float, float, float, float]
@@ -83,6 +85,8 @@ class Coordinates:
     """A part of a turn that is replaced by the coordinates of one region, in the notation of the model family."""
 
     region: Region
+    separator: str | None = None
+    """With a separator, only the numbers are written, with this text between them."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,16 @@ class ToolCall:
     name: str
     arguments: str
     """The arguments as JSON."""
+    regions: tuple[tuple[str, Region], ...] = ()
+    """The arguments that are boxes or points, by their names. They replace those of `arguments`, in the units of the
+    model family."""
+
+
+@dataclass(frozen=True)
+class PublishedTool:
+    """A published tool, which each generation has in a form of its own."""
+
+    name: AgentTool
 
 
 @dataclass(frozen=True)
@@ -133,8 +147,8 @@ class Sample:
     """Number of the raw row in its file, counted from 1."""
     turns: tuple[Turn, ...]
     """The last turn is an answer, except in a conversation that the model is to answer."""
-    tools: tuple[dict[str, Any], ...] = ()
-    """JSON schemas of the functions that the assistant may call."""
+    tools: tuple[dict[str, Any] | PublishedTool, ...] = ()
+    """JSON schemas of the functions that the assistant may call, or published tools."""
     rejected: tuple[Turn, ...] = ()
     """In a preference pair, the rejected turns. The chosen turns are `turns[shared:]`."""
     shared: int = 0
@@ -152,6 +166,11 @@ class Sample:
     def where(self) -> str:
         """The name of this sample in error messages: source, line and id."""
         return sample_name(self.source, self.line, self.id)
+
+    @property
+    def schemas(self) -> tuple[dict[str, Any], ...]:
+        """The tools that have their schema in the row."""
+        return tuple(tool for tool in self.tools if not isinstance(tool, PublishedTool))
 
     @property
     def media(self) -> list[Media]:

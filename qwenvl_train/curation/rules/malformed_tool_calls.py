@@ -8,6 +8,7 @@ from typing import Any
 from qwenvl_train.curation.rules.rule import Rule, RuleSection
 from qwenvl_train.curation.verdict import Verdict, quoted
 from qwenvl_train.curation.view import AnswerView, RowView
+from qwenvl_train.data.sample import PublishedTool
 
 _BEGIN, _END = "<tool_call>", "</tool_call>"
 _MARK = re.compile(r"</?tool_call>")
@@ -22,7 +23,8 @@ def judge(row: RowView, settings: RuleSection) -> Verdict | None:
     calling = [answer for answer in row.answers if answer.turn.calls or _MARK.search(answer.text)]
     if not calling:
         return None
-    required = required_parameters(row.sample.tools)
+    required = required_parameters(row.sample.schemas)
+    required |= {tool.name: {"action"} for tool in row.sample.tools if isinstance(tool, PublishedTool)}
     faults = (fault for answer in calling for fault in _faults(answer, required))
     return next((Verdict(True, evidence=fault) for fault in faults), Verdict(False))
 

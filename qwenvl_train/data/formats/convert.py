@@ -1,15 +1,17 @@
 """Convert a raw row, in any accepted format, to a Sample."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from qwenvl_train.data.formats.detect import as_row, detect
 from qwenvl_train.data.formats.keys import has_own_media, present, with_rejected_media
+from qwenvl_train.data.formats.objects import LAST
 from qwenvl_train.data.formats.reader import Reader
 from qwenvl_train.data.formats.rows import read_turns
 from qwenvl_train.data.formats.tools import read_tools
 from qwenvl_train.data.formats.turns import RawTurn
 from qwenvl_train.data.media.locate import Locator
-from qwenvl_train.data.sample import Box, Sample, Text, Turn, sample_name
+from qwenvl_train.data.sample import Box, Image, Sample, Text, ToolCall, Turn, sample_name
 from qwenvl_train.errors import UserError
 
 _REFUSED = {
@@ -81,9 +83,38 @@ def _read(
     turns = [reader.turn(turn) for turn in raw_turns]
     if has_own_media(row):
         other = Reader(with_rejected_media(row), f"{where}, the rejected answer", locator)
-        return reader.settle(turns, []), other.settle([other.turn(turn) for turn in raw_rejected], [])
+        rejected = other.settle([other.turn(turn) for turn in raw_rejected], [])
+        return _placed(reader.settle(turns, []), where), _placed(rejected, where)
     rejected = [reader.turn(turn) for turn in raw_rejected]
-    return reader.settle(turns, rejected), rejected
+    turns = reader.settle(turns, rejected)
+    shared = next((index for index, turn in enumerate(turns) if turn.train), 0)
+    return _placed(turns, where), _placed(rejected, where, sum(map(_images, turns[:shared])))
+
+
+def _placed(turns: list[Turn], where: str, before: int = 0) -> list[Turn]:
+    """Return the turns with the image of each box and point in their tool calls, if the row does not name it. It is the
+    last one before the call.
+
+    Args:
+        before: The number of images before the turns.
+    """
+    placed = []
+    for turn in turns:
+        regions = [region for call in turn.calls for _, region in call.regions]
+        if any(region.image == LAST for region in regions) and not before:
+            raise UserError(f"{where}: a tool call has a box or a point, but there is no image before it.")
+        placed.append(replace(turn, calls=tuple(_in_image(call, before - 1) for call in turn.calls)))
+        before += _images(turn)
+    return placed
+
+
+def _in_image(call: ToolCall, image: int) -> ToolCall:
+    regions = ((key, replace(one, image=image) if one.image == LAST else one) for key, one in call.regions)
+    return replace(call, regions=tuple(regions))
+
+
+def _images(turn: Turn) -> int:
+    return sum(isinstance(part, Image) for part in turn.parts)
 
 
 def _check_words(turn: Turn, place: str) -> None:

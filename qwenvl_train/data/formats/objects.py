@@ -8,6 +8,8 @@ from qwenvl_train.data.sample import Coordinates, Listing, Part, Reference, Regi
 from qwenvl_train.errors import UserError
 
 MARK = re.compile(r"<(bbox|ref-object|objects)>")
+LAST = -1
+"""The index of the picture of a region that is in the last one before it. It is replaced once all turns are read."""
 
 
 class Objects:
@@ -19,7 +21,10 @@ class Objects:
         if not isinstance(value, dict):
             raise UserError(f"{place} is {shown(value)}; give an object with 'ref' and 'bbox'.")
         columns = present(value)
-        refuse_unknown(columns, ("ref", "bbox", "image_id", "bbox_type"), place)
+        refuse_unknown(columns, ("ref", "bbox", "image_id", "bbox_type", "separator"), place)
+        self._separator = columns.get("separator")
+        if not isinstance(self._separator, str | None):
+            raise UserError(f"{place}: separator is {shown(self._separator)}; give the text between two numbers.")
         if columns.get("bbox_type", "real") != "real":
             kind = shown(columns["bbox_type"])
             raise UserError(f"{place}: bbox_type is {kind}; give boxes in pixels of the original image.")
@@ -48,7 +53,7 @@ class Objects:
                 self._name = self.names[index]
                 return [Reference(self._name)]
             case "bbox" if index < len(self.boxes):
-                return [Coordinates(self._region(index, self._name))]
+                return [Coordinates(self._region(index, self._name), self._separator)]
             case "objects":
                 return [Listing(tuple(self._region(index, "") for index in range(len(self.boxes))))]
         return []
@@ -56,6 +61,8 @@ class Objects:
     def check(self) -> None:
         marks, names, boxes = self.read, len(self.names), len(self.boxes)
         if marks["objects"]:
+            if self._separator is not None:
+                raise UserError(f"{self.where}: separator has no effect on <objects>; it is for <bbox>.")
             if marks["bbox"] or marks["ref-object"]:
                 raise UserError(
                     f"{self.where}: <objects> lists every box; it cannot be combined with <bbox> or <ref-object>."

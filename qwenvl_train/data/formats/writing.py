@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from qwenvl_train.data.sample import Image, Media, Sample, Text, ToolCall, Turn, Video, given_options
+from qwenvl_train.data.sample import Image, Media, PublishedTool, Sample, Text, ToolCall, Turn, Video, given_options
 
 Form = Literal["ms_swift", "llama_factory", "trl"]
 """The trainer whose form rows have. ms-swift and LLaMA-Factory have the marks <image> and <video> in texts, and TRL has
@@ -112,7 +112,7 @@ def _columns(sample: Sample) -> Raw:
     columns: Raw = {
         "images": [_entry(part) for part in media if isinstance(part, Image)],
         "videos": [_entry(part) for part in media if isinstance(part, Video)],
-        "tools": list(sample.tools),
+        "tools": [tool.name if isinstance(tool, PublishedTool) else tool for tool in sample.tools],
     }
     return {key: value for key, value in columns.items() if value}
 

@@ -50,8 +50,8 @@ class ConversationWriter:
         return self._chat.thinking is not None and is_asked_to_think(sample, self._chat.thinking, self._mode)
 
     def turns(self, sample: Sample, thinks: bool, text_of: PartText) -> Iterator[WrittenTurn]:
-        """Yield the turns of a conversation. `thinks` is what `asks_to_think` returns; some formats write it into the
-        system turn."""
+        """Yield the turns of a conversation, whose tools are schemas. `thinks` is what `asks_to_think` returns; some
+        formats write it into the system turn."""
         if (system := self._system(sample, thinks, text_of)) is not None:
             yield WrittenTurn("system", (f"system\n{system}",))
         turns = sample.turns[1:] if sample.turns[0].role == "system" else sample.turns
@@ -89,7 +89,7 @@ class ConversationWriter:
                 )
             text = "".join(map(text_of, own.parts))
             text = text.strip() if self._chat.trimmed else text
-        tools = self._chat.tools.described(sample.tools) if sample.tools else None
+        tools = self._chat.tools.described(sample.schemas) if sample.schemas else None
         effort = self._chat.thinking.effort if self._chat.thinking and thinks else None
         blocks = [text, tools] if self._chat.tools.place == "after" else [effort, tools, text]
         return None if own is None and not any(blocks) else "\n\n".join(filter(None, blocks))

@@ -1,10 +1,23 @@
 """Converts boxes and points from pixels of the original picture to the text that published models write, and back."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from qwenvl_train.data.sample import Coordinates, Listing, Reference, Region, Text
+from qwenvl_train.data.sample import (
+    Coordinates,
+    Listing,
+    PublishedTool,
+    Reference,
+    Region,
+    Sample,
+    Text,
+    ToolCall,
+    Turn,
+)
 from qwenvl_train.errors import UserError
+from qwenvl_train.families.agent_tools import schema_of, screen_of
 from qwenvl_train.families.family import Family
 
 Size = tuple[int, int]
@@ -13,17 +26,25 @@ Size = tuple[int, int]
 
 def to_convention(coordinates: Sequence[float], family: Family, original: Size, resized: Size) -> list[int]:
     """Return coordinates in the units of the family, rounded to whole numbers (each at most half a unit off)."""
-    return [round(value * scale) for value, scale in _scaled(coordinates, family, original, resized)]
+    return _to_units(coordinates, full_size(family, resized), original)
 
 
 def to_pixels(numbers: Sequence[float], family: Family, original: Size, resized: Size) -> list[float]:
     """Return the model's coordinates as pixels of the original picture."""
-    return [number / scale for number, scale in _scaled(numbers, family, original, resized)]
+    return [number / scale for number, scale in _scaled(numbers, full_size(family, resized), original)]
 
 
-def _scaled(values: Sequence[float], family: Family, original: Size, resized: Size) -> Iterator[tuple[float, float]]:
-    """Yield each value of x, y, x, y with the units of the family per pixel of the original picture on its axis."""
-    full = (1000, 1000) if family.coordinates == "relative" else resized
+def full_size(family: Family, resized: Size) -> Size:
+    """Return the height and width of a picture in the units of the family."""
+    return (1000, 1000) if family.coordinates == "relative" else resized
+
+
+def _to_units(coordinates: Sequence[float], full: Size, original: Size) -> list[int]:
+    return [round(value * scale) for value, scale in _scaled(coordinates, full, original)]
+
+
+def _scaled(values: Sequence[float], full: Size, original: Size) -> Iterator[tuple[float, float]]:
+    """Yield each value of x, y, x, y with the units per pixel of the original picture on its axis."""
     for index, value in enumerate(values):
         axis = 1 - index % 2
         yield value, full[axis] / original[axis]
@@ -41,8 +62,10 @@ def in_words(
             return text
         case Reference(label):
             return _named(label) if family.regions == "tokens" else label
-        case Coordinates(region):
+        case Coordinates(region, separator):
             numbers = _numbers(region, family, sizes, where)
+            if separator is not None:
+                return separator.join(map(str, numbers))
             return _boxed(numbers) if family.regions == "tokens" else str(numbers)
         case Listing(regions) if family.regions == "tokens":
             return "".join(_named(region.label) + _boxed(_numbers(region, family, sizes, where)) for region in regions)
@@ -51,7 +74,52 @@ def in_words(
             return "```json\n[\n" + ",\n".join(lines) + "\n]\n```"
 
 
-def _numbers(region: Region, family: Family, sizes: Sequence[tuple[Size, Size]], where: str) -> list[int]:
+def with_written_tools(sample: Sample, family: Family, sizes: Sequence[tuple[Size, Size]]) -> Sample:
+    """Return the sample with its published tools as the schemas of the family, and with the boxes and points of its
+    tool calls as numbers. `sizes` holds each picture's original and resized size.
+
+    A published tool states the size of the screen. In relative coordinates, this is the unit of its calls. In pixels of
+    resized pictures, it is the size of the last picture, and calls are in pixels of the picture that they are about.
+    """
+    published = [tool.name for tool in sample.tools if isinstance(tool, PublishedTool)]
+    if not published and not any(call.regions for turn in sample.turns for call in turn.calls):
+        return sample
+    if published and not sizes:
+        raise UserError(f"{sample.where}: the tool {published[0]} needs the size of a screenshot; add an image.")
+    screens = {name: screen_of(name, family, sizes[-1][1]) for name in published}
+    tools = tuple(
+        schema_of(tool.name, family, screens[tool.name]) if isinstance(tool, PublishedTool) else tool
+        for tool in sample.tools
+    )
+    full: dict[str, Size] = {}
+    if family.coordinates == "relative":
+        full = {name: (screen.height, screen.width) for name, screen in screens.items()}
+
+    def written(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+        return tuple(
+            replace(turn, calls=tuple(_written_call(call, family, sizes, full, sample.where) for call in turn.calls))
+            for turn in turns
+        )
+
+    return replace(sample, tools=tools, turns=written(sample.turns), rejected=written(sample.rejected))
+
+
+def _written_call(
+    call: ToolCall, family: Family, sizes: Sequence[tuple[Size, Size]], screens: Mapping[str, Size], where: str
+) -> ToolCall:
+    if not call.regions:
+        return call
+    values: dict[str, Any] = json.loads(call.arguments)
+    for key, region in call.regions:
+        values[key] = _numbers(region, family, sizes, where, screens.get(call.name))
+    return ToolCall(call.name, json.dumps(values, ensure_ascii=False))
+
+
+def _numbers(
+    region: Region, family: Family, sizes: Sequence[tuple[Size, Size]], where: str, full: Size | None = None
+) -> list[int]:
+    """Return the coordinates of a region in the units of the family, or in those in which the picture has the size
+    `full`."""
     if region.image >= len(sizes):
         raise UserError(
             f"{where}: the region {_told(region)} is in image {region.image}, counted from 0, but the row has "
@@ -63,7 +131,7 @@ def _numbers(region: Region, family: Family, sizes: Sequence[tuple[Size, Size]],
             f"{where}: the region {_told(region)} is not inside its image of {original[1]}×{original[0]} pixels; "
             "give regions in pixels of the original image."
         )
-    return to_convention(region.coordinates, family, original, resized)
+    return _to_units(region.coordinates, full or full_size(family, resized), original)
 
 
 def _told(region: Region) -> str:

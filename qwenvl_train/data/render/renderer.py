@@ -24,7 +24,7 @@ from qwenvl_train.data.render.conversation import ConversationWriter
 from qwenvl_train.data.render.downscale import largest_share, shrunk
 from qwenvl_train.data.render.layout import IGNORED, Layout, TurnStart, preference_pair
 from qwenvl_train.data.render.positions import Span, mrope_positions
-from qwenvl_train.data.render.regions import in_words
+from qwenvl_train.data.render.regions import in_words, with_written_tools
 from qwenvl_train.data.render.thoughts import (
     keeps_all,
     refuse_other_question,
@@ -32,7 +32,7 @@ from qwenvl_train.data.render.thoughts import (
 )
 from qwenvl_train.data.render.tokens import TextEncoder
 from qwenvl_train.data.render.vision_index import VisionIndex
-from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, Sample, Video
+from qwenvl_train.data.sample import Coordinates, Image, Listing, Media, Part, PublishedTool, Sample, Video
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.family import Family
 from qwenvl_train.families.thoughts import BEGIN_THOUGHTS
@@ -205,6 +205,7 @@ class Renderer:
         self, sample: Sample, sizes: _Sizes, thinks: bool, encode: Callable[[str], list[int]], shrink: float
     ) -> Layout:
         of_pictures = [(size.original, size.resized) for size in sizes if isinstance(size, PictureSize)]
+        sample = with_written_tools(sample, self.family, of_pictures)
         waiting = iter(sizes)
         tokens = _TokenBuilder(encode)
         spans: list[Span] = []
@@ -273,8 +274,12 @@ class Renderer:
 
     def _tells_sizes(self, sample: Sample) -> bool:
         """Return whether the sample's text depends on picture sizes: it has regions in pixels of resized pictures."""
-        parts = (part for turn in sample.turns + sample.rejected for part in turn.parts)
-        return self.family.coordinates == "resized" and any(isinstance(part, Coordinates | Listing) for part in parts)
+        turns = sample.turns + sample.rejected
+        return self.family.coordinates == "resized" and (
+            any(isinstance(tool, PublishedTool) for tool in sample.tools)
+            or any(call.regions for turn in turns for call in turn.calls)
+            or any(isinstance(part, Coordinates | Listing) for turn in turns for part in turn.parts)
+        )
 
     def _pieces(self, size: PictureSize | ClipSize) -> Iterator[tuple[str, tuple[int, int, int], float]]:
         """Yield for each run of placeholder tokens the text before it, its grid, and the distance in time between the

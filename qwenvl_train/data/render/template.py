@@ -92,8 +92,8 @@ def _by_template(processor, probe: _Probe, chat: ChatFormat) -> str:
         options["enable_thinking"] = is_asked_to_think(sample, thinking, probe.mode)
     if probe.mode == "as_given":
         options["preserve_thinking"] = True
-    if sample.tools:
-        options["tools"] = list(sample.tools)
+    if sample.schemas:
+        options["tools"] = list(sample.schemas)
     messages = [_message(turn) for turn in sample.turns]
     try:
         return processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks, **options)

@@ -23,6 +23,8 @@ def marks_of(sample: Sample, pictures: tuple[PictureSize, ...], family: Family) 
                 case Text(text) if len(pictures) == 1:
                     for found in written_regions(text):
                         yield _mark(0, found.label, None, found.numbers, pictures[0], family)
+        for call in turn.calls:
+            yield from (_given(region, pictures, family) for _, region in call.regions)
 
 
 def _given(region: Region, pictures: tuple[PictureSize, ...], family: Family) -> Mark:

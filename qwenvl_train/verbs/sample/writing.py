@@ -7,7 +7,7 @@ from typing import Any
 from qwenvl_train.curation.policies import Candidate, best_try, in_window, kept, paired, pass_rate
 from qwenvl_train.data.formats.writing import Raw, conversation_row, pair_row, scoring_columns
 from qwenvl_train.data.index.lengths import Problem, problem_of
-from qwenvl_train.data.render.regions import in_words
+from qwenvl_train.data.render.regions import in_words, with_written_tools
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.sample import Image, Part, Sample, Text, Video
 from qwenvl_train.errors import UserError
@@ -84,9 +84,11 @@ def _of_try(one: Judged, answer: Candidate) -> dict[str, Any]:
 def in_text(sample: Sample, renderer: Renderer) -> Sample:
     """Return the sample with its boxes and points as text in the notation of the model, as its answers have them."""
     parts = [part for turn in sample.turns for part in turn.parts]
-    if all(isinstance(part, Text | Image | Video) for part in parts):
+    calls = [call for turn in sample.turns for call in turn.calls]
+    if all(isinstance(part, Text | Image | Video) for part in parts) and not any(call.regions for call in calls):
         return sample
     sizes = [(size.original, size.resized) for size in renderer.layout(sample).pictures]
+    sample = with_written_tools(sample, renderer.family, sizes)
 
     def as_text(part: Part) -> Part:
         return (
