@@ -58,8 +58,8 @@ def test_arguments_come_from_the_command_line(trained, monkeypatch):
     [
         (
             ["trainn"],
-            "trainn: there is no such verb; did you mean train? Verbs: train, inspect, eval, sample, plan, filter, "
-            "export, chat, dashboard, report, compare, watch, help",
+            "trainn: there is no such verb; did you mean train? Verbs: train, convert, inspect, eval, sample, plan, "
+            "filter, export, chat, dashboard, report, compare, watch, help",
         ),
         (["sft_lora"], "did you mean +recipe=sft_lora?"),
         (["--foo"], "--foo: there is no such flag"),

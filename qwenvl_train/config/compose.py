@@ -27,7 +27,8 @@ from qwenvl_train.errors import UserError
 BASES = {
     "model": "custom", "data": "files", "deepspeed": "none", "optim": "adamw", "logging": "default", "filter": "report"
 }  # fmt: skip
-"""The option of each group that a user's own file for the group builds on."""
+"""The option of each group that a user's own file for the group builds on. There is none for the group `task`, whose
+files hold settings of several groups."""
 
 SHIPPED = Names()
 C = TypeVar("C", bound=RunConfig, covariant=True)
@@ -63,7 +64,12 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
         for group, option in others.items()
     ]
     set_by_user = arguments.values.keys() | {key for layer in read.layers if layer.file for key in layer.values}
-    choices = read.choices | _implied_groups(set_by_user, verb) | read.own_choices | arguments.choices
+    chosen = read.own_choices | arguments.choices
+    if "task" in chosen and "run" in arguments.values:
+        problems.append(
+            "task has no effect on a run, whose own settings are used; set eval.metrics and others yourself"
+        )
+    choices = read.choices | _implied_groups(set_by_user, verb, chosen.get("task"), names) | chosen
     choices = {group: option for group, option in choices.items() if _has_group(verb, group)}
     tree, given, files = _tree(choices, [*read.layers, Layer(arguments.values)], verb, keys)
     tree = _without_other_verbs(tree, arguments.values, verb)
@@ -94,7 +100,7 @@ def _changes(
         chosen: The groups whose options the command line names. Only their own settings count as changed.
     """
     in_recipe = {key for layer in read.layers if layer.file for key in layer.values}
-    own = read.choices | _implied_groups(in_recipe, verb) | read.own_choices
+    own = read.choices | _implied_groups(in_recipe, verb, read.own_choices.get("task")) | read.own_choices
     try:
         alone, with_same_groups = (
             flat(_without_other_verbs(_tree(groups, read.layers, verb, keys)[0], (), verb)) for groups in (own, choices)
@@ -111,15 +117,25 @@ def _changes(
     return changed
 
 
-def _implied_groups(keys: Set[str], verb: Verb) -> dict[str, str]:
-    """Return the options that keys imply which the user has set. With data.train, the group data becomes files, so that
-    the user's own files are not evaluated on the embedded shapes. With model.path, the group model becomes custom,
-    since the user's own checkpoint is not a tiny one. A verb for trained models needs only data.eval, and does not use
-    the embedded shapes for the user's own model."""
+def _implied_groups(keys: Set[str], verb: Verb, task: str | None, names: Names = SHIPPED) -> dict[str, str]:
+    """Return the options that keys and the task imply which the user has set. With data.train, the group data becomes
+    files, so that the user's own files are not evaluated on the embedded shapes. With model.path, the group model
+    becomes custom, since the user's own checkpoint is not a tiny one. A verb for trained models needs only data.eval,
+    and does not use the embedded shapes for the user's own model. A task comes with the sample set of its name, and
+    without one, it does not use the embedded shapes."""
     implied = [("data.train", "data=files"), ("model.path", "model=custom")]
     if issubclass(verb.config, InferenceConfig):
         implied += [("data.eval", "data=files"), ("model.path", "data=files")]
-    return dict(choice.split("=") for key, choice in implied if key in keys)
+    found = dict(choice.split("=") for key, choice in implied if key in keys)
+    if task is not None and verb.reads and "data" not in found:
+        found["data"] = names.resolved("data", _sample_set(task, names))
+    return found
+
+
+def _sample_set(task: str, names: Names) -> str:
+    """Return the option of the group data that belongs to a task."""
+    name = Path(task).stem if is_own_file(task) else task
+    return name if name in names.groups["data"] else "files"
 
 
 def _with_replaced_length(values: dict[str, object]) -> dict[str, object]:
@@ -143,9 +159,9 @@ def _tree(
     """
     OmegaConf.register_new_resolver("asset", _asset, replace=True)
     in_files = [read_group_file(group, option, keys) for group, option in choices.items() if is_own_file(option)]
-    named = {group: BASES[group] if is_own_file(option) else option for group, option in choices.items()}
+    named = {group: BASES.get(group) if is_own_file(option) else option for group, option in choices.items()}
     with initialize_config_dir(str(asset_dir("configs")), version_base="1.3"):
-        config = hydra_compose(verb.name, [f"{group}={option}" for group, option in named.items()])
+        config = hydra_compose(verb.name, [f"{group}={option}" for group, option in named.items() if option])
     given: set[str] = set()
     files: dict[str, Path] = {}
     try:

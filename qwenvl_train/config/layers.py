@@ -128,6 +128,8 @@ def read_group_file(group: str, option: str, keys: Keys) -> Layer:
     """Return the values of a user's own file for a group, such as model=./mine.yaml."""
     path = _existing(Path.cwd(), option, f"{group}={option}")
     tree = _load(path)
+    if group == "task":
+        return Layer(_values(tree, path, keys), path)
     if "defaults" in tree:
         raise UserError(f"{path}: defaults are for recipes; a file for {group} holds the settings of {group} alone.")
     inner = tree[group] if tree.keys() == {group} else tree

@@ -10,6 +10,7 @@ from typing import Any
 _PATHS = (
     "output_dir", "data.cache", "deepspeed.nvme_path", "inspect.file", "run", "eval.to", "export.to", "chat.to",
     "chat.save", "sample.to", "filter.to", "filter.unwanted.words", "filter.classes.tree",
+    "source", "to", "convert.media", "convert.labels",
 )  # fmt: skip
 """Keys that always hold a path."""
 _SOURCES = ("data.train", "data.eval", "chat.input", "chat.images", "chat.videos")

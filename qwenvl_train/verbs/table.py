@@ -22,6 +22,10 @@ class VerbEntry(NamedTuple):
 
 VERBS = {
     "train": VerbEntry("fine-tune a model (the default verb)", "qwenvl_train.config.verb:TRAIN"),
+    "convert": VerbEntry(
+        "write rows from a published format: COCO, YOLO, RefCOCO, folders of classes, tables",
+        "qwenvl_train.verbs.convert.settings:CONVERT",
+    ),
     "inspect": VerbEntry(
         "show what a run trains on: tokens, labels, images, videos, boxes, lengths",
         "qwenvl_train.verbs.inspect.settings:INSPECT",

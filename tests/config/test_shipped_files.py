@@ -15,10 +15,13 @@ from qwenvl_train.verbs.table import VERBS, load_verb
 RECIPES = recipe_files()
 OPTIONS = [f"{group}={option}" for group, options in groups().items() for option in options]
 OWN = {"model=custom": ["model.path=mine"], "data=files": ["data.train=mine.jsonl"]}
+WITHOUT_SAMPLES = [f"task={task}" for task in groups()["task"] if task not in groups()["data"]]
+OWN |= {option: ["data.train=mine.jsonl"] for option in WITHOUT_SAMPLES}
 
 
 def verb_of(option: str) -> Verb:
-    """Return the verb that an option is for: any, unless its group is named like a verb."""
+    """Return the verb that an option is for: any, unless its group is named like a verb. A task has settings of
+    convert, too, which other verbs leave out."""
     group = option.partition("=")[0]
     return load_verb(group) if group in VERBS else TRAIN
 
@@ -105,7 +108,8 @@ def test_yaml_and_schema_have_the_same_keys(verb):
     full = {"model": "custom", "data": "files", "deepspeed": "none", "optim": "adamw", "logging": "default"}
     if verb == "filter":
         full |= {"filter": "report"}
-    assert full.keys() == {group for group in groups() if verb_of(f"{group}=").name in (verb, "train")}
+    own = {group for group in groups() if verb_of(f"{group}=").name in (verb, "train")}
+    assert full.keys() == own - {"task"}
     for group, option in full.items():
         tree[group] = OmegaConf.to_container(OmegaConf.load(folder / group / f"{option}.yaml")) | tree.get(group, {})
     in_yaml = [key for name, value in tree.items() for key, _ in keys.leaves(name, value)]
@@ -114,10 +118,11 @@ def test_yaml_and_schema_have_the_same_keys(verb):
 
 def test_every_value_key_of_every_option_is_in_the_schema():
     for option in OPTIONS:
-        keys = keys_of(verb_of(option).config)
         group, name = option.split("=")
+        keys = keys_of((load_verb("convert") if group == "task" else verb_of(option)).config)
         path = asset_dir("configs") / group / f"{name}.yaml"
         tree = OmegaConf.to_container(OmegaConf.load(path))
         tree.pop("defaults", None)
-        place = "" if path.read_text(encoding="utf-8").startswith("# @package _global_") else group
-        assert {key.removeprefix(".") for key, _ in keys.leaves(place, tree)} <= set(keys.fields), option
+        whole = tree if path.read_text(encoding="utf-8").startswith("# @package _global_") else {group: tree}
+        leaves = (keys.leaves(name, value) for name, value in whole.items())
+        assert {key for found in leaves for key, _ in found} <= set(keys.fields), option

@@ -1,0 +1,100 @@
+"""What a converter is: a function from the files of a published format to raw rows, which this project reads."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qwenvl_train.errors import UserError
+
+Raw = dict[str, Any]
+"""A raw row. Its images and videos are given by absolute paths."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A record of the source that gives no row."""
+
+    where: str
+    """The file and the record."""
+    reason: str
+    """What is wrong, and what to do, as a clause."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The questions of the rows, of which each row gets one."""
+
+    texts: tuple[str, ...]
+    seed: int = 0
+
+    def ask(self, key: str, **names: str) -> str:
+        """Return the question of a row. `key` is what the choice depends on, such as the id of the row.
+
+        Args:
+            names: What stands for {name} in a prompt. Other brackets are plain text.
+        """
+        text = random.Random(f"{self.seed} {key}").choice(self.texts)
+        for name, value in names.items():
+            text = text.replace(f"{{{name}}}", value)
+        return text
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How the rows are to be."""
+
+    prompts: Prompts
+    form: str
+    """The form of the answers, one of those of the task."""
+    media: Path | None = None
+    """The folder of the images and videos that the source names. None for the folder of the source."""
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The names of a class by its name in the source. The first one is the answer, and the others are right, too."""
+
+    def named(self, label: str) -> str:
+        return self.labels[label][0] if label in self.labels else label
+
+    def other_names(self, label: str) -> list[str]:
+        return list(self.labels.get(label, ())[1:])
+
+    def medium(self, name: str, source: Path) -> Path:
+        """Return the absolute path of an image or video that a file of the source names."""
+        folder = self.media or (source if source.is_dir() else source.parent)
+        return (folder / name).absolute()
+
+
+Records = Iterator[Raw | Refused]
+
+
+@dataclass(frozen=True)
+class Converter:
+    name: str
+    """The value of convert.format."""
+    summary: str
+    """What it reads, in a few words."""
+    finds: Callable[[Path], bool]
+    """Whether a file or folder has this format. Its content is looked at only as far as needed."""
+    rows: Callable[[Path, Wanted], Records]
+
+
+@dataclass(frozen=True)
+class Task:
+    name: str
+    converters: tuple[Converter, ...]
+    forms: tuple[str, ...]
+    """The forms that answers can have. The first one is the default."""
+
+    def converter(self, format: str, source: Path) -> Converter:
+        """Return the converter of a format, or with `auto` the one that finds its format in the source."""
+        known = ", ".join(f"{one.name} ({one.summary})" for one in self.converters)
+        if format != "auto":
+            for converter in self.converters:
+                if converter.name == format:
+                    return converter
+            raise UserError(f"convert.format={format}: {self.name} has the formats {known}.")
+        for converter in self.converters:
+            if converter.finds(source):
+                return converter
+        raise UserError(f"source={source}: no format of {self.name} is found there. There are: {known}.")

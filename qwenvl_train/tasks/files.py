@@ -1,0 +1,83 @@
+"""Reads the files of published formats, with one sentence for what is wrong in them."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qwenvl_train.errors import UserError
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_HEAD = 4096
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}.") from None
+
+
+def records_of(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the records of a .jsonl file, or of the list in a .json file, each with its name in messages."""
+    if path.suffix == ".jsonl":
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    try:
+                        yield f"{path}:{number}", json.loads(line)
+                    except (ValueError, RecursionError) as error:
+                        raise UserError(f"{path}:{number} is not valid JSON: {error}.") from None
+        return
+    found = read_json(path)
+    if not isinstance(found, list):
+        raise UserError(f"{path} has no list of records.")
+    for number, record in enumerate(found, start=1):
+        yield f"{path}, record {number}", record
+
+
+def first_record(path: Path) -> Any:
+    """Return the first record of a .jsonl or .json file, or the value of a .json file that has no list. Return None if
+    there is none, or the file is no JSON."""
+    if not path.is_file() or path.suffix not in (".json", ".jsonl"):
+        return None
+    try:
+        if path.suffix == ".jsonl":
+            return next((record for _, record in records_of(path)), None)
+        found = read_json(path)
+    except UserError:
+        return None
+    return (found[0] if found else None) if isinstance(found, list) else found
+
+
+def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the rows of a .csv or .tsv file with a line of column names, each with its name in messages. The separator
+    is the one that most of the first lines have."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            dialect = _dialect(file.read(_HEAD), path)
+            file.seek(0)
+            for row in (reader := csv.DictReader(file, dialect=dialect)):
+                yield f"{path}:{reader.line_num}", {key: value or "" for key, value in row.items() if key is not None}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table: {error}.") from None
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the names of the columns of a table, or no names if there is none."""
+    if not path.is_file() or path.suffix.lower() not in (".csv", ".tsv"):
+        return []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            head = file.read(_HEAD)
+            return next(csv.reader(head.splitlines(), dialect=_dialect(head, path)), [])
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+
+
+def _dialect(head: str, path: Path) -> type[csv.Dialect]:
+    class Found(csv.excel):
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=head.partition("\n")[0].count)
+
+    return Found

@@ -1,0 +1,44 @@
+"""A table with an image and its class or caption on each line, as people have them."""
+
+from pathlib import Path
+
+from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
+from qwenvl_train.tasks.files import column_names, table_rows
+from qwenvl_train.tasks.recognition.answers import row_of_class
+
+IMAGE = ("image", "image_path", "filename", "file_name", "file", "path", "filepath", "img")
+LABEL = ("label", "class", "class_name", "category", "target", "caption", "text", "name")
+OTHERS = ("aliases", "alias", "synonyms", "answers")
+_SEPARATOR = "|"
+
+
+def finds(source: Path) -> bool:
+    names = column_names(source)
+    return _column(names, IMAGE) is not None and _column(names, LABEL) is not None
+
+
+def rows(source: Path, wanted: Wanted) -> Records:
+    names = column_names(source)
+    image, label, others = (_column(names, known) for known in (IMAGE, LABEL, OTHERS))
+    if image is None or label is None:
+        raise UserError(
+            f"{source} has the columns {', '.join(names) or 'none'}; name one of them {IMAGE[0]} and one {LABEL[0]}."
+        )
+    records = list(table_rows(source))
+    classes = sorted({wanted.named(row[label]) for _, row in records if row.get(label)})
+    for where, row in records:
+        if not row.get(image) or not row.get(label):
+            yield Refused(where, f"its {image if not row.get(image) else label} is empty")
+            continue
+        further = [name.strip() for name in row.get(others or "", "").split(_SEPARATOR) if name.strip()]
+        key = row.get("id") or where.removeprefix(f"{source.parent}/")
+        yield row_of_class(key, wanted.medium(row[image], source), row[label], classes, wanted, further)
+
+
+def _column(names: list[str], known: tuple[str, ...]) -> str | None:
+    by_plain = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in reversed(names)}
+    return next((by_plain[name] for name in known if name in by_plain), None)
+
+
+TABLES = Converter("table", "a .csv or .tsv file with an image and a label on each line", finds, rows)

@@ -1,0 +1,86 @@
+"""The verb convert. It writes the records of a published format as rows."""
+
+from pathlib import Path
+from pkgutil import resolve_name
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from qwenvl_train.config.compose import Composed
+from qwenvl_train.errors import UserError
+from qwenvl_train.reporting.stdout import print_json
+from qwenvl_train.tasks.converter import Converter, Prompts, Task, Wanted
+from qwenvl_train.tasks.table import load_task
+from qwenvl_train.verbs.convert.settings import ConvertConfig, ConvertSection
+from qwenvl_train.verbs.convert.writing import write_rows
+
+
+def run(composed: Composed[ConvertConfig]) -> None:
+    config = composed.config
+    assert config.source is not None
+    assert config.to is not None
+    source, to = Path(config.source).expanduser(), Path(config.to).expanduser()
+    if not source.exists():
+        raise UserError(f"source={config.source}: there is no such file or folder.")
+    if to.exists():
+        raise UserError(f"to={config.to} exists already; name another file.")
+    task = _own_task(config.convert) if config.convert.function else load_task(config.convert.task or "")
+    converter = task.converter(config.convert.format, source)
+    if config.output == "text":
+        print(f"{source}: {converter.summary}", flush=True)
+    written = write_rows(converter.rows(source, _wanted(config, task)), to, config.data)
+    if config.output == "json":
+        print_json({"to": str(to), "format": converter.name, **written.as_dict()})
+        return
+    print(f"rows      {to}  {written.rows:,}")
+    if written.skipped:
+        print(f"left out  {written.skipped_file}  {written.skipped:,}, the first: {written.first_skipped}")
+    print(f"look at them: qwenvl-train inspect data.train={to} output=html")
+
+
+def _own_task(section: ConvertSection) -> Task:
+    """Return a task that has only the user's own converter, and the form that is named."""
+    name = section.function or ""
+    try:
+        function = resolve_name(name)
+    except Exception as error:  # importing runs the user's code, which can raise anything
+        raise UserError(f"convert.function={name} cannot be imported: {type(error).__name__}: {error}.") from None
+    if not callable(function):
+        raise UserError(
+            f"convert.function={name} is a {type(function).__name__}; it must be a function of (source, wanted)."
+        )
+    own = Converter("auto", f"read by {name}", lambda source: True, function)
+    return Task(name, (own,), (section.form or "",))
+
+
+def _wanted(config: ConvertConfig, task: Task) -> Wanted:
+    section = config.convert
+    form = section.form or task.forms[0]
+    if form not in task.forms:
+        raise UserError(f"convert.form={form}: {task.name} has the forms {', '.join(task.forms)}.")
+    prompts = section.prompts_of(form)
+    if not prompts and not section.function:
+        raise UserError(f"convert.prompts has no question for the form {form}.")
+    media = Path(section.media).expanduser() if section.media else None
+    if media is not None and not media.is_dir():
+        raise UserError(f"convert.media={section.media}: there is no such folder.")
+    return Wanted(Prompts(prompts, config.seed), form, media, _labels(section.labels))
+
+
+def _labels(file: str | None) -> dict[str, list[str]]:
+    if file is None:
+        return {}
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(Path(file).expanduser()))
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"convert.labels={file} cannot be read as YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(tree, dict):
+        raise UserError(
+            f"convert.labels={file} must map names of classes to names, such as n01440764: [tench, Tinca tinca]."
+        )
+    names = {str(key): [value] if isinstance(value, str) else value for key, value in tree.items()}
+    for key, value in names.items():
+        if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
+            raise UserError(f"convert.labels={file}: {key} is {value}; give a name or a list of names.")
+    return names

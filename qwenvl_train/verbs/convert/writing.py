@@ -1,0 +1,101 @@
+"""The rows of a converter in a file, each checked by the reader that a training uses."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from qwenvl_train.config.schema import DataConfig
+from qwenvl_train.data.formats import to_sample
+from qwenvl_train.data.media.locate import Locator
+from qwenvl_train.errors import UserError
+from qwenvl_train.files import replacing
+from qwenvl_train.tasks.converter import Raw, Records, Refused
+
+_MEDIA = ("images", "videos")
+
+
+@dataclass
+class Written:
+    rows: int = 0
+    skipped: int = 0
+    """Number of records that give no row."""
+    skipped_file: str | None = None
+    first_skipped: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def write_rows(records: Records, to: Path, data: DataConfig) -> Written:
+    """Write the rows. The file appears when it is whole. Records that cannot be used end it, or are listed beside it
+    with data.on_error=skip.
+
+    Raises:
+        UserError: If a record cannot be used, too many cannot, or there is no row.
+    """
+    written, skipped = Written(), []
+    locator = Locator(to.parent, fenced=False, allow_remote=False, cache=to.parent)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(to) as file:
+        for record in _checked(records, to, locator):
+            if not isinstance(record, Refused):
+                file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                written.rows += 1
+                continue
+            if data.on_error != "skip":
+                raise UserError(f"{record.where}: {record.reason}. data.on_error=skip leaves such records out.")
+            skipped.append(record)
+            if len(skipped) > data.max_skipped:
+                raise UserError(
+                    f"{len(skipped)} records cannot be used, more than data.max_skipped={data.max_skipped}; the last: "
+                    f"{record.where}: {record.reason}."
+                )
+        if not written.rows:
+            first = f"; the first record: {skipped[0].where}: {skipped[0].reason}" if skipped else ""
+            raise UserError(f"There is no row to write{first}.")
+    if skipped:
+        beside = to.with_suffix(".skipped.jsonl")
+        beside.write_text(
+            "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in skipped), encoding="utf-8"
+        )
+        written.skipped, written.skipped_file = len(skipped), str(beside)
+        written.first_skipped = f"{skipped[0].where}: {skipped[0].reason}"
+    return written
+
+
+def _checked(records: Records, to: Path, locator: Locator) -> Iterator[Raw | Refused]:
+    """Yield the rows with paths from the folder of the file, and the records that give none: also those whose row
+    cannot be read, or whose images and videos do not exist."""
+    number = 0
+    for record in records:
+        if isinstance(record, Refused):
+            yield record
+            continue
+        row = record | {key: [_placed(one, to.parent) for one in record[key]] for key in _MEDIA if key in record}
+        try:
+            for media in to_sample(row, to.name, number + 1, locator, "auto").media:
+                for path in media.contents:
+                    if isinstance(path, str) and not os.path.isfile(path):
+                        raise UserError(f"there is no file {path}")
+        except UserError as error:
+            yield Refused(f"the row {record.get('id')}", str(error).removesuffix("."))
+            continue
+        number += 1
+        yield row
+
+
+def _placed(entry: Any, folder: Path) -> Any:
+    """Return an entry of a column with its paths relative to the folder, if they are in it."""
+    match entry:
+        case str():
+            path = os.path.abspath(entry)
+            inside = os.path.relpath(path, os.path.abspath(folder))
+            return path if inside.startswith("..") else inside
+        case list():
+            return [_placed(one, folder) for one in entry]
+        case dict():
+            return {key: _placed(value, folder) if key in ("image", "video") else value for key, value in entry.items()}
+    return entry

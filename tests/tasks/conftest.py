@@ -1,0 +1,58 @@
+"""Small files in published formats."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from qwenvl_train.tasks.converter import Prompts, Raw, Refused, Wanted
+from qwenvl_train.tasks.table import load_task
+
+
+@pytest.fixture
+def draw(tmp_path) -> Callable[..., Path]:
+    """Write an image."""
+
+    def write(name: str, size: tuple[int, int] = (200, 100)) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, "white").save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write(tmp_path) -> Callable[[str, Any], Path]:
+    """Write a text, or a value as JSON, or a list of values as JSON lines."""
+
+    def write(name: str, content: Any) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".jsonl"):
+            content = "".join(json.dumps(one) + "\n" for one in content)
+        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        return path
+
+    return write
+
+
+def converted(
+    task: str, source: Path, form: str | None = None, format: str = "auto", prompt: str = "?", **wanted: Any
+) -> list[Raw | Refused]:
+    """Return the rows of a source and what gives none."""
+    found = load_task(task)
+    return list(
+        found.converter(format, source).rows(source, Wanted(Prompts((prompt,)), form or found.forms[0], **wanted))
+    )
+
+
+def question_of(row: Any) -> str:
+    return row["messages"][0]["content"]
+
+
+def answer_of(row: Any) -> Any:
+    return row["messages"][-1]["content"]

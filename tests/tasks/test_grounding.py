@@ -1,0 +1,181 @@
+"""COCO, YOLO and RefCOCO, written by hand after their published descriptions."""
+
+import pytest
+
+from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.converter import Refused
+from tests.tasks.conftest import answer_of, converted, question_of
+
+CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}]
+
+
+def coco(*annotations: dict, **image: object) -> dict:
+    return {
+        "images": [{"id": 1, "file_name": "a.png", **image}],
+        "annotations": [{"id": n, "image_id": 1, **one} for n, one in enumerate(annotations, start=1)],
+        "categories": CATEGORIES,
+    }
+
+
+CAT = {"category_id": 7, "bbox": [10, 20.25, 30, 40]}
+DOG = {"category_id": 9, "bbox": [100, 5, 50, 40]}
+HIGH_CAT = {"category_id": 7, "bbox": [60, 0, 20, 10]}
+
+
+def objects(row) -> list:
+    ((part,),) = [answer_of(row)]
+    assert part["type"] == "objects"
+    return part["objects"]
+
+
+def test_all_objects_from_the_top_to_the_bottom(draw, write, tmp_path):
+    draw("a.png")
+    (row,) = converted("grounding", write("coco.json", coco(CAT, DOG, HIGH_CAT)), prompt="Find {labels}.")
+    assert objects(row) == [
+        {"bbox_2d": [60, 0, 80, 10], "label": "cat"},
+        {"bbox_2d": [100, 5, 150, 45], "label": "dog"},
+        {"bbox_2d": [10, 20.25, 40, 60.25], "label": "cat"},
+    ]
+    assert (question_of(row), row["id"], row["images"]) == ("<image>Find cat, dog.", "a.png", [str(tmp_path / "a.png")])
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("points", {"a.png": [[70, 5], [125, 25], [25, 40.25]]}),
+        ("boxes_by_label", {"a.png/cat": [[60, 0, 80, 10], [10, 20.25, 40, 60.25]], "a.png/dog": [[100, 5, 150, 45]]}),
+        ("points_by_label", {"a.png/cat": [[70, 5], [25, 40.25]], "a.png/dog": [[125, 25]]}),
+    ],
+)
+def test_forms(form, expected, draw, write):
+    draw("a.png")
+    rows = converted("grounding", write("coco.json", coco(CAT, DOG, HIGH_CAT)), form, prompt="Find {label}.")
+    key = "point_2d" if "points" in form else "bbox_2d"
+    assert {row["id"]: [one[key] for one in objects(row)] for row in rows} == expected
+    if form.endswith("by_label"):
+        assert [question_of(row) for row in rows] == ["<image>Find cat.", "<image>Find dog."]
+
+
+def test_crowds_and_images_without_objects_are_left_out(write):
+    found = coco(CAT, {**DOG, "iscrowd": 1}, width=200, height=100)
+    found["images"].append({"id": 2, "file_name": "b.png"})
+    (row,) = converted("grounding", write("coco.json", found))
+    assert len(objects(row)) == 1
+
+
+def test_pixels_beyond_the_border_are_cut_off(write):
+    box = {"category_id": 7, "bbox": [-1, 10, 202, 91]}
+    (row,) = converted("grounding", write("coco.json", coco(box, width=200, height=100)))
+    assert objects(row)[0]["bbox_2d"] == [0, 10, 200, 100]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        ({"category_id": 7, "bbox": [10, 10, 300, 10]}, "[10, 10, 310, 20] is not inside its image of 200×100 pixels"),
+        ({"category_id": 7, "bbox": [10, 10, 0, 10]}, "[10, 10, 10, 20] has no area"),
+        (
+            {"category_id": 7, "bbox": [10, 10, 5]},
+            "the box of annotation 1 is [10, 10, 5]; expected [x, y, width, height]",
+        ),
+        ({"category_id": 8, "bbox": [10, 10, 5, 5]}, "annotation 1 has the unknown category 8"),
+    ],
+)
+def test_a_broken_annotation_refuses_its_image(annotation, reason, write):
+    source = write("coco.json", coco(annotation, DOG, width=200, height=100))
+    (refused,) = converted("grounding", source)
+    assert isinstance(refused, Refused)
+    assert refused.where == f"{source}, image 1"
+    assert reason in refused.reason
+
+
+def test_annotations_of_an_unknown_image_are_told(write):
+    found = coco(CAT, width=200, height=100)
+    found["annotations"].append({"id": 5, "image_id": 3, **DOG})
+    _, refused = converted("grounding", write("coco.json", found))
+    assert "annotations name it, but it is not in the list of images" in refused.reason
+
+
+@pytest.mark.parametrize("names", ["names: [cat, dog]\n", "names:\n  0: cat\n  1: dog\n"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_yolo(names, apart, draw, write, tmp_path):
+    draw("set/images/a.png"), draw("set/images/none.png")
+    write(f"set/{'labels' if apart else 'images'}/a.txt", "1 0.625 0.25 0.25 0.4\n0 0.1 0.5 0.2 0.5\n")
+    write("set/data.yaml", names)
+    (row,) = converted("grounding", tmp_path / "set")
+    assert objects(row) == [
+        {"bbox_2d": [100, 5, 150, 45], "label": "dog"},
+        {"bbox_2d": [0, 25, 40, 75], "label": "cat"},
+    ]
+    assert row["id"] == "images/a.png"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("0 0.5 0.5", "line 1 is '0 0.5 0.5'; expected class, x, y, width, height"),
+        ("cat 0.5 0.5 0.1 0.1", "expected class, x, y, width, height"),
+        ("2 0.5 0.5 0.1 0.1", "line 1 has the class 2, which has no name"),
+        ("0 0.9 0.5 0.5 0.1", "is not inside its image"),
+    ],
+)
+def test_broken_lines_of_yolo_are_told(line, reason, draw, write, tmp_path):
+    draw("set/a.png"), write("set/a.txt", line), write("set/classes.txt", "cat\ndog\n")
+    (refused,) = converted("grounding", tmp_path / "set")
+    assert refused.where == str(tmp_path / "set/a.txt")
+    assert reason in refused.reason
+
+
+REF = {
+    "ref_id": 12,
+    "file_name": "a.png",
+    "bbox": [10, 20, 30, 40],
+    "sentences": [{"sent": "left cat"}, {"sent": "the cat"}],
+}
+
+
+@pytest.mark.parametrize("name", ["refs.json", "refs.jsonl"])
+def test_refcoco(name, draw, write):
+    draw("a.png")
+    rows = converted("grounding", write(name, [REF]), prompt="Where is {label}?")
+    assert [(row["id"], question_of(row), objects(row)) for row in rows] == [
+        (f"12/{n}", f"<image>Where is {said}?", [{"bbox_2d": [10, 20, 40, 60], "label": said}])
+        for n, said in enumerate(("left cat", "the cat"), start=1)
+    ]
+
+
+def test_refcoco_with_corners_and_one_expression(draw, write):
+    draw("a.png")
+    record = {"image": "a.png", "expression": "left cat", "bbox_xyxy": [10, 20, 40, 60]}
+    (row,) = converted("grounding", write("refs.jsonl", [record]), "points")
+    assert objects(row) == [{"point_2d": [25, 40], "label": "left cat"}]
+    assert row["id"] == "refs.jsonl:1/1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"sentences": [{"sent": " "}]}, "it has no expression"),
+        ({"bbox": None}, "it has no box: bbox as [x, y, width, height]"),
+        ({"bbox": [150, 20, 80, 10]}, "is not inside its image of 200×100 pixels"),
+        ({"file_name": None}, "it names no image"),
+    ],
+)
+def test_broken_references_are_told(changes, reason, draw, write):
+    draw("a.png")
+    source = write("refs.jsonl", [REF, REF | changes])
+    *rows, refused = converted("grounding", source, format="refcoco")
+    assert len(rows) == 2
+    assert refused.where == f"{source}:2"
+    assert reason in refused.reason
+
+
+def test_what_is_no_source_is_told(write):
+    with pytest.raises(UserError, match="no format of grounding is found there"):
+        converted("grounding", write("other.json", {"a": 1}))
+    with pytest.raises(UserError, match="must have the lists images, annotations, categories"):
+        converted("grounding", write("other.json", {"images": []}), format="coco")
+    source = write("refs.jsonl", [])
+    source.write_text("{")
+    with pytest.raises(UserError, match=r"refs.jsonl:1 is not valid JSON"):
+        converted("grounding", source, format="refcoco")

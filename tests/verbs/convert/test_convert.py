@@ -1,0 +1,103 @@
+"""`qwenvl-train convert`: what it writes, prints and refuses."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from qwenvl_train.cli import main
+from tests.commands import read_lines
+
+CSV = "image,label,aliases\na.png,cat,kitty\nmissing.png,dog,\n"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 64)).save("a.png")
+    (tmp_path / "rows.csv").write_text("image,label,aliases\na.png,cat,kitty\n")
+    return tmp_path
+
+
+def convert(*settings: str) -> int:
+    return main(["convert", "+task=recognition", "source=rows.csv", "to=out/rows.jsonl", *settings])
+
+
+def test_rows_name_images_from_their_folder_and_can_be_inspected(here, capfd):
+    (here / "out").mkdir()
+    Image.new("RGB", (64, 64)).save("out/b.png")
+    (here / "rows.csv").write_text("image,label\na.png,cat\nout/b.png,dog\n")
+    assert convert() == 0
+    assert "rows      out/rows.jsonl  2" in capfd.readouterr().out
+    outside, inside = read_lines(here / "out/rows.jsonl")
+    assert (outside["images"], inside["images"]) == ([str(here / "a.png")], ["b.png"])
+    assert outside["messages"][0]["content"] == "<image>What is in the image? Answer with its name."
+    assert main(["inspect", "data.train=out/rows.jsonl", "output=json"]) == 0
+
+
+def test_records_that_give_no_row_end_it_or_are_listed(here, capfd):
+    (here / "rows.csv").write_text(CSV)
+    assert convert() == 2
+    said = capfd.readouterr().err
+    assert "there is no file" in said
+    assert "missing.png. data.on_error=skip leaves such records out." in said
+    assert not (here / "out/rows.jsonl").exists()
+    assert convert("data.on_error=skip", "output=json") == 0
+    printed = json.loads(capfd.readouterr().out)
+    assert (printed["format"], printed["rows"], printed["skipped"]) == ("table", 1, 1)
+    (skipped,) = read_lines(here / "out/rows.skipped.jsonl")
+    assert skipped["where"] == "the row rows.csv:3"
+    words = ["convert", "+task=recognition", "source=rows.csv", "to=out/more.jsonl", "data.on_error=skip"]
+    assert main([*words, "data.max_skipped=0"]) == 2
+    assert "1 records cannot be used, more than data.max_skipped=0" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["to=null"], "to is not set; name the .jsonl file of the rows"),
+        (["to=out"], "to=out: rows are written to a .jsonl file, such as out.jsonl"),
+        (["source=null"], "source is not set"),
+        (["source=no.csv"], "source=no.csv: there is no such file or folder"),
+        (["to=rows.jsonl"], "to=rows.jsonl exists already"),
+        (["convert.form=box"], "convert.form=box: recognition has the forms name"),
+        (["convert.media=none"], "convert.media=none: there is no such folder"),
+        (["convert.labels=none.yaml"], "convert.labels=none.yaml cannot be read as YAML"),
+        (["convert.labels=list.yaml"], "convert.labels=list.yaml must map names of classes"),
+        (["convert.labels=wrong.yaml"], "convert.labels=wrong.yaml: cat is 3; give a name or a list of names"),
+        (["convert.task=cars"], "convert.task=cars: there is no such task; it is one of recognition, grounding"),
+        (["convert.task=null"], "no task is named; add +task=…"),
+        (["convert.prompts=null"], "convert.prompts has no question for the form name"),
+        (["convert.function=a.b"], "convert.function=a.b imports and runs your own code; set convert.allow_code=true"),
+        (["convert.allow_code=true"], "convert.allow_code=true has no effect without convert.function"),
+    ],
+)
+def test_what_is_wrong_is_told(settings, words, here, capfd):
+    (here / "rows.jsonl").touch()
+    (here / "list.yaml").write_text("[a]")
+    (here / "wrong.yaml").write_text("cat: 3")
+    named = {setting.partition("=")[0] for setting in settings}
+    rest = [one for one in ("source=rows.csv", "to=out/rows.jsonl") if one.partition("=")[0] not in named]
+    assert main(["convert", "+task=recognition", *rest, *settings]) == 2
+    assert words in capfd.readouterr().err
+
+
+def test_ones_own_converter(here, monkeypatch, capfd):
+    (here / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "def convert(source, wanted):\n"
+        "    for number, word in enumerate(Path(source).read_text().split()):\n"
+        "        question = wanted.prompts.ask(word)\n"
+        "        turns = [{'role': 'user', 'content': '<image>' + question}, {'role': 'assistant', 'content': word}]\n"
+        "        yield {'id': word, 'messages': turns, 'images': [str(Path('a.png').absolute())]}\n"
+    )
+    monkeypatch.syspath_prepend(str(here))
+    (here / "words.txt").write_text("one two")
+    (here / "mine.yaml").write_text(
+        "convert: {function: mine.convert, prompts: ['Which word?']}\neval: {metrics: [exact_match]}\n"
+    )
+    words = ["convert", "+task=./mine.yaml", "source=words.txt", "to=rows.jsonl"]
+    assert main(words) == 2
+    assert "set convert.allow_code=true" in capfd.readouterr().err
+    assert main([*words, "convert.allow_code=true"]) == 0
+    assert [row["messages"][1]["content"] for row in read_lines(here / "rows.jsonl")] == ["one", "two"]
