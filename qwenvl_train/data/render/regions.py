@@ -26,12 +26,12 @@ Size = tuple[int, int]
 
 def to_convention(coordinates: Sequence[float], family: Family, original: Size, resized: Size) -> list[int]:
     """Return coordinates in the units of the family, rounded to whole numbers (each at most half a unit off)."""
-    return _to_units(coordinates, full_size(family, resized), original)
+    return to_units(coordinates, full_size(family, resized), original)
 
 
 def to_pixels(numbers: Sequence[float], family: Family, original: Size, resized: Size) -> list[float]:
     """Return the model's coordinates as pixels of the original picture."""
-    return [number / scale for number, scale in _scaled(numbers, full_size(family, resized), original)]
+    return from_units(numbers, full_size(family, resized), original)
 
 
 def full_size(family: Family, resized: Size) -> Size:
@@ -39,8 +39,14 @@ def full_size(family: Family, resized: Size) -> Size:
     return (1000, 1000) if family.coordinates == "relative" else resized
 
 
-def _to_units(coordinates: Sequence[float], full: Size, original: Size) -> list[int]:
+def to_units(coordinates: Sequence[float], full: Size, original: Size) -> list[int]:
+    """Return coordinates in units in which the picture has the size `full`, rounded to whole numbers."""
     return [round(value * scale) for value, scale in _scaled(coordinates, full, original)]
+
+
+def from_units(numbers: Sequence[float], full: Size, original: Size) -> list[float]:
+    """Return such coordinates as pixels of the original picture."""
+    return [number / scale for number, scale in _scaled(numbers, full, original)]
 
 
 def _scaled(values: Sequence[float], full: Size, original: Size) -> Iterator[tuple[float, float]]:
@@ -74,6 +80,17 @@ def in_words(
             return "```json\n[\n" + ",\n".join(lines) + "\n]\n```"
 
 
+def units_of_tools(sample: Sample, family: Family) -> dict[str, Size]:
+    """Return the height and width of a screen in the units of each published tool, if they are not those of the
+    family."""
+    if family.coordinates != "relative":
+        return {}
+    screens = {
+        tool.name: screen_of(tool.name, family, (0, 0)) for tool in sample.tools if isinstance(tool, PublishedTool)
+    }
+    return {name: (screen.height, screen.width) for name, screen in screens.items()}
+
+
 def with_written_tools(sample: Sample, family: Family, sizes: Sequence[tuple[Size, Size]]) -> Sample:
     """Return the sample with its published tools as the schemas of the family, and with the boxes and points of its
     tool calls as numbers. `sizes` holds each picture's original and resized size.
@@ -86,14 +103,13 @@ def with_written_tools(sample: Sample, family: Family, sizes: Sequence[tuple[Siz
         return sample
     if published and not sizes:
         raise UserError(f"{sample.where}: the tool {published[0]} needs the size of a screenshot; add an image.")
-    screens = {name: screen_of(name, family, sizes[-1][1]) for name in published}
     tools = tuple(
-        schema_of(tool.name, family, screens[tool.name]) if isinstance(tool, PublishedTool) else tool
+        schema_of(tool.name, family, screen_of(tool.name, family, sizes[-1][1]))
+        if isinstance(tool, PublishedTool)
+        else tool
         for tool in sample.tools
     )
-    full: dict[str, Size] = {}
-    if family.coordinates == "relative":
-        full = {name: (screen.height, screen.width) for name, screen in screens.items()}
+    full = units_of_tools(sample, family)
 
     def written(turns: Sequence[Turn]) -> tuple[Turn, ...]:
         return tuple(
@@ -131,7 +147,7 @@ def _numbers(
             f"{where}: the region {_told(region)} is not inside its image of {original[1]}×{original[0]} pixels; "
             "give regions in pixels of the original image."
         )
-    return _to_units(region.coordinates, full or full_size(family, resized), original)
+    return to_units(region.coordinates, full or full_size(family, resized), original)
 
 
 def _told(region: Region) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from qwenvl_train.config.rules.rule import Lines
+from qwenvl_train.config.rules.rule import Lines, among
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.config.section import NameList, Section
 from qwenvl_train.config.verb import Verb
@@ -58,8 +58,9 @@ def a_task_is_named(config: ConvertConfig, given: frozenset[str]) -> Lines:
                 f"convert.function={section.function} imports and runs your own code; set convert.allow_code=true to "
                 "allow it"
             )
-        if "convert.format" in given:
-            yield "convert.format has no effect with convert.function"
+        for key in among(given, "convert.task", "convert.format"):
+            if getattr(section, key.partition(".")[2]) not in (None, "auto"):
+                yield f"{key} has no effect with convert.function"
         return
     if section.allow_code:
         yield "convert.allow_code=true has no effect without convert.function"

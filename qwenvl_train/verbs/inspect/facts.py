@@ -49,7 +49,7 @@ Medium = Picture | Clip
 
 @dataclass(frozen=True)
 class Mark:
-    """A box or a point in a picture."""
+    """A box, a point or an arrow from one point to another in a picture."""
 
     picture: int
     """The index of the picture among the pictures of the sample, counted from 0."""
@@ -62,11 +62,13 @@ class Mark:
     """The coordinates of the same place in pixels of the resized picture."""
     inside: bool
     """Whether the whole box or point lies in the picture."""
+    is_arrow: bool = False
+    """Whether the four numbers are those of an arrow, such as a swipe, and not of a box."""
 
     @property
     def description(self) -> str:
         """A description such as: box cat: [40, 30, 200, 150] in pixels of the original, written as [28, 21, 140, 99]"""
-        kind = "box" if len(self.written) == 4 else "point"
+        kind = "arrow" if self.is_arrow else "box" if len(self.written) == 4 else "point"
         name = f"{kind} {visible(self.label)}" if self.label else kind
         if self.given is None:
             outside = "" if self.inside else ", outside the image"

@@ -1,6 +1,7 @@
 """The pictures and frames on the page, as the model sees them. The token grid, windows, boxes and points are drawn over
 them."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ _EXACT_BYTES = 200_000
 _SIDE, _SIDE_OF_MANY, _FRAME_SIDE = 560, 340, 200
 """The longest side on the page, in pixels of the page, of a single picture, of one among several, and of a frame."""
 _ENLARGED = 4
+_ARROW_HEAD = 12.0
+"""The length of the head of an arrow, in pixels of the resized picture."""
 _ROOM_ABOVE = 0.08
 """A share of the picture's height. If a box starts lower than this, there is room for its name above it."""
 
@@ -132,12 +135,29 @@ def _mark(mark: Mark, number: int, medium: Medium) -> dict[str, Any]:
         "colour": number % 4,
         "label": visible(mark.label),
         "point": not corner,
-        "path": f"M{x:.2f},{y:.2f}H{corner[0]:.2f}V{corner[1]:.2f}H{x:.2f}Z" if corner else f"M{x:.2f},{y:.2f}h0",
+        "path": _arrow(*mark.drawn) if mark.is_arrow else _box(*mark.drawn) if corner else f"M{x:.2f},{y:.2f}h0",
         "above": bool(corner) and y > _ROOM_ABOVE * height,
         "left": round(100 * x / width, 2),
         "top": round(100 * y / height, 2),
         "description": mark.description,
     }
+
+
+def _box(left: float, top: float, right: float, bottom: float) -> str:
+    return f"M{left:.2f},{top:.2f}H{right:.2f}V{bottom:.2f}H{left:.2f}Z"
+
+
+def _arrow(x: float, y: float, to_x: float, to_y: float) -> str:
+    """Return a line with two shorter ones at its end."""
+    length = math.hypot(to_x - x, to_y - y)
+    head = min(_ARROW_HEAD, length)
+    angle = math.atan2(to_y - y, to_x - x)
+    sides = (
+        (to_x - head * math.cos(angle + turn), to_y - head * math.sin(angle + turn))
+        for turn in (-math.pi / 6, math.pi / 6)
+    )
+    (left, top), (right, bottom) = sides
+    return f"M{x:.2f},{y:.2f}L{to_x:.2f},{to_y:.2f}M{left:.2f},{top:.2f}L{to_x:.2f},{to_y:.2f}L{right:.2f},{bottom:.2f}"
 
 
 def window_bounds(rows: int, columns: int, side: int) -> list[tuple[int, int, int, int]]:

@@ -3,7 +3,7 @@
 import pytest
 
 from qwenvl_train.data.media.pictures import PictureSize
-from qwenvl_train.data.sample import Coordinates, Image, Listing, Region, Sample, Text, Turn
+from qwenvl_train.data.sample import Coordinates, Image, Listing, PublishedTool, Region, Sample, Text, ToolCall, Turn
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.verbs.inspect.marks import marks_of
 
@@ -59,3 +59,29 @@ def test_words_are_read_in_the_convention_of_the_family():
 def test_words_say_of_no_picture_where_there_are_two():
     text = Text('{"bbox_2d": [1, 2, 3, 4], "label": "a"}')
     assert list(marks_of(sample(text), (SIZE, OTHER), FAMILIES["qwen2_5_vl"])) == []
+
+
+def calling(tools: tuple, **regions: Region) -> Sample:
+    call = ToolCall("mobile_use", '{"action": "swipe", "time": 1}', tuple(regions.items()))
+    return Sample("a", "rows.jsonl", 1, (Turn("assistant", (), True, calls=(call,)),), tools)
+
+
+def test_the_points_of_a_call_have_its_action_and_the_units_of_its_tool():
+    corner = Region((SIZE.original[1], SIZE.original[0]), "", 0)
+    for tools, expected in (((), (1000, 1000)), ((PublishedTool("mobile_use"),), (999, 999))):
+        (mark,) = marks_of(calling(tools, coordinate=corner), (SIZE,), FAMILIES["qwen3_vl"])
+        assert (mark.label, mark.written, mark.is_arrow) == ("swipe", expected, False)
+        assert mark.drawn == pytest.approx(SIZE.resized[::-1])
+    (mark,) = marks_of(calling(tools, coordinate=corner), (SIZE,), FAMILIES["qwen2_5_vl"])
+    assert mark.written == SIZE.resized[::-1]
+
+
+def test_a_start_and_an_end_are_an_arrow():
+    start, end = Region((0, 0), "", 0), Region((SIZE.original[1], SIZE.original[0]), "", 0)
+    (mark,) = marks_of(calling((), coordinate=start, coordinate2=end), (SIZE,), FAMILIES["qwen3_vl"])
+    assert mark.is_arrow
+    assert mark.written == (0, 0, 1000, 1000)
+    assert mark.description.startswith("arrow swipe: [0, 0, ")
+    elsewhere = Region((0, 0), "", 1)
+    marks = list(marks_of(calling((), coordinate=start, coordinate2=elsewhere), (SIZE, OTHER), FAMILIES["qwen3_vl"]))
+    assert [mark.is_arrow for mark in marks] == [False, False]
