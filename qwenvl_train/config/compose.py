@@ -27,8 +27,8 @@ from qwenvl_train.errors import UserError
 BASES = {
     "model": "custom", "data": "files", "deepspeed": "none", "optim": "adamw", "logging": "default", "filter": "report"
 }  # fmt: skip
-"""The option of each group that a user's own file for the group builds on. There is none for the group `task`, whose
-files hold settings of several groups."""
+"""The option of each group that a user's own file for the group builds on, if it names no other. There is none for the
+group `task`, whose files hold settings of several groups."""
 
 SHIPPED = Names()
 C = TypeVar("C", bound=RunConfig, covariant=True)
@@ -71,13 +71,13 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
         )
     choices = read.choices | _implied_groups(set_by_user, verb, chosen.get("task"), names) | chosen
     choices = {group: option for group, option in choices.items() if _has_group(verb, group)}
-    tree, given, files = _tree(choices, [*read.layers, Layer(arguments.values)], verb, keys)
+    tree, given, files = _tree(choices, [*read.layers, Layer(arguments.values)], verb, keys, names)
     tree = _without_other_verbs(tree, arguments.values, verb)
     given |= arguments.values.keys()
     if problems := arguments.problems + problems:
         raise UserError("\n".join(problems + value_problems(tree, verb, files)))
     config = validate(tree, frozenset(given), verb, files)
-    changes = partial(_changes, read, choices, arguments.choices, tree, verb, keys) if recipe else dict
+    changes = partial(_changes, read, choices, arguments.choices, tree, verb, keys, names) if recipe else dict
     return Composed(config, _label(recipe), frozenset(given), changes)
 
 
@@ -87,7 +87,7 @@ def _has_group(verb: Verb, group: str) -> bool:
 
 
 def _changes(
-    read: Layers, choices: dict[str, str], chosen: Collection[str], tree: dict, verb: Verb, keys: Keys
+    read: Layers, choices: dict[str, str], chosen: Collection[str], tree: dict, verb: Verb, keys: Keys, names: Names
 ) -> dict[str, tuple[object, object]]:
     """Return the values of the recipe and of the tree, where the command line has changed them. The name of the run is
     left out.
@@ -103,7 +103,8 @@ def _changes(
     own = read.choices | _implied_groups(in_recipe, verb, read.own_choices.get("task")) | read.own_choices
     try:
         alone, with_same_groups = (
-            flat(_without_other_verbs(_tree(groups, read.layers, verb, keys)[0], (), verb)) for groups in (own, choices)
+            flat(_without_other_verbs(_tree(groups, read.layers, verb, keys, names)[0], (), verb))
+            for groups in (own, choices)
         )
     except UserError:  # the recipe refers to values that only the command line has
         return {}
@@ -150,7 +151,7 @@ def _with_replaced_length(values: dict[str, object]) -> dict[str, object]:
 
 
 def _tree(
-    choices: dict[str, str], layers: list[Layer], verb: Verb, keys: Keys
+    choices: dict[str, str], layers: list[Layer], verb: Verb, keys: Keys, names: Names
 ) -> tuple[dict, set[str], dict[str, Path]]:
     """Return the configuration as plain values with resolved interpolations. It leaves out keys without a value.
 
@@ -158,8 +159,13 @@ def _tree(
     one.
     """
     OmegaConf.register_new_resolver("asset", _asset, replace=True)
-    in_files = [read_group_file(group, option, keys) for group, option in choices.items() if is_own_file(option)]
-    named = {group: BASES.get(group) if is_own_file(option) else option for group, option in choices.items()}
+    named: dict[str, str | None] = dict(choices)
+    in_files: list[Layer] = []
+    for group, option in choices.items():
+        if is_own_file(option):
+            base, of_group = read_group_file(group, option, keys, names)
+            named[group] = base or BASES.get(group)
+            in_files += of_group
     with initialize_config_dir(str(asset_dir("configs")), version_base="1.3"):
         config = hydra_compose(verb.name, [f"{group}={option}" for group, option in named.items() if option])
     given: set[str] = set()

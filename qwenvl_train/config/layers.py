@@ -62,8 +62,7 @@ class Layers:
 
     def _read(self, path: Path, own: bool, above: tuple[Path, ...] = ()) -> None:
         if path in above:
-            chain = " → ".join(str(file) for file in (*above[above.index(path) :], path))
-            raise UserError(f"{path}: its defaults lead back to itself: {chain}.")
+            raise _circle([*above, path])
         if path in self._read_files:
             return  # two recipes build on it, and reading it again would override the first of them
         self._read_files.add(path)
@@ -124,18 +123,52 @@ class Layers:
         )
 
 
-def read_group_file(group: str, option: str, keys: Keys) -> Layer:
-    """Return the values of a user's own file for a group, such as model=./mine.yaml."""
+def read_group_file(group: str, option: str, keys: Keys, names: Names) -> tuple[str | None, list[Layer]]:
+    """Read a user's own file for a group, such as model=./mine.yaml, and the files that it builds on. Return the option
+    that the first of these builds on, or None if it names none, and a layer for each file."""
     path = _existing(Path.cwd(), option, f"{group}={option}")
-    tree = _load(path)
+    read: list[Path] = []
+    layers: list[Layer] = []
+    while True:
+        if path in read:
+            raise _circle([*read, path])
+        read.append(path)
+        tree = _load(path)
+        base = _base_of(group, tree.pop("defaults", None), path, names)
+        layers.insert(0, Layer(_values(_settings_of(group, tree, path), path, keys), path))
+        if base is None or not is_own_file(base):
+            return base, layers
+        path = _existing(path.parent, base, f"{path}: defaults")
+
+
+def _settings_of(group: str, tree: dict[str, object], path: Path) -> dict[str, object]:
+    """Return the settings in a file for a group. Those of a task belong to several sections."""
     if group == "task":
-        return Layer(_values(tree, path, keys), path)
-    if "defaults" in tree:
-        raise UserError(f"{path}: defaults are for recipes; a file for {group} holds the settings of {group} alone.")
+        return tree
     inner = tree[group] if tree.keys() == {group} else tree
     if not isinstance(inner, dict):
         raise UserError(f"{path}: {group} must be a mapping of settings.")
-    return Layer(_values({group: inner}, path, keys), path)
+    return {group: inner}
+
+
+def _base_of(group: str, defaults: object, path: Path, names: Names) -> str | None:
+    """Return the option that the defaults of a file for a group name, or None without defaults."""
+    if defaults is None:
+        return None
+    options = names.groups[group]
+    match defaults:
+        case [str(base)] if base in options or is_own_file(base):
+            return names.resolved(group, base)
+        case [str(base)]:
+            raise UserError(f"{path}: defaults: there is no {group} {base}{_meant(base, options)}")
+    raise UserError(
+        f"{path}: defaults must be a list with the one {group} that the file builds on, such as [{options[0]}]."
+    )
+
+
+def _circle(files: list[Path]) -> UserError:
+    chain = " → ".join(map(str, files[files.index(files[-1]) :]))
+    return UserError(f"{files[-1]}: its defaults lead back to itself: {chain}.")
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

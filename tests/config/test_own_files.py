@@ -9,6 +9,7 @@ import yaml
 from qwenvl_train.config.compose import compose
 from qwenvl_train.config.options import recipe_files
 from qwenvl_train.errors import UserError
+from qwenvl_train.verbs.filter.settings import FILTER
 from qwenvl_train.verbs.plan.settings import PLAN
 
 
@@ -96,6 +97,14 @@ def test_an_option_of_a_group_may_be_a_file(write, tmp_path):
     assert (config.data.eval[0].path, config.data.workers) == (str(here / "e.jsonl"), 3)
 
 
+def test_a_file_of_a_group_builds_on_an_option_or_another_file(write):
+    write("base.yaml", "defaults: [strict]\nunfinished: {use: mark}\nlengths: {use: mark, max_turns: 5}\n")
+    mine = write("mine.yaml", "defaults: [base.yaml]\nlengths: {max_turns: 9}\n")
+    config = compose([f"+filter={mine}", "data.train=a.jsonl", "filter.to=out"], FILTER).config.filter
+    assert (config.unfinished.use, config.lengths.use, config.lengths.max_turns) == ("mark", "mark", 9)
+    assert (config.repeated_ngrams.max_share, config.leaked_answer.use) == (0.2, "drop")  # of strict
+
+
 def test_a_recipe_chooses_files_of_groups(write):
     write("model.yaml", "path: Qwen/Qwen3-VL-8B-Instruct\n")
     mine = write("own.yaml", "defaults: [sft_lora, {model: model.yaml}]\n")
@@ -150,7 +159,10 @@ def test_a_mistake_names_the_file(text, message, write):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("defaults: [x]", r"model\.yaml: defaults are for recipes"),
+        ("defaults: [qwen3_vl_8]", r"model\.yaml: defaults: there is no model qwen3_vl_8, did you mean qwen3_vl_8b"),
+        ("defaults: qwen3_vl_8b", r"model\.yaml: defaults must be a list with the one model that"),
+        ("defaults: [model.yaml]", r"model\.yaml: its defaults lead back to itself: .* → .*model\.yaml"),
+        ("defaults: [other.yaml]", r"model\.yaml: defaults: there is no file .*/mine/other\.yaml"),
         ("path: y\npathh: x", r"model\.yaml: model\.pathh=x: there is no such setting; did you mean model\.path"),
         ("model: x", r"model\.yaml: model must be a mapping"),
     ],
