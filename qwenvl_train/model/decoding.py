@@ -65,9 +65,7 @@ def decode(
             all processes must go on until the last one has finished.
     """
     base = base_model(model)
-    end_tokens = _end_tokens(base)
-    answers: list[list[int]] = [[] for _ in prompts]
-    ended = [False] * len(prompts)
+    answers = _Answers(len(prompts), max_new_tokens, _end_tokens(base))
     live = list(range(len(prompts)))
     with keep_casts(base):
         logits, decoder = _read_prompts(base, batch, prompts)
@@ -76,14 +74,7 @@ def decode(
         try:
             for step in count():
                 tokens = choose(logits, live, step)
-                keep = []
-                for place, (prompt, token) in enumerate(zip(live, tokens.tolist(), strict=True)):
-                    if token in end_tokens:
-                        ended[prompt] = True
-                    elif not ended[prompt] and len(answers[prompt]) < max_new_tokens:
-                        answers[prompt].append(token)
-                        if len(answers[prompt]) < max_new_tokens:
-                            keep.append(place)
+                keep = answers.add(live, tokens.tolist())
                 if not any_process(bool(keep)):
                     break
                 keep = keep or [0]  # it goes on for the other processes alone
@@ -93,7 +84,33 @@ def decode(
                 logits = decoder.next(tokens)
         finally:
             set_attention(base, packed)
-    return [Decoded(*answer) for answer in zip(answers, ended, strict=True)]
+    return answers.decoded()
+
+
+class _Answers:
+    """The answers as far as they are decoded."""
+
+    def __init__(self, prompts: int, most: int, end_tokens: frozenset[int]):
+        """`most` is the largest number of tokens of an answer."""
+        self._most, self._end_tokens = most, end_tokens
+        self._tokens: list[list[int]] = [[] for _ in range(prompts)]
+        self._ended = [False] * prompts
+
+    def add(self, live: Sequence[int], tokens: Sequence[int]) -> list[int]:
+        """Add a token to each of the live answers. Return the places of those that go on."""
+        going_on = []
+        for place, (number, token) in enumerate(zip(live, tokens, strict=True)):
+            answer = self._tokens[number]
+            if token in self._end_tokens:
+                self._ended[number] = True
+            elif not self._ended[number] and len(answer) < self._most:
+                answer.append(token)
+                if len(answer) < self._most:
+                    going_on.append(place)
+        return going_on
+
+    def decoded(self) -> list[Decoded]:
+        return [Decoded(*answer) for answer in zip(self._tokens, self._ended, strict=True)]
 
 
 class _Decoder:
