@@ -14,14 +14,14 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
-from qwenvl_train.curation import endpoint as module
 from qwenvl_train.curation.judging.classes import read_tree
 from qwenvl_train.curation.judging.opening import open_judge
 from qwenvl_train.curation.view import RowView
+from qwenvl_train.endpoint import client as module
 from qwenvl_train.errors import UserError
 from tests.conftest import conversation, sample_of
 from tests.curation.judges import sections_with
-from tests.curation.servers import completion, serving, with_logprobs
+from tests.endpoint.servers import completion, serving, with_logprobs
 from tests.settings import run_config
 
 RED = ("assistant", ["Red."])

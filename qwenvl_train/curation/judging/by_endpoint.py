@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-from qwenvl_train.curation.chat_messages import messages_of
-from qwenvl_train.curation.completions import Completion
-from qwenvl_train.curation.endpoint import Endpoint, Refused
 from qwenvl_train.curation.judging.engine import Answered, Asked
 from qwenvl_train.curation.judging.prompts import Choice, Figures, normalized
+from qwenvl_train.endpoint.client import Endpoint, Refused
+from qwenvl_train.endpoint.completions import Completion
+from qwenvl_train.endpoint.messages import messages_of
 from qwenvl_train.errors import UserError, message_of
 
 _TOP = 20

@@ -16,10 +16,10 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.curation.ahead import in_order
 from qwenvl_train.curation.judging.engine import Answered, Asked
 from qwenvl_train.curation.judging.prompted import PromptedRow, prompted_row
 from qwenvl_train.curation.judging.prompts import Choice, Figures, Reward, normalized
+from qwenvl_train.data.ahead import in_order
 from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.errors import UserError, message_of

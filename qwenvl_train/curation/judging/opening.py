@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from qwenvl_train.config.schema import RunConfig
-from qwenvl_train.curation.endpoint import Endpoint
 from qwenvl_train.curation.judging.by_endpoint import EndpointEngine
 from qwenvl_train.curation.judging.causal import CausalEngine, CausalModel
 from qwenvl_train.curation.judging.classes import Tree
@@ -15,6 +14,7 @@ from qwenvl_train.curation.judging.judge import StoredJudge
 from qwenvl_train.curation.judging.reward_head import RewardEngine
 from qwenvl_train.curation.judging.settings import JudgingSections, ScoresSection
 from qwenvl_train.curation.judging.store import JudgementStore
+from qwenvl_train.endpoint.client import Endpoint
 from qwenvl_train.errors import UserError
 from qwenvl_train.model.load import DTYPES
 

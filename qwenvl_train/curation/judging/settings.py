@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from qwenvl_train.config.section import Section
-from qwenvl_train.curation.endpoint_settings import EndpointConfig
 from qwenvl_train.curation.rules.rule import RuleSection
+from qwenvl_train.endpoint.settings import EndpointConfig
 
 Engine = Literal["model", "endpoint", "reward_head"]
 LOWEST, HIGHEST = 1, 5

@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from qwenvl_train.curation.endpoint import Completion, Endpoint, Refused, messages_of
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.index.lengths import Problem, problem_of
+from qwenvl_train.endpoint.client import Endpoint, Refused
+from qwenvl_train.endpoint.completions import Completion
+from qwenvl_train.endpoint.messages import messages_of
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.answering import Row, rows_of
 from qwenvl_train.evaluation.drawing import Drawing

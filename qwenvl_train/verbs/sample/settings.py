@@ -13,8 +13,8 @@ from qwenvl_train.config.rules.rule import Lines, among
 from qwenvl_train.config.scoring import own_code_is_allowed
 from qwenvl_train.config.section import CountOrAuto, Section
 from qwenvl_train.config.verb import Verb
-from qwenvl_train.curation.endpoint_settings import EndpointConfig
 from qwenvl_train.curation.rules.table import RuleSettings
+from qwenvl_train.endpoint.settings import EndpointConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

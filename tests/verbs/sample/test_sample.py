@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from qwenvl_train.cli import main
-from qwenvl_train.curation import endpoint as endpoint_client
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Image, Sample
+from qwenvl_train.endpoint import client as endpoint_client
 from qwenvl_train.run import generating
 from qwenvl_train.run.answers_folder import AnswersFolder
 from tests.commands import read_lines
-from tests.curation.servers import serving
+from tests.endpoint.servers import serving
 from tests.verbs.eval.test_eval import RIGHT, asked
 
 LOCATOR = Locator(Path("/"), fenced=False, allow_remote=False, cache=Path("/"))

@@ -12,14 +12,11 @@ from threading import Event
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
-from qwenvl_train.curation.ahead import in_order
-from qwenvl_train.curation.chat_messages import messages_of
-from qwenvl_train.curation.completions import Completion, Lie, completions_in
-from qwenvl_train.curation.endpoint_settings import EndpointConfig
+from qwenvl_train.data.ahead import in_order
 from qwenvl_train.data.public_http import posted
+from qwenvl_train.endpoint.completions import Completion, Lie, completions_in
+from qwenvl_train.endpoint.settings import EndpointConfig
 from qwenvl_train.errors import UserError
-
-__all__ = ["Completion", "Endpoint", "EndpointConfig", "Refused", "messages_of"]
 
 FIRST_PAUSE = 1.0
 """The seconds before the second attempt at a request. Each further pause is twice as long."""

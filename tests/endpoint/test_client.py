@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from qwenvl_train.curation import endpoint as module
-from qwenvl_train.curation.endpoint import Endpoint, EndpointConfig, Refused, messages_of
+from qwenvl_train.endpoint import client as module
+from qwenvl_train.endpoint.client import Endpoint, Refused
+from qwenvl_train.endpoint.messages import messages_of
+from qwenvl_train.endpoint.settings import EndpointConfig
 from qwenvl_train.errors import UserError
 from tests.conftest import conversation, sample_of
-from tests.curation.servers import completion, serving, with_logprobs
+from tests.endpoint.servers import completion, serving, with_logprobs
 from tests.videos import write_video
 
 ASKED = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 7, "seed": 3}
