@@ -58,6 +58,24 @@ class Alike(NamedTuple):
 
 
 @dataclass(frozen=True)
+class AlikeRows:
+    """Rows that are nearly the same as an earlier one, in order. They are columns, since there may be millions."""
+
+    columns: tuple[np.ndarray, ...]
+    """The fields of `Alike`, each [alike rows]."""
+
+    @property
+    def rows(self) -> np.ndarray:
+        return self.columns[0]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> Alike:
+        return Alike(*(column[place].item() for column in self.columns))
+
+
+@dataclass(frozen=True)
 class Signature:
     """What is compared of a row."""
 
@@ -149,8 +167,8 @@ class Signatures:
     """[rows] uint64: a hash of what must be the same."""
 
 
-def alike_rows(signatures: Signatures, settings: Duplicates) -> list[Alike]:
-    """Return the rows that are nearly the same as an earlier one, in order. Of rows that are alike, the first stays."""
+def alike_rows(signatures: Signatures, settings: Duplicates) -> AlikeRows:
+    """Return the rows that are nearly the same as an earlier one. Of rows that are alike, the first stays."""
     compared = signatures.counts > 0 if settings.by == "images" else signatures.counts >= 0
     rows, count = np.flatnonzero(compared), len(signatures.counts)
     edges = np.zeros(0, dtype=np.int64)
@@ -259,24 +277,32 @@ def differing_bits(signatures: Signatures, one: np.ndarray, other: np.ndarray) -
     return np.where(signatures.counts[one] == signatures.counts[other], bits, _HASH_BITS)
 
 
-def _with_firsts(signatures: Signatures, ones: np.ndarray, others: np.ndarray, settings: Duplicates) -> list[Alike]:
+def _with_firsts(signatures: Signatures, ones: np.ndarray, others: np.ndarray, settings: Duplicates) -> AlikeRows:
     """Return the rows that are alike to the first row that stays of those they are connected with. Rows that are only
     alike to others that are left out stay, unless they are alike to one of them that stays."""
-    found: list[Alike] = []
+    pairs = [np.zeros((2, 0), dtype=np.int64)]
     while len(ones):
         firsts = _firsts(len(signatures.counts), ones, others)
         later = np.flatnonzero(firsts != np.arange(len(firsts)))
         same = later[_are_alike(signatures, later, firsts[later], settings)]
-        for start in range(0, len(same), _CHUNK):
-            some = same[start : start + _CHUNK]
-            alike, bits = similarity(signatures, some, firsts[some]), differing_bits(signatures, some, firsts[some])
-            columns = (some, firsts[some], alike, bits, signatures.counts[some])
-            found += map(Alike, *(column.tolist() for column in columns))
+        pairs.append(np.stack([same, firsts[same]]))
         done = np.zeros(len(firsts), dtype=bool)
         done[same] = done[firsts[later]] = True
         left = ~done[ones] & ~done[others]
         ones, others = ones[left], others[left]
-    return sorted(found)
+    return _compared(signatures, *np.concatenate(pairs, axis=1))
+
+
+def _compared(signatures: Signatures, rows: np.ndarray, firsts: np.ndarray) -> AlikeRows:
+    """Return alike rows in order, with how much they have in common with their first ones."""
+    order = np.argsort(rows)
+    rows, firsts = rows[order], firsts[order]
+    shares, bits = np.zeros(len(rows)), np.zeros(len(rows), dtype=np.int64)
+    for start in range(0, len(rows), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        shares[some] = similarity(signatures, rows[some], firsts[some])
+        bits[some] = differing_bits(signatures, rows[some], firsts[some])
+    return AlikeRows((rows, firsts, shares, bits, signatures.counts[rows]))
 
 
 def _firsts(rows: int, ones: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from qwenvl_train.curation.judging.judge import Judgement, PictureUse, StoredJud
 from qwenvl_train.curation.judging.opening import open_judge, problems_of_tree
 from qwenvl_train.curation.judging.prompts import expected_score, normalized
 from qwenvl_train.curation.judging.settings import JudgingSections, problems_of
-from qwenvl_train.curation.judging.verdicts import mean_score, of_class, of_picture, of_scores, over_limit_verdict
+from qwenvl_train.curation.judging.verdicts import mean_score, of_class, of_picture, of_scores
 from qwenvl_train.curation.view import RowView
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.errors import UserError
@@ -164,26 +165,23 @@ def test_verdicts_on_classes(tree):
     assert of_class(junk, tree).evidence == "the class things/junk is dropped (probability 75%)"
     assert not of_class(cats, tree).falls
     assert of_class(Judgement(), tree) is None
-    assert (
-        "things/cars has its limit of 2 rows"
-        in over_limit_verdict(Judgement(ClassOfRow("things", "cars", 0.5)), tree).evidence
-    )
 
 
-def test_limits_keep_the_best_rows_or_spread_by_the_seed(tree):
-    cars = {("a.jsonl", line): ClassOfRow("things", "cars", 0.9) for line in range(40)}
-    others = {("b.jsonl", line): ClassOfRow("things", "cats", 0.9) for line in range(5)} | {("c.jsonl", 1): None}
-    scores = {key: key[1] / 10 for key in cars}
-    stay = set(cars) - over_limit(cars | others, tree, scores, seed=1)
-    assert stay == {("a.jsonl", 39), ("a.jsonl", 38)}
-    assert not over_limit(cars | others, tree, scores, seed=1) & set(others)
-    by_seed = {seed: frozenset(cars) - over_limit(cars, tree, {}, seed) for seed in range(8)}
-    assert {len(stay) for stay in by_seed.values()} == {2}
+def test_limits_keep_the_best_rows_or_spread_by_the_seed():
+    cars = [("a.jsonl", line) for line in range(40)]
+    assert over_limit(cars, np.arange(40) / 10, limit=2, seed=1).tolist() == list(range(38))
+    none = np.full(40, np.nan)
+
+    def stay(keys, scores, seed) -> frozenset:
+        over = over_limit(keys, scores, 2, seed).tolist()
+        return frozenset(key for place, key in enumerate(keys) if place not in over)
+
+    by_seed = {seed: stay(cars, none, seed) for seed in range(8)}
+    assert {len(keys) for keys in by_seed.values()} == {2}
     assert len(set(by_seed.values())) > 4
-    backwards = dict(reversed(cars.items()))
-    assert frozenset(cars) - over_limit(backwards, tree, {}, 3) == by_seed[3]
-    some = {("a.jsonl", 7): 1.0}  # a row with a score comes before rows without one
-    assert ("a.jsonl", 7) not in over_limit(cars, tree, some, 3)
+    assert stay(cars[::-1], none, 3) == by_seed[3]
+    none[7] = 1.0  # a row with a score comes before rows without one
+    assert cars[7] in stay(cars, none, 3)
 
 
 def test_verdicts_on_pictures():

@@ -1,11 +1,11 @@
 """The classes that rows are assigned to, read from a YAML file, and which rows stay where a class has a limit."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
@@ -55,29 +55,25 @@ def read_tree(path: str | None, key: str) -> Tree:
     return tree
 
 
-def over_limit(
-    classes: Mapping[Hashable, ClassOfRow | None], tree: Tree, scores: Mapping[Hashable, float | None], seed: int
-) -> set[Hashable]:
-    """Return the rows that are over the limit of their class.
+def by_name(tree: Tree) -> dict[str, ClassSettings]:
+    """Return the settings of all classes, by domain/class."""
+    return {f"{domain}/{name}": one for domain, classes in tree.items() for name, one in classes.items()}
+
+
+def over_limit(keys: Iterable[Hashable], scores: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """Return the places of those rows of a class that are over its limit, in order.
 
     The rows with the best scores stay. Rows with the same score, or without one, are chosen by the seed and their key
     alone, so that the order of the rows does not matter.
 
     Args:
-        classes: The class of each row, by a key that stays the same from run to run, such as source and line.
-        scores: A score of each row, such as the mean of its scores.
+        keys: What stays the same of each row from run to run, such as its source and line.
+        scores: [rows]: a score of each row, such as the mean of its scores. NaN for a row without one.
     """
-    of_class: dict[tuple[str, str], list[Hashable]] = defaultdict(list)
-    for row, found in classes.items():
-        if found is not None:
-            of_class[found.domain, found.name].append(row)
-    over: set[Hashable] = set()
-    for (domain, name), rows in of_class.items():
-        if (limit := tree[domain][name].limit) is not None:
-            over.update(sorted(rows, key=lambda row: _rank(row, scores.get(row), seed))[limit:])
-    return over
+    drawn = np.fromiter((_drawn(key, seed) for key in keys), np.uint64, len(scores))
+    order = np.lexsort((drawn, -scores, np.isnan(scores)))
+    return np.sort(order[limit:])
 
 
-def _rank(row: Hashable, score: float | None, seed: int) -> tuple[bool, float, bytes]:
-    """Return what rows of a class are sorted by: those that stay come first."""
-    return score is None, 0.0 if score is None else -score, hashlib.sha256(repr((seed, row)).encode()).digest()
+def _drawn(key: Hashable, seed: int) -> int:
+    return int.from_bytes(hashlib.sha256(repr((seed, key)).encode()).digest()[:8])

@@ -22,14 +22,6 @@ def of_class(judgement: Judgement, tree: Tree) -> Verdict | None:
     return Verdict(falls, found.probability, evidence if falls else "")
 
 
-def over_limit_verdict(judgement: Judgement, tree: Tree) -> Verdict:
-    """Return the verdict on a row that is over the limit of its class."""
-    assert judgement.assigned is not None
-    domain, name = judgement.assigned.domain, judgement.assigned.name
-    limit = tree[domain][name].limit
-    return Verdict(True, judgement.assigned.probability, f"the class {domain}/{name} has its limit of {limit} rows")
-
-
 def of_scores(judgement: Judgement, settings: ScoresSection, tree: Tree) -> Verdict | None:
     """Return the verdict on the scores of a row. Its value is the score that is furthest below its least value, or else
     the mean of the scores."""

@@ -87,12 +87,11 @@ def figures_of(samples: Samples, outcome: Outcome, folder: FilterFolder) -> Figu
     }
     values = _values(folder, outcome)
     rules = tuple(_of_rule(number, outcome, values) for number in range(len(outcome.rules)))
-    scores, problems = _of_model(folder)
-    first = problems[0] if problems else None
+    scores, not_judged, first = _of_model(folder)
     unusable = _first_unusable(folder)
     classes, pairs = _classes(outcome), _are_pairs(samples, outcome)
     return Figures(
-        len(kept), int(kept.sum()), rules, sources, words, classes, scores, pairs, unusable, len(problems), first
+        len(kept), int(kept.sum()), rules, sources, words, classes, scores, pairs, unusable, not_judged, first
     )
 
 
@@ -114,15 +113,19 @@ def _classes(outcome: Outcome) -> dict[str, tuple[int, int]]:
     return {name: (before[number], after[number]) for number, name in enumerate(outcome.classes) if before[number]}
 
 
-def _of_model(folder: FilterFolder) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Return the quantiles of the scores of a model, and why it could not judge rows."""
-    tables = list(folder.by_model.tables())
-    names = [name for name in tables[0].column_names if name.startswith(SCORE)] if tables else []
-    scores = {
-        name.removeprefix(SCORE): _quantiles(np.concatenate([table[name].drop_null().to_numpy() for table in tables]))
-        for name in names
-    }
-    return scores, [problem for table in tables for problem in table[PROBLEM].drop_null().to_pylist()]
+def _of_model(folder: FilterFolder) -> tuple[dict[str, dict[str, float]], int, str | None]:
+    """Return the quantiles of the scores of a model, the number of rows that it could not judge, and why it could not
+    judge the first of them."""
+    scores: dict[str, list[np.ndarray]] = {}
+    not_judged, first = 0, None
+    for table in folder.by_model.tables():
+        for name in table.column_names:
+            if name.startswith(SCORE):
+                scores.setdefault(name.removeprefix(SCORE), []).append(table[name].drop_null().to_numpy())
+        problems = table[PROBLEM].drop_null()
+        not_judged += len(problems)
+        first = problems[0].as_py() if first is None and len(problems) else first
+    return {name: _quantiles(np.concatenate(found)) for name, found in scores.items()}, not_judged, first
 
 
 def _of_rule(number: int, outcome: Outcome, values: dict[str, tuple[int, np.ndarray]]) -> RuleFigures:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qwenvl_train.config.entries import SourceConfig
-from qwenvl_train.curation.judging.classes import Tree
+from qwenvl_train.curation.judging.classes import Tree, by_name
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 from qwenvl_train.verbs.filter.outcome import Outcome
@@ -88,7 +88,7 @@ def refuse_repeats(entries: Sequence[SourceConfig], tree: Tree) -> None:
 def weights_of_classes(outcome: Outcome, tree: Tree) -> dict[int, float]:
     """Return the weight of each class in a mixture, by its number, and that of rows without a class by -1. It is empty
     if classes have no weights. Rows without a class keep their share of all rows."""
-    settings = {f"{domain}/{name}": one for domain, classes in tree.items() for name, one in classes.items()}
+    settings = by_name(tree)
     weights = {number: settings[name].weight for number, name in enumerate(outcome.classes)}
     if outcome.class_of is None or all(weight is None for weight in weights.values()):
         return {}

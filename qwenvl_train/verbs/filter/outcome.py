@@ -1,6 +1,7 @@
 """Which rows are kept, and the verdicts that need other rows: near-duplicates, and classes over their limit."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from tempfile import TemporaryFile
@@ -10,14 +11,41 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qwenvl_train.curation.duplicates import PERMUTATIONS, Alike, Signatures, alike_rows
-from qwenvl_train.curation.judging.classes import ClassOfRow, Tree, over_limit
+from qwenvl_train.curation.judging.classes import Tree, by_name, over_limit
+from qwenvl_train.curation.judging.settings import ClassSettings
 from qwenvl_train.curation.rules.table import used
 from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.verbs.filter.by_model import CLASS, CLASSES, MEAN_SCORE, NEEDLESS_IMAGE, SCORES, model_rules
 from qwenvl_train.verbs.filter.folder import FilterFolder
-from qwenvl_train.verbs.filter.judged import DUPLICATES, PICTURE_SIGNATURE, REST_SIGNATURE, TEXT_SIGNATURE, UNUSABLE
+from qwenvl_train.verbs.filter.judged import (
+    DUPLICATES,
+    PICTURE_SIGNATURE,
+    REST_SIGNATURE,
+    TEXT_SIGNATURE,
+    UNUSABLE,
+    VALUE,
+)
 from qwenvl_train.verbs.filter.settings import FilterSection
+
+
+_WORDS = ("question_words", "answer_words")
+
+
+@dataclass(frozen=True)
+class LateVerdicts:
+    """The verdicts of a rule that need other rows. They are made when they are asked for, since there may be
+    millions."""
+
+    rows: np.ndarray
+    """The rows that fall, in order."""
+    at: Callable[[int], Verdict]
+    """Returns the verdict on the row in a place of `rows`."""
+
+    def of(self, row: int) -> Verdict | None:
+        """Return the verdict on a row, or None for a row that does not fall."""
+        place = bisect_left(self.rows, row)
+        return self.at(place) if place < len(self.rows) and self.rows[place] == row else None
 
 
 @dataclass(frozen=True)
@@ -30,8 +58,8 @@ class Outcome:
     """Whether rows that fall to the rule are left out, for each rule."""
     words: np.ndarray
     """[rows, 2]: number of words of the questions and of the answers."""
-    late: Mapping[str, Mapping[int, Verdict]] = field(default_factory=dict)
-    """The verdicts that need other rows, by rule and row. All others are in the judgements of the folder."""
+    late: Mapping[str, LateVerdicts] = field(default_factory=dict)
+    """The verdicts that need other rows, by rule. All others are in the judgements of the folder."""
     classes: tuple[str, ...] = ()
     """The classes of rows, as domain/class."""
     class_of: np.ndarray | None = None
@@ -51,9 +79,7 @@ class Outcome:
         """Return the names of the rules that a row falls to."""
         return [rule for rule, falls in zip(self.rules, self.falls[row].tolist(), strict=True) if falls]
 
-    def with_rule(
-        self, rule: str, falls: np.ndarray, drops: bool, late: Mapping[int, Verdict] | None = None
-    ) -> "Outcome":
+    def with_rule(self, rule: str, falls: np.ndarray, drops: bool, late: LateVerdicts | None = None) -> "Outcome":
         """Return the outcome with a further rule. `falls` is [rows] bool."""
         return replace(
             self,
@@ -79,16 +105,17 @@ def outcome_of_rules(samples: Samples, folder: FilterFolder, section: FilterSect
     that are nearly the same, the first one without another fault stays."""
     rules = rules_in(section)
     drops = (True, *(settings.use == "drop" for _, settings in used(section)))
-    tables = list(folder.by_rules.tables([*rules, "question_words", "answer_words"]))
-    falls = np.concatenate([_falls(table, rules) for table in tables])
-    words = np.concatenate([_columns(table, ("question_words", "answer_words")) for table in tables])
-    outcome = Outcome(rules, falls, drops, words)
+    falls, words = [], []
+    for table in folder.by_rules.tables([*rules, *_WORDS]):
+        falls.append(_falls(table, rules))
+        words.append(np.stack([table[name].to_numpy() for name in _WORDS], axis=1))
+    outcome = Outcome(rules, np.concatenate(falls), drops, np.concatenate(words))
     if section.duplicates.use == "off":
         return outcome
     alike = alike_rows(_signatures(folder, ~outcome.kept), section.duplicates)
-    duplicate = np.zeros(len(falls), dtype=bool)
-    duplicate[[one.row for one in alike]] = True
-    late = {one.row: _verdict_of_alike(samples, one) for one in alike}
+    duplicate = np.zeros(len(outcome.falls), dtype=bool)
+    duplicate[alike.rows] = True
+    late = LateVerdicts(alike.rows, lambda place: _verdict_of_alike(samples, alike[place]))
     return outcome.with_rule(DUPLICATES, duplicate, section.duplicates.use == "drop", late)
 
 
@@ -97,65 +124,73 @@ def with_judgements(
 ) -> Outcome:
     """Return the outcome with the judgements by a model."""
     rules = model_rules(section)
-    tables = list(folder.by_model.tables([*rules, CLASS, MEAN_SCORE]))
-    falls = np.concatenate([_falls(table, rules) for table in tables])
+    falls = np.concatenate([_falls(table, rules) for table in folder.by_model.tables(rules)])
     for rule, column in zip(rules, falls.T, strict=True):
         drops = getattr(section, rule).use == "drop"
         if rule == CLASSES:
-            outcome = _with_classes(outcome, samples, tables, tree, seed, column, drops)
+            outcome = _with_classes(outcome, samples, _assigned(folder, tree), seed, column, drops)
         else:
             outcome = outcome.with_rule(rule, column, drops)
     return outcome
 
 
+@dataclass(frozen=True)
+class _Assigned:
+    """The classes of all rows. Each column is [rows]."""
+
+    settings: dict[str, ClassSettings]
+    """The settings of each class, by domain/class."""
+    class_of: np.ndarray
+    """The number of the class in `settings`, or -1 for a row without a class."""
+    probability: np.ndarray
+    scores: np.ndarray
+    """The mean of the scores of a row, or NaN."""
+
+
+def _assigned(folder: FilterFolder, tree: Tree) -> _Assigned:
+    settings, probability = by_name(tree), f"{CLASSES}.{VALUE}"
+    names = pa.array(list(settings))
+    columns: list[tuple[np.ndarray, ...]] = []
+    for table in folder.by_model.tables([CLASS, probability, MEAN_SCORE]):
+        numbers = pc.fill_null(pc.index_in(table[CLASS], names), -1)
+        figures = (pc.fill_null(table[name], float("nan")).to_numpy() for name in (probability, MEAN_SCORE))
+        columns.append((numbers.to_numpy(), *figures))
+    return _Assigned(settings, *(np.concatenate(column) for column in zip(*columns, strict=True)))
+
+
 def _with_classes(
-    outcome: Outcome, samples: Samples, tables: Sequence[pa.Table], tree: Tree, seed: int, falls: np.ndarray,
-    drops: bool,
-) -> Outcome:  # fmt: skip
+    outcome: Outcome, samples: Samples, assigned: _Assigned, seed: int, falls: np.ndarray, drops: bool
+) -> Outcome:
     """Return the outcome with the classes of the rows. Of those that no other rule leaves out, the rows over the limit
     of their class fall, too."""
-    names = [name for table in tables for name in table[CLASS].to_pylist()]
-    scores = [score for table in tables for score in table[MEAN_SCORE].to_pylist()]
-    late = _over_limit(samples, np.flatnonzero(outcome.kept & ~falls).tolist(), names, scores, tree, seed)
+    over = _over_limit(samples, np.flatnonzero(outcome.kept & ~falls), assigned, seed)
     falls = falls.copy()
-    falls[list(late)] = True
-    classes = tuple(f"{domain}/{name}" for domain, of_domain in tree.items() for name in of_domain)
-    places = {name: place for place, name in enumerate(classes)}
-    class_of = np.array([-1 if name is None else places[name] for name in names], dtype=np.int32)
-    return replace(outcome.with_rule(CLASSES, falls, drops, late), classes=classes, class_of=class_of)
+    falls[over] = True
+    late = LateVerdicts(over, lambda place: _verdict_of_class(int(over[place]), assigned))
+    outcome = outcome.with_rule(CLASSES, falls, drops, late)
+    return replace(outcome, classes=tuple(assigned.settings), class_of=assigned.class_of)
 
 
-def _over_limit(
-    samples: Samples, rows: Sequence[int], names: Sequence[str | None], scores: Sequence[float | None], tree: Tree,
-    seed: int,
-) -> dict[int, Verdict]:  # fmt: skip
-    """Return the verdicts on the rows that are over the limit of their class, of those that no other rule leaves
-    out."""
-    from qwenvl_train.curation.judging.judge import Judgement
-    from qwenvl_train.curation.judging.verdicts import over_limit_verdict
-
-    keys = {samples.origin(row): row for row in rows if names[row] is not None}
-    classes: dict[Hashable, ClassOfRow | None] = {key: _class_named(names[row]) for key, row in keys.items()}
-    over = over_limit(classes, tree, {key: scores[row] for key, row in keys.items()}, seed)
-    found = {}
-    for key, row in keys.items():
-        if key in over:
-            found[row] = over_limit_verdict(Judgement(classes[key]), tree)
-    return found
+def _over_limit(samples: Samples, rows: np.ndarray, assigned: _Assigned, seed: int) -> np.ndarray:
+    """Return those of some rows that are over the limit of their class, in order."""
+    found = [np.zeros(0, dtype=np.int64)]
+    for number, one in enumerate(assigned.settings.values()):
+        if one.limit is not None:
+            of_class = rows[assigned.class_of[rows] == number]
+            keys = (samples.origin(int(row)) for row in of_class)
+            found.append(of_class[over_limit(keys, assigned.scores[of_class], one.limit, seed)])
+    return np.sort(np.concatenate(found))
 
 
-def _class_named(name: str | None) -> ClassOfRow:
-    domain, _, of_class = str(name).partition("/")
-    return ClassOfRow(domain, of_class, 1.0)
+def _verdict_of_class(row: int, assigned: _Assigned) -> Verdict:
+    name, settings = list(assigned.settings.items())[assigned.class_of[row]]
+    evidence = f"the class {name} has its limit of {settings.limit} rows"
+    return Verdict(True, float(assigned.probability[row]), evidence)
 
 
 def _falls(table: pa.Table, rules: Sequence[str]) -> np.ndarray:
     columns = [pc.fill_null(table[rule], False).to_numpy() for rule in rules]
     return np.stack(columns, axis=1)
-
-
-def _columns(table: pa.Table, names: tuple[str, ...]) -> np.ndarray:
-    return np.stack([table[name].to_numpy() for name in names], axis=1)
 
 
 def _verdict_of_alike(samples: Samples, alike: Alike) -> Verdict:

@@ -109,8 +109,9 @@ def verdicts_of(row: int, table: pa.Table, place: int, outcome: Outcome) -> dict
     """Return the verdicts of the rules that a row falls to. `table` has the row at `place`."""
     found = {}
     for rule in outcome.rules_of(row):
-        if (late := outcome.late.get(rule, {}).get(row)) is not None:
-            found[rule] = late
+        late = outcome.late.get(rule)
+        if late is not None and (verdict := late.of(row)) is not None:
+            found[rule] = verdict
         else:
             value, evidence = (table[f"{rule}.{part}"][place].as_py() for part in (VALUE, EVIDENCE))
             found[rule] = Verdict(True, value, evidence or "")
@@ -142,9 +143,10 @@ def _with_outcome(samples: Samples, outcome: Outcome, table: pa.Table, rows: ran
     kept = [name for name in table.column_names if name not in _OF_FILTER]
     columns |= {name: table[name] for name in kept}
     for rule, late in outcome.late.items():
-        found = [late.get(row) or _of_table(table, rule, place) for place, row in enumerate(rows)]
+        found = [late.of(row) or _of_table(table, rule, place) for place, row in enumerate(rows)]
         if rule == DUPLICATES:  # rows that fall to another rule are not compared
-            found = [one if outcome.kept[row] or row in late else None for row, one in zip(rows, found, strict=True)]
+            compared = [one and (one.falls or outcome.kept[row]) for row, one in zip(rows, found, strict=True)]
+            found = [one if right else None for one, right in zip(found, compared, strict=True)]
         columns |= columns_of(found, rule)
     return pa.table(columns)
 

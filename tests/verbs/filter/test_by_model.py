@@ -78,7 +78,9 @@ def test_limits_keep_the_best_rows_of_a_class(rows, filtered, judge, tree):
     assert kept(folder) == ["things 4", "places 5", "things 5", "broken"]
     assert falls(folder) == {"repeated_ngrams": 1, "scores": 2, "classes": 1}
     dropped = {row["id"]: row["dropped_by"] for row in read_lines(folder / "dropped.jsonl")}
-    assert dropped["things 3"][0]["evidence"] == "the class seen/things has its limit of 2 rows"
+    assert dropped["things 3"][0] == {
+        "rule": "classes", "value": 0.9, "evidence": "the class seen/things has its limit of 2 rows",
+    }  # fmt: skip
     assert dropped["things 2"][0] == {
         "rule": "scores", "value": 2.0, "evidence": "answer_correctness is 2.00, below 2.5",
     }  # fmt: skip
