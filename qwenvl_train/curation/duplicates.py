@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
 from qwenvl_train.curation.rules.rule import RuleSection
-from qwenvl_train.curation.text import words
 from qwenvl_train.curation.view import RowView
 from qwenvl_train.data.sample import Image, Part, Sample, Text, Video
 
@@ -94,26 +93,38 @@ def signature(row: RowView, length: int, exact: bool = False) -> Signature:
         length: The number of words of a sequence.
         exact: Whether texts are only alike if they are the same to the letter.
     """
-    return Signature(_minhash(row.text, length), _hashes(row), _rest(row.sample, exact))
+    return Signature(_minhash(row, length), _hashes(row), _rest(row.sample, exact))
 
 
-def _minhash(text: str, length: int) -> np.ndarray:
-    given = words(text)
-    sequences = {" ".join(given[start : start + length]) for start in range(max(1, len(given) - length + 1))}
-    sequences.add("".join(_SYMBOLS.findall(text)))
-    hashed = _hasher()
-    hashed.clear()
-    hashed.update_batch([sequence.encode() for sequence in sequences])
-    return hashed.hashvalues
+def _minhash(row: RowView, length: int) -> np.ndarray:
+    """Return the MinHash of a text as datasketch computes it, without its objects for each sequence."""
+    import xxhash
+
+    given = row.words
+    sequences = list(map(" ".join, zip(*(given[start:] for start in range(length)), strict=False)))
+    sequences.append("".join(_SYMBOLS.findall(row.text)))
+    if len(given) < length:
+        sequences.append(" ".join(given))
+    hashes = np.fromiter(map(xxhash.xxh32_intdigest, map(str.encode, sequences)), np.uint32, len(sequences))
+    factors, summands = _permutations()
+    permuted = np.multiply.outer(_spread(hashes), factors)
+    permuted += summands
+    return permuted.min(axis=0)
+
+
+def _spread(hashes: np.ndarray) -> np.ndarray:
+    """Return hashes whose bits are mixed, as MurmurHash3 does it at its end, [sequences] uint32."""
+    hashes = (hashes ^ (hashes >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    hashes = (hashes ^ (hashes >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return hashes ^ (hashes >> np.uint32(16))
 
 
 @cache
-def _hasher() -> Any:
-    """Return a MinHash that is used again and again, since drawing its permutations takes long."""
-    import xxhash
+def _permutations() -> np.ndarray:
+    """Return the factors and summands of datasketch's permutations, [2, PERMUTATIONS] uint32."""
     from datasketch import MinHash
 
-    return MinHash(PERMUTATIONS, _SEED, hashfunc=xxhash.xxh32_intdigest)
+    return MinHash(PERMUTATIONS, _SEED).permutations
 
 
 def _hashes(row: RowView) -> tuple[int, ...] | None:

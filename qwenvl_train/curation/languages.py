@@ -13,15 +13,19 @@ if TYPE_CHECKING:
 _LOOKED_AT = 120
 # The same of a sentence, which is in one language.
 _OF_SENTENCE = 80
-_COMMON = {
-    code: frozenset(common.split())
+_LANGUAGE_OF = {
+    word: code
     for code, common in {
-        "en": "the is are of and to with there that which it this from by has their its on at",
+        "en": "the is are of and to with there that which it this from by has their its on at what who where while "
+        "when these those they have been each would could should",
         "de": "der das und ist ein eine einen den dem mit auf im sich nicht auch von zu neben",
         "fr": "le les est une des et dans du au qui sur avec il elle cette pas deux",
         "es": "el los las una y en del que con se su al hay está por lo como",
     }.items()
+    for word in common.split()
 }
+"""The language of each of some common words, none of which is in two of them."""
+_COMMON = frozenset(_LANGUAGE_OF)
 _LEAST_COMMON = 2
 _SAME = {"wuu": "zh", "yue": "zh", "arz": "ar", "sh": "sr"}
 """Names of varieties that the model confuses with a language, and that count as it."""
@@ -43,11 +47,12 @@ def languages_of(text: str, most: int) -> dict[str, float]:
 def language_of(sentence: str) -> tuple[str, float]:
     """Return the likeliest language of a sentence and its probability. A sentence with common words of one language
     alone is not given to the model, which takes ten times as long as looking for these words."""
-    given = set(words(sentence))
-    counts = {code: len(given & common) for code, common in _COMMON.items()}
-    first, second = sorted(counts.values())[:-3:-1]
-    if first >= _LEAST_COMMON and first >= 4 * second:
-        return max(counts, key=lambda code: counts[code]), 1.0
+    found = [_LANGUAGE_OF[word] for word in _COMMON.intersection(words(sentence))]
+    if len(found) >= _LEAST_COMMON:
+        counts = {code: found.count(code) for code in set(found)}
+        first, second = sorted((0, *counts.values()))[:-3:-1]
+        if first >= _LEAST_COMMON and first >= 4 * second:
+            return max(counts, key=counts.__getitem__), 1.0
     return next(iter(languages_of(sentence[:_OF_SENTENCE], 1).items()), ("", 0.0))
 
 

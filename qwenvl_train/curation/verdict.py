@@ -1,5 +1,6 @@
 """What a rule says about a row."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -15,9 +16,10 @@ class Verdict:
     """Why the row falls, in a few words that quote it. Empty for a row that stays."""
 
 
-def above(value: float, limit: float, evidence: str) -> Verdict:
-    """Return the verdict of a rule to which rows fall whose figure is above a limit."""
-    return Verdict(True, value, evidence) if value > limit else Verdict(False, value)
+def above(value: float, limit: float, evidence: Callable[[], str]) -> Verdict:
+    """Return the verdict of a rule to which rows fall whose figure is above a limit. The evidence is made only for
+    these."""
+    return Verdict(True, value, evidence()) if value > limit else Verdict(False, value)
 
 
 def quoted(text: str, most: int = 80) -> str:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 from qwenvl_train.curation.pictures import PictureFacts, as_facts
-from qwenvl_train.curation.text import Passage
+from qwenvl_train.curation.text import Passage, words
 from qwenvl_train.data.sample import Coordinates, Image, Listing, Part, Reference, Region, Sample, Text, Turn, Video
 from qwenvl_train.families.thoughts import BEGIN, END, without_thoughts
 
@@ -36,7 +37,7 @@ class AnswerView:
     @property
     def only_thoughts(self) -> bool:
         """Whether the thoughts begin, but do not end."""
-        return not self.text and self.turn.thoughts is None and text_of(self.turn).startswith(BEGIN)
+        return not self.text and self.turn.thoughts is None and turn_text(self.turn).startswith(BEGIN)
 
     @property
     def ends_in_text(self) -> bool:
@@ -54,26 +55,36 @@ class RowView:
     def answers(self) -> tuple[AnswerView, ...]:
         """The trained answers in order. There is at least one."""
         found, questions = [], [""]
-        for turn in self.sample.turns:
+        for turn, whole in zip(self.sample.turns, self.texts, strict=True):
             if turn.role == "user":
-                questions.append(text_of(turn))
+                questions.append(whole)
             elif turn.train:
-                whole = text_of(turn)
                 text = without_thoughts(whole)
                 thoughts = turn.thoughts if turn.thoughts is not None else whole[: len(whole) - len(text)]
                 thoughts = thoughts.strip().removeprefix(BEGIN).removesuffix(END).strip()
-                found.append(AnswerView(questions[-1], "\n".join(questions), text.strip(), thoughts, turn))
+                asked = "\n".join(questions[1:])
+                found.append(AnswerView(questions[-1], asked, text.strip(), thoughts, turn))
         return tuple(found)
 
     @cached_property
     def questions(self) -> tuple[str, ...]:
         """The texts of the user's turns."""
-        return tuple(text_of(turn) for turn in self.sample.turns if turn.role == "user")
+        return tuple(text for turn, text in zip(self.sample.turns, self.texts, strict=True) if turn.role == "user")
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The texts of all turns."""
+        return tuple(map(turn_text, self.sample.turns))
 
     @cached_property
     def text(self) -> str:
         """All texts of the conversation, one line or more for each turn."""
-        return "\n".join(filter(None, map(text_of, self.sample.turns)))
+        return "\n".join(filter(None, self.texts))
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of all texts of the conversation."""
+        return tuple(chain.from_iterable(map(words, self.texts)))
 
     @cached_property
     def pictures(self) -> tuple[PictureFacts, ...]:
@@ -95,7 +106,7 @@ class RowView:
         return (*in_text, *in_calls)
 
 
-def text_of(turn: Turn) -> str:
+def turn_text(turn: Turn) -> str:
     """Return the text of a turn, without its pictures, clips, boxes and points."""
     return "".join(_words(part) for part in turn.parts).strip()
 

@@ -6,6 +6,8 @@ from itertools import combinations
 import imagehash
 import numpy as np
 import pytest
+import xxhash
+from datasketch import MinHash
 from PIL import Image as Pillow
 
 from qwenvl_train.curation import duplicates
@@ -75,6 +77,15 @@ def test_of_alike_rows_the_first_stays_and_each_other_is_alike_to_one_that_stays
     assert left_out
     assert len(left_out) < len(chain) - 1
     assert all(one.first not in left_out and one.similarity >= 0.7 and one.first < one.row for one in found)
+
+
+@pytest.mark.parametrize("text", ["one two three four", "one two", "", "3 + 4 = 7, naïve", "图片中有一只狗"])
+def test_the_minhash_is_that_of_datasketch(text):
+    given = RowView(Sample("1", "rows.jsonl", 1, (Turn("assistant", (Text(text),), True),)))
+    hashed = MinHash(duplicates.PERMUTATIONS, seed=1, hashfunc=xxhash.xxh32_intdigest)
+    hashed.update_batch([" ".join(sequence).encode() for sequence in sequences(text)])
+    hashed.update("".join(sign for sign in text if sign in "+=").encode())
+    assert signature(given, 3).text.tolist() == hashed.hashvalues.tolist()
 
 
 def draw(path, seed: int, noise: int = 0) -> Image:

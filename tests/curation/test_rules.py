@@ -1,5 +1,6 @@
 """What holds for all rules: their settings, the presets, and any text."""
 
+import re
 import subprocess
 import sys
 import time
@@ -10,7 +11,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from qwenvl_train.curation.rules.table import RULES, RuleSettings, used
+from qwenvl_train.curation.duplicates import signature
+from qwenvl_train.curation.rules.table import RULES, RuleSettings
+from qwenvl_train.curation.text import CLOSERS, sentences, words
 from qwenvl_train.curation.view import RowView
 from qwenvl_train.data.sample import Sample, Text, Turn
 from tests.curation.clean_rows import row
@@ -79,7 +82,7 @@ def test_presets_set_every_key(name):
 
 
 def test_presets_use_the_rules_that_they_name():
-    use = {name: {rule.name: section.use for rule, section in used(preset(name))} for name in PRESETS}
+    use = {name: {rule.name: section.use for rule, section in preset(name).used} for name in PRESETS}
     assert use["report"] == dict.fromkeys(OF_REPORT, "drop") | {}
     assert use["strict"] == dict.fromkeys(set(RULES) - {"unwanted"}, "drop")
     assert {rule for rule, kind in use["light"].items() if kind == "drop"} == {
@@ -114,7 +117,7 @@ def test_off_is_read_as_yaml_reads_it():
 @given(TEXTS, TEXTS)
 def test_no_rule_raises_on_any_text(question, answer):
     settings = preset("strict", language={"languages": ["en"]})
-    for rule, section in used(settings):
+    for rule, section in settings.used:
         verdict = rule.judge(RowView(row(question, answer, None)), section)
         assert verdict is None or verdict.falls == bool(verdict.evidence)
 
@@ -153,12 +156,32 @@ LONG = [
 def test_no_text_takes_long(text):
     settings = preset("strict", language={"languages": ["en"]})
     taken = {}
-    for rule, section in used(settings):
+    for rule, section in settings.used:
         begin = time.process_time()
         rule.judge(RowView(row("Describe the picture.", text, None)), section)
         taken[rule.name] = time.process_time() - begin
     # The worst was 0.42 s, which a pattern that takes time by the square of the length would exceed by far.
     assert max(taken.values()) < 2, taken
+
+
+@given(st.lists(PIECES | st.sampled_from("'-.!a。…։ \n\"") | st.text(max_size=8), max_size=40).map("".join))
+@hypothesis_settings(max_examples=300, deadline=None)
+def test_words_and_sentences_are_those_of_plain_patterns(text):
+    ascii = text.encode("ascii", "ignore").decode()
+    assert words(ascii) == tuple(re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", ascii.lower()))
+    closers = f"[{re.escape(CLOSERS)}]*"
+    ends = rf"(?<=[.!?…؟۔।։]){closers}\s+|(?<=[。！？]){closers}\s*|\n+"
+    assert sentences(text) == tuple(filter(None, map(str.strip, re.split(ends, text))))
+
+
+def test_all_rules_share_the_words_of_a_text():
+    words.cache_clear()
+    view = RowView(row("What is in the red room?", f"{'A dog sits on the mat. ' * 3}It sleeps now.", None))
+    for rule, section in preset("strict", language={"languages": ["en"]}).used:
+        rule.judge(view, section)
+    signature(view, 3)
+    # The question, the answer, and the two sentences and the last words that only some rules look at.
+    assert words.cache_info().misses <= 5
 
 
 def test_only_trained_answers_are_judged():

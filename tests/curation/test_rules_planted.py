@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from qwenvl_train.curation.rules.table import RULES, used
+from qwenvl_train.curation.rules.table import RULES
 from qwenvl_train.curation.view import RowView
 from tests.curation.clean_rows import clean_rows
 from tests.curation.judging import preset
@@ -52,7 +52,7 @@ def rows(tmp_path_factory):
 
 def fallen(rows, name) -> dict[str, Counter[str]]:
     """Return how many rows of each kind fall to each rule, and to any that drops rows."""
-    rules = list(used(preset(name, **(LANGUAGES if name == "strict" else {}))))
+    rules = preset(name, **(LANGUAGES if name == "strict" else {})).used
     found = {kind: Counter() for kind in rows}
     for kind, views in rows.items():
         for view in views:

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from qwenvl_train.config.schema import ModelConfig
 from qwenvl_train.curation.judging.engine import Answered, Asked
 from qwenvl_train.curation.judging.prompts import DIGITS, Reward, expected_score, normalized
-from qwenvl_train.curation.view import text_of
+from qwenvl_train.curation.view import turn_text
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.evaluation.batches import in_halves
@@ -73,7 +73,7 @@ class RewardEngine:
         return [Answered(one.number, ((_score(values),),)) for one, values in zip(group, logits, strict=True)]
 
     def _ids(self, sample: Sample, most: int) -> tuple[int, ...]:
-        messages = [{"role": turn.role, "content": text_of(turn)} for turn in sample.turns]
+        messages = [{"role": turn.role, "content": turn_text(turn)} for turn in sample.turns]
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False)
         except TemplateError as error:

@@ -27,7 +27,7 @@ def judge(row: RowView, settings: LeakedAnswer) -> Verdict | None:
         return None
     shares = [(shared_share(answer.passage.words, words(answer.asked), settings.sequence), answer) for answer in judged]
     share, answer = max(shares, key=lambda one: one[0])
-    return above(share, settings.max_share, f"{share:.0%} of {quoted(answer.text)} are in the question")
+    return above(share, settings.max_share, lambda: f"{share:.0%} of {quoted(answer.text)} are in the question")
 
 
 def shared_share(answer: Sequence[str], asked: Sequence[str], count: int) -> float:
@@ -35,8 +35,11 @@ def shared_share(answer: Sequence[str], asked: Sequence[str], count: int) -> flo
     if len(asked) < count or len(answer) < count:
         return 0.0
     given = set(zip(*(asked[start:] for start in range(count)), strict=False))
+    sequences = list(zip(*(answer[start:] for start in range(count)), strict=False))
+    if given.isdisjoint(sequences):
+        return 0.0
     covered = bytearray(len(answer))
-    for start, sequence in enumerate(zip(*(answer[start:] for start in range(count)), strict=False)):
+    for start, sequence in enumerate(sequences):
         if sequence in given:
             covered[start : start + count] = b"\1" * count
     return sum(covered) / len(answer)

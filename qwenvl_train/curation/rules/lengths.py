@@ -1,6 +1,7 @@
 """Questions and answers that are too short or too long, and conversations of too many turns."""
 
 from collections.abc import Iterator
+from functools import cached_property
 
 from pydantic import NonNegativeInt, PositiveInt
 
@@ -22,9 +23,13 @@ class Lengths(RuleSection):
     max_turns: PositiveInt | None
     """The number of questions. Null sets no limit, here as for the other limits."""
 
+    @cached_property
+    def sets_a_limit(self) -> bool:
+        return any(value is not None for name, value in self if name != "use")
+
 
 def judge(row: RowView, settings: Lengths) -> Verdict | None:
-    if all(value is None for name, value in settings if name != "use"):
+    if not settings.sets_a_limit:
         return None
     fault = next(_faults(row, settings), "")
     return Verdict(bool(fault), float(max(len(answer.text) for answer in row.answers)), fault)

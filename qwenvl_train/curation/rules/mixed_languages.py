@@ -42,7 +42,7 @@ def judge(row: RowView, settings: MixedLanguages) -> Verdict | None:
     if not found:
         return None
     share, stretch = max(found)
-    return above(share, settings.max_share, f"{share:.0%} are in another language, such as {quoted(stretch)}")
+    return above(share, settings.max_share, lambda: f"{share:.0%} are in another language, such as {quoted(stretch)}")
 
 
 def share_of(answer: AnswerView, settings: MixedLanguages) -> tuple[float, str]:

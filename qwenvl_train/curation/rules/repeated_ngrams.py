@@ -28,7 +28,7 @@ def judge(row: RowView, settings: RepeatedNgrams) -> Verdict | None:
     if not found:
         return None
     share, sequence = max(found)
-    return above(share, settings.max_share, f"{share:.0%} of the words repeat, such as {quoted(sequence)}")
+    return above(share, settings.max_share, lambda: f"{share:.0%} of the words repeat, such as {quoted(sequence)}")
 
 
 RULE = Rule("repeated_ngrams", "the same words again and again", True, judge)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from qwenvl_train.curation.verdict import Verdict, above, quoted
 
@@ -14,6 +15,9 @@ def repeated_words(words: Sequence[str], count: int) -> tuple[float, str]:
     and a character in several repeated sequences counts once. Where only numbers repeat, the share is 0, since tables
     have many equal ones.
     """
+    # A sequence that occurs again has count - 1 pairs of words in it that occur again.
+    if len(words) - 1 - len(set(pairwise(words))) < count - 1:
+        return 0.0, ""
     sequences = list(zip(*(words[start:] for start in range(count)), strict=False))
     if len(set(sequences)) == len(sequences):
         return 0.0, ""
@@ -55,7 +59,7 @@ def of_pieces(
     if not found:
         return None
     share, piece = max(found)
-    return above(share, max_share, f"{share:.0%} of the text are repeated {what}, such as {quoted(piece)}")
+    return above(share, max_share, lambda: f"{share:.0%} of the text are repeated {what}, such as {quoted(piece)}")
 
 
 def joined(words: Sequence[str]) -> str:

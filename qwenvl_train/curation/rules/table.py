@@ -1,7 +1,7 @@
 """The rules by name. A new rule is a module in this folder, a field of RuleSettings, and its thresholds in
 configs/filter/. They are judged in this order."""
 
-from collections.abc import Iterator
+from functools import cached_property
 
 from qwenvl_train.config.section import Section
 from qwenvl_train.curation.rules import (
@@ -68,10 +68,8 @@ class RuleSettings(Section):
     unreadable_images: RuleSection
     blank_images: blank_images.BlankImages
 
-
-def used(settings: RuleSettings) -> Iterator[tuple[Rule, RuleSection]]:
-    """Yield the rules that are not off, with their settings."""
-    for name, rule in RULES.items():
-        section: RuleSection = getattr(settings, name)
-        if section.use != "off":
-            yield rule, section
+    @cached_property
+    def used(self) -> tuple[tuple[Rule, RuleSection], ...]:
+        """The rules that are not off, with their settings."""
+        sections = ((rule, getattr(self, name)) for name, rule in RULES.items())
+        return tuple((rule, section) for rule, section in sections if section.use != "off")

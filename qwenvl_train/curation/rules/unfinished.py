@@ -22,6 +22,7 @@ _ITEM = re.compile(r"\s*(?:[-*+•·]|\(?\d{1,3}[.)）、]|[a-zA-Z][.)])\s+")
 _EMPTY_ITEM = re.compile(
     r"(?:^|\n)[ \t]*(?:[-*+•]|\d{1,3}[.)、])[ \t]+\S[^\n]*\n+[ \t]*(?:[-*+•]|\d{1,3}[.)、])[ \t]*$"
 )
+_LONGEST_MARK = 4
 _FENCE_LINE = re.compile(r"^[ \t]*```", re.MULTILINE)
 # Intervals such as [0, 1) open with one bracket and close with another.
 _PAIRS = {"(": ")]", "（": "）)", "[": "])", "{": "}", "「": "」", "『": "』", "《": "》", "【": "】", "“": "”"}
@@ -68,7 +69,8 @@ def unfinished(answer: AnswerView, least: int) -> str:
     # Answers in other forms have rules of their own. Text of a picture may end anywhere.
     if not text or not answer.ends_in_text or form_of(text) != "prose" or asks_for_given_text(answer.question):
         return ""
-    if _EMPTY_ITEM.search(text[-400:]):
+    # The last line is looked at first, since most answers have more than the mark of an item in it.
+    if len(text) - text.rfind("\n") <= _LONGEST_MARK + 1 and _EMPTY_ITEM.search(text[-400:]):
         return "the last item of a list is empty"
     said = answer.passage.prose.strip().rstrip("*_ ")
     # Formulas, code, tables and addresses, which are not prose, end an answer without a full stop.
@@ -89,7 +91,7 @@ def _continued(said: str, last: str, least: int) -> str:
 def _trails(said: str, last: str, least: int) -> str:
     """Finds lines that end in a mark or a word after which something must follow."""
     mark = last.endswith(("...", *"…,;:，、；،：")) or (last.endswith("-") and last[-2:-1].isalpha())
-    if not mark and not _DANGLING.search(last[-_END:]):
+    if not mark and not (last[-1:].isalpha() and _DANGLING.search(last[-_END:])):
         return ""
     return f"it ends in {quoted(last[-30:])}" if len(words(last)) >= least else ""
 
@@ -100,6 +102,8 @@ def _open_pair(said: str, last: str, least: int) -> str:
     for opening, closing in _PAIRS.items():
         if opening in line and line.rfind(opening) > max(map(line.rfind, closing)):
             return f"{opening} is not closed in {quoted(line[-30:])}"
+    if '"' not in line:
+        return ""
     quotes = re.findall(r'(?<![\d\'])"', line)
     opened = line.rfind('"')
     is_open = len(quotes) % 2 == 1 and opened + 1 < len(line) and (opened == 0 or line[opened - 1].isspace())

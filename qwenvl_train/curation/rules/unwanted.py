@@ -7,7 +7,7 @@ from pathlib import Path
 from qwenvl_train.curation.rules.rule import Rule, RuleSection
 from qwenvl_train.curation.text import UNSPACED
 from qwenvl_train.curation.verdict import Verdict, quoted
-from qwenvl_train.curation.view import RowView, text_of
+from qwenvl_train.curation.view import RowView, turn_text
 from qwenvl_train.errors import UserError
 
 
@@ -23,7 +23,7 @@ _UNSPACED = re.compile(f"[{UNSPACED}]")
 def judge(row: RowView, settings: Unwanted) -> Verdict | None:
     if settings.words is None:
         return None
-    text = "\n".join(text_of(turn) for turn in row.sample.turns if turn.role != "system")
+    text = "\n".join(turn_text(turn) for turn in row.sample.turns if turn.role != "system")
     texts = (text, *(answer.turn.thoughts or "" for answer in row.answers))
     for pattern, is_folded in patterns_in(settings.words):
         for one in texts:

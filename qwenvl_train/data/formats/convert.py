@@ -1,6 +1,7 @@
 """Convert a raw row, in any accepted format, to a Sample."""
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from qwenvl_train.data.formats.detect import as_row, detect
@@ -73,7 +74,12 @@ def _is_number(value: object) -> bool:
 
 def _id_of(row: dict, source: str, line: int) -> str:
     own = row.get("id")
-    return f"{Path(source).stem}-{line}" if own is None else str(own)
+    return f"{_stem(source)}-{line}" if own is None else str(own)
+
+
+@lru_cache(maxsize=16)
+def _stem(source: str) -> str:
+    return Path(source).stem
 
 
 def _read(

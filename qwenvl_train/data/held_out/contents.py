@@ -51,7 +51,7 @@ class MediaFiles:
 
     def content_of(self, sample: Sample) -> SampleContent:
         files = [content for media in sample.media for content in media.contents]
-        return SampleContent(_text_of(sample), tuple(map(self._number, files)))
+        return SampleContent(_digest_of_text(sample), tuple(map(self._number, files)))
 
     def numbers(self) -> range:
         """Return the numbers of all files that were read so far."""
@@ -81,7 +81,7 @@ class MediaFiles:
         return self._numbers.setdefault(file, len(self._numbers))
 
 
-def _text_of(sample: Sample) -> bytes:
+def _digest_of_text(sample: Sample) -> bytes:
     turns = [replace(turn, parts=tuple(map(_without_file, turn.parts))) for turn in sample.turns + sample.rejected]
     return hashlib.sha256(repr((turns, sample.tools, sample.shared)).encode()).digest()
 

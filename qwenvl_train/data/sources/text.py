@@ -47,7 +47,7 @@ class TextRows(InFile):
             raise too_large(f"{self.name}:{self.line(index)}", size)
         try:
             # The file is opened for each row, since processes that share an open file share its position.
-            with self.path.open("rb", buffering=0) as file:
+            with open(self.path, "rb", buffering=0) as file:
                 file.seek(int(self.starts[index]))
                 return file.read(size)
         except OSError as error:

@@ -8,7 +8,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwenvl_train.curation.judging.classes import Tree, read_tree
-from qwenvl_train.curation.rules.table import used
 from qwenvl_train.curation.rules.unwanted import patterns_in
 from qwenvl_train.data.forked import forked_map
 from qwenvl_train.data.samples import Samples
@@ -99,7 +98,7 @@ class Filtering:
     def _settings(self) -> dict[str, Any]:
         """Return everything that the results follow from, as plain data."""
         section = self._section
-        sections: dict[str, Any] = {rule.name: settings.model_dump(mode="json") for rule, settings in used(section)}
+        sections: dict[str, Any] = {rule.name: settings.model_dump(mode="json") for rule, settings in section.used}
         if section.duplicates.use != "off":
             sections["duplicates"] = section.duplicates.model_dump(mode="json")
         sections |= {name: getattr(section, name).model_dump(mode="json") for name in model_rules(section)}

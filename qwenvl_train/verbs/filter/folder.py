@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from qwenvl_train.files import replacing
 from qwenvl_train.reporting.claimed import claim_folder
@@ -27,22 +26,36 @@ class Parts:
     def has(self, rows: range) -> bool:
         """Return whether the table about these rows is stored whole."""
         try:
-            return pq.read_metadata(self._file(rows.start)).num_rows == len(rows)
+            return self._read(self._file(rows.start), None).num_rows == len(rows)
         except (OSError, pa.ArrowException):
             return False
 
     def save(self, rows: range, table: pa.Table) -> None:
         self._path.mkdir(parents=True, exist_ok=True)
-        with replacing(self._file(rows.start)) as file:
-            pq.write_table(table, file, compression="zstd")
+        options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+        with (
+            replacing(self._file(rows.start)) as file,
+            pa.ipc.new_file(file, table.schema, options=options) as writer,
+        ):
+            writer.write_table(table)
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield all tables in the order of the rows, or only some of their columns."""
-        for path in sorted(self._path.glob("*.parquet")):
-            yield pq.read_table(path, columns=None if columns is None else list(columns))
+        for path in sorted(self._path.glob("*.arrow")):
+            yield self._read(path, columns)
+
+    def _read(self, path: Path, columns: Sequence[str] | None) -> pa.Table:
+        with pa.OSFile(str(path)) as file:
+            reader = pa.ipc.open_file(file)
+            if columns is not None:
+                fields = [reader.schema.get_field_index(name) for name in columns]
+                options = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
+                reader = pa.ipc.open_file(file, options=options)
+            table = reader.read_all()
+            return table if columns is None else table.select(list(columns))
 
     def _file(self, first: int) -> Path:
-        return self._path / f"{first:012d}.parquet"
+        return self._path / f"{first:012d}.arrow"
 
 
 class FilterFolder:

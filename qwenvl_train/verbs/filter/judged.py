@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from qwenvl_train.curation.duplicates import PERMUTATIONS, Signature, signature
-from qwenvl_train.curation.rules.table import used
 from qwenvl_train.curation.text import words
 from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.curation.view import RowView
@@ -41,7 +40,7 @@ def judge_row(samples: Samples, index: int, section: FilterSection) -> JudgedRow
     except UserError as error:
         return JudgedRow(samples.id(index), {UNUSABLE: Verdict(True, None, message_of(error))})
     verdicts = {}
-    for rule, settings in used(section):
+    for rule, settings in section.used:
         if (verdict := rule.judge(view, settings)) is not None:
             verdicts[rule.name] = verdict
     duplicates = section.duplicates

