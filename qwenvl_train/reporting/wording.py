@@ -39,6 +39,14 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def with_unit(value: float, unit: str) -> str:
+    """Return a figure with its unit, such as 1,280 pixels. With the unit %, the figure is a share of 1."""
+    if unit == "%":
+        return percent(value)
+    digits = 0 if value == round(value) or abs(value) >= 1000 else 2 if abs(value) >= 0.1 else 4
+    return f"{value:,.{digits}f} {unit}".rstrip()
+
+
 def duration(seconds: float) -> str:
     """Format a duration with at most two units, because seconds do not matter in a duration of days."""
     minutes, rest = divmod(round(seconds), 60)

@@ -26,6 +26,17 @@ def test_a_bar_tells_what_is_done_and_the_time_left(terminal, shown, monkeypatch
         assert not text
 
 
+def test_lines_in_a_log_file_tell_the_progress_from_time_to_time(monkeypatch):
+    now = iter((0.0, 10.0, 31.0, 31.0, 40.0, 62.0))
+    monkeypatch.setattr(bar, "monotonic", lambda: next(now))
+    monkeypatch.setattr(bar, "console_on", lambda stream: Console(file=io.StringIO(), force_terminal=False))
+    told = []
+    with counting("judging rows", 2000, tell=told.append) as progress:
+        for done in (100, 1500, 1600, 2000):
+            progress(done)
+    assert told == ["judging rows: 1,500 of 2,000 (75.0 %)"]
+
+
 @pytest.mark.parametrize("width", [30, 40, 59])
 def test_a_narrow_terminal_shows_the_share_that_is_done(width, monkeypatch):
     written = io.StringIO()

@@ -1,6 +1,6 @@
 import pytest
 
-from qwenvl_train.reporting.wording import duration, figure
+from qwenvl_train.reporting.wording import duration, figure, with_unit
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,17 @@ def test_duration(seconds, text):
 )
 def test_figure(metric, value, text):
     assert figure(metric, value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (1280.0, "pixels", "1,280 pixels"),
+        (12345.6, "characters", "12,346 characters"),
+        (0.034, "%", "3.4 %"),
+        (0.5, "of 255", "0.50 of 255"),
+        (-0.0012, "", "-0.0012"),
+    ],
+)
+def test_with_unit(value, unit, text):
+    assert with_unit(value, unit) == text
