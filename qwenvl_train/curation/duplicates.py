@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from qwenvl_train.curation.rules.rule import RuleSection
+from qwenvl_train.curation.rules.rule import Described, Measure, RuleSection
 from qwenvl_train.curation.view import RowView
 from qwenvl_train.data.sample import Image, Part, Sample, Text, Video
 
@@ -43,6 +43,14 @@ class Duplicates(RuleSection):
     """The largest number of the 64 bits of their hashes in which two alike pictures differ."""
 
 
+def described_duplicates(settings: Duplicates) -> Described:
+    """Return what the figures of near-duplicates are shown with."""
+    by_images = Measure("largest difference from the images of the earlier row", "of 64 bits")
+    by_text = Measure("share of word sequences that the earlier row has, too", "%")
+    measure = by_images if settings.by == "images" else by_text
+    return Described("duplicates", "nearly the same as an earlier row", False, measure=measure)
+
+
 class Alike(NamedTuple):
     """A row and an earlier one that it is nearly the same as."""
 
@@ -58,20 +66,21 @@ class Alike(NamedTuple):
 
 @dataclass(frozen=True)
 class AlikeRows:
-    """Rows that are nearly the same as an earlier one, in order. They are columns, since there may be millions."""
+    """Rows that are nearly the same as an earlier one, in order, as columns, since there may be millions. They have the
+    fields of `Alike`, each [alike rows]."""
 
-    columns: tuple[np.ndarray, ...]
-    """The fields of `Alike`, each [alike rows]."""
-
-    @property
-    def rows(self) -> np.ndarray:
-        return self.columns[0]
+    rows: np.ndarray
+    firsts: np.ndarray
+    similarity: np.ndarray
+    bits: np.ndarray
+    pictures: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, place: int) -> Alike:
-        return Alike(*(column[place].item() for column in self.columns))
+        columns = (self.rows, self.firsts, self.similarity, self.bits, self.pictures)
+        return Alike(*(column[place].item() for column in columns))
 
 
 @dataclass(frozen=True)
@@ -313,7 +322,7 @@ def _compared(signatures: Signatures, rows: np.ndarray, firsts: np.ndarray) -> A
         some = slice(start, start + _CHUNK)
         shares[some] = similarity(signatures, rows[some], firsts[some])
         bits[some] = differing_bits(signatures, rows[some], firsts[some])
-    return AlikeRows((rows, firsts, shares, bits, signatures.counts[rows]))
+    return AlikeRows(rows, firsts, shares, bits, signatures.counts[rows])
 
 
 def _firsts(rows: int, ones: np.ndarray, others: np.ndarray) -> np.ndarray:

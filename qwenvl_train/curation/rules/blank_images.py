@@ -2,7 +2,7 @@
 
 from pydantic import NonNegativeFloat
 
-from qwenvl_train.curation.rules.rule import Rule, RuleSection
+from qwenvl_train.curation.rules.rule import Measure, Rule, RuleSection
 from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.curation.view import RowView
 
@@ -25,4 +25,6 @@ def judge(row: RowView, settings: BlankImages) -> Verdict | None:
     return Verdict(falls, least, f"its colours differ by {least:.2f} of 255" if falls else "")
 
 
-RULE = Rule("blank_images", "images of a single colour", False, judge)
+RULE = Rule(
+    "blank_images", "images of a single colour", False, judge, measure=Measure("how much the colours differ", "of 255")
+)

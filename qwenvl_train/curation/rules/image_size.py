@@ -2,7 +2,7 @@
 
 from pydantic import PositiveFloat, PositiveInt
 
-from qwenvl_train.curation.rules.rule import Rule, RuleSection
+from qwenvl_train.curation.rules.rule import Measure, Rule, RuleSection
 from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.curation.view import RowView
 
@@ -38,4 +38,10 @@ def _fault_of(size: tuple[int, int], settings: ImageSize) -> str:
     return ""
 
 
-RULE = Rule("image_size", "images that are tiny, huge or very long", False, judge)
+RULE = Rule(
+    "image_size",
+    "images that are tiny, huge or very long",
+    False,
+    judge,
+    measure=Measure("shortest side of an image", "pixels"),
+)

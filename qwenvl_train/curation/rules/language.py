@@ -6,7 +6,7 @@ from qwenvl_train.config.section import NameList
 from qwenvl_train.curation.forms import form_of
 from qwenvl_train.curation.languages import languages_of
 from qwenvl_train.curation.questions import asks_for_given_text
-from qwenvl_train.curation.rules.rule import Rule, RuleSection
+from qwenvl_train.curation.rules.rule import Measure, Rule, RuleSection
 from qwenvl_train.curation.verdict import Verdict, quoted
 from qwenvl_train.curation.view import AnswerView, RowView
 
@@ -44,4 +44,6 @@ def _other(found: dict[str, float], wanted: tuple[str, ...]) -> tuple[float, str
     return max(others, default=(0.0, ""))
 
 
-RULE = Rule("language", "answers in other languages", False, judge)
+RULE = Rule(
+    "language", "answers in other languages", False, judge, measure=Measure("probability of another language", "%")
+)

@@ -6,7 +6,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from qwenvl_train.curation.forms import form_of
 from qwenvl_train.curation.questions import asks_for_given_text, gives_options, is_yes_or_no
-from qwenvl_train.curation.rules.rule import Rule, RuleSection
+from qwenvl_train.curation.rules.rule import Measure, Rule, RuleSection
 from qwenvl_train.curation.text import words
 from qwenvl_train.curation.verdict import Verdict, above, quoted
 from qwenvl_train.curation.view import AnswerView, RowView
@@ -51,4 +51,10 @@ def _is_judged(answer: AnswerView, least: int) -> bool:
     return not (asks_for_given_text(answer.question) or gives_options(answer.question) or is_yes_or_no(answer.text))
 
 
-RULE = Rule("leaked_answer", "answers that stand in the question", False, judge)
+RULE = Rule(
+    "leaked_answer",
+    "answers that stand in the question",
+    False,
+    judge,
+    measure=Measure("share of an answer in the question", "%"),
+)

@@ -5,7 +5,7 @@ from functools import cached_property
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from qwenvl_train.curation.rules.rule import Rule, RuleSection
+from qwenvl_train.curation.rules.rule import Measure, Rule, RuleSection
 from qwenvl_train.curation.text import words
 from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.curation.view import RowView
@@ -61,4 +61,6 @@ def _too_few(count: int, limit: int | None, what: str) -> Iterator[str]:
         yield f"{what} has {count} words, fewer than {limit}"
 
 
-RULE = Rule("lengths", "too short, too long, or too many turns", False, judge)
+RULE = Rule(
+    "lengths", "too short, too long, or too many turns", False, judge, measure=Measure("longest answer", "characters")
+)

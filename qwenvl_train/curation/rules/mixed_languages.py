@@ -7,7 +7,7 @@ from pydantic import PositiveFloat, PositiveInt
 from qwenvl_train.curation.forms import form_of
 from qwenvl_train.curation.languages import language_of
 from qwenvl_train.curation.questions import asks_for_given_text
-from qwenvl_train.curation.rules.rule import Rule, RuleSection
+from qwenvl_train.curation.rules.rule import Measure, Rule, RuleSection
 from qwenvl_train.curation.scripts import belong_together, scripts_in, size, stretches
 from qwenvl_train.curation.text import sentences
 from qwenvl_train.curation.verdict import Verdict, above, quoted
@@ -100,4 +100,10 @@ def _other_sentences(text: str, least: float) -> list[tuple[float, str]]:
     ]
 
 
-RULE = Rule("mixed_languages", "answers that switch between languages", False, judge)
+RULE = Rule(
+    "mixed_languages",
+    "answers that switch between languages",
+    False,
+    judge,
+    measure=Measure("share in another language", "%"),
+)

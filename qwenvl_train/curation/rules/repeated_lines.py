@@ -3,7 +3,7 @@
 from pydantic import PositiveFloat, PositiveInt
 
 from qwenvl_train.curation.rules.repetition import of_pieces
-from qwenvl_train.curation.rules.rule import Rule, RuleSection
+from qwenvl_train.curation.rules.rule import Measure, Rule, RuleSection
 from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.curation.view import RowView
 
@@ -22,4 +22,4 @@ def judge(row: RowView, settings: RepeatedLines) -> Verdict | None:
     return of_pieces(texts, settings.min_lines, settings.min_length, settings.max_share, "lines")
 
 
-RULE = Rule("repeated_lines", "the same lines again", True, judge)
+RULE = Rule("repeated_lines", "the same lines again", True, judge, measure=Measure("share of repeated lines", "%"))

@@ -3,7 +3,7 @@
 from pydantic import PositiveFloat, PositiveInt
 
 from qwenvl_train.curation.rules.repetition import repeated_words
-from qwenvl_train.curation.rules.rule import Rule, RuleSection
+from qwenvl_train.curation.rules.rule import Measure, Rule, RuleSection
 from qwenvl_train.curation.verdict import Verdict, above, quoted
 from qwenvl_train.curation.view import RowView
 
@@ -31,4 +31,6 @@ def judge(row: RowView, settings: RepeatedNgrams) -> Verdict | None:
     return above(share, settings.max_share, lambda: f"{share:.0%} of the words repeat, such as {quoted(sequence)}")
 
 
-RULE = Rule("repeated_ngrams", "the same words again and again", True, judge)
+RULE = Rule(
+    "repeated_ngrams", "the same words again and again", True, judge, measure=Measure("share of repeated words", "%")
+)

@@ -4,7 +4,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from qwenvl_train.curation.forms import form_of
 from qwenvl_train.curation.rules.repetition import of_pieces
-from qwenvl_train.curation.rules.rule import Rule, RuleSection
+from qwenvl_train.curation.rules.rule import Measure, Rule, RuleSection
 from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.curation.view import RowView
 
@@ -24,4 +24,6 @@ def judge(row: RowView, settings: RepeatedSentences) -> Verdict | None:
     return of_pieces(texts, settings.min_sentences, settings.min_length, settings.max_share, "sentences")
 
 
-RULE = Rule("repeated_sentences", "the same sentences again", True, judge)
+RULE = Rule(
+    "repeated_sentences", "the same sentences again", True, judge, measure=Measure("share of repeated sentences", "%")
+)

@@ -12,6 +12,10 @@ LAST = -1
 """The index of the picture of a region that is in the last one before it. It is replaced once all turns are read."""
 
 
+class InvertedBox(UserError):
+    """A box whose corners are swapped."""
+
+
 class Objects:
     """The column `objects` of a raw row. Its names and boxes are used in the order of their marks."""
 
@@ -118,7 +122,7 @@ def coordinates(value: object, place: str) -> tuple[float, ...]:
         if not isinstance(number, int | float) or isinstance(number, bool) or not abs(number) < 2**31:
             raise UserError(f"{place} is {shown(value)}; {shown(number)} is not a coordinate.")
     if len(numbers) == 4 and (numbers[0] > numbers[2] or numbers[1] > numbers[3]):
-        raise UserError(f"{place} is {shown(value)}; a box goes from its top left to its bottom right corner.")
+        raise InvertedBox(f"{place} is {shown(value)}; a box goes from its top left to its bottom right corner.")
     return tuple(float(number) for number in numbers)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from qwenvl_train.curation.judging.classes import Tree
+from qwenvl_train.curation.judging.described import CLASSES, DESCRIBED, NEEDLESS_IMAGE, SCORES
 from qwenvl_train.curation.judging.settings import JudgingSections
 from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.curation.view import RowView
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from qwenvl_train.curation.judging.judge import Judge, Judgement
 
-CLASSES, SCORES, NEEDLESS_IMAGE = "classes", "scores", "needless_image"
 CLASS, PROBLEM, MEAN_SCORE = "class", "not_judged", "mean_score"
 """Further columns: the domain and class of a row, why a model could not judge it, and the mean of its scores."""
 SCORE = "score."
@@ -31,8 +31,7 @@ SCORE = "score."
 def model_rules(sections: JudgingSections) -> tuple[str, ...]:
     """Return the names of the judgements by a model that are not off. Classes are last, since rows that fall to another
     rule do not count for their limits."""
-    named = {SCORES: sections.scores, NEEDLESS_IMAGE: sections.needless_image, CLASSES: sections.classes}
-    return tuple(name for name, section in named.items() if section.use != "off")
+    return tuple(one.name for one in DESCRIBED if getattr(sections, one.name).use != "off")
 
 
 @dataclass(frozen=True)

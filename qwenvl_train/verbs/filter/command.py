@@ -6,7 +6,7 @@ from functools import partial
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.stdout import print_json
-from qwenvl_train.verbs.filter.figures import Figures
+from qwenvl_train.verbs.filter.figures import FilterFigures
 from qwenvl_train.verbs.filter.filtering import Filtering
 from qwenvl_train.verbs.filter.folder import FilterFolder
 from qwenvl_train.verbs.filter.judged import UNUSABLE
@@ -32,7 +32,7 @@ def run(composed: Composed[FilterConfig]) -> None:
         raise UserError(_nothing_left(figures, folder))
 
 
-def _nothing_left(figures: Figures, folder: FilterFolder) -> str:
+def _nothing_left(figures: FilterFigures, folder: FilterFolder) -> str:
     unusable = next(rule for rule in figures.rules if rule.name == UNUSABLE)
     if unusable.falls == figures.rows:
         return f"filter: no row can be used; the first: {figures.first_unusable}"

@@ -1,27 +1,20 @@
 """The figures of a filter: how many rows fall to each rule, to which together, and what that changes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from qwenvl_train.curation.rules.table import RULES
+from qwenvl_train.curation.rules.rule import Described
 from qwenvl_train.data.samples import Samples
-from qwenvl_train.verbs.filter.by_model import CLASSES, NEEDLESS_IMAGE, PROBLEM, SCORE, SCORES
+from qwenvl_train.verbs.filter.by_model import PROBLEM, SCORE
 from qwenvl_train.verbs.filter.folder import FilterFolder
-from qwenvl_train.verbs.filter.judged import DUPLICATES, EVIDENCE, UNUSABLE, VALUE
+from qwenvl_train.verbs.filter.judged import EVIDENCE, UNUSABLE, VALUE
 from qwenvl_train.verbs.filter.outcome import Outcome
 
 _QUANTILES = {"least": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "99 %": 0.99, "largest": 1.0}
-_SUMMARIES = {
-    UNUSABLE: "no training can use the row",
-    DUPLICATES: "nearly the same as an earlier row",
-    CLASSES: "of a class that is dropped, or over its limit",
-    SCORES: "scored too low by the model",
-    NEEDLESS_IMAGE: "the answer does not need the image",
-}
 
 
 @dataclass(frozen=True)
@@ -29,6 +22,10 @@ class RuleFigures:
     name: str
     summary: str
     of_report: bool
+    measures: str | None
+    """What the rule measures of a row, or None."""
+    unit: str
+    """The unit of what it measures, as in `Measure`."""
     drops: bool
     """Whether rows that fall to the rule are left out. Otherwise they are only marked."""
     falls: int
@@ -44,7 +41,7 @@ class RuleFigures:
 
 
 @dataclass(frozen=True)
-class Figures:
+class FilterFigures:
     rows: int
     kept: int
     rules: tuple[RuleFigures, ...]
@@ -69,7 +66,7 @@ class Figures:
         return asdict(self)
 
     @classmethod
-    def of(cls, stored: dict[str, Any]) -> "Figures":
+    def of(cls, stored: dict[str, Any]) -> "FilterFigures":
         """Return the figures that `as_dict` has given."""
         sources = {name: (rows, kept) for name, (rows, kept) in stored["sources"].items()}
         classes = {name: (rows, kept) for name, (rows, kept) in stored["classes"].items()}
@@ -77,20 +74,22 @@ class Figures:
         return cls(**stored | {"rules": rules, "sources": sources, "classes": classes})
 
 
-def figures_of(samples: Samples, outcome: Outcome, folder: FilterFolder) -> Figures:
+def figures_of(
+    samples: Samples, outcome: Outcome, folder: FilterFolder, described: Mapping[str, Described]
+) -> FilterFigures:
+    """Return the figures. `described` has all rules by name."""
     kept = outcome.kept
     sources = {name: (len(rows), int(kept[rows.start : rows.stop].sum())) for name, rows in samples.files()}
-    usable = ~outcome.falls[:, outcome.rules.index(UNUSABLE)]
     words = {
-        what: {"before": _quartiles(column[usable]), "after": _quartiles(column[kept])}
+        what: {"before": _quartiles(column[column >= 0]), "after": _quartiles(column[kept])}
         for what, column in zip(("questions", "answers"), outcome.words.T, strict=True)
     }
     values = _values(folder, outcome)
-    rules = tuple(_of_rule(number, outcome, values) for number in range(len(outcome.rules)))
+    rules = tuple(_of_rule(number, outcome, values, described) for number in range(len(outcome.rules)))
     scores, not_judged, first = _of_model(folder)
     unusable = _first_unusable(folder)
     classes, pairs = _classes(outcome), _are_pairs(samples, outcome)
-    return Figures(
+    return FilterFigures(
         len(kept), int(kept.sum()), rules, sources, words, classes, scores, pairs, unusable, not_judged, first
     )
 
@@ -128,36 +127,41 @@ def _of_model(folder: FilterFolder) -> tuple[dict[str, dict[str, float]], int, s
     return {name: _quantiles(np.concatenate(found)) for name, found in scores.items()}, not_judged, first
 
 
-def _of_rule(number: int, outcome: Outcome, values: dict[str, tuple[int, np.ndarray]]) -> RuleFigures:
-    name, falls = outcome.rules[number], outcome.falls[:, number]
+def _of_rule(
+    number: int, outcome: Outcome, values: dict[str, tuple[int, np.ndarray]], described: Mapping[str, Described]
+) -> RuleFigures:
+    rule, falls = described[outcome.rules[number]], outcome.falls[:, number]
     others = np.array(outcome.drops)
     others[number] = False
     alone = falls & ~outcome.falls[:, others].any(axis=1) if outcome.drops[number] else np.zeros_like(falls)
     shared = (outcome.falls & falls[:, None]).sum(axis=0).tolist()
-    rule = RULES.get(name)
-    judged, measured = values.get(name, (len(falls), np.zeros(0)))
+    judged, measured = values[rule.name]
     return RuleFigures(
-        name,
-        rule.summary if rule else _SUMMARIES[name],
-        bool(rule and rule.of_report),
+        rule.name,
+        rule.summary,
+        rule.of_report,
+        rule.measure.what if rule.measure else None,
+        rule.measure.unit if rule.measure else "",
         outcome.drops[number],
         int(falls.sum()),
         int(alone.sum()),
         judged,
         _quantiles(measured),
-        {other: count for other, count in zip(outcome.rules, shared, strict=True) if count and other != name},
+        {other: count for other, count in zip(outcome.rules, shared, strict=True) if count and other != rule.name},
     )
 
 
 def _values(folder: FilterFolder, outcome: Outcome) -> dict[str, tuple[int, np.ndarray]]:
-    """Return the number of rows that each rule applies to, and the figures that it has measured."""
-    names = [name for name in outcome.rules if name not in (UNUSABLE, DUPLICATES)]
-    judged, values = dict.fromkeys(names, 0), {name: [np.zeros(0, np.float32)] for name in names}
+    """Return the number of rows that each rule applies to, and the figures that it has measured. Rules that only
+    compare rows with each other have measured those that fall."""
+    judged: Counter[str] = Counter()
+    values: dict[str, list[np.ndarray]] = {}
     for table in folder.tables(outcome.by_model):
-        for name in names:
+        for name in filter(table.column_names.__contains__, outcome.rules):
             judged[name] += len(table) - table[name].null_count
-            values[name].append(table[f"{name}.{VALUE}"].drop_null().to_numpy())
-    return {name: (judged[name], np.concatenate(values[name])) for name in names}
+            values.setdefault(name, []).append(table[f"{name}.{VALUE}"].drop_null().to_numpy())
+    compared = {name: (len(outcome.kept), late.values) for name, late in outcome.late.items()}
+    return compared | {name: (judged[name], np.concatenate(found)) for name, found in values.items()}
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:

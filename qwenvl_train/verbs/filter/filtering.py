@@ -8,18 +8,20 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwenvl_train.curation.judging.classes import Tree, read_tree
+from qwenvl_train.curation.judging.described import CLASSES
 from qwenvl_train.curation.rules.unwanted import patterns_in
 from qwenvl_train.data.forked import forked_map
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.bar import counting
 from qwenvl_train.reporting.folder import plain, write_json_atomic
-from qwenvl_train.reporting.wording import duration, many
-from qwenvl_train.verbs.filter.by_model import CLASSES, digest, model_rules, open_model_judge
-from qwenvl_train.verbs.filter.figures import Figures, figures_of
+from qwenvl_train.reporting.wording import count, duration, many
+from qwenvl_train.verbs.filter.by_model import digest, model_rules, open_model_judge
+from qwenvl_train.verbs.filter.figures import FilterFigures, figures_of
 from qwenvl_train.verbs.filter.folder import SUMMARY, FilterFolder
 from qwenvl_train.verbs.filter.judged import JudgedRow, judge_row, table_of
 from qwenvl_train.verbs.filter.kept_files import KeptFiles, refuse_repeats
+from qwenvl_train.verbs.filter.kinds import described_rules
 from qwenvl_train.verbs.filter.outcome import Outcome, outcome_of_rules, rules_in, with_judgements
 from qwenvl_train.verbs.filter.page import write_page
 from qwenvl_train.verbs.filter.settings import PACKAGES, FilterConfig
@@ -55,12 +57,12 @@ class Filtering:
         refuse_repeats(config.data.train, self._tree)
         self._judge_model = None if self._state is None else open_model_judge(config, self._tree, self._state)
 
-    def figures(self) -> Figures | None:
+    def figures(self) -> FilterFigures | None:
         """Return the figures of the filter, which is carried out unless it is finished. All processes must call this
         together, and only the main process gets the figures of what is carried out now."""
         self._on_main(self._open)
         if (stored := self.folder.summary()) is not None:
-            return Figures.of(stored)
+            return FilterFigures.of(stored)
         self._on_main(self._judge)
         outcome = outcome_of_rules(self._samples, self.folder, self._section)
         if self._state is not None:
@@ -124,7 +126,7 @@ class Filtering:
             return [judge_row(samples, row, section) for row in rows]
 
         start, done = monotonic(), 0
-        with counting("judging rows", sum(map(len, missing))) as progress:
+        with counting("judging rows", sum(map(len, missing)), tell=self._tell) as progress:
             found = forked_map(judged, missing, self._processes(missing), _KILLED)
             for rows, judgements in zip(missing, found, strict=True):
                 table = table_of(judgements, rules_in(section), compared=section.duplicates.use != "off")
@@ -142,7 +144,7 @@ class Filtering:
         judge, start, done = self._judge_model, monotonic(), 0
         assert judge is not None
         total = sum(int((~left_out[rows.start : rows.stop]).sum()) for rows in mine)
-        with counting("asking the model", total, shown=state.is_main_process) as progress:
+        with counting("asking the model", total, state.is_main_process, self._tell) as progress:
             for rows in mine:
                 out = left_out[rows.start : rows.stop].tolist()
                 self.folder.by_model.save(rows, judge.table(self._samples, rows, out))
@@ -155,16 +157,16 @@ class Filtering:
     def _processes(self, chunks: list[range]) -> int:
         return min(self._config.data.workers, len(chunks))
 
-    def _write(self, outcome: Outcome) -> Figures:
+    def _write(self, outcome: Outcome) -> FilterFigures:
         """Write all results. The summary is written last, and says that the filter is finished."""
         samples, folder = self._samples, self.folder
         kept = KeptFiles(samples, outcome, self._tree)
-        with counting("writing rows", len(samples)) as progress:
+        with counting("writing rows", len(samples), tell=self._tell) as progress:
             for done in write_rows(samples, outcome, folder, kept, self._chunks, self._processes(self._chunks)):
                 progress(done)
         write_verdicts(samples, outcome, folder)
         write_entries(samples, kept, folder)
-        figures = figures_of(samples, outcome, folder)
+        figures = figures_of(samples, outcome, folder, described_rules(self._section))
         write_page(figures, shown_rows(samples, outcome, folder, self._section.examples), folder)
         write_json_atomic(folder.path / SUMMARY, figures.as_dict())
         folder.remove_parts()
@@ -191,4 +193,6 @@ def _in_words(judged: str, done: int, rows: int, seconds: float) -> str:
     if not done:
         return f"all {many(rows, 'row')} are {judged} from before"
     before = f"; {many(rows - done, 'further row')} from before" if rows > done else ""
-    return f"{many(done, 'row')} {judged} in {duration(seconds)}, {done / max(seconds, 1e-9):,.3g} a second{before}"
+    rate = done / max(seconds, 1e-9)
+    speed = count(rate) if rate >= 100 else f"{rate:.1f}"
+    return f"{many(done, 'row')} {judged} in {duration(seconds)}, {speed} a second{before}"

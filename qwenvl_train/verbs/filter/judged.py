@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from qwenvl_train.curation.duplicates import PERMUTATIONS, Signature, signature
+from qwenvl_train.curation.rules import malformed_boxes
 from qwenvl_train.curation.text import words
 from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.curation.view import RowView
+from qwenvl_train.data.formats.objects import InvertedBox
 from qwenvl_train.data.samples import Samples
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.verbs.filter.settings import FilterSection
@@ -27,8 +29,8 @@ class JudgedRow:
     verdicts: Mapping[str, Verdict]
     """The verdicts by rule, of the rules that apply to the row."""
     has_media: bool = False
-    words: tuple[int, int] = (0, 0)
-    """The number of words of the questions and of the answers."""
+    words: tuple[int, int] | None = None
+    """The number of words of the questions and of the answers. None for a row that cannot be read."""
     signature: Signature | None = field(default=None, compare=False)
     """What is compared with other rows, or None if nothing is."""
 
@@ -37,9 +39,12 @@ def judge_row(samples: Samples, index: int, section: FilterSection) -> JudgedRow
     """Return the judgements about one row, without those that need other rows."""
     try:
         view = RowView(samples[index])
+    except InvertedBox as error:
+        by_rule = section.malformed_boxes.use == "drop"
+        return _unread(samples.id(index), malformed_boxes.RULE.name if by_rule else UNUSABLE, error)
     except UserError as error:
-        return JudgedRow(samples.id(index), {UNUSABLE: Verdict(True, None, message_of(error))})
-    verdicts = {}
+        return _unread(samples.id(index), UNUSABLE, error)
+    verdicts = {UNUSABLE: Verdict(False)}
     for rule, settings in section.used:
         if (verdict := rule.judge(view, settings)) is not None:
             verdicts[rule.name] = verdict
@@ -47,6 +52,11 @@ def judge_row(samples: Samples, index: int, section: FilterSection) -> JudgedRow
     exact = duplicates.min_similarity == 1
     compared = signature(view, duplicates.words, exact) if duplicates.use != "off" else None
     return JudgedRow(view.sample.id, verdicts, bool(view.sample.media), _word_counts(view), compared)
+
+
+def _unread(id: str | None, rule: str, error: UserError) -> JudgedRow:
+    """Return the judgement about a row that cannot be read, which falls to a rule."""
+    return JudgedRow(id, {UNUSABLE: Verdict(False), rule: Verdict(True, None, message_of(error))})
 
 
 def _word_counts(view: RowView) -> tuple[int, int]:
@@ -64,8 +74,8 @@ def table_of(rows: Sequence[JudgedRow], rules: Sequence[str], compared: bool) ->
     columns = {
         "id": pa.array([row.id for row in rows], pa.string()),
         HAS_MEDIA: pa.array([row.has_media for row in rows], pa.bool_()),
-        "question_words": pa.array([row.words[0] for row in rows], pa.int32()),
-        "answer_words": pa.array([row.words[1] for row in rows], pa.int32()),
+        "question_words": pa.array([row.words and row.words[0] for row in rows], pa.int32()),
+        "answer_words": pa.array([row.words and row.words[1] for row in rows], pa.int32()),
     }
     for rule in rules:
         columns |= columns_of([row.verdicts.get(rule) for row in rows], rule)

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 
 from qwenvl_train.curation.duplicates import PERMUTATIONS, Alike, Signatures, alike_rows
 from qwenvl_train.curation.judging.classes import Tree, by_name, over_limit
+from qwenvl_train.curation.judging.described import CLASSES, DESCRIBED
 from qwenvl_train.curation.judging.settings import ClassSettings
 from qwenvl_train.curation.verdict import Verdict
 from qwenvl_train.data.samples import Samples
-from qwenvl_train.verbs.filter.by_model import CLASS, CLASSES, MEAN_SCORE, NEEDLESS_IMAGE, SCORES, model_rules
+from qwenvl_train.verbs.filter.by_model import CLASS, MEAN_SCORE, model_rules
 from qwenvl_train.verbs.filter.folder import FilterFolder
 from qwenvl_train.verbs.filter.judged import (
     DUPLICATES,
@@ -27,24 +28,27 @@ from qwenvl_train.verbs.filter.judged import (
 )
 from qwenvl_train.verbs.filter.settings import FilterSection
 
-
 _WORDS = ("question_words", "answer_words")
 
 
 @dataclass(frozen=True)
 class LateVerdicts:
-    """The verdicts of a rule that need other rows. They are made when they are asked for, since there may be
-    millions."""
+    """The verdicts of a rule that need other rows, on the rows that fall. Their evidence is made when it is asked for,
+    since there may be millions."""
 
     rows: np.ndarray
-    """The rows that fall, in order."""
-    at: Callable[[int], Verdict]
-    """Returns the verdict on the row in a place of `rows`."""
+    """The rows, in order."""
+    values: np.ndarray
+    """The figure of each row."""
+    evidence: Callable[[int], str]
+    """Returns the evidence on the row in a place of `rows`."""
 
     def of(self, row: int) -> Verdict | None:
         """Return the verdict on a row, or None for a row that does not fall."""
         place = bisect_left(self.rows, row)
-        return self.at(place) if place < len(self.rows) and self.rows[place] == row else None
+        if place == len(self.rows) or self.rows[place] != row:
+            return None
+        return Verdict(True, float(self.values[place]), self.evidence(place))
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Outcome:
     drops: tuple[bool, ...]
     """Whether rows that fall to the rule are left out, for each rule."""
     words: np.ndarray
-    """[rows, 2]: number of words of the questions and of the answers."""
+    """[rows, 2]: number of words of the questions and of the answers. -1 for a row that cannot be read."""
     late: Mapping[str, LateVerdicts] = field(default_factory=dict)
     """The verdicts that need other rows, by rule. All others are in the judgements of the folder."""
     classes: tuple[str, ...] = ()
@@ -72,7 +76,7 @@ class Outcome:
     @property
     def by_model(self) -> bool:
         """Whether a model has judged rows."""
-        return not {CLASSES, SCORES, NEEDLESS_IMAGE}.isdisjoint(self.rules)
+        return any(one.name in self.rules for one in DESCRIBED)
 
     def rules_of(self, row: int) -> list[str]:
         """Return the names of the rules that a row falls to."""
@@ -107,14 +111,16 @@ def outcome_of_rules(samples: Samples, folder: FilterFolder, section: FilterSect
     falls, words = [], []
     for table in folder.by_rules.tables([*rules, *_WORDS]):
         falls.append(_falls(table, rules))
-        words.append(np.stack([table[name].to_numpy() for name in _WORDS], axis=1))
+        words.append(np.stack([pc.fill_null(table[name], -1).to_numpy() for name in _WORDS], axis=1))
     outcome = Outcome(rules, np.concatenate(falls), drops, np.concatenate(words))
     if section.duplicates.use == "off":
         return outcome
     alike = alike_rows(_signatures(folder, ~outcome.kept), section.duplicates)
     duplicate = np.zeros(len(outcome.falls), dtype=bool)
     duplicate[alike.rows] = True
-    late = LateVerdicts(alike.rows, lambda place: _verdict_of_alike(samples, alike[place]))
+    by_images = section.duplicates.by == "images"
+    values = alike.bits if by_images else alike.similarity
+    late = LateVerdicts(alike.rows, values, lambda place: _in_common(samples, alike[place], by_images))
     return outcome.with_rule(DUPLICATES, duplicate, section.duplicates.use == "drop", late)
 
 
@@ -165,7 +171,7 @@ def _with_classes(
     over = _over_limit(samples, np.flatnonzero(outcome.kept & ~falls), assigned, seed)
     falls = falls.copy()
     falls[over] = True
-    late = LateVerdicts(over, lambda place: _verdict_of_class(int(over[place]), assigned))
+    late = LateVerdicts(over, assigned.probability[over], lambda place: _full(over[place], assigned))
     outcome = outcome.with_rule(CLASSES, falls, drops, late)
     return replace(outcome, classes=tuple(assigned.settings), class_of=assigned.class_of)
 
@@ -181,10 +187,9 @@ def _over_limit(samples: Samples, rows: np.ndarray, assigned: _Assigned, seed: i
     return np.sort(np.concatenate(found))
 
 
-def _verdict_of_class(row: int, assigned: _Assigned) -> Verdict:
+def _full(row: int, assigned: _Assigned) -> str:
     name, settings = list(assigned.settings.items())[assigned.class_of[row]]
-    evidence = f"the class {name} has its limit of {settings.limit} rows"
-    return Verdict(True, float(assigned.probability[row]), evidence)
+    return f"the class {name} has its limit of {settings.limit} rows"
 
 
 def _falls(table: pa.Table, rules: Sequence[str]) -> np.ndarray:
@@ -192,11 +197,12 @@ def _falls(table: pa.Table, rules: Sequence[str]) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _verdict_of_alike(samples: Samples, alike: Alike) -> Verdict:
+def _in_common(samples: Samples, alike: Alike, by_images: bool) -> str:
     source, line = samples.origin(alike.first)
-    images = f", images differ in {alike.bits} of 64 bits" if alike.pictures else ""
-    evidence = f"{alike.similarity:.0%} of its word sequences are those of {source}:{line}{images}"
-    return Verdict(True, alike.similarity, evidence)
+    first, bits = f"those of {source}:{line}", f"images differ in {alike.bits} of 64 bits"
+    if by_images:
+        return f"its {bits} from {first}"
+    return f"{alike.similarity:.0%} of its word sequences are {first}{f', {bits}' if alike.pictures else ''}"
 
 
 def _signatures(folder: FilterFolder, left_out: np.ndarray) -> Signatures:

@@ -7,8 +7,8 @@ from typing import Any
 from qwenvl_train.reporting.folder import write_text_atomic
 from qwenvl_train.reporting.pages.answers import Shown, card_of
 from qwenvl_train.reporting.pages.page import Tile, fill_template
-from qwenvl_train.reporting.wording import count, percent
-from qwenvl_train.verbs.filter.figures import Figures, RuleFigures
+from qwenvl_train.reporting.wording import count, percent, with_unit
+from qwenvl_train.verbs.filter.figures import FilterFigures, RuleFigures
 from qwenvl_train.verbs.filter.folder import FilterFolder
 from qwenvl_train.verbs.filter.shown import ShownRow
 
@@ -17,7 +17,7 @@ _SHOWN = ("median", "99 %", "largest")
 """The quantiles of what a rule measured that stand on the page. summary.json has all."""
 
 
-def write_page(figures: Figures, shown: Sequence[ShownRow], folder: FilterFolder) -> Path:
+def write_page(figures: FilterFigures, shown: Sequence[ShownRow], folder: FilterFolder) -> Path:
     path = folder.path / PAGE
     cards: dict[str, list[Any]] = {}
     for one in shown:
@@ -37,7 +37,7 @@ def write_page(figures: Figures, shown: Sequence[ShownRow], folder: FilterFolder
     return path
 
 
-def _tiles(figures: Figures) -> list[Tile]:
+def _tiles(figures: FilterFigures) -> list[Tile]:
     share = percent(figures.kept / max(1, figures.rows))
     left_out = figures.rows - figures.kept
     return [
@@ -47,7 +47,7 @@ def _tiles(figures: Figures) -> list[Tile]:
     ]
 
 
-def _rule(rule: RuleFigures, figures: Figures) -> dict[str, Any]:
+def _rule(rule: RuleFigures, figures: FilterFigures) -> dict[str, Any]:
     return {
         "name": rule.name,
         "summary": rule.summary,
@@ -57,11 +57,14 @@ def _rule(rule: RuleFigures, figures: Figures) -> dict[str, Any]:
         "share": percent(rule.falls / max(1, figures.rows)),
         "alone": rule.alone,
         "judged": rule.judged,
-        "measured": ", ".join(f"{name} {rule.quantiles[name]:.3g}" for name in _SHOWN if rule.quantiles),
+        "measures": rule.measures if rule.quantiles else "",
+        "measured": ", ".join(
+            f"{name} {with_unit(rule.quantiles[name], rule.unit)}" for name in _SHOWN if rule.quantiles
+        ),
     }
 
 
-def _overlaps(figures: Figures) -> dict[str, Any]:
+def _overlaps(figures: FilterFigures) -> dict[str, Any]:
     """Return a table with the number of rows that fall to two rules, of the rules that share rows with others."""
     names = [rule.name for rule in figures.rules if rule.with_others]
     of_rules = {rule.name: rule for rule in figures.rules}
@@ -72,7 +75,7 @@ def _overlaps(figures: Figures) -> dict[str, Any]:
     return {"names": names, "rows": list(zip(names, cells, strict=True))}
 
 
-def _card(one: ShownRow, figures: Figures) -> dict[str, Any]:
+def _card(one: ShownRow, figures: FilterFigures) -> dict[str, Any]:
     drops = {rule.name for rule in figures.rules if rule.drops}
     answers = [Shown("answer", "answer", text) for text in one.answers]
     for rule, verdict in one.verdicts.items():

@@ -7,12 +7,12 @@ from rich.text import Text
 
 from qwenvl_train.reporting.console import console_on, say
 from qwenvl_train.reporting.wording import count, many, percent
-from qwenvl_train.verbs.filter.figures import Figures
+from qwenvl_train.verbs.filter.figures import FilterFigures
 from qwenvl_train.verbs.filter.folder import SUMMARY, FilterFolder
 from qwenvl_train.verbs.filter.writing import DATA, DROPPED, VERDICTS
 
 
-def print_figures(figures: Figures, folder: FilterFolder) -> None:
+def print_figures(figures: FilterFigures, folder: FilterFolder) -> None:
     console = console_on()
     say(console, "")
     if any(rule.falls for rule in figures.rules):
@@ -34,7 +34,7 @@ def print_figures(figures: Figures, folder: FilterFolder) -> None:
         say(console, f"{'train':<9} qwenvl-train +recipe={recipe} {shlex.quote(f'data={folder.path / DATA}')}")
 
 
-def rule_rows(figures: Figures) -> list[list[str]]:
+def rule_rows(figures: FilterFigures) -> list[list[str]]:
     rows = [["rule", "falls", "share", "alone", "what falls"]]
     for rule in filter(lambda rule: rule.falls, figures.rules):
         mark = "" if rule.drops else " (marked only)"
@@ -51,7 +51,7 @@ def table_in_lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join([f"{first:<{widths[0]}}", *cells, last]).rstrip()
 
 
-def overlaps(figures: Figures) -> Iterator[str]:
+def overlaps(figures: FilterFigures) -> Iterator[str]:
     """Yield the pairs of rules that most often fall on the same rows."""
     pairs = {
         tuple(sorted((rule.name, other))): both for rule in figures.rules for other, both in rule.with_others.items()
@@ -60,14 +60,14 @@ def overlaps(figures: Figures) -> Iterator[str]:
         yield f"{many(both, 'row')} {'falls' if both == 1 else 'fall'} to both {one} and {other}"
 
 
-def lengths(figures: Figures) -> Iterator[str]:
+def lengths(figures: FilterFigures) -> Iterator[str]:
     for what, stages in figures.words.items():
         if stages["before"] and stages["after"]:
             before, after = (_in_words(stages[stage]) for stage in ("before", "after"))
             yield f"words of {what}: {before} before, {after} after"
 
 
-def by_model(figures: Figures) -> Iterator[str]:
+def by_model(figures: FilterFigures) -> Iterator[str]:
     """Yield what a model has said of the rows, in words."""
     if figures.scores:
         medians = (f"{name} {found['median']:.2f}" for name, found in figures.scores.items() if found)
@@ -84,6 +84,6 @@ def _in_words(quartiles: list[int]) -> str:
     return f"median {count(quartiles[2])}, at most {count(quartiles[4])}"
 
 
-def summary(figures: Figures) -> str:
+def summary(figures: FilterFigures) -> str:
     share = percent(figures.kept / max(1, figures.rows))
     return f"{count(figures.kept)} of {many(figures.rows, 'row')} kept ({share})"

@@ -17,7 +17,6 @@ from qwenvl_train.files import replacing
 from qwenvl_train.reporting.folder import plain, write_text_atomic
 from qwenvl_train.verbs.filter.folder import FilterFolder
 from qwenvl_train.verbs.filter.judged import (
-    DUPLICATES,
     EVIDENCE,
     HAS_MEDIA,
     PICTURE_SIGNATURE,
@@ -102,7 +101,7 @@ def _dropped_line(samples: Samples, row: int, line: bytes, table: pa.Table, plac
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
+    return None if value is None else round(value, 4)
 
 
 def verdicts_of(row: int, table: pa.Table, place: int, outcome: Outcome) -> dict[str, Verdict]:
@@ -143,17 +142,16 @@ def _with_outcome(samples: Samples, outcome: Outcome, table: pa.Table, rows: ran
     kept = [name for name in table.column_names if name not in _OF_FILTER]
     columns |= {name: table[name] for name in kept}
     for rule, late in outcome.late.items():
-        found = [late.of(row) or _of_table(table, rule, place) for place, row in enumerate(rows)]
-        if rule == DUPLICATES:  # rows that fall to another rule are not compared
-            compared = [one and (one.falls or outcome.kept[row]) for row, one in zip(rows, found, strict=True)]
-            found = [one if right else None for one, right in zip(found, compared, strict=True)]
+        found = [
+            late.of(row) or _of_table(table, rule, place, bool(outcome.kept[row])) for place, row in enumerate(rows)
+        ]
         columns |= columns_of(found, rule)
     return pa.table(columns)
 
 
-def _of_table(table: pa.Table, rule: str, place: int) -> Verdict | None:
-    if rule not in table.column_names:
-        return Verdict(False)
+def _of_table(table: pa.Table, rule: str, place: int, kept: bool) -> Verdict | None:
+    if rule not in table.column_names:  # it compares only rows that no other rule leaves out
+        return Verdict(False) if kept else None
     falls, value, evidence = (table[name][place].as_py() for name in (rule, f"{rule}.{VALUE}", f"{rule}.{EVIDENCE}"))
     return None if falls is None else Verdict(falls, value, evidence or "")
 

@@ -295,6 +295,54 @@ def test_numbers_that_json_does_not_have_become_null(tmp_path, filtered):
     assert "NaN" not in (folder / "kept.jsonl").read_text()
 
 
+def test_the_page_names_what_a_rule_measures_with_its_unit(write_rows, filtered):
+    long = " ".join(str(number) for number in range(700)) + "."
+    folder, *_ = filtered(f"data.train={write_rows([said(GOOD), said(long)])}", "filter.lengths.use=mark",
+                          "filter.lengths.max_turns=9")  # fmt: skip
+    page = " ".join((folder / "report.html").read_text().split())
+    assert 'longest answer: <span class="soft">median 1,378 characters, 99 % 2,66' in page
+    assert 'share of repeated words: <span class="soft">median 0.0 %' in page
+    lengths = next(rule for rule in result(folder)["rules"] if rule["name"] == "lengths")
+    assert (lengths["measures"], lengths["unit"], lengths["quantiles"]["largest"]) == (
+        "longest answer",
+        "characters",
+        len(long),
+    )
+
+
+def test_of_alike_images_the_bits_are_measured(tmp_path, write_rows, filtered):
+    Image.effect_noise((90, 60), 80).save(tmp_path / "a.png")
+    rows = [said(answer, "<image>What is it?", images=[str(tmp_path / "a.png")]) for answer in (GOOD, "A cat.")]
+    settings = ("filter.duplicates.use=drop", "filter.duplicates.by=images")
+    folder, *_ = filtered(f"data.train={write_rows(rows)}", *settings)
+    (dropped,) = read_lines(folder / "dropped.jsonl")
+    because = {"rule": "duplicates", "value": 0.0}
+    because["evidence"] = f"its images differ in 0 of 64 bits from those of {tmp_path / 'rows.jsonl'}:1"
+    assert dropped["dropped_by"] == [because]
+    duplicates = result(folder)["rules"][-1]
+    assert (duplicates["unit"], duplicates["quantiles"]["largest"]) == ("of 64 bits", 0.0)
+
+
+@pytest.mark.parametrize(("use", "rule"), [("drop", "malformed_boxes"), ("mark", "unusable")])
+def test_a_row_with_an_inverted_box_falls_to_the_rule_about_boxes(tmp_path, write_rows, filtered, use, rule):
+    Image.effect_noise((90, 60), 80).save(tmp_path / "a.png")
+    objects = {"ref": ["cup"], "bbox": [[50, 10, 20, 50]]}
+    inverted = said("<ref-object><bbox>", "<image>Where?", images=[str(tmp_path / "a.png")], objects=objects)
+    path = write_rows([said(GOOD), inverted])
+    folder, *_ = filtered(f"data.train={path}", f"filter.malformed_boxes.use={use}")
+    assert falls(folder) == {rule: 1}
+    evidence = read_lines(folder / "dropped.jsonl")[0]["dropped_by"][0]["evidence"]
+    assert "box 1 is [50, 10, 20, 50]; a box goes from its top left" in evidence
+    assert result(folder)["words"]["questions"]["before"][0] == 3  # nothing is counted of a row that is not read
+
+
+def test_the_rows_of_the_embedded_example_are_not_filtered_unless_they_are_asked_for(filtered):
+    _, _, err = filtered(code=2)
+    assert "data.train is not set" in err
+    folder, *_ = filtered("data=shapes")
+    assert result(folder)["rows"] > 100
+
+
 def test_repeats_are_those_of_the_entry(many, filtered):
     folder, *_ = filtered(f"data.train=[{{path: {many}, repeats: 2}}]")
     assert yaml.safe_load((folder / "data.yaml").read_text())["train"][0]["repeats"] == 2
