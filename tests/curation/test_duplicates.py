@@ -11,7 +11,7 @@ from datasketch import MinHash
 from PIL import Image as Pillow
 
 from qwenvl_train.curation import duplicates
-from qwenvl_train.curation.duplicates import Alike, Duplicates, Signatures, alike_rows, signature
+from qwenvl_train.curation.duplicates import Alike, Duplicates, Signatures, alike_rows, minhashes, signature
 from qwenvl_train.curation.text import words
 from qwenvl_train.curation.view import RowView
 from qwenvl_train.data.sample import Image, Sample, Text, Turn, Video
@@ -32,7 +32,7 @@ def together(rows: list[RowView], length: int = 3) -> Signatures:
     for place, one in enumerate(found):
         pictures[place, : max(0, counts[place])] = one.pictures or ()
     rest = np.array([one.rest for one in found], dtype=np.uint64)
-    return Signatures(np.stack([one.text for one in found]), pictures, counts, rest)
+    return Signatures(minhashes([one.sequences for one in found]), pictures, counts, rest)
 
 
 def sequences(text: str, length: int = 3) -> set[tuple[str, ...]]:
@@ -85,7 +85,8 @@ def test_the_minhash_is_that_of_datasketch(text):
     hashed = MinHash(duplicates.PERMUTATIONS, seed=1, hashfunc=xxhash.xxh32_intdigest)
     hashed.update_batch([" ".join(sequence).encode() for sequence in sequences(text)])
     hashed.update("".join(sign for sign in text if sign in "+=").encode())
-    assert signature(given, 3).text.tolist() == hashed.hashvalues.tolist()
+    texts = [signature(given, 3).sequences, ["another text"]]
+    assert minhashes(texts)[0].tolist() == hashed.hashvalues.tolist()
 
 
 def draw(path, seed: int, noise: int = 0) -> Image:
@@ -120,7 +121,7 @@ def test_many_rows_with_one_text_are_compared_by_their_pictures():
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 2**63, (3000, 1), dtype=np.uint64)
     pictures[2900:] = pictures[100:200]
-    texts = np.tile(signature(row("a red circle"), 3).text, (3000, 1))
+    texts = np.tile(minhashes([signature(row("a red circle"), 3).sequences]), (3000, 1))
     found = alike_rows(
         Signatures(texts, pictures, np.ones(3000, dtype=int), np.zeros(3000, dtype=np.uint64)),
         BY_ROW.model_copy(update={"max_bits": 0}),
@@ -158,7 +159,7 @@ def of_hashes(*pictures: tuple[int, ...]) -> Signatures:
     table = np.zeros((len(pictures), max(map(len, pictures))), dtype=np.uint64)
     for place, hashes in enumerate(pictures):
         table[place, : len(hashes)] = hashes
-    texts = np.tile(signature(row("a red circle"), 3).text, (len(pictures), 1))
+    texts = np.tile(minhashes([signature(row("a red circle"), 3).sequences]), (len(pictures), 1))
     counts = np.array([len(hashes) for hashes in pictures])
     return Signatures(texts, table, counts, np.zeros(len(pictures), dtype=np.uint64))
 

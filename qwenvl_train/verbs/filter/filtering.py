@@ -7,6 +7,8 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pyarrow as pa
+
 from qwenvl_train.curation.judging.classes import Tree, read_tree
 from qwenvl_train.curation.judging.described import CLASSES
 from qwenvl_train.curation.rules.unwanted import patterns_in
@@ -19,7 +21,7 @@ from qwenvl_train.reporting.wording import count, duration, many
 from qwenvl_train.verbs.filter.by_model import digest, model_rules, open_model_judge
 from qwenvl_train.verbs.filter.figures import FilterFigures, figures_of
 from qwenvl_train.verbs.filter.folder import SUMMARY, FilterFolder
-from qwenvl_train.verbs.filter.judged import JudgedRow, judge_row, table_of
+from qwenvl_train.verbs.filter.judged import judge_row, table_of
 from qwenvl_train.verbs.filter.kept_files import KeptFiles, refuse_repeats
 from qwenvl_train.verbs.filter.kinds import described_rules
 from qwenvl_train.verbs.filter.outcome import Outcome, outcome_of_rules, rules_in, with_judgements
@@ -122,14 +124,14 @@ class Filtering:
         samples, section = self._samples, self._section
         missing = [rows for rows in self._chunks if not self.folder.by_rules.has(rows)]
 
-        def judged(rows: range) -> list[JudgedRow]:
-            return [judge_row(samples, row, section) for row in rows]
+        def judged(rows: range) -> pa.Table:
+            judgements = [judge_row(samples, row, section) for row in rows]
+            return table_of(judgements, rules_in(section), compared=section.duplicates.use != "off")
 
         start, done = monotonic(), 0
         with counting("judging rows", sum(map(len, missing)), tell=self._tell) as progress:
             found = forked_map(judged, missing, self._processes(missing), _KILLED)
-            for rows, judgements in zip(missing, found, strict=True):
-                table = table_of(judgements, rules_in(section), compared=section.duplicates.use != "off")
+            for rows, table in zip(missing, found, strict=True):
                 self.folder.by_rules.save(rows, table)
                 done += len(rows)
                 progress(done)

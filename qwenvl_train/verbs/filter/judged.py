@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from qwenvl_train.curation.duplicates import PERMUTATIONS, Signature, signature
+from qwenvl_train.curation.duplicates import PERMUTATIONS, Signature, minhashes, signature
 from qwenvl_train.curation.rules import malformed_boxes
 from qwenvl_train.curation.text import words
 from qwenvl_train.curation.verdict import Verdict
@@ -81,8 +81,10 @@ def table_of(rows: Sequence[JudgedRow], rules: Sequence[str], compared: bool) ->
         columns |= columns_of([row.verdicts.get(rule) for row in rows], rule)
     if compared:
         found = [row.signature for row in rows]
-        texts = [one and one.text.tobytes() for one in found]
-        columns[TEXT_SIGNATURE] = pa.array(texts, pa.binary(4 * PERMUTATIONS))
+        texts = iter(minhashes([one.sequences for one in found if one]))
+        columns[TEXT_SIGNATURE] = pa.array(
+            [one and next(texts).tobytes() for one in found], pa.binary(4 * PERMUTATIONS)
+        )
         columns[REST_SIGNATURE] = pa.array([one.rest if one else 0 for one in found], pa.uint64())
         columns[PICTURE_SIGNATURE] = pa.array([one and one.pictures for one in found], pa.list_(pa.uint64()))
     return pa.table(columns)
