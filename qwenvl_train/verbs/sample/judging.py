@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from qwenvl_train.curation.policies import Candidate
 from qwenvl_train.curation.rules.table import RULES
 from qwenvl_train.curation.view import RowView
 from qwenvl_train.data.render.tokens import has_control_tokens
@@ -14,6 +13,7 @@ from qwenvl_train.evaluation.metrics.metric import Metric
 from qwenvl_train.evaluation.scoring import Chosen, ScoredRow, choose_metrics, load_metrics, metrics_of_entries, score
 from qwenvl_train.families.thoughts import without_thoughts
 from qwenvl_train.verbs.sample.answers import DrawnAnswers
+from qwenvl_train.verbs.sample.policies import Candidate
 from qwenvl_train.verbs.sample.settings import SampleSection
 
 

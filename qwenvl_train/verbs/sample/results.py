@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qwenvl_train.curation.policies import pass_rate
 from qwenvl_train.data.index.lengths import Problem
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.scoring import Chosen
 from qwenvl_train.reporting.folder import plain, write_json_atomic, write_json_lines_atomic
 from qwenvl_train.verbs.sample.answers import DrawnAnswers
 from qwenvl_train.verbs.sample.judging import Judged, judge
+from qwenvl_train.verbs.sample.policies import pass_rate
 from qwenvl_train.verbs.sample.writing import Written, rows_of
 
 

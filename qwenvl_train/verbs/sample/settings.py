@@ -15,6 +15,7 @@ from qwenvl_train.config.section import CountOrAuto, Section
 from qwenvl_train.config.verb import Verb
 from qwenvl_train.curation.rules.table import RuleSettings
 from qwenvl_train.endpoint.settings import EndpointConfig
+from qwenvl_train.verbs.sample.policies import Keep, PairUp
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -62,7 +63,7 @@ class SampleSection(Section):
     """The lowest main score of a right answer."""
     rules: Annotated[dict[str, Any], AfterValidator(_rules)]
     """The rules of curation that judge each answer, with all settings of each. Those that are not named are off."""
-    keep: Literal["best", "right"]
+    keep: Keep
     """Whether the best right answer to a question is kept, or all different right ones."""
     most: PositiveInt | None
     """The largest number of answers that are kept of a question. With null, there is no limit."""
@@ -72,7 +73,7 @@ class SampleSection(Section):
     """The smallest edit distance between the answers that are kept of a question, as a share of the longer one."""
     thoughts: Literal["keep", "drop"]
     """Whether the rows have the thoughts before the answers."""
-    pairs: Literal["none", "closest", "hardest"]
+    pairs: PairUp
     """How a right and a wrong answer become a pair: those closest in length, or the wrong one with the best score."""
     most_pairs: PositiveInt
     """The largest number of pairs of a question."""

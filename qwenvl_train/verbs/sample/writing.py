@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from qwenvl_train.curation.policies import Candidate, best_try, in_window, kept, paired, pass_rate
 from qwenvl_train.data.formats.writing import Raw, conversation_row, pair_row, scoring_columns
 from qwenvl_train.data.index.lengths import Problem, problem_of
 from qwenvl_train.data.render.regions import in_words, with_written_tools
@@ -13,6 +12,7 @@ from qwenvl_train.data.sample import Image, Part, Sample, Text, Video
 from qwenvl_train.errors import UserError
 from qwenvl_train.verbs.sample.answers import DrawnAnswers
 from qwenvl_train.verbs.sample.judging import Judged, answered
+from qwenvl_train.verbs.sample.policies import Candidate, best_try, in_window, kept, paired, pass_rate
 
 
 @dataclass

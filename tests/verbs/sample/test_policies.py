@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwenvl_train.curation.policies import Candidate, best_try, distance, in_window, kept, paired, pass_rate
+from qwenvl_train.verbs.sample.policies import Candidate, best_try, distance, in_window, kept, paired, pass_rate
 
 
 def tried(number: int, text: str, score: float = 1.0, **more) -> Candidate:
