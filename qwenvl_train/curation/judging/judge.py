@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from qwenvl_train.curation.judging.classes import ClassOfRow, Tree
-from qwenvl_train.curation.judging.engine import Asked, Engine
+from qwenvl_train.curation.judging.engine import Engine
 from qwenvl_train.curation.judging.prompts import (
     Choice,
     Figures,
@@ -18,9 +18,9 @@ from qwenvl_train.curation.judging.prompts import (
     score_choice,
 )
 from qwenvl_train.curation.judging.settings import JudgingSections
-from qwenvl_train.curation.judging.store import JudgementStore, content_of, key_of
+from qwenvl_train.curation.judging.store import JudgementStore
+from qwenvl_train.curation.judging.stored import StoredFigures
 from qwenvl_train.curation.view import RowView
-from qwenvl_train.errors import UserError, message_of
 
 
 @dataclass(frozen=True)
@@ -73,29 +73,22 @@ class StoredJudge:
         return self._engine.identity
 
     def judge(self, rows: Sequence[RowView]) -> list[Judgement]:
-        problems: dict[int, str] = {}
-        contents = [self._content(number, row, problems) for number, row in enumerate(rows)]
+        stored = StoredFigures(self._engine, self._store, [row.sample.chosen_conversation for row in rows])
+        problems = stored.problems
         wanted = {number: self._prompts(row) for number, row in enumerate(rows) if number not in problems}
-        found = self._figures(rows, contents, wanted, problems)
+        found = stored.ask(wanted)
         if self._tree and not self._engine.all_at_once:
             second: dict[int, tuple[Prompt, ...]] = {
                 number: (self._class_choice(self._domain(found[number])),)
                 for number in wanted
                 if number not in problems
             }
-            for number, more in self._figures(rows, contents, second, problems).items():
+            for number, more in stored.ask(second).items():
                 found[number].update(more)
         return [
             Judgement(problem=problems[number]) if number in problems else self._judgement(row, found[number])
             for number, row in enumerate(rows)
         ]
-
-    def _content(self, number: int, row: RowView, problems: dict[int, str]) -> str:
-        try:
-            return content_of(row.sample)
-        except UserError as error:
-            problems[number] = message_of(error)
-            return ""
 
     def _prompts(self, row: RowView) -> tuple[Prompt, ...]:
         """Return what is asked about a row, except for the class if only that of one domain is asked for."""
@@ -127,38 +120,6 @@ class StoredJudge:
 
     def _domain(self, figures: dict[Prompt, Figures]) -> str:
         return list(self._tree)[most_likely(figures[self._domain_choice()])[0]]
-
-    def _figures(
-        self, rows: Sequence[RowView], contents: Sequence[str], wanted: dict[int, tuple[Prompt, ...]],
-        problems: dict[int, str],
-    ) -> dict[int, dict[Prompt, Figures]]:  # fmt: skip
-        """Return the figures of the prompts of each row, those that are stored and those that the engine computes."""
-        keys = {
-            number: {prompt: key_of(self._engine.identity, prompt, contents[number]) for prompt in prompts}
-            for number, prompts in wanted.items()
-        }
-        stored = self._store.read(key for of_row in keys.values() for key in of_row.values())
-        missing = [
-            Asked(number, rows[number].sample.chosen_conversation, prompts)
-            for number, of_row in keys.items()
-            if (prompts := tuple(prompt for prompt, key in of_row.items() if key not in stored))
-        ]
-        asked = {one.number: one.prompts for one in missing}
-        self._engine.proven |= bool(stored)
-        for group in self._engine.answers(missing) if missing else ():
-            problems.update((answered.number, answered.problem) for answered in group if answered.problem is not None)
-            new = {
-                keys[answered.number][prompt]: figures
-                for answered in group
-                if answered.problem is None
-                for prompt, figures in zip(asked[answered.number], answered.figures, strict=True)
-            }
-            self._store.write(new)
-            stored |= new
-        return {
-            number: {prompt: stored[key] for prompt, key in of_row.items() if key in stored}
-            for number, of_row in keys.items()
-        }
 
     def _judgement(self, row: RowView, figures: dict[Prompt, Figures]) -> Judgement:
         scores = {

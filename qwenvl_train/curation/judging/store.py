@@ -28,9 +28,9 @@ _AT_A_TIME = 500
 
 
 class JudgementStore:
-    def __init__(self, folder: Path):
-        """Open the store in a folder of the cache, or create it."""
-        make_folder(folder, "classes.use, scores.use and needless_image.use to off")
+    def __init__(self, folder: Path, instead: str = "classes.use, scores.use and needless_image.use to off"):
+        """Open the store in a folder of the cache, or create it. `instead` names the settings that need no store."""
+        make_folder(folder, instead)
         self.path = folder / "judgements.sqlite3"
         with self._connected() as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS figures (key BLOB PRIMARY KEY, value TEXT) WITHOUT ROWID")
