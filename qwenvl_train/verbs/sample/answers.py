@@ -24,8 +24,7 @@ from qwenvl_train.verbs.sample.settings import SampleConfig
 class DrawnAnswers:
     """The answers to all rows."""
 
-    config: SampleConfig
-    family: Family
+    context: RunContext
     samples: Rows
     folder: AnswersFolder
     rows: list[Row]
@@ -36,6 +35,15 @@ class DrawnAnswers:
     """Number of answers that were drawn now, by all processes. The others were found in the folder."""
     seconds: float
     """Time that drawing them took."""
+
+    @property
+    def config(self) -> SampleConfig:
+        assert isinstance(self.context.config, SampleConfig)
+        return self.context.config
+
+    @property
+    def family(self) -> Family:
+        return self.context.family
 
     @property
     def model(self) -> str:
@@ -66,9 +74,8 @@ def draw(config: SampleConfig, family: Family, precision: str, state: PartialSta
         problems, generated = generate_missing(context, rows, missing, folder, limits)
     answered = folder.answered(section.tries) if context.is_main else {}
     found = [row for mine in answered.values() for row in mine]
-    return DrawnAnswers(
-        config, family, rows, folder, found, [*rows.lengths.problems, *problems], generated, monotonic() - start
-    )
+    problems = [*rows.lengths.problems, *problems]
+    return DrawnAnswers(context, rows, folder, found, problems, generated, monotonic() - start)
 
 
 def _settings(context: RunContext, rows: Rows) -> dict[str, Any]:

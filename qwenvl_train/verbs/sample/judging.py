@@ -1,8 +1,9 @@
 """The judgement of drawn answers: their scores against the truth, and their faults."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from qwenvl_train.curation.rules.table import RULES
 from qwenvl_train.curation.view import RowView
@@ -12,9 +13,18 @@ from qwenvl_train.evaluation.answering import Row
 from qwenvl_train.evaluation.metrics.metric import Metric
 from qwenvl_train.evaluation.scoring import Chosen, ScoredRow, choose_metrics, load_metrics, metrics_of_entries, score
 from qwenvl_train.families.thoughts import without_thoughts
+from qwenvl_train.reporting.bar import counting
 from qwenvl_train.verbs.sample.answers import DrawnAnswers
 from qwenvl_train.verbs.sample.policies import Candidate
-from qwenvl_train.verbs.sample.settings import SampleSection
+from qwenvl_train.verbs.sample.settings import CheckThoughts, SampleSection
+from qwenvl_train.verbs.sample.thoughts import ThoughtsJudge, has_thoughts_about_media, open_thoughts_judge
+
+_AT_A_TIME = 32
+"""The number of questions whose answers are judged together, where a model judges thoughts."""
+USE = "thoughts_use_image"
+"""The key of the probability in rows of answers.jsonl."""
+NOT_JUDGED = "check_thoughts could not judge"
+"""The beginning of the mark of answers that the model could not judge."""
 
 
 @dataclass(frozen=True)
@@ -23,47 +33,97 @@ class Judged:
 
     sample: Sample
     """The conversation up to the true answer, which is its only trained turn."""
-    turn: int
-    turns: int
-    """Number of questions of the raw row, and which of them this is, counted from 1."""
     rows: list[Row]
     """The answers as answers.jsonl has them."""
     tries: list[Candidate]
     """The same answers as policies see them."""
 
+    @property
+    def turn(self) -> int:
+        """Which of the questions of the raw row this is, counted from 1."""
+        return self.rows[0]["turn"]
+
+    @property
+    def turns(self) -> int:
+        """The number of questions of the raw row."""
+        return self.rows[0]["turns"]
+
     def seed_of(self, one: Candidate) -> int | None:
         return next(row["seed"] for row in self.rows if row["try"] == one.number)
 
 
-def judge(drawn: DrawnAnswers) -> tuple[list[Judged], dict[str, Chosen]]:
+class _Question(NamedTuple):
+    """A question with its answers, while they are judged."""
+
+    sample: Sample
+    rows: list[Row]
+
+
+def judge(drawn: DrawnAnswers) -> tuple[Iterator[Judged], dict[str, Chosen]]:
     """Return all questions with their judged answers, and the metrics of each entry of data.train."""
     config = drawn.config
     asked = [row for row in drawn.rows if row["try"] == 1]
     chosen = choose_metrics(asked, config.eval.metrics, metrics_of_entries(config.data, "data.train"))
-    metrics = load_metrics(chosen)
-    scored = score(drawn.rows, chosen, metrics, drawn.family)
-    tries = config.sample.tries
-    questions = (scored[start : start + tries] for start in range(0, len(scored), tries))
-    return [_judged(mine, metrics, drawn) for mine in questions], chosen
+    return _judged(drawn, chosen), chosen
 
 
-def _judged(scored: Sequence[ScoredRow], metrics: Mapping[str, Metric], drawn: DrawnAnswers) -> Judged:
-    section, first = drawn.config.sample, scored[0].row
+def _judged(drawn: DrawnAnswers, chosen: Mapping[str, Chosen]) -> Iterator[Judged]:
+    section, metrics = drawn.config.sample, load_metrics(chosen)
+    thoughts = open_thoughts_judge(drawn.context)
+    starts = range(0, len(drawn.rows), section.tries)
+    questions = (_question(drawn.rows[start : start + section.tries], chosen, metrics, drawn) for start in starts)
+    with counting("judging", len(starts)) as progress:
+        done = 0
+        while some := list(islice(questions, _AT_A_TIME)):
+            if thoughts is not None:
+                check_thoughts(some, thoughts, section.check_thoughts)
+            for one in some:
+                yield Judged(one.sample, one.rows, [_try(row, section) for row in one.rows])
+            progress(done := done + len(some))
+
+
+def _question(
+    rows: Sequence[Row], chosen: Mapping[str, Chosen], metrics: Mapping[str, Metric], drawn: DrawnAnswers
+) -> _Question:
+    section, first = drawn.config.sample, rows[0]
     sample = drawn.samples.samples[first["index"]].up_to_answer(first["turn"])
-    rows, tries = [], []
-    for one in scored:
+    judged = []
+    for one in score(rows, chosen, metrics, drawn.family):
         value = goodness(one, metrics)
         faults, marks = _faults(sample, one.row, section)
-        text = one.row["answer"]
-        complete = one.row["ended"] and bool(without_thoughts(text).strip()) and not has_control_tokens(text)
         judgement = {"score": value, "right": value >= section.right, "faults": faults, "marks": marks}
-        rows.append({**one.row, "scores": one.plain(), **judgement})
-        tries.append(_try(rows[-1], complete, section))
-    return Judged(sample, first["turn"], first["turns"], rows, tries)
+        row = {key: content for key, content in one.row.items() if key != USE}
+        judged.append({**row, "scores": one.plain(), **judgement})
+    return _Question(sample, judged)
 
 
-def _try(row: Row, complete: bool, section: SampleSection) -> Candidate:
-    text = row["answer"] if section.thoughts == "keep" else without_thoughts(row["answer"])
+def check_thoughts(
+    questions: Sequence[tuple[Sample, list[Row]]], judge: ThoughtsJudge, settings: CheckThoughts
+) -> None:
+    """Have a model judge the answers that are right and without faults, and whose thoughts may use an image. Those that
+    do not are a fault or a mark of their row."""
+    asked = [
+        (row, conversation)
+        for sample, rows in questions
+        for row in rows
+        if row["right"] and not row["faults"]
+        if has_thoughts_about_media(conversation := answered(sample, row["answer"]))
+    ]
+    found = judge.probabilities([conversation for _, conversation in asked])
+    for (row, _), probability in zip(asked, found, strict=True):
+        if isinstance(probability, str):
+            row["marks"].append(f"{NOT_JUDGED}: {probability}")
+            continue
+        row[USE] = round(probability, 6)
+        if probability < settings.min_probability:
+            words = f"check_thoughts: the probability that the thoughts use the image is {probability:.1%}"
+            row["faults" if settings.use == "drop" else "marks"].append(words)
+
+
+def _try(row: Row, section: SampleSection) -> Candidate:
+    whole = row["answer"]
+    text = whole if section.thoughts == "keep" else without_thoughts(whole)
+    complete = row["ended"] and bool(without_thoughts(whole).strip()) and not has_control_tokens(whole)
     length = len(text) if row["tokens"] is None else row["tokens"]
     return Candidate(row["try"], text, row["score"], row["right"], tuple(row["faults"]), complete, length)
 

@@ -10,7 +10,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.scoring import Chosen
 from qwenvl_train.reporting.folder import plain, write_json_atomic, write_json_lines_atomic
 from qwenvl_train.verbs.sample.answers import DrawnAnswers
-from qwenvl_train.verbs.sample.judging import Judged, judge
+from qwenvl_train.verbs.sample.judging import NOT_JUDGED, USE, Judged, judge
 from qwenvl_train.verbs.sample.policies import pass_rate
 from qwenvl_train.verbs.sample.writing import Written, rows_of
 
@@ -33,6 +33,15 @@ class Results:
             fault.partition(":")[0] for one in self.judged for row in one.rows for fault in dict.fromkeys(row["faults"])
         )
 
+    def thoughts_judged(self) -> int:
+        """Return the number of answers whose thoughts a model has judged."""
+        return sum(USE in row for one in self.judged for row in one.rows)
+
+    def thoughts_not_judged(self) -> list[str]:
+        """Return why a model could not judge thoughts, for each answer."""
+        marks = (mark for one in self.judged for row in one.rows for mark in row["marks"])
+        return [mark.removeprefix(f"{NOT_JUDGED}: ") for mark in marks if mark.startswith(NOT_JUDGED)]
+
     def solved(self) -> Counter[int]:
         """Return the number of questions by how many of their answers are right and without faults."""
         return Counter(sum(one.solves for one in question.tries) for question in self.judged)
@@ -52,6 +61,8 @@ class Results:
                 "pass_rate": round(sum(rates) / len(rates), 6),
                 "questions_by_right_answers": {str(key): number for key, number in sorted(self.solved().items())},
                 "faults": dict(self.faults()),
+                "thoughts_judged": self.thoughts_judged(),
+                "thoughts_not_judged": len(self.thoughts_not_judged()),
                 "metrics": {entry: {"names": one.metrics, "reason": one.reason} for entry, one in self.chosen.items()},
                 "sft": len(written.sft),
                 "pairs": len(written.pairs),
@@ -70,7 +81,8 @@ def results_of(drawn: DrawnAnswers) -> Results:
     """Judge the answers, and write all files."""
     if not drawn.rows:
         raise UserError(f"data.train: no row could be answered; the first problem: {drawn.problems[0].reason}")
-    judged, chosen = judge(drawn)
+    questions, chosen = judge(drawn)
+    judged = list(questions)
     results = Results(drawn, judged, chosen, rows_of(judged, drawn))
     written, problems = results.written, [problem.as_dict() for problem in results.problems]
     contents: Sequence[list[dict[str, Any]]] = (written.sft, written.pairs, written.unsolved, problems)

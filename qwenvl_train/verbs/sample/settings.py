@@ -13,6 +13,7 @@ from qwenvl_train.config.rules.rule import Lines, among
 from qwenvl_train.config.scoring import own_code_is_allowed
 from qwenvl_train.config.section import CountOrAuto, Section
 from qwenvl_train.config.verb import Verb
+from qwenvl_train.curation.rules.rule import RuleSection
 from qwenvl_train.curation.rules.table import RuleSettings
 from qwenvl_train.endpoint.settings import EndpointConfig
 from qwenvl_train.verbs.sample.policies import Keep, PairUp
@@ -40,6 +41,16 @@ def _rules(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+class CheckThoughts(RuleSection):
+    """Answers about images whose thoughts do not use them, as the model that answers judges. drop keeps none of them,
+    and mark only lists them. Only answers that are right and without other faults are judged."""
+
+    prompt: str
+    """The question after the thoughts, to which the answer is A if they use the image, and B if not."""
+    min_probability: Share
+    """The lowest probability of A of thoughts that use the image."""
+
+
 class SampleSection(Section):
     to: str | None
     """The folder of the results. It must be set."""
@@ -63,6 +74,7 @@ class SampleSection(Section):
     """The lowest main score of a right answer."""
     rules: Annotated[dict[str, Any], AfterValidator(_rules)]
     """The rules of curation that judge each answer, with all settings of each. Those that are not named are off."""
+    check_thoughts: CheckThoughts
     keep: Keep
     """Whether the best right answer to a question is kept, or all different right ones."""
     most: PositiveInt | None
@@ -129,6 +141,9 @@ def the_engine_has_what_it_needs(config: SampleConfig, given: frozenset[str]) ->
 
 def policies_are_used(config: SampleConfig, given: frozenset[str]) -> Lines:
     sample = config.sample
+    if sample.check_thoughts.use == "off":
+        for key in among(given, "sample.check_thoughts.prompt", "sample.check_thoughts.min_probability"):
+            yield f"{key} has no effect with sample.check_thoughts.use=off"
     if sample.keep == "best":
         for key in among(given, "sample.most", "sample.min_distance"):
             yield f"{key} has no effect with sample.keep=best"

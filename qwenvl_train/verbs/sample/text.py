@@ -32,6 +32,10 @@ def _answers(results: Results) -> Iterator[str]:
 def _metrics(results: Results) -> Iterator[str]:
     for entry, chosen in results.chosen.items():
         yield f"{entry}: judged by {chosen.metrics[0]} ({chosen.reason})"
+    if judged := results.thoughts_judged():
+        yield f"the thoughts of {many(judged, 'right answer')} judged: do they use the image?"
+    if problems := results.thoughts_not_judged():
+        yield f"the thoughts of {many(len(problems), 'answer')} could not be judged; the first: {problems[0]}"
     for fault, number in results.faults().most_common():
         yield f"{many(number, 'answer')} left out: {fault}"
 
