@@ -76,6 +76,15 @@ def test_a_pair_is_read_as_the_same_pair(name, form):
     )
 
 
+def test_media_are_bare_files_unless_the_row_has_options():
+    """Whatever the settings say of their size."""
+    limited = {"type": "image", "image": "/b.png", "max_pixels": 9999}
+    content = [{"type": "image", "image": "/a.png"}, {"type": "image", "image": PNG}, limited]
+    row = conversation_row(sample_of({"id": "x", "messages": [USER | {"content": content}, ANSWER]}), "ms_swift")
+    png = PNG.replace("data:;", "data:image/png;")
+    assert row["images"] == ["/a.png", png, {"image": "/b.png", "max_pixels": 9999}]
+
+
 def test_the_peers_find_what_they_look_for():
     """TRL's own functions; of ms-swift and LLaMA-Factory, the keys that docs/data.md shows."""
     from trl.data_utils import is_conversational, maybe_extract_prompt, prepare_multimodal_messages

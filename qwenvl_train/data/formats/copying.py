@@ -1,6 +1,5 @@
 """Copy a raw row, so that it gives the same sample when it is read from a file in another folder."""
 
-import base64
 import json
 import os
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from qwenvl_train.data.formats.convert import to_sample
 from qwenvl_train.data.formats.keys import MEDIA, REJECTED_MEDIA
 from qwenvl_train.data.formats.parts import CONTENT
 from qwenvl_train.data.formats.renaming import renamed
+from qwenvl_train.data.media.inline import data_address
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Content, Sample
 from qwenvl_train.errors import UserError
@@ -116,4 +116,4 @@ def _media(value: object, found: list[tuple[object, Content]]) -> object:
 
 
 def _written(content: Content) -> str:
-    return content if isinstance(content, str) else f"data:;base64,{base64.b64encode(content).decode()}"
+    return content if isinstance(content, str) else data_address(content)

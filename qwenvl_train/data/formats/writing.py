@@ -1,11 +1,11 @@
 """Write a sample as a raw row, which this project reads as the same sample, and other trainers read in their form."""
 
-import base64
 import os
 import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from qwenvl_train.data.media.inline import data_address
 from qwenvl_train.data.sample import Image, Media, PublishedTool, Sample, Text, ToolCall, Turn, Video, given_options
 
 Form = Literal["ms_swift", "llama_factory", "trl"]
@@ -130,6 +130,4 @@ def _entry(media: Media) -> Any:
 
 
 def _file(content: str | bytes) -> str:
-    if isinstance(content, str):
-        return os.path.abspath(content)
-    return f"data:;base64,{base64.b64encode(content).decode()}"
+    return os.path.abspath(content) if isinstance(content, str) else data_address(content)

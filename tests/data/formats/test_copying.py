@@ -37,6 +37,11 @@ def locator(folder: str) -> Locator:
     return Locator(Path(folder), fenced=False, allow_remote=False, cache=Path("/cache"))
 
 
+def test_bytes_keep_their_type():
+    copy = copied_row(ROWS["messages"], "rows", 3, locator("/data"), "messages")
+    assert copy["messages"][0]["content"][0]["image"].startswith("data:image/png;base64,")
+
+
 @pytest.mark.parametrize("format", ROWS)
 def test_a_copy_gives_the_same_sample(format):
     copy = json.loads(json.dumps(copied_row(ROWS[format], "rows", 3, locator("/data"), format)))
