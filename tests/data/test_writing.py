@@ -74,6 +74,9 @@ def test_a_pair_is_read_as_the_same_pair(name, form):
     assert read == Sample(
         **vars(replace(question, turns=(*question.turns, chosen), rejected=(rejected,), shared=shared))
     )
+    messages = row["prompt" if form == "trl" else "messages"][:shared]
+    earlier = [message.get("loss") for message in messages if message["role"] == "assistant"]
+    assert earlier == [False if form == "ms_swift" else None] * len(earlier)
 
 
 def test_media_are_bare_files_unless_the_row_has_options():

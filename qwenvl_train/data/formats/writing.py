@@ -24,8 +24,8 @@ def conversation_row(sample: Sample, form: Form) -> Raw:
 def pair_row(question: Sample, chosen: str, rejected: str, form: Form) -> Raw:
     """Return a question with two answers."""
     messages = _messages(question.turns, question, form)
-    for message in messages:
-        message.pop("loss", None)  # all of them are context
+    for message in messages if form != "ms_swift" else ():
+        message.pop("loss", None)  # ms-swift alone trains earlier answers of pairs if it is not told otherwise
     both = [_answer(text, form) for text in (chosen, rejected)]
     row: Raw
     match form:
