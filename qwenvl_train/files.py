@@ -35,13 +35,25 @@ def whole_lines(path: Path) -> list[bytes]:
     """Return the whole lines of a file, and cut off the rest, which a killed process has left. A file that does not
     exist has none."""
     try:
-        content = path.read_bytes()
+        cut_unfinished_line(path)
+        return path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        os.truncate(path, len(whole))
-    return whole.splitlines()
+
+
+def cut_unfinished_line(path: Path) -> None:
+    """Cut off what follows the last whole line of a file, which a killed process has left."""
+    size = end = path.stat().st_size
+    with path.open("rb") as file:
+        while end:
+            start = max(0, end - 2**16)
+            file.seek(start)
+            if (found := file.read(end - start).rfind(b"\n") + 1) > 0:
+                end = start + found
+                break
+            end = start
+    if end < size:
+        os.truncate(path, end)
 
 
 def publish_folder(written: Path, final: Path) -> None:

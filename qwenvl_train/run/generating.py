@@ -66,7 +66,7 @@ def missing_in(
     """Make the folder, or find it again, and return which of the samples it has no answers to. UserError is raised on
     all processes, which must call this together."""
     call_on_main(state, lambda: folder.open(settings))
-    found = folder.answered(tries)
+    found = folder.stored(tries).indices
     state.wait_for_everyone()  # until all have read the folder
     return [index for index in wanted if index not in found]
 

@@ -55,7 +55,7 @@ def answers_of(config: EvalVerbConfig, family: Family, precision: str, state: Pa
     start = monotonic()
     limits = Generation(config.eval.max_new_tokens, config.eval.batch_size)
     problems, generated = generate_missing(context, rows, missing, folder, limits)
-    answered = folder.answered() if context.is_main else {}
+    answered = {rows[0]["index"]: rows for rows in folder.stored()} if context.is_main else {}
     return Answers(
         config.model.path,
         family,

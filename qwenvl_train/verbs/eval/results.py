@@ -129,7 +129,8 @@ def results_of(config: EvalVerbConfig, answers: Sequence[Answers]) -> Results:
     ]
     results = Results(config, models, chosen, metrics, differences)
     for model in models:
-        model.answers.folder.finish([_with_scores(one) for one in model.scored])
+        with model.answers.folder.finishing() as add:
+            add(map(_with_scores, model.scored))
     write_json_atomic(first.folder.path / "scores.json", results.as_dict())
     return results
 

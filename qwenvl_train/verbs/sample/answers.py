@@ -1,6 +1,7 @@
 """The answers to the rows of data.train: those that the folder has, and those that are still to be drawn."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -9,10 +10,10 @@ from accelerate import PartialState
 
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.index.lengths import Problem
-from qwenvl_train.evaluation.answering import Row, samples_to_answer
+from qwenvl_train.evaluation.answering import samples_to_answer
 from qwenvl_train.evaluation.drawing import Drawing
 from qwenvl_train.families.family import Family
-from qwenvl_train.run.answers_folder import AnswersFolder
+from qwenvl_train.run.answers_folder import AnswersFolder, StoredAnswers
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.generating import Generation, generate_missing, inference_context, missing_in, origins_of
 from qwenvl_train.run.rows import open_rows
@@ -27,14 +28,17 @@ class DrawnAnswers:
     context: RunContext
     samples: Rows
     folder: AnswersFolder
-    rows: list[Row]
-    """One row for each answer, in the order of the samples. Only the main process has them."""
     problems: list[Problem]
     """The rows that cannot be used."""
     generated: int
     """Number of answers that were drawn now, by all processes. The others were found in the folder."""
     seconds: float
     """Time that drawing them took."""
+
+    @cached_property
+    def answers(self) -> StoredAnswers:
+        """All answers. Only the main process may ask for them, which puts them into one file."""
+        return self.folder.stored(self.config.sample.tries)
 
     @property
     def config(self) -> SampleConfig:
@@ -72,10 +76,8 @@ def draw(config: SampleConfig, family: Family, precision: str, state: PartialSta
     else:
         limits = Generation(section.max_new_tokens, section.batch_size, drawing)
         problems, generated = generate_missing(context, rows, missing, folder, limits)
-    answered = folder.answered(section.tries) if context.is_main else {}
-    found = [row for mine in answered.values() for row in mine]
-    problems = [*rows.lengths.problems, *problems]
-    return DrawnAnswers(context, rows, folder, found, problems, generated, monotonic() - start)
+    problems, seconds = [*rows.lengths.problems, *problems], monotonic() - start
+    return DrawnAnswers(context, rows, folder, problems, generated, seconds)
 
 
 def _settings(context: RunContext, rows: Rows) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from qwenvl_train.verbs.sample.settings import CheckThoughts, SampleSection
 from qwenvl_train.verbs.sample.thoughts import ThoughtsJudge, has_thoughts_about_media, open_thoughts_judge
 
 _AT_A_TIME = 32
-"""The number of questions whose answers are judged together, where a model judges thoughts."""
+"""The number of questions that are held while they are judged, so that a model judges several thoughts together."""
 USE = "thoughts_use_image"
 """The key of the probability in rows of answers.jsonl."""
 NOT_JUDGED = "check_thoughts could not judge"
@@ -60,19 +60,26 @@ class _Question(NamedTuple):
 
 
 def judge(drawn: DrawnAnswers) -> tuple[Iterator[Judged], dict[str, Chosen]]:
-    """Return all questions with their judged answers, and the metrics of each entry of data.train."""
+    """Return all questions with their judged answers, and the metrics of each entry of data.train. The answers are read
+    and judged a few at a time."""
     config = drawn.config
-    asked = [row for row in drawn.rows if row["try"] == 1]
+    asked = [_asked(row) for rows in drawn.answers for row in rows if row["try"] == 1]
     chosen = choose_metrics(asked, config.eval.metrics, metrics_of_entries(config.data, "data.train"))
     return _judged(drawn, chosen), chosen
+
+
+def _asked(row: Row) -> Row:
+    """Return what metrics are chosen by. The questions of all rows are held at a time, and their answers are not."""
+    return {key: row[key] for key in ("entry", "expected", "prompt", "metrics") if key in row}
 
 
 def _judged(drawn: DrawnAnswers, chosen: Mapping[str, Chosen]) -> Iterator[Judged]:
     section, metrics = drawn.config.sample, load_metrics(chosen)
     thoughts = open_thoughts_judge(drawn.context)
-    starts = range(0, len(drawn.rows), section.tries)
-    questions = (_question(drawn.rows[start : start + section.tries], chosen, metrics, drawn) for start in starts)
-    with counting("judging", len(starts)) as progress:
+    tries = section.tries
+    of_questions = (rows[start : start + tries] for rows in drawn.answers for start in range(0, len(rows), tries))
+    questions = (_question(rows, chosen, metrics, drawn) for rows in of_questions)
+    with counting("judging", len(drawn.answers) // tries) as progress:
         done = 0
         while some := list(islice(questions, _AT_A_TIME)):
             if thoughts is not None:

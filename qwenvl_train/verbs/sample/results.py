@@ -1,93 +1,131 @@
 """The results of drawn answers: the files in sample.to, and their figures."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from qwenvl_train.data.index.lengths import Problem
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.scoring import Chosen
-from qwenvl_train.reporting.folder import plain, write_json_atomic, write_json_lines_atomic
+from qwenvl_train.files import replacing
+from qwenvl_train.reporting.folder import json_line, plain, write_json_atomic, write_json_lines_atomic
 from qwenvl_train.verbs.sample.answers import DrawnAnswers
 from qwenvl_train.verbs.sample.judging import NOT_JUDGED, USE, Judged, judge
-from qwenvl_train.verbs.sample.policies import pass_rate
-from qwenvl_train.verbs.sample.writing import Written, rows_of
+from qwenvl_train.verbs.sample.writing import QuestionRows, rows_of
+
+
+@dataclass
+class Figures:
+    """What is counted of questions and of the rows that come of them."""
+
+    questions: int = 0
+    right: int = 0
+    """Number of answers with a right result, with and without faults."""
+    solved: Counter[int] = field(default_factory=Counter)
+    """Number of questions by how many of their answers are right and without faults."""
+    faults: Counter[str] = field(default_factory=Counter)
+    """Number of answers with each fault."""
+    thoughts_judged: int = 0
+    """Number of answers whose thoughts a model has judged."""
+    thoughts_not_judged: int = 0
+    not_judged_because: str | None = None
+    """Why the first of them could not be judged."""
+    sft: int = 0
+    pairs: int = 0
+    unsolved: int = 0
+    outside: int = 0
+    """Number of solved questions whose pass rate is not in sample.pass_rate."""
+    problems: list[Problem] = field(default_factory=list)
+    """Rows that could not be used."""
+
+    def add(self, one: Judged, rows: QuestionRows) -> None:
+        self.questions += 1
+        self.solved[sum(answer.solves for answer in one.tries)] += 1
+        for row in one.rows:
+            self.right += row["right"]
+            self.faults.update(fault.partition(":")[0] for fault in dict.fromkeys(row["faults"]))
+            self.thoughts_judged += USE in row
+            for mark in row["marks"]:
+                if mark.startswith(NOT_JUDGED):
+                    self.thoughts_not_judged += 1
+                    self.not_judged_because = self.not_judged_because or mark.removeprefix(f"{NOT_JUDGED}: ")
+        self.sft += len(rows.sft)
+        self.pairs += len(rows.pairs)
+        self.unsolved += len(rows.unsolved)
+        self.outside += rows.outside
+        self.problems += [rows.problem] if rows.problem else []
 
 
 @dataclass(frozen=True)
 class Results:
     drawn: DrawnAnswers
-    judged: list[Judged]
     chosen: dict[str, Chosen]
     """The metrics of each entry of data.train."""
-    written: Written
+    figures: Figures
 
     @property
-    def problems(self) -> list[Problem]:
-        return [*self.drawn.problems, *self.written.problems]
-
-    def faults(self) -> Counter[str]:
-        """Return how many answers have each fault."""
-        return Counter(
-            fault.partition(":")[0] for one in self.judged for row in one.rows for fault in dict.fromkeys(row["faults"])
-        )
-
-    def thoughts_judged(self) -> int:
-        """Return the number of answers whose thoughts a model has judged."""
-        return sum(USE in row for one in self.judged for row in one.rows)
-
-    def thoughts_not_judged(self) -> list[str]:
-        """Return why a model could not judge thoughts, for each answer."""
-        marks = (mark for one in self.judged for row in one.rows for mark in row["marks"])
-        return [mark.removeprefix(f"{NOT_JUDGED}: ") for mark in marks if mark.startswith(NOT_JUDGED)]
-
-    def solved(self) -> Counter[int]:
-        """Return the number of questions by how many of their answers are right and without faults."""
-        return Counter(sum(one.solves for one in question.tries) for question in self.judged)
+    def pass_rate(self) -> float:
+        """The share of answers that are right and without faults."""
+        solving = sum(number * questions for number, questions in self.figures.solved.items())
+        return solving / len(self.drawn.answers)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as plain data, as summary.json and output=json have them."""
-        drawn, written = self.drawn, self.written
-        rates = [pass_rate(one.tries) for one in self.judged]
+        drawn, figures = self.drawn, self.figures
         return plain(
             {
                 "model": drawn.model,
-                "questions": len(self.judged),
-                "answers": len(drawn.rows),
+                "questions": figures.questions,
+                "answers": len(drawn.answers),
                 "generated": drawn.generated,
                 "seconds": round(drawn.seconds, 3),
-                "right": sum(row["right"] for one in self.judged for row in one.rows),
-                "pass_rate": round(sum(rates) / len(rates), 6),
-                "questions_by_right_answers": {str(key): number for key, number in sorted(self.solved().items())},
-                "faults": dict(self.faults()),
-                "thoughts_judged": self.thoughts_judged(),
-                "thoughts_not_judged": len(self.thoughts_not_judged()),
+                "right": figures.right,
+                "pass_rate": round(self.pass_rate, 6),
+                "questions_by_right_answers": {str(key): number for key, number in sorted(figures.solved.items())},
+                "faults": dict(figures.faults),
+                "thoughts_judged": figures.thoughts_judged,
+                "thoughts_not_judged": figures.thoughts_not_judged,
                 "metrics": {entry: {"names": one.metrics, "reason": one.reason} for entry, one in self.chosen.items()},
-                "sft": len(written.sft),
-                "pairs": len(written.pairs),
-                "unsolved": len(written.unsolved),
-                "outside_pass_rate": written.outside,
-                "skipped": len(self.problems),
+                "sft": figures.sft,
+                "pairs": figures.pairs,
+                "unsolved": figures.unsolved,
+                "outside_pass_rate": figures.outside,
+                "skipped": len(figures.problems),
                 "folder": drawn.folder.path,
             }
         )
 
 
-FILES = ("sft.jsonl", "pairs.jsonl", "unsolved.jsonl", "skipped.jsonl")
-
-
 def results_of(drawn: DrawnAnswers) -> Results:
-    """Judge the answers, and write all files."""
-    if not drawn.rows:
+    """Judge the answers, and write all files, question by question."""
+    if not len(drawn.answers):
         raise UserError(f"data.train: no row could be answered; the first problem: {drawn.problems[0].reason}")
+    folder, figures = drawn.folder, Figures(problems=list(drawn.problems))
     questions, chosen = judge(drawn)
-    judged = list(questions)
-    results = Results(drawn, judged, chosen, rows_of(judged, drawn))
-    written, problems = results.written, [problem.as_dict() for problem in results.problems]
-    contents: Sequence[list[dict[str, Any]]] = (written.sft, written.pairs, written.unsolved, problems)
-    for name, rows in zip(FILES, contents, strict=True):
-        write_json_lines_atomic(drawn.folder.path / name, rows)
-    drawn.folder.finish([row for one in judged for row in one.rows])
-    write_json_atomic(drawn.folder.path / "summary.json", results.as_dict())
+    with (
+        folder.finishing() as add_answers,
+        _file(folder.path / "sft.jsonl") as add_sft,
+        _file(folder.path / "pairs.jsonl") as add_pairs,
+        _file(folder.path / "unsolved.jsonl") as add_unsolved,
+    ):
+        for one in questions:
+            rows = rows_of(one, drawn)
+            add_answers(one.rows)
+            add_sft(rows.sft)
+            add_pairs(rows.pairs)
+            add_unsolved(rows.unsolved)
+            figures.add(one, rows)
+        write_json_lines_atomic(folder.path / "skipped.jsonl", [problem.as_dict() for problem in figures.problems])
+    results = Results(drawn, chosen, figures)
+    write_json_atomic(folder.path / "summary.json", results.as_dict())
     return results
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[Callable[[Iterable[dict[str, Any]]], None]]:
+    """Yield a function that adds rows to a file, which appears as a whole when the block ends."""
+    with replacing(path, sync=True) as file:
+        yield lambda rows: file.writelines(json_line(row).encode() for row in rows)

@@ -16,36 +16,35 @@ def print_results(results: Results) -> None:
 
 
 def _answers(results: Results) -> Iterator[str]:
-    drawn = results.drawn
-    before = len(drawn.rows) - drawn.generated
-    tries = f"{count(drawn.config.sample.tries)} to each of {many(len(results.judged), 'question')}"
+    drawn, problems = results.drawn, results.figures.problems
+    before = len(drawn.answers) - drawn.generated
+    tries = f"{count(drawn.config.sample.tries)} to each of {many(results.figures.questions, 'question')}"
     if drawn.generated:
         line = f"{many(drawn.generated, 'answer')} in {duration(drawn.seconds)}, {tries}"
         yield line + (f"; {many(before, 'further answer')} from before" if before else "")
     else:
         yield f"all {many(before, 'answer')} are from before, {tries}; nothing was drawn"
-    if results.problems:
-        rows = many(len(results.problems), "row")
-        yield f"{rows} could not be used; the first: {results.problems[0].reason}"
+    if problems:
+        yield f"{many(len(problems), 'row')} could not be used; the first: {problems[0].reason}"
 
 
 def _metrics(results: Results) -> Iterator[str]:
     for entry, chosen in results.chosen.items():
         yield f"{entry}: judged by {chosen.metrics[0]} ({chosen.reason})"
-    if judged := results.thoughts_judged():
-        yield f"the thoughts of {many(judged, 'right answer')} judged: do they use the image?"
-    if problems := results.thoughts_not_judged():
-        yield f"the thoughts of {many(len(problems), 'answer')} could not be judged; the first: {problems[0]}"
-    for fault, number in results.faults().most_common():
+    figures = results.figures
+    if figures.thoughts_judged:
+        yield f"the thoughts of {many(figures.thoughts_judged, 'right answer')} judged: do they use the image?"
+    if figures.thoughts_not_judged:
+        answers = many(figures.thoughts_not_judged, "answer")
+        yield f"the thoughts of {answers} could not be judged; the first: {figures.not_judged_because}"
+    for fault, number in figures.faults.most_common():
         yield f"{many(number, 'answer')} left out: {fault}"
 
 
 def _rates(results: Results) -> Iterator[str]:
     """Yield the pass rates in words, in quarters."""
-    tries, solved = results.drawn.config.sample.tries, results.solved()
-    questions = len(results.judged)
-    right = sum(number * those for number, those in solved.items())
-    yield f"{percent(right / len(results.drawn.rows))} of the answers are right and without faults. Of the questions,"
+    tries, solved = results.drawn.config.sample.tries, results.figures.solved
+    yield f"{percent(results.pass_rate)} of the answers are right and without faults. Of the questions,"
     shares = {number: number / tries for number in solved}
     groups = {
         "never right": lambda share: share == 0,
@@ -58,21 +57,21 @@ def _rates(results: Results) -> Iterator[str]:
     width = max(map(len, groups))
     for words, holds in groups.items():
         those = sum(solved[number] for number, share in shares.items() if holds(share))
-        yield f"  {words:<{width}}  {count(those):>6}  {percent(those / questions):>7}"
+        yield f"  {words:<{width}}  {count(those):>6}  {percent(those / results.figures.questions):>7}"
 
 
 def _files(results: Results) -> Iterator[str]:
-    folder, written = results.drawn.folder.path, results.written
-    outside = f"; {many(written.outside, 'question')} outside of sample.pass_rate" if written.outside else ""
-    yield f"rows      {folder / 'sft.jsonl'}  {count(len(written.sft))}{outside}"
-    yield f"pairs     {folder / 'pairs.jsonl'}  {count(len(written.pairs))}"
-    yield f"unsolved  {folder / 'unsolved.jsonl'}  {count(len(written.unsolved))}"
-    yield f"answers   {folder / 'answers.jsonl'}  {count(len(results.drawn.rows))}"
+    folder, figures = results.drawn.folder.path, results.figures
+    outside = f"; {many(figures.outside, 'question')} outside of sample.pass_rate" if figures.outside else ""
+    yield f"rows      {folder / 'sft.jsonl'}  {count(figures.sft)}{outside}"
+    yield f"pairs     {folder / 'pairs.jsonl'}  {count(figures.pairs)}"
+    yield f"unsolved  {folder / 'unsolved.jsonl'}  {count(figures.unsolved)}"
+    yield f"answers   {folder / 'answers.jsonl'}  {count(len(results.drawn.answers))}"
 
 
 def _next(results: Results) -> Iterator[str]:
-    folder, written = results.drawn.folder.path, results.written
-    if written.sft:
+    folder, figures = results.drawn.folder.path, results.figures
+    if figures.sft:
         yield f"qwenvl-train +recipe=sft_lora data.train={folder / 'sft.jsonl'}"
-    if written.pairs:
+    if figures.pairs:
         yield f"qwenvl-train +recipe=dpo_lora data.train={folder / 'pairs.jsonl'}"

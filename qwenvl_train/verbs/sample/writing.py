@@ -1,6 +1,5 @@
 """The rows that come of judged answers: conversations and pairs to train on, and questions that no answer solves."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,47 +11,49 @@ from qwenvl_train.data.sample import Image, Part, Sample, Text, Video
 from qwenvl_train.errors import UserError
 from qwenvl_train.verbs.sample.answers import DrawnAnswers
 from qwenvl_train.verbs.sample.judging import Judged, answered
-from qwenvl_train.verbs.sample.policies import Candidate, best_try, in_window, kept, paired, pass_rate
+from qwenvl_train.verbs.sample.policies import Candidate, Pair, best_try, in_window, kept, paired, pass_rate
 
 
-@dataclass
-class Written:
-    """The rows of each file."""
+@dataclass(frozen=True)
+class QuestionRows:
+    """The rows that come of one question."""
 
     sft: list[Raw] = field(default_factory=list)
     pairs: list[Raw] = field(default_factory=list)
     unsolved: list[Raw] = field(default_factory=list)
-    outside: int = 0
-    """Number of solved questions whose pass rate is not in sample.pass_rate."""
-    problems: list[Problem] = field(default_factory=list)
-    """Questions that could not be written."""
+    outside: bool = False
+    """Whether it is solved, and its pass rate is not in sample.pass_rate."""
+    problem: Problem | None = None
+    """Why it could not be written."""
 
 
-def rows_of(judged: Sequence[Judged], drawn: DrawnAnswers) -> Written:
-    written = Written()
-    for one in judged:
-        try:
-            question = replace(one, sample=in_text(one.sample, drawn.samples.renderer))
-            _add(question, drawn, written)
-        except UserError as error:
-            written.problems.append(problem_of((one.sample.source, one.sample.line), error))
-    return written
+def rows_of(one: Judged, drawn: DrawnAnswers) -> QuestionRows:
+    try:
+        return _rows_of(replace(one, sample=in_text(one.sample, drawn.samples.renderer)), drawn)
+    except UserError as error:
+        return QuestionRows(problem=problem_of((one.sample.source, one.sample.line), error))
 
 
-def _add(one: Judged, drawn: DrawnAnswers, written: Written) -> None:
+def _rows_of(one: Judged, drawn: DrawnAnswers) -> QuestionRows:
     section = drawn.config.sample
     if pass_rate(one.tries) == 0:
-        written.unsolved.append(_unsolved(one, drawn))
-    elif not in_window(one.tries, section.pass_rate):
-        written.outside += 1
-    else:
-        for answer in kept(one.tries, section.keep, section.most, section.min_distance):
-            row = conversation_row(answered(_named(one, answer), answer.text), section.form)
-            written.sft.append(row | {"sampled": _sampled(one, answer, drawn)})
-        for pair in paired(one.tries, section.pairs, section.most_pairs):
-            row = pair_row(_named(one, pair.chosen).question, pair.chosen.text, pair.rejected.text, section.form)
-            facts = _sampled(one, pair.chosen, drawn) | {"rejected": _of_try(one, pair.rejected)}
-            written.pairs.append(row | {"sampled": facts})
+        return QuestionRows(unsolved=[_unsolved(one, drawn)])
+    if not in_window(one.tries, section.pass_rate):
+        return QuestionRows(outside=True)
+    answers = kept(one.tries, section.keep, section.most, section.min_distance)
+    pairs = paired(one.tries, section.pairs, section.most_pairs)
+    return QuestionRows([_sft(one, answer, drawn) for answer in answers], [_pair(one, pair, drawn) for pair in pairs])
+
+
+def _sft(one: Judged, answer: Candidate, drawn: DrawnAnswers) -> Raw:
+    row = conversation_row(answered(_named(one, answer), answer.text), drawn.config.sample.form)
+    return row | {"sampled": _sampled(one, answer, drawn)}
+
+
+def _pair(one: Judged, pair: Pair, drawn: DrawnAnswers) -> Raw:
+    chosen, rejected = pair
+    row = pair_row(_named(one, chosen).question, chosen.text, rejected.text, drawn.config.sample.form)
+    return row | {"sampled": _sampled(one, chosen, drawn) | {"rejected": _of_try(one, rejected)}}
 
 
 def _unsolved(one: Judged, drawn: DrawnAnswers) -> Raw:
