@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qwenvl_train.curation.endpoint import Endpoint
 from qwenvl_train.curation.judging.by_endpoint import EndpointEngine
 from qwenvl_train.curation.judging.causal import CausalEngine, causal_model
 from qwenvl_train.curation.judging.engine import Engine
@@ -13,6 +12,7 @@ from qwenvl_train.curation.judging.store import JudgementStore
 from qwenvl_train.curation.judging.stored import StoredFigures
 from qwenvl_train.curation.view import RowView
 from qwenvl_train.data.sample import Sample, Text, Turn
+from qwenvl_train.endpoint.client import Endpoint
 from qwenvl_train.evaluation.batches import MAX_TOKENS
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.verbs.sample.settings import SampleConfig
