@@ -35,6 +35,7 @@ def test_a_recipe_may_hold_settings_of_every_verb(assets_with_nested_recipe, ver
     recipe = tmp_path / "recipes" / "more" / "deep.yaml"
     recipe.write_text(recipe.read_text() + "output: json\ninspect: {samples: 7}\nplan: {devices: 8}\n")
     needed = [f"{verb}.to=out"] if verb in ("sample", "filter") else []
+    needed += ["data.train=a.jsonl"] if verb == "filter" else []
     needed += ["+task=grounding", "source=a", "to=b.jsonl"] if verb == "convert" else []
     config = compose.compose(["+recipe=more/deep", *needed], load_verb(verb)).config
     assert config.deepspeed.stage == 2

@@ -82,7 +82,7 @@ def test_a_recipe_runs_on_several_devices(recipe, deepspeed):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_group_option_composes(option):
     verb = verb_of(option)
-    needed = ["filter.to=out"] if verb.name == "filter" else []
+    needed = ["filter.to=out", "data.train=a.jsonl"] if verb.name == "filter" else []
     compose(["+recipe=sft_lora", option, *OWN.get(option, []), *needed], verb)
 
 
