@@ -2,7 +2,7 @@
 contains no Hydra object."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -45,6 +45,8 @@ class Composed(Generic[C]):
     changes: Callable[[], Mapping[str, tuple[object, object]]] = dict
     """Returns the values of the recipe and those of this configuration, by the dotted keys that the command line has
     changed."""
+    choices: Mapping[str, str] = field(default_factory=dict)
+    """The option of each group that the user has named, or whose keys the user has set."""
 
 
 def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) -> Composed:
@@ -78,7 +80,7 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
         raise UserError("\n".join(problems + value_problems(tree, verb, files)))
     config = validate(tree, frozenset(given), verb, files)
     changes = partial(_changes, read, choices, arguments.choices, tree, verb, keys, names) if recipe else dict
-    return Composed(config, _label(recipe), frozenset(given), changes)
+    return Composed(config, _label(recipe), frozenset(given), changes, choices)
 
 
 def _has_group(verb: Verb, group: str) -> bool:

@@ -10,6 +10,8 @@ from accelerate import PartialState
 
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.index.lengths import Problem
+from qwenvl_train.data.samples import Samples
+from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.answering import samples_to_answer
 from qwenvl_train.evaluation.drawing import Drawing
 from qwenvl_train.families.family import Family
@@ -17,6 +19,7 @@ from qwenvl_train.run.answers_folder import AnswersFolder, StoredAnswers
 from qwenvl_train.run.context import RunContext
 from qwenvl_train.run.generating import Generation, generate_missing, inference_context, missing_in, origins_of
 from qwenvl_train.run.rows import open_rows
+from qwenvl_train.training.distributed.store import call_on_main
 from qwenvl_train.verbs.sample.endpoint import ask_endpoint
 from qwenvl_train.verbs.sample.settings import SampleConfig
 
@@ -64,6 +67,7 @@ def drawing_of(config: SampleConfig) -> Drawing:
 def draw(config: SampleConfig, family: Family, precision: str, state: PartialState) -> DrawnAnswers:
     """Draw the answers that are missing. All processes must call this together."""
     context = inference_context(config, family, precision, state)
+    call_on_main(state, lambda: refuse_pairs(config))
     rows = open_rows(config, "data.train", context.renderer, state)
     section, drawing = config.sample, drawing_of(config)
     assert section.to is not None
@@ -78,6 +82,24 @@ def draw(config: SampleConfig, family: Family, precision: str, state: PartialSta
         problems, generated = generate_missing(context, rows, missing, folder, limits)
     problems, seconds = [*rows.lengths.problems, *problems], monotonic() - start
     return DrawnAnswers(context, rows, folder, problems, generated, seconds)
+
+
+def refuse_pairs(config: SampleConfig) -> None:
+    """Raise UserError if a data file has preference pairs, also where the run has learned from pairs."""
+    samples = Samples(config.data.train, "data.train", config.data.allow_remote, config.cache_folder)
+    for name, indices in samples.files():
+        if _format_of(samples, indices.start) == "preference":
+            raise UserError(
+                f"data.train: {name} has preference pairs, but sample needs rows with one answer, the right one; keep "
+                "the question and the chosen answer of each pair."
+            )
+
+
+def _format_of(samples: Samples, index: int) -> str | None:
+    try:
+        return samples.format_of(index)
+    except UserError:  # which is raised again when the row is read
+        return None
 
 
 def _settings(context: RunContext, rows: Rows) -> dict[str, Any]:

@@ -1,11 +1,23 @@
 """The verb sample. It draws several answers to each row, and writes those that are right as rows to train on."""
 
+from operator import attrgetter
+
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.reporting.stdout import print_json, readers_may_leave
 from qwenvl_train.run.finished import with_checkpoint
 from qwenvl_train.training.distributed.processes import choose_precision, join_processes
 from qwenvl_train.verbs.sample.settings import SampleConfig
+
+
+def model_words(composed: Composed[SampleConfig], config: SampleConfig) -> list[str]:
+    """Return the arguments with which a run trains the model that has answered."""
+    if config.run is not None:
+        return [f"model.path={config.model.path}"]
+    own = sorted(key for key in composed.given if key.startswith("model."))
+    values = ((key, attrgetter(key)(config)) for key in own)
+    named = {"model": composed.choices.get("model", "custom")}
+    return [f"{key}={value}" for key, value in (*named.items(), *values) if value not in (None, "custom")]
 
 
 def run(composed: Composed[SampleConfig]) -> None:
@@ -32,4 +44,4 @@ def run(composed: Composed[SampleConfig]) -> None:
         if config.output == "json":
             print_json(results.as_dict())
         else:
-            print_results(results)
+            print_results(results, model_words(composed, config))

@@ -1,18 +1,26 @@
 """Prints the results of drawn answers on the terminal."""
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 
 from qwenvl_train.reporting.console import console_on, say
 from qwenvl_train.reporting.wording import count, duration, many, percent
 from qwenvl_train.verbs.sample.results import Results
 
 
-def print_results(results: Results) -> None:
+def print_results(results: Results, model: Sequence[str]) -> None:
+    """Print all of the results, and the commands that go on from them.
+
+    Args:
+        model: The arguments of these commands that name the model.
+    """
     console = console_on()
     for line in results.drawn.samples.samples.describe():
         say(console, line)
-    for line in (*_answers(results), *_metrics(results), *_rates(results), "", *_files(results), "", *_next(results)):
+    for line in (*_answers(results), *_metrics(results), *_rates(results), "", *_files(results), ""):
         say(console, line, hanging=4)
+    for words in _next(results):
+        say(console, shlex.join(["qwenvl-train", *words, *model]), hanging=4)
 
 
 def _answers(results: Results) -> Iterator[str]:
@@ -69,9 +77,9 @@ def _files(results: Results) -> Iterator[str]:
     yield f"answers   {folder / 'answers.jsonl'}  {count(len(results.drawn.answers))}"
 
 
-def _next(results: Results) -> Iterator[str]:
+def _next(results: Results) -> Iterator[list[str]]:
     folder, figures = results.drawn.folder.path, results.figures
     if figures.sft:
-        yield f"qwenvl-train +recipe=sft_lora data.train={folder / 'sft.jsonl'}"
+        yield ["+recipe=sft_lora", f"data.train={folder / 'sft.jsonl'}"]
     if figures.pairs:
-        yield f"qwenvl-train +recipe=dpo_lora data.train={folder / 'pairs.jsonl'}"
+        yield ["+recipe=dpo_lora", f"data.train={folder / 'pairs.jsonl'}"]

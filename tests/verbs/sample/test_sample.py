@@ -53,7 +53,7 @@ def test_right_answers_become_rows_and_pairs(rows, draw, tmp_path, capsys):
     assert code == 0, error
     assert "24 answers in " in out
     assert "rows.jsonl: judged by exact_match (all 4 answers" in out
-    assert "qwenvl-train +recipe=dpo_lora data.train=out/pairs.jsonl" in out
+    assert "qwenvl-train +recipe=dpo_lora data.train=out/pairs.jsonl model=tiny\n" in out
     answers = read_lines(tmp_path / "out/answers.jsonl")
     assert [(row["id"], row["try"]) for row in answers[5:8]] == [("part-11", 6), ("part-15", 1), ("part-15", 2)]
     rights = {
@@ -150,6 +150,30 @@ def test_each_trained_turn_is_asked(draw, write_rows, tmp_path):
     assert [turn.train for turn in samples_in(tmp_path / "out/sft.jsonl")[-1].turns] == [False, False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["run={run}"], ["model.path={run}/checkpoints/step-3"]),
+        (["model=qwen2_5_vl_7b", "model.max_pixels=9999"], ["model=qwen2_5_vl_7b", "model.max_pixels=9999"]),
+        (["model.path=someones/model"], ["model.path=someones/model"]),
+        ([], []),
+    ],
+)
+def test_further_commands_name_the_model(settings, words, tmp_path):
+    from qwenvl_train.config.compose import compose
+    from qwenvl_train.run.finished import with_checkpoint
+    from qwenvl_train.verbs.sample.command import model_words
+    from qwenvl_train.verbs.sample.settings import SAMPLE
+
+    run = tmp_path / "run"
+    (run / "checkpoints" / "step-3").mkdir(parents=True)
+    (run / "checkpoints" / "step-3" / "progress.json").write_text("{}")
+    (run / "config.yaml").write_text("model: {max_pixels: 5000}\n")
+    given = [word.format(run=run) for word in settings]
+    composed = compose([*given, "data.train=rows.jsonl", "sample.to=out"], SAMPLE)
+    assert model_words(composed, with_checkpoint(composed.config)) == [word.format(run=run) for word in words]
+
+
 def test_stdout_has_nothing_but_json(rows, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     words = [f"data.train={rows}", "sample.to=out", "sample.tries=2", "sample.max_new_tokens=8", "data.workers=0"]
@@ -185,12 +209,18 @@ def test_stdout_has_nothing_but_json(rows, tmp_path, monkeypatch, capfd):
         (["data.train={rows}", "sample.to=o", "sample.rules.no_such.use=drop"], "there is no rule no_such"),
         (["data.train={rows}", "sample.to=o", "eval.metrics=anl"], "There is no metric anl; did you mean anls?"),
         (["data.train={unanswered}", "sample.to=o"], "unanswered.jsonl:1 (id open)"),
+        (["data.train={pairs}", "sample.to=o"], "pairs.jsonl has preference pairs, but sample needs"),
+        (["data.train={pairs}", "sample.to=o", "method=dpo"], "keep the question and the chosen answer of each pair."),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(settings, told, rows, write_rows, draw):
     open_row = asked(11, "", id="open")
     open_row["conversations"].pop()
-    files = {"rows": rows, "unanswered": write_rows([open_row, asked(15, "a green circle")], "unanswered.jsonl")}
+    files = {
+        "rows": rows,
+        "unanswered": write_rows([open_row, asked(15, "a green circle")], "unanswered.jsonl"),
+        "pairs": write_rows([{"prompt": "What?", "chosen": "Red.", "rejected": "Blue."}], "pairs.jsonl"),
+    }
     code, _, error = draw(*(one.format(**files) for one in settings))
     assert code == 2
     assert told in error.replace("\n", " ")
