@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -49,13 +50,23 @@ def pytest_unconfigure() -> None:
 
 
 def by_pairs(one: object, other: object) -> list:
-    """Parameters of a family and a way each: every day each family has one way and each way three families, which are
-    not alike; the other half is for the nightly tests."""
-    daily = dict(zip(FAMILIES, (one, other, one, other, other, one), strict=True))
+    """Parameters of a family and a way each: every day four families have one way each and each way two families, which
+    are not alike; the others are for the nightly tests."""
+    daily = {"qwen2_5_vl": other, "qwen3_vl": one, "qwen3_vl_moe": other, "qwen3_5": one}
     return [
-        pytest.param(family, way, marks=() if daily[family] is way else pytest.mark.nightly)
+        pytest.param(family, way, marks=() if family in daily and daily[family] is way else pytest.mark.nightly)
         for family in FAMILIES
         for way in (one, other)
+    ]
+
+
+def in_rotation(ways: Iterable[object]) -> list:
+    """Parameters of a family and one of many ways each: every day each way has two families and each family a third of
+    the ways; the others are for the nightly tests."""
+    return [
+        pytest.param(family, way, marks=() if (row + column) % 3 == 0 else pytest.mark.nightly)
+        for row, family in enumerate(FAMILIES)
+        for column, way in enumerate(ways)
     ]
 
 

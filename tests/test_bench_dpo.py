@@ -24,8 +24,12 @@ def bench(monkeypatch):
 
 @pytest.mark.parametrize(
     ("arguments", "recipe"),
-    [([], "dpo_lora"), (["--full", "dpo.loss=[sigmoid,apo_zero]", "dpo.weights=[1,0.5]"], "dpo_full")],
-    ids=["adapters", "in full, two losses"],
+    [
+        pytest.param([], "dpo_lora", id="adapters", marks=pytest.mark.nightly),
+        pytest.param(
+            ["--full", "dpo.loss=[sigmoid,apo_zero]", "dpo.weights=[1,0.5]"], "dpo_full", id="in full, two losses"
+        ),
+    ],
 )
 def test_every_way_takes_the_same_pairs_to_the_same_gradient(arguments, recipe, bench, monkeypatch, tmp_path, capsys):
     output = tmp_path / "dpo.json"

@@ -45,11 +45,12 @@ def measured(monkeypatch, tmp_path):
     ("arguments", "recipe", "batch_size", "accumulation"),
     [
         (["--samples", "4", "--batch-size", "2"], "sft_full", 2, 1),
-        (
+        pytest.param(
             ["--model", "qwen3_vl_4b", "--lora", "--samples", "8", "--batch-size", "2", "--accumulation", "2", *SMALL],
             "sft_lora",
             2,
             2,
+            marks=pytest.mark.nightly,
         ),
     ],
     ids=["tiny in full", "a published entry through adapters"],

@@ -1,10 +1,9 @@
 """The programs of docs/python.md, run as they are written there."""
 
-import json
+import io
 import os
 import re
-import subprocess
-import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,6 @@ from tests.commands import summary
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 PROGRAMS = dict(re.findall(r"^## ([^\n]+)\n```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
-# Each program has names and output of its own. They share a process, because most of their time goes into imports.
-RUN_ALL = """
-import io, json, os, sys
-from contextlib import redirect_stdout
-
-results = {}
-for title, program in json.load(sys.stdin).items():
-    before = set(os.listdir("runs")) if os.path.isdir("runs") else set()
-    with redirect_stdout(io.StringIO()) as output:
-        exec(program, {"__name__": "__main__"})
-    results[title] = output.getvalue().splitlines(), sorted(set(os.listdir("runs")) - before - {".cache"})
-print(json.dumps(results))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +25,17 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(folder) -> dict[str, tuple[list[str], list[str]]]:
-    """Of each program, the lines that it prints and the folders that it makes in runs/."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_ALL], input=json.dumps(PROGRAMS), cwd=folder, capture_output=True, text=True,
-        env=os.environ | {"WANDB_MODE": "disabled", "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    """Of each program, the lines that it prints and the folders that it makes in runs/. Each has names of its own."""
+    results = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("WANDB_MODE", "disabled")
+        for title, program in PROGRAMS.items():
+            before = set(os.listdir("runs")) if os.path.isdir("runs") else set()
+            with redirect_stdout(io.StringIO()) as output:
+                exec(program, {"__name__": "__main__"})
+            results[title] = output.getvalue().splitlines(), sorted(set(os.listdir("runs")) - before - {".cache"})
+    return results
 
 
 def test_every_program_of_the_page_is_run_below():

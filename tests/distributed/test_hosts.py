@@ -81,6 +81,7 @@ def test_a_hostfile_trains_on_both_hosts_as_on_one(ssh_hosts, files, checkpoints
         assert_same_curve(figures(tmp_path / stage / "run"), figures(one))
 
 
+@pytest.mark.nightly
 def test_a_run_outlives_the_loss_of_a_host(hosts, files, checkpoints, tmp_path):
     """First the processes of one host are killed, then its cable is pulled. Each time the other host ends and says what
     has happened, and the same command goes on."""

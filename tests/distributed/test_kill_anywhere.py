@@ -80,6 +80,7 @@ def test_a_run_that_is_killed_five_times_joins_its_curve(settings, whole, tmp_pa
     assert not (run.folder / ".staging").exists()
 
 
+@pytest.mark.nightly
 def test_processes_end_with_their_launcher(settings, tmp_path):
     """They save, and the same command goes on. Two processes, of which first the launcher and then one is killed."""
     launcher = (str(BIN / "torchrun"), "--standalone", "--nproc_per_node", "2", "-m", "qwenvl_train")

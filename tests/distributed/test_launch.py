@@ -63,31 +63,34 @@ class Case:
     settings: tuple[str, ...]
     on_two: tuple[str, ...] = ()
     """What is set on two processes only."""
+    nightly: bool = False
 
 
 CASES = {
-    "zero1 full": Case("deepspeed", "sft_full", "zero1", "qwen2_vl", RESUMED, REHEARSED),
+    "zero1 full": Case("deepspeed", "sft_full", "zero1", "qwen2_vl", RESUMED, REHEARSED, nightly=True),
     "zero2 full": Case("deepspeed", "sft_full", "zero2", "qwen3_vl", RESUMED, REHEARSED),
     "zero3 full": Case("deepspeed", "sft_full", "zero3", "qwen2_5_vl", RESUMED, (*SHARES, *REHEARSED)),
-    "zero3 full with states": Case("deepspeed", "sft_full", "zero3", "qwen3_5", RESUMED, SHARES),
+    "zero3 full with states": Case("deepspeed", "sft_full", "zero3", "qwen3_5", RESUMED, SHARES, nightly=True),
     "zero3 lora of experts": Case("deepspeed", "sft_lora", "zero3", "qwen3_vl_moe", RESUMED, SHARES),
     "zero2_offload lora": Case("deepspeed", "sft_lora", "zero2_offload", "qwen2_5_vl", RESUMED, REHEARSED),
-    "zero2 broken": Case("deepspeed", "sft_projector", "zero2", "broken", BROKEN),
+    "zero2 broken": Case("deepspeed", "sft_projector", "zero2", "broken", BROKEN, nightly=True),
     "zero3 broken": Case("deepspeed", "sft_projector", "zero3", "broken", BROKEN, SHARDED),
-    "zero3_offload full with experts": Case("deepspeed", "sft_full", "zero3_offload", "qwen3_vl_moe", RESUMED, SHARES),
+    "zero3_offload full with experts": Case(
+        "deepspeed", "sft_full", "zero3_offload", "qwen3_vl_moe", RESUMED, SHARES, nightly=True
+    ),
     "zero3 lora with features": Case("deepspeed", "sft_lora", "zero3", "qwen2_5_vl", FEATURES, (*STORED, *SHARDED)),
     "zero3 dpo with a sharded copy": Case(
         "deepspeed", "dpo_full", "zero3", "qwen2_5_vl", PAIRS, ("dpo.reference=model", *SHARDED)
     ),
     "zero3_offload dpo with a sharded copy": Case(
-        "deepspeed", "dpo_full", "zero3_offload", "qwen2_5_vl", PAIRS, ("dpo.reference=model", *SHARDED)
+        "deepspeed", "dpo_full", "zero3_offload", "qwen2_5_vl", PAIRS, ("dpo.reference=model", *SHARDED), nightly=True
     ),
     "zero2 dpo without its adapters": Case(
-        "deepspeed", "dpo_lora", "zero2", "qwen3_5", PAIRS, ("dpo.reference=adapter",)
+        "deepspeed", "dpo_lora", "zero2", "qwen3_5", PAIRS, ("dpo.reference=adapter",), nightly=True
     ),
     "ddp lora": Case("torchrun", "sft_lora", "none", "qwen3_5_moe", RESUMED, REHEARSED),
-    "ddp broken": Case("torchrun", "sft_projector", "none", "broken", BROKEN),
-    "ddp lora with features": Case("torchrun", "sft_lora", "none", "qwen2_5_vl", FEATURES, STORED),
+    "ddp broken": Case("torchrun", "sft_projector", "none", "broken", BROKEN, nightly=True),
+    "ddp lora with features": Case("torchrun", "sft_lora", "none", "qwen2_5_vl", FEATURES, STORED, nightly=True),
     "ddp mpo with stored values": Case(
         "torchrun", "mpo_lora", "none", "qwen3_vl_moe", PAIRS, ("dpo.reference=cached",)
     ),
@@ -133,11 +136,12 @@ def settings(files, checkpoints, tmp_path_factory) -> dict[str, tuple[list[str],
 
 @pytest.fixture(scope="module")
 def launched(request, settings, files, checkpoints, tmp_path_factory) -> Path:
-    """A folder with the runs of all cases of a launcher, each in a folder of the case's name, `run` in it, and with
-    `run` in `resumed` there, which goes on from the middle of the other. Its checkpoints always have whole weights."""
+    """A folder with the runs of those cases of a launcher that are tested, each in a folder of the case's name, `run`
+    in it, and with `run` in `resumed` there, which goes on from the middle of the other. Its checkpoints always have
+    whole weights."""
     folder = tmp_path_factory.mktemp(request.param)
     commands = []
-    for name in (name for name, case in CASES.items() if case.launcher == request.param):
+    for name in (name for name, case in CASES.items() if case.launcher == request.param and name in tested(request)):
         commands.append([*settings[name][1], f"output_dir={folder / name}"])
         if steps := STEPS.get(CASES[name].settings):
             middle = folder / name / "run" / "checkpoints" / f"step-{steps // 2}"
@@ -149,6 +153,13 @@ def launched(request, settings, files, checkpoints, tmp_path_factory) -> Path:
     file.write_text(json.dumps(commands), encoding="utf-8")
     launch(request.param, "tests.distributed.several", str(file))
     return folder
+
+
+def tested(request: pytest.FixtureRequest, *functions: str) -> set[str]:
+    """The cases of the tests of this module that this session runs, or of these functions alone."""
+    items = (item for item in request.session.items if item.path == request.path)
+    named = (item for item in items if not functions or item.originalname in functions)
+    return {item.callspec.params["name"] for item in named if "name" in item.fixturenames}
 
 
 def evaluation(files: dict[str, Path], checkpoints: dict[str, Path]) -> list[str]:
@@ -165,13 +176,16 @@ def test_two_processes_evaluate_as_one(launched, files, checkpoints, tmp_path):
     assert not list((launched / "eval").glob("predictions.*.jsonl"))
 
 
-def cases(settings: tuple[str, ...] = (), names: tuple[str, ...] = ()):
-    """Those with these settings or names, each with the launch that holds it."""
-    chosen = [(case.launcher, name) for name, case in CASES.items() if case.settings == settings or name in names]
+def cases(settings: tuple[str, ...] = (), names: tuple[str, ...] = (), nightly: tuple[str, ...] = ()):
+    """Those with these settings or names, each with the launch that holds it. Some that other tests have every day may be
+    nightly here."""
+    chosen = [
+        pytest.param(case.launcher, name, id=name, marks=pytest.mark.nightly if case.nightly or name in nightly else ())
+        for name, case in CASES.items()
+        if case.settings == settings or name in names
+    ]
     # Without a scope, pytest would launch again for each of them.
-    return pytest.mark.parametrize(
-        ("launched", "name"), chosen, ids=[name for _, name in chosen], indirect=["launched"], scope="module"
-    )
+    return pytest.mark.parametrize(("launched", "name"), chosen, indirect=["launched"], scope="module")
 
 
 @pytest.fixture
@@ -290,19 +304,27 @@ ELASTIC = (
 
 @pytest.fixture(scope="module")
 def on_one(request, settings, launched, tmp_path_factory) -> Path:
-    """A folder with the runs of ELASTIC of a launch, which one process has finished from their middle."""
+    """A folder with the runs of ELASTIC of a launch, which one process has finished from their middle. Without ZeRO it
+    needs no launcher."""
     folder, commands = tmp_path_factory.mktemp("elastic"), []
-    for name in (name for name in ELASTIC if (launched / name).is_dir()):
+    names = tested(request, test_one_process_goes_on_with_what_two_have_saved.__name__)
+    for name in (name for name in ELASTIC if name in names and (launched / name).is_dir()):
         shutil.copytree(launched / name / "run", folder / name / "run")
         shutil.rmtree(folder / name / "run" / "checkpoints" / f"step-{STEPS[CASES[name].settings]}")
         words = [word for word in settings[name][1] if not word.startswith("train.batch_size=")]
-        commands.append([*words, "train.batch_size=4", f"output_dir={folder / name}"])
+        words += ["train.batch_size=4", f"output_dir={folder / name}"]
+        if CASES[name].stage == "none":
+            assert main(words) == 0
+        else:
+            commands.append(words)
+    if not commands:
+        return folder
     (folder / "commands.json").write_text(json.dumps(commands), encoding="utf-8")
     launch("deepspeed on one", "tests.distributed.several", str(folder / "commands.json"))
     return folder
 
 
-@cases(names=ELASTIC)
+@cases(names=ELASTIC, nightly=("ddp lora", "zero2 full", "zero2_offload lora"))
 def test_one_process_goes_on_with_what_two_have_saved(name, two, on_one):
     """The other way, 1 process to 2, was run by hand: ZeRO-3 with adapters, losses within 1.3e-7."""
     assert summary(on_one / name / "run")["status"] == "done"

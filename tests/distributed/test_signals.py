@@ -132,6 +132,7 @@ def test_a_signal_ends_both_processes_with_a_checkpoint(name, two, whole, tmp_pa
     assert_joined(run.folder, whole)
 
 
+@pytest.mark.nightly
 def test_a_slurm_job_goes_on_by_itself(two, whole, tmp_path):
     """SLURM signals the script alone when the time is nearly up, and starts it again after `scontrol requeue`."""
     folder, calls = tmp_path / "bin", tmp_path / "calls"

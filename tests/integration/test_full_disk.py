@@ -27,7 +27,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("noticed", ["before the save", "in the middle of it"])
+@pytest.mark.parametrize("noticed", [pytest.param("before the save", marks=pytest.mark.nightly), "in the middle of it"])
 def test_the_last_checkpoint_outlives_a_full_disk(
     noticed, small_disk, write_rows, checkpoints, pictures, tmp_path, capsys, monkeypatch
 ):

@@ -23,9 +23,9 @@ from tests.conftest import conversation
     [
         pytest.param(signal.SIGUSR1, 143, 1, marks=pytest.mark.nightly),
         (signal.SIGTERM, 143, 1),
-        (signal.SIGINT, 130, 0),
+        pytest.param(signal.SIGINT, 130, 0, marks=pytest.mark.nightly),
         pytest.param(signal.SIGHUP, 143, 1, marks=pytest.mark.nightly),
-        ("closed output", 143, 0),
+        pytest.param("closed output", 143, 0, marks=pytest.mark.nightly),
     ],
 )
 def test_a_run_that_has_to_stop_saves_first(number, code, workers, write_rows, checkpoints, pictures, tmp_path):

@@ -11,7 +11,11 @@ from tests.commands import rows, summary, train
 
 # bf16 is what runs on GPUs: weights of two types under autocast, also in evaluation and generation.
 BF16 = [(recipe, "bf16") for recipe in ("sft_full", "sft_lora", "sft_qlora")]
-RUNS = [(recipe, "auto") for recipe in sorted(recipe_files())] + BF16
+BY_NIGHT = [("sft_full", "bf16"), ("sft_qlora", "bf16"), ("sft_vision", "auto")]
+RUNS = [
+    pytest.param(run, marks=pytest.mark.nightly if run in BY_NIGHT else ())
+    for run in [*((recipe, "auto") for recipe in sorted(recipe_files())), *BF16]
+]
 
 
 @pytest.fixture(scope="module", params=RUNS, ids="-".join)

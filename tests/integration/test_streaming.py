@@ -41,7 +41,10 @@ def uneven(pictures, tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "workers"),
-    [(["train.batch_size=2", "data.packing=false"], (0, 2)), (["data.max_length=200"], (2, 0))],
+    [
+        pytest.param(["train.batch_size=2", "data.packing=false"], (0, 2), marks=pytest.mark.nightly),
+        (["data.max_length=200"], (2, 0)),
+    ],
 )
 def test_a_killed_run_goes_on_with_the_same_rows(settings, workers, uneven, checkpoints, tmp_path, capsys):
     """With another number of workers, too."""

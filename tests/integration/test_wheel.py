@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import QUIET
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -52,6 +54,7 @@ def test_the_wheel_trains_in_an_empty_folder(installed, tmp_path):
         "+recipe=sft_lora",
         "train.max_steps=2",
         "logging.wandb.mode=disabled",
+        QUIET,
     )
     (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.name != ".cache")
     assert (folder / "checkpoints" / "step-2" / "adapter_model.safetensors").is_file()

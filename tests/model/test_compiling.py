@@ -70,9 +70,10 @@ def losses_and_gradients(model: torch.nn.Module, batch: dict) -> tuple[float, di
     return loss.item(), {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
 
 
+# Every day, tests/integration/test_compiled.py compiles a whole run.
 CASES = [
     pytest.param("qwen2_5_vl", False, True, marks=pytest.mark.nightly, id="qwen2_5_vl"),
-    pytest.param("qwen3_vl", True, True, id="qwen3_vl"),
+    pytest.param("qwen3_vl", True, True, id="qwen3_vl", marks=pytest.mark.nightly),
     pytest.param("qwen3_5", True, True, id="qwen3_5", marks=pytest.mark.nightly),
 ]
 

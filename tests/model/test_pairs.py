@@ -14,15 +14,9 @@ from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.render.layout import IGNORED
 from qwenvl_train.data.sample import Sample
 from qwenvl_train.evaluation.media_inputs import media_inputs
-from tests.conftest import FAMILIES as ALL_FAMILIES
+from tests.conftest import by_pairs, in_rotation
 from tests.loading import as_theirs_and_ours, renderer_of
 from tests.videos import write_video
-
-
-@pytest.fixture(params=ALL_FAMILIES)
-def model_type(request) -> str:
-    return request.param
-
 
 LONG = "It is a picture of noise, " * 5
 
@@ -76,13 +70,13 @@ def alone(model: torch.nn.Module, sample: Sample, renderer, processor) -> torch.
     return torch.log_softmax(logits[learned - 1], -1)[torch.arange(len(learned)), labels[learned]]
 
 
-@pytest.mark.parametrize("adapters", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize(("model_type", "trained"), by_pairs("full", "lora"))
 def test_a_shared_question_gives_the_log_probs_and_gradients_of_two_rows(
-    model_type, adapters, checkpoints, pictures, clip
+    model_type, trained, checkpoints, pictures, clip
 ):
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
     renderer = renderer_of(processor, checkpoints[model_type], preferences=True)
-    theirs, ours = as_theirs_and_ours(model_type, checkpoints[model_type], processor, adapters)
+    theirs, ours = as_theirs_and_ours(model_type, checkpoints[model_type], processor, trained == "lora")
     samples = [sample_of(row) for row in pairs(pictures, clip, model_type).values()]
     expected = [
         alone(theirs, one, renderer, processor)
@@ -110,7 +104,7 @@ def test_a_shared_question_gives_the_log_probs_and_gradients_of_two_rows(
         assert worst < (1e-4 if name.endswith((".A_log", ".dt_bias")) else 2e-5), f"{name}: {worst}"
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("model_type", "case"), in_rotation(CASES))
 def test_a_pair_has_the_same_log_probs_alone_and_in_any_company(model_type, case, checkpoints, pictures, clip):
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])
     renderer = renderer_of(processor, checkpoints[model_type], preferences=True)
@@ -128,7 +122,7 @@ def test_a_pair_has_the_same_log_probs_alone_and_in_any_company(model_type, case
             assert (got - expected).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("model_type", "case"), in_rotation(CASES))
 def test_the_order_of_the_answers_changes_nothing(model_type, case, checkpoints, pictures, clip):
     """The order does not matter, whichever answer is longer."""
     processor = AutoProcessor.from_pretrained(checkpoints[model_type])

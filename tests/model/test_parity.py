@@ -25,7 +25,7 @@ from qwenvl_train.model.attention import use_packed_attention
 from qwenvl_train.model.forward import use_packed_forward
 from qwenvl_train.model.pixels import Pixels
 from tests.conftest import FAMILIES as ALL_FAMILIES
-from tests.conftest import conversation, sample_of
+from tests.conftest import by_pairs, conversation, in_rotation, sample_of
 from tests.loading import as_theirs_and_ours, renderer_of
 
 
@@ -244,7 +244,7 @@ def test_ids_labels_pixels_and_positions_equal_the_processor_and_model(model_typ
     assert supervised(rendered.layout, processor.tokenizer) == supervised_by_prompt(processor, model_type, row)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("model_type", "case"), in_rotation(CASES))
 def test_a_question_ends_where_the_answer_begins(model_type, case, loaded, pictures, clips):
     processor, theirs, _, ours = loaded(model_type)
     row = cases(pictures, clips)[case]
@@ -345,7 +345,7 @@ def test_text_after_a_long_clip_goes_on_above_its_last_moment(model_type, loaded
     assert delta.item() == positions.max() + 1 - rendered.layout.length
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("model_type", "case"), in_rotation(CASES))
 def test_loss_equals_the_model(model_type, case, loaded, pictures, clips):
     processor, theirs, ours, render = loaded(model_type)
     row = cases(pictures, clips)[case]
@@ -361,14 +361,12 @@ def test_loss_equals_the_model(model_type, case, loaded, pictures, clips):
     assert torch.allclose(scores.entropy, entropy, atol=1e-5)
 
 
-@pytest.mark.parametrize("adapters", [False, True], ids=["full", "lora"])
-def test_packed_equals_one_by_one_in_loss_and_every_gradient(
-    model_type, adapters, loaded, pictures, clips, checkpoints
-):
+@pytest.mark.parametrize(("model_type", "trained"), by_pairs("full", "lora"))
+def test_packed_equals_one_by_one_in_loss_and_every_gradient(model_type, trained, loaded, pictures, clips, checkpoints):
     processor, theirs, ours, render = loaded(model_type)
     rows = list(cases(pictures, clips).values())
     rendered = [render.render(sample_of(row)) for row in rows]
-    if adapters:
+    if trained == "lora":
         theirs, ours = as_theirs_and_ours(model_type, checkpoints[model_type], processor, adapters=True)
     theirs.zero_grad()
     ours.zero_grad()

@@ -1,5 +1,7 @@
 """The sizes in configs/model give the parameter counts of the published models, without their weights."""
 
+from functools import cache
+
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText
@@ -48,6 +50,7 @@ PUBLISHED |= {
 ENTRIES = [option for option in groups()["model"] if option.startswith("qwen")]
 
 
+@cache
 def entry(name: str) -> ModelConfig:
     return compose(["tune_mm_mlp=true", f"model={name}"]).config.model
 

@@ -18,6 +18,7 @@ from qwenvl_train.model.merge import write_merged
 from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.stored_adapter import stored_adapter, with_stored_lora
 from qwenvl_train.training.objectives.reference import of_first_weights
+from tests.conftest import two_families_by_day
 from tests.loading import write_adapter
 from tests.settings import run_config
 
@@ -54,6 +55,7 @@ def apart(one, other):
     return float((one - other).abs().max())
 
 
+@two_families_by_day
 def test_an_adapter_of_peft_is_the_model_that_peft_loads(model_type, adapter, checkpoints, batches, tmp_path):
     processor, batch = batches(model_type)
     expected = theirs(checkpoints[model_type], adapter, processor, batch)

@@ -41,6 +41,12 @@ class Case:
         return [setting for setting in chosen if setting.partition("=")[0] not in given] + [*self.extra]
 
 
+def is_daily(case: Case) -> bool:
+    """Return whether a case is rehearsed every day: a third of them, with three kinds of each family, SFT and DPO among
+    them, and at least one family of each kind. The others are rehearsed at night."""
+    return (FAMILIES.index(case.family) + [*KINDS].index(case.kind)) % 3 == 0
+
+
 def cases_by_pairs() -> list[Case]:
     """Return every family with every kind. The other options rotate, so that each pair of options occurs."""
     cases = []

@@ -1,6 +1,7 @@
 """Runs the training command on a fake GPU, to check devices, dtypes, kernel inputs and synchronizations, but no values.
 
     python -m tests.rehearsal.rehearse                       every case of cases.py, a line of JSON each
+    python -m tests.rehearsal.rehearse 0 4 17                only those with these numbers
     python -m tests.rehearsal.rehearse qwen2_5_vl sft_full   one family and kind as a table, to compare before and after
     python -m tests.rehearsal.rehearse qwen3_vl sft_lora train.precision=fp16 train.liger=true
 
@@ -194,14 +195,17 @@ def _line(seen: Seen) -> dict[str, Any]:
 def main(words: list[str]) -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    cases = _asked(words) if words else cases_by_pairs()
+    numbers = [int(word) for word in words if word.isdecimal()]
+    tells = bool(words) and not numbers
+    cases = _asked(words) if tells else cases_by_pairs()
+    cases = [cases[number] for number in numbers] or cases
     try:
         pretend_a_gpu()
     except CannotPretend as reason:
         print(json.dumps({"skipped": str(reason)}), flush=True)
         return
     print(json.dumps({"torch": torch.__version__}), flush=True)
-    for line in () if words else rehearse_broken():
+    for line in () if tells else rehearse_broken():
         print(json.dumps(line), flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -211,7 +215,7 @@ def main(words: list[str]) -> None:
         for number, case in enumerate(cases):
             with redirect_stdout(sys.stderr):
                 line = rehearse(case, checkpoints[case.family], rows, root / f"run-{number}")
-            print(_table(line) if words else json.dumps(line), flush=True)
+            print(_table(line) if tells else json.dumps(line), flush=True)
 
 
 def _asked(words: list[str]) -> list[Case]:

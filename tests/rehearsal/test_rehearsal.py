@@ -9,7 +9,7 @@ from itertools import combinations, product
 
 import pytest
 
-from tests.rehearsal.cases import FAMILIES, KINDS, Case, cases_by_pairs
+from tests.rehearsal.cases import FAMILIES, KINDS, Case, cases_by_pairs, is_daily
 
 CASES = cases_by_pairs()
 
@@ -45,10 +45,11 @@ EXPERTS_IN_FP16 = "a list of sizes, by _grouped_mm of float16"
 
 
 @pytest.fixture(scope="module")
-def rehearsed() -> dict[str, dict]:
-    """The result of each case. All cases run in one process."""
+def rehearsed(request) -> dict[str, dict]:
+    """The result of each case that is tested. All of them run in one process."""
+    tested = [item.callspec.params["case"] for item in request.session.items if _is_of_a_case(item)]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.rehearsal.rehearse"],
+        [sys.executable, "-m", "tests.rehearsal.rehearse", *(str(CASES.index(case)) for case in tested or CASES[:1])],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -64,7 +65,9 @@ def rehearsed() -> dict[str, dict]:
     return {line["case"]: line for line in lines if "case" in line}
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if is_daily(case) else pytest.mark.nightly) for case in CASES], ids=str
+)
 def test_a_gpu_would_run_it(case: Case, rehearsed):
     line = rehearsed[str(case)]
     assert line["error"] is None
@@ -87,6 +90,17 @@ def test_each_pair_of_choices_is_among_the_cases():
     chosen = [(case.family, case.kind, case.precision, case.checkpointing, case.evaluates) for case in CASES]
     for one, other in combinations(range(len(choices)), 2):
         assert {(case[one], case[other]) for case in chosen} == set(product(choices[one], choices[other]))
+
+
+def test_each_choice_is_rehearsed_every_day():
+    daily = [case for case in CASES if is_daily(case)]
+    assert {case.precision for case in daily} == {"bf16", "fp16"}
+    assert {case.kind for case in daily} == {*KINDS}
+    assert {(case.family, case.kind[:3] == "dpo") for case in daily} == set(product(FAMILIES, (True, False)))
+
+
+def _is_of_a_case(item: pytest.Item) -> bool:
+    return getattr(item, "originalname", None) == test_a_gpu_would_run_it.__name__
 
 
 def _is_listed(phase: str, what: str, where: str, _: int) -> bool:

@@ -23,7 +23,10 @@ def evaluation(step: int, asked: str, score: float) -> Evaluation:
     return Evaluation(step, asked, {"samples": 20}, {"val.jsonl": {"anls": score}}, answers)
 
 
-@pytest.mark.parametrize(("mode", "artifacts"), [("online", "all"), ("offline", "none"), ("offline", "all")])
+@pytest.mark.parametrize(
+    ("mode", "artifacts"),
+    [("online", "all"), ("offline", "none"), pytest.param("offline", "all", marks=pytest.mark.nightly)],
+)
 def test_evaluations_and_exports_arrive_beside_what_the_run_has(mode, artifacts, run, said, server, tmp_path):
     folder, settings = RunFolder(run.folder), config(mode, artifacts=artifacts, entity="team")
     folder.write_config(run.config)

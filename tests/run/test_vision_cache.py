@@ -272,7 +272,7 @@ SHORT = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.nightly), 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.nightly)])
 def test_a_run_has_the_same_curve(workers, data, checkpoints, tmp_path):
     """Three epochs, and the held-out score."""
     given = (f"model.path={checkpoints['qwen2_5_vl']}", f"data.train={data}", f"data.eval={data}")

@@ -72,17 +72,17 @@ def test_recomputing_activations_changes_nothing(model_type, component, checkpoi
 @pytest.mark.parametrize(
     ("model_type", "recipe"),
     [
-        ("qwen2_vl", "sft_full"),
         ("qwen2_5_vl", "sft_lora"),
         ("qwen3_vl", "sft_lora"),
         ("qwen3_vl_moe", "sft_full"),
         ("qwen3_5", "sft_full"),
-        ("qwen3_5_moe", "sft_lora"),
+        pytest.param("qwen2_vl", "sft_full", marks=pytest.mark.nightly),
         pytest.param("qwen2_vl", "sft_lora", marks=pytest.mark.nightly),
         pytest.param("qwen2_5_vl", "sft_full", marks=pytest.mark.nightly),
         pytest.param("qwen3_vl", "sft_full", marks=pytest.mark.nightly),
         pytest.param("qwen3_vl_moe", "sft_lora", marks=pytest.mark.nightly),
         pytest.param("qwen3_5", "sft_lora", marks=pytest.mark.nightly),
+        pytest.param("qwen3_5_moe", "sft_lora", marks=pytest.mark.nightly),
         pytest.param("qwen3_5_moe", "sft_full", marks=pytest.mark.nightly),
     ],
 )

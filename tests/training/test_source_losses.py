@@ -28,7 +28,7 @@ def files(pictures, tmp_path_factory) -> dict[str, dict[str, str]]:
     ("recipe", "settings"),
     [
         ("sft_full", ()),
-        ("sft_full", ("data.streaming=true",)),
+        pytest.param("sft_full", ("data.streaming=true",), marks=pytest.mark.nightly),
         ("dpo_full", ("dpo.reference=none", "dpo.loss=[sigmoid,sft]", "dpo.weights=[1,0.5]")),
     ],
     ids=["sft", "stream", "dpo"],

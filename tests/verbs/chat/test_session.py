@@ -14,7 +14,7 @@ from qwenvl_train.data.sample import Text
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.verbs.chat.model import ChatModel
-from tests.conftest import conversation, sample_of
+from tests.conftest import conversation, sample_of, two_families_by_day
 from tests.data.test_chat_formats import published
 from tests.data.test_thoughts import THINKING, processor_with
 from tests.loading import write_adapter
@@ -32,6 +32,7 @@ def texts(session) -> list[str]:
     return [part.text for turn in session.turns for part in turn.parts if isinstance(part, Text)]
 
 
+@two_families_by_day
 def test_answers_are_those_of_the_published_model(model_type, models, checkpoints, pictures):
     """Greedy, over two turns with three pictures, and with a system turn."""
     session = session_with(models[model_type])
@@ -78,6 +79,7 @@ def test_clips_and_pictures_come_first_in_the_order_given(models, monkeypatch, p
     assert len(asked[0].layout.clips) == len(asked[0].layout.pictures) == 1
 
 
+@two_families_by_day
 def test_answers_computed_together_are_those_that_are_streamed(model_type, models, pictures, tmp_path):
     """Also after a long clip, where transformers would go on at other positions."""
     model = models[model_type]
@@ -199,7 +201,7 @@ def test_thoughts_of_earlier_answers_are_those_of_the_format(name, mode, answers
     )
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.nightly)])
 def test_an_adapter_and_its_base_model_share_their_weights(precision, checkpoints, models, pictures, tmp_path):
     adapter = write_adapter(checkpoints["qwen2_5_vl"], tmp_path / "adapter")
     model = chat_model(adapter, f"train.precision={precision}")

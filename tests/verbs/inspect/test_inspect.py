@@ -24,7 +24,7 @@ from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.model.processor import load_processor
 from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.verbs.inspect.settings import INSPECT
-from tests.conftest import conversation
+from tests.conftest import conversation, two_families_by_day
 from tests.reporting.test_report import Page
 from tests.videos import number_of, write_video
 
@@ -375,6 +375,7 @@ def short_window(monkeypatch):
     monkeypatch.setattr(windows, "_SMALL", 0)
 
 
+@two_families_by_day
 def test_a_stream_that_is_read_as_a_whole_shows_the_same(model_type, checkpoints, rows, write_rows, bad, inspect):
     words = [f"model.path={checkpoints[model_type]}", "inspect.samples=null", "data.packing=false"]
     words.append("train.accumulation=1")  # a stream does not fit it to the data

@@ -81,18 +81,18 @@ def test_a_run_for_each_value_and_a_comparison(sweep, tmp_path):
 
 
 def test_the_same_command_starts_only_what_is_not_finished(sweep):
-    words = ("train.lr=1e-4,2e-4,3e-4", "run_name=rates")
+    words = ("train.lr=1e-4,2e-4", "run_name=rates")
     code, out, started = sweep(*words, codes={2: 143})
     assert (code, len(started)) == (143, 2), "an interrupted run ends the sweep"
     assert out.endswith("to continue the sweep: the same command with run_name=rates\n")
     code, out, started = sweep(*words)
     assert code == 0
-    assert ["run_name='lr-0.0001'" in arguments for arguments in started] == [False, False]
-    assert "--- run 1 of 3: lr-0.0001\nthis run is already finished" in out
+    assert ["run_name='lr-0.0001'" in arguments for arguments in started] == [False]
+    assert "--- run 1 of 2: lr-0.0001\nthis run is already finished" in out
     # A run with other settings is not the same run; training says so.
     for changed in ("train.clip=7", "train.accumulation=7"):
-        _, _, started = sweep(*words, changed, codes={1: 2, 2: 2, 3: 2})
-        assert len(started) == 3
+        _, _, started = sweep(*words, changed, codes={1: 2, 2: 2})
+        assert len(started) == 2
 
 
 @pytest.mark.parametrize(("codes", "code"), [({}, 0), ({1: 2}, 2), ({1: 2, 2: 1}, 1), ({2: -9}, 1)])
