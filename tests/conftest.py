@@ -4,7 +4,9 @@ import gc
 import json
 import os
 from collections.abc import Iterable
+from copy import deepcopy
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -107,6 +109,24 @@ def write_rows(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session", autouse=True)
+def composed_once():
+    """Hydra reads and merges the same shipped files for each command, which takes most of the time of a short one. Here
+    it does so once for each choice of their options; what the command line says comes later."""
+    module = import_module("qwenvl_train.config.compose")
+    compose, made = module.hydra_compose, {}
+
+    def once(name: str, options: list[str]):
+        key = (name, *options)
+        if key not in made:
+            made[key] = compose(name, options)
+        return deepcopy(made[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "hydra_compose", once)
+        yield
 
 
 @pytest.fixture

@@ -177,8 +177,8 @@ def test_two_processes_evaluate_as_one(launched, files, checkpoints, tmp_path):
 
 
 def cases(settings: tuple[str, ...] = (), names: tuple[str, ...] = (), nightly: tuple[str, ...] = ()):
-    """Those with these settings or names, each with the launch that holds it. Some that other tests have every day may be
-    nightly here."""
+    """Those with these settings or names, each with the launch that holds it. `nightly` are those that this test leaves
+    for the night, while others have them every day."""
     chosen = [
         pytest.param(case.launcher, name, id=name, marks=pytest.mark.nightly if case.nightly or name in nightly else ())
         for name, case in CASES.items()

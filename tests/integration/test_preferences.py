@@ -72,6 +72,7 @@ def test_a_mixture_has_one_trajectory_however_a_step_is_cut(settings, tmp_path):
         assert_one_curve(runs[0], other, rel=2e-5, at_most=1e-6)
 
 
+@two_families_by_day
 def test_the_model_without_its_adapters_is_the_model_as_it_was(settings, tmp_path):
     adapter, copy = (
         train(tmp_path, *settings, *LORA, f"dpo.reference={reference}", name=reference)

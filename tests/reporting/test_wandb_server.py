@@ -235,8 +235,17 @@ def checkpoints(run) -> list[Path]:
     return folders
 
 
-@pytest.mark.parametrize(("artifacts", "versions"), [("none", 0), ("best", 1), ("all", 3)])
-@pytest.mark.parametrize("mode", ["online", "offline"])
+@pytest.mark.parametrize(
+    ("mode", "artifacts", "versions"),
+    [
+        ("online", "none", 0),
+        ("online", "best", 1),
+        pytest.param("online", "all", 3, marks=pytest.mark.nightly),
+        pytest.param("offline", "none", 0, marks=pytest.mark.nightly),
+        pytest.param("offline", "best", 1, marks=pytest.mark.nightly),
+        ("offline", "all", 3),
+    ],
+)
 def test_checkpoints_are_artifacts_without_the_state_of_the_optimizer(
     artifacts, versions, mode, run, said, server, checkpoints
 ):
