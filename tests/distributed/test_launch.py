@@ -141,7 +141,9 @@ def launched(request, settings, files, checkpoints, tmp_path_factory) -> Path:
     whole weights."""
     folder = tmp_path_factory.mktemp(request.param)
     commands = []
-    for name in (name for name, case in CASES.items() if case.launcher == request.param and name in tested(request)):
+    for name in (
+        name for name, case in CASES.items() if case.launcher == request.param and name in chosen_cases(request)
+    ):
         commands.append([*settings[name][1], f"output_dir={folder / name}"])
         if steps := STEPS.get(CASES[name].settings):
             middle = folder / name / "run" / "checkpoints" / f"step-{steps // 2}"
@@ -155,7 +157,7 @@ def launched(request, settings, files, checkpoints, tmp_path_factory) -> Path:
     return folder
 
 
-def tested(request: pytest.FixtureRequest, *functions: str) -> set[str]:
+def chosen_cases(request: pytest.FixtureRequest, *functions: str) -> set[str]:
     """The cases of the tests of this module that this session runs, or of these functions alone."""
     items = (item for item in request.session.items if item.path == request.path)
     named = (item for item in items if not functions or item.originalname in functions)
@@ -307,7 +309,7 @@ def on_one(request, settings, launched, tmp_path_factory) -> Path:
     """A folder with the runs of ELASTIC of a launch, which one process has finished from their middle. Without ZeRO it
     needs no launcher."""
     folder, commands = tmp_path_factory.mktemp("elastic"), []
-    names = tested(request, test_one_process_goes_on_with_what_two_have_saved.__name__)
+    names = chosen_cases(request, test_one_process_goes_on_with_what_two_have_saved.__name__)
     for name in (name for name in ELASTIC if name in names and (launched / name).is_dir()):
         shutil.copytree(launched / name / "run", folder / name / "run")
         shutil.rmtree(folder / name / "run" / "checkpoints" / f"step-{STEPS[CASES[name].settings]}")
