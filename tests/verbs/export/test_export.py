@@ -150,7 +150,14 @@ def test_types_of_weights_and_files_of_limited_size(dtype, limit, make_run, monk
 
 def test_a_real_process_loads_what_a_real_run_trained(tmp_path, capfd):
     """A preference run, whose held-out rows are a share of data.train."""
-    words = ("train.max_steps=2", "data.pack_length=256", "data.eval=5%", f"output_dir={tmp_path}", "logging=local")
+    words = (
+        "train.max_steps=2",
+        "train.accumulation=1",
+        "data.pack_length=256",
+        "data.eval=5%",
+        f"output_dir={tmp_path}",
+        "logging=local",
+    )
     assert main(["+recipe=dpo_lora", *words, "run_name=pairs", "logging.predictions=0"]) == 0
     capfd.readouterr()
     export(f"run={tmp_path / 'pairs'}", "export.rows=2")
