@@ -31,7 +31,7 @@ from qwenvl_train.planning.memory import (
 )
 from qwenvl_train.run.rows import make_renderer
 from qwenvl_train.training.optim import build_optimizer, keep_masters, parameter_groups
-from tests.conftest import conversation, in_rotation, sample_of, two_families_by_day
+from tests.conftest import FAMILIES, conversation, in_rotation, sample_of, two_families_by_day
 from tests.settings import run_config
 
 FULL = {"tune_mm_vision": True, "tune_mm_mlp": True, "tune_mm_llm": True}
@@ -243,7 +243,10 @@ def test_each_part_that_is_recomputed_keeps_less(run):
     assert kept["vision"] + kept["llm"] == kept["none"] + kept["all"]
 
 
-@two_families_by_day
+@pytest.mark.parametrize(
+    "model_type",
+    [pytest.param(family, marks=() if family == "qwen3_vl_moe" else pytest.mark.nightly) for family in FAMILIES],
+)
 def test_kept_activations_grow_with_the_pass_and_never_with_its_square(run):
     trained = run("full", **{"train.checkpointing": "none"})
     sizes = architecture(trained.config.model)
