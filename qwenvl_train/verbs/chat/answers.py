@@ -121,7 +121,8 @@ def _question(rows: Questions, index: int, model: ChatModel, config: ChatConfig)
 
 def _answers_to(questions: list[tuple[Sample, Rendered]], model: ChatModel, config: ChatConfig) -> list[Answer]:
     if config.chat.temperature > 0:
-        return [Reply(model, sample, sampling_of(config.chat)).whole() for sample, _ in questions]
+        sampling = sampling_of(config.chat, config.seed)
+        return [Reply(model, sample, sampling, *sampling.drawing.seeds(sample, 1)).whole() for sample, _ in questions]
     if not questions:
         return []
 

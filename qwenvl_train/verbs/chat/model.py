@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from accelerate.utils import send_to_device
 from peft import PeftModel
-from transformers import PreTrainedModel, set_seed
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, set_seed
 
 from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.data.render.renderer import Rendered, Renderer
+from qwenvl_train.evaluation.drawing import Drawing
 from qwenvl_train.evaluation.media_inputs import media_inputs
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import set_attention
 from qwenvl_train.model.autocast import autocast, keep_casts
 from qwenvl_train.model.build import base_model, build_for_inference
+from qwenvl_train.model.choosing import Chooser
 from qwenvl_train.model.decoding import Prompt, decode
 from qwenvl_train.model.load import DTYPES
 from qwenvl_train.model.processor import load_processor
@@ -48,9 +50,10 @@ class ChatModel:
         assert isinstance(self.model, PeftModel)
         return replace(self, name=f"{self.name} without its adapter", adapted=False)
 
-    def stream(self, rendered: Rendered, sampling: dict[str, Any]) -> Generator[Piece, None, None]:
-        """Yield the pieces of the answer to a rendered question as they are generated."""
-        return text_pieces(lambda **listeners: self._generate(rendered, sampling | listeners), self.processor.tokenizer)
+    def stream(self, rendered: Rendered, options: dict[str, Any]) -> Generator[Piece, None, None]:
+        """Yield the pieces of the answer to a rendered question as they are generated. `options` are arguments of
+        `generate`."""
+        return text_pieces(lambda **listeners: self._generate(rendered, options | listeners), self.processor.tokenizer)
 
     @torch.no_grad()
     def _generate(self, rendered: Rendered, options: dict[str, Any]) -> None:
@@ -109,9 +112,33 @@ def open_model(config: ChatConfig, family: Family) -> ChatModel:
     return ChatModel(config.model.path, model, renderer, processor, precision)
 
 
-def sampling_of(chat: ChatSection) -> dict[str, Any]:
-    """Return the settings of `generate`. Those that a published generation config sets are replaced."""
-    common = {"max_new_tokens": chat.max_new_tokens, "num_beams": 1, "repetition_penalty": 1.0}
-    if chat.temperature == 0:
-        return common | {"do_sample": False}
-    return common | {"do_sample": True, "temperature": chat.temperature, "top_p": chat.top_p, "top_k": chat.top_k}
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are generated."""
+
+    max_new_tokens: int
+    drawing: Drawing
+
+    def options(self, seed: int) -> dict[str, Any]:
+        """Return the arguments of `generate` for one answer. Those that a published generation config sets are
+        replaced."""
+        chosen = LogitsProcessorList([Chosen(self.drawing.chooser([seed], self.max_new_tokens))])
+        plain = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
+        return {"max_new_tokens": self.max_new_tokens, **plain, "logits_processor": chosen}
+
+
+class Chosen(LogitsProcessor):
+    """Leaves `generate`, which takes the most likely token, no other than the one that is chosen."""
+
+    def __init__(self, choose: Chooser):
+        self._choose, self._step = choose, 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        tokens = self._choose(scores, range(len(scores)), self._step)
+        self._step += 1
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
+
+
+def sampling_of(chat: ChatSection, seed: int = 0) -> Sampling:
+    """Return how answers are generated. The seeds of the answers to rows follow from `seed`."""
+    return Sampling(chat.max_new_tokens, Drawing(1, chat.temperature, chat.top_p, chat.top_k, seed))

@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+import torch
 
 from qwenvl_train.data.formats import Reference, typed_question
 from qwenvl_train.data.media.locate import Locator
@@ -13,7 +14,7 @@ from qwenvl_train.data.sample import Media, Sample, Text, Turn
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.families.thoughts import BEGIN_THOUGHTS, END, without_thoughts
 from qwenvl_train.verbs.chat.grounding import Grounding, grounded
-from qwenvl_train.verbs.chat.model import ChatModel
+from qwenvl_train.verbs.chat.model import ChatModel, Sampling
 from qwenvl_train.verbs.chat.pieces import Piece
 
 _SOURCE = "question"
@@ -47,15 +48,21 @@ def _begun(model: ChatModel) -> str:
 class Reply:
     """The answer to a question, generated while it is iterated. Raises UserError if a file cannot be used."""
 
-    def __init__(self, model: ChatModel, question: Sample, sampling: dict[str, Any]):
-        self._model, self._question, self._sampling = model, question, sampling
+    def __init__(self, model: ChatModel, question: Sample, sampling: Sampling, seed: int | None = None):
+        """
+        Args:
+            seed: That of the answer. With None, it is drawn by torch's generator, so that the same question can have
+                another answer.
+        """
+        self._model, self._question = model, question
+        self._options = sampling.options(int(torch.randint(2**31, ())) if seed is None else seed)
         self._rendered = model.renderer.render(question)
         self._text, self._tokens, self._ended = "", 0, False
 
     def __iter__(self) -> Iterator[str]:
         if begun := _begun(self._model):
             yield begun
-        for piece in self._model.stream(self._rendered, self._sampling):
+        for piece in self._model.stream(self._rendered, self._options):
             self._text += piece.text
             self._tokens, self._ended = piece.tokens, piece.ended
             if piece.text:
@@ -74,7 +81,7 @@ class Reply:
 
 
 class ChatSession:
-    def __init__(self, model: ChatModel, sampling: dict[str, Any], locator: Locator, system: str | None = None):
+    def __init__(self, model: ChatModel, sampling: Sampling, locator: Locator, system: str | None = None):
         self.model, self.sampling, self.system = model, sampling, system
         self._locator = locator
         self.turns: tuple[Turn, ...] = ()

@@ -11,7 +11,7 @@ from qwenvl_train.data.formats import Reference
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.verbs.chat.grounding import drawing
-from qwenvl_train.verbs.chat.model import ChatModel
+from qwenvl_train.verbs.chat.model import ChatModel, Sampling
 from qwenvl_train.verbs.chat.session import Answer, ChatSession
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpeg", ".mpg")
@@ -23,7 +23,7 @@ Messages = list[dict[str, Any]]
 
 
 class Visitor:
-    def __init__(self, models: list[ChatModel], sampling: dict[str, Any]):
+    def __init__(self, models: list[ChatModel], sampling: Sampling):
         # A visitor's files are uploaded. Paths and addresses are never taken from text.
         locator = Locator(Path("/"), fenced=False, allow_remote=False, cache=Path("/"))
         self._sessions = [ChatSession(model, sampling, locator) for model in models]
@@ -44,7 +44,7 @@ class Visitor:
     def close(self) -> None:
         self._drawings.cleanup()
 
-    def ask(self, text: str, files: list[str], system: str, sampling: dict[str, Any]) -> Iterator[list[Messages]]:
+    def ask(self, text: str, files: list[str], system: str, sampling: Sampling) -> Iterator[list[Messages]]:
         """Yield the messages of all models while one model after the other answers.
 
         Raises:

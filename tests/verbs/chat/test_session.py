@@ -8,18 +8,21 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from qwenvl_train.data.batches.collate import collate
 from qwenvl_train.data.render.renderer import Renderer
 from qwenvl_train.data.render.template import as_template
 from qwenvl_train.data.sample import Text
 from qwenvl_train.errors import UserError
 from qwenvl_train.families import FAMILIES
-from qwenvl_train.verbs.chat.model import ChatModel
+from qwenvl_train.model.decoding import Prompt, decode
+from qwenvl_train.verbs.chat.model import ChatModel, sampling_of
+from qwenvl_train.verbs.chat.session import Reply
 from tests.conftest import conversation, sample_of, two_families_by_day
 from tests.data.test_chat_formats import published
 from tests.data.test_thoughts import THINKING, processor_with
 from tests.loading import write_adapter
 from tests.settings import run_config
-from tests.verbs.chat.models import chat_model, let_it_say, session_with
+from tests.verbs.chat.models import chat_config, chat_model, let_it_say, session_with
 from tests.videos import write_video
 
 
@@ -161,6 +164,25 @@ def test_one_token_to_draw_from_is_the_most_likely_one(models):
     assert "".join(drawn.ask("A?")) == "".join(session_with(models["qwen3_vl"]).ask("A?"))
     free = session_with(models["qwen3_vl"], "chat.temperature=2")
     assert len({"".join(free.ask("A?")) for _ in range(2) if not free.clear()}) == 2
+
+
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_pieces_are_those_of_the_answers_that_are_drawn_together(models, temperature):
+    """Piece by piece through `generate`, or several at once, with the same tokens for the same seed."""
+    model = models["qwen3_vl"]
+    words = (f"chat.temperature={temperature}", "chat.max_new_tokens=24")
+    words += ("chat.top_p=0.9", "chat.top_k=40") if temperature else ()
+    sampling = sampling_of(chat_config(*words).chat)
+    asked = [sample_of(conversation(("user", [text]), ("assistant", ["?"]))).question for text in ("A?", "And B?")]
+    rendered = [model.renderer.render(sample) for sample in asked]
+    ends = [rendered[0].layout.length, sum(one.layout.length for one in rendered)]
+    prompts, seeds = [Prompt(0, ends[0]), Prompt(*ends)], [5, 6]
+    choose = sampling.drawing.chooser(seeds, 24)
+    together = decode(model.model, collate(rendered, model.renderer, stops=ends), prompts, 24, choose)
+    texts = [model.processor.tokenizer.decode(one.tokens) for one in together]
+    replies = [Reply(model, sample, sampling, seed) for sample, seed in zip(asked, seeds, strict=True)]
+    assert ["".join(reply) for reply in replies] == texts
+    assert len(list(Reply(model, asked[0], sampling, 5))) > 3
 
 
 def test_thoughts_that_were_cut_are_not_repeated(models, monkeypatch):
