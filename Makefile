@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 help:
 	@echo "make demo              fine-tune, score and export the embedded default on a laptop's CPU, about 4 minutes"
-	@echo "make loop              filter, rejection sampling and DPO on rows with planted faults, about 5 minutes"
+	@echo "make loop              filter, rejection sampling and DPO on rows with planted faults, about 6 minutes"
 	@echo "make test              the test suite"
 	@echo "make test-distributed  the tests that start several processes"
 	@echo "make test-nightly      the tests that take long"

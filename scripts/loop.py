@@ -2,8 +2,8 @@
 
 Draws labelled rows with planted faults, a pool of rows with known answers and held-out rows. Then fine-tunes on all
 labelled rows; in the same way on those that a filter keeps; further on right answers that the model draws to the pool;
-and on pairs of its right and wrong answers. Each command is printed before it runs. Exits with 1 if a step does not
-raise the held-out score by more than its interval.
+and on pairs of its right and wrong answers. A control trains on the right answers of these pairs alone. Each command is
+printed before it runs. Exits with 1 if a step does not raise the held-out score by more than its interval.
 """
 
 import argparse
@@ -30,24 +30,27 @@ WHAT = {
     SAMPLED: "then SFT on right answers that it drew",
     PREFERRED: "then DPO on pairs of right and wrong ones",
 }
+CONTROL = "control"
+"""SFT on the chosen answers of the pairs in place of DPO, from the same checkpoint. It tells what DPO adds, and
+there is no claim about it."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """The numbers of steps, the learning rates and the numbers of rows."""
 
-    labelled_steps: int = 90
+    labelled_steps: int = 75
     labelled_lr: float = 5e-4
-    sampled_steps: int = 40
-    sampled_lr: float = 1e-4
-    preferred_steps: int = 60
+    sampled_steps: int = 45
+    sampled_lr: float = 2e-4
+    preferred_steps: int = 70
     preferred_lr: float = 1e-4
     sizes: Sizes = field(default_factory=Sizes)
 
 
 @dataclass(frozen=True)
 class Score:
-    """The score of a step, and how it differs from that of the step before on the same rows."""
+    """The score of a step, and how it differs from that of another on the same rows: for steps, of the one before."""
 
     step: str
     score: float
@@ -117,7 +120,6 @@ class Loop:
         # Images that cannot be read are left out of training in any case.
         labelled = (f"train.lr={settings.labelled_lr:g}", f"train.max_steps={settings.labelled_steps}")
         self._train(UNFILTERED, "sft_lora", "labelled.jsonl", *labelled, "data.on_error=skip")
-        scores = [self._score(UNFILTERED)]
 
         to = folder / "filter"
         english = "filter.language.languages=[en]"
@@ -126,25 +128,32 @@ class Loop:
         found = filter_figures(faults, [json.loads(line)["id"] for line in (to / "kept.jsonl").open()])
         print_filter(found)
         self._train(FILTERED, "sft_lora", "filter/kept.jsonl", *labelled)
-        scores.append(self._score(FILTERED, UNFILTERED))
+        scores = self._scores(UNFILTERED, FILTERED)
 
         self._sample(FILTERED, "drawn")
         continued = (f"train.lr={settings.sampled_lr:g}", f"train.max_steps={settings.sampled_steps}")
         self._train(SAMPLED, "sft_lora", "drawn/sft.jsonl", *continued, self._checkpoint(FILTERED))
-        scores.append(self._score(SAMPLED, FILTERED))
+        scores += self._scores(FILTERED, SAMPLED)[1:]
 
         # The pairs are drawn again, so that they have the faults that the model still has.
         self._sample(SAMPLED, "drawn_again")
         preferred = (f"train.lr={settings.preferred_lr:g}", f"train.max_steps={settings.preferred_steps}")
-        loss = "dpo.loss=[sigmoid,sft]"
-        self._train(PREFERRED, "dpo_lora", "drawn_again/pairs.jsonl", *preferred, loss, self._checkpoint(SAMPLED))
-        scores.append(self._score(PREFERRED, SAMPLED))
+        preferred += (self._checkpoint(SAMPLED),)
+        self._train(PREFERRED, "dpo_lora", "drawn_again/pairs.jsonl", *preferred, "dpo.loss=[sigmoid,sft]")
+        write_chosen(folder / "drawn_again")
+        # dpo_lora freezes the merger, too.
+        self._train(CONTROL, "sft_lora", "drawn_again/chosen.jsonl", *preferred, "tune_mm_mlp=false")
+        _, last, control = self._scores(SAMPLED, PREFERRED, CONTROL)
+        _, beside = self._scores(CONTROL, PREFERRED)
+        scores.append(last)
         return {
             "seed": self._seed,
             "settings": asdict(settings),
             "rows": rows,
             "filter": found,
             "scores": [asdict(score) for score in scores],
+            "control": asdict(control),
+            "preferred_beside_control": asdict(beside),
             "failed": failed_claims(scores),
             "commands": self._commands.ran,
         }
@@ -168,28 +177,35 @@ class Loop:
             f"seed={self._seed}",
         )  # fmt: skip
 
-    def _score(self, name: str, before: str | None = None) -> Score:
-        """Return the score of a run, and its difference from the one before, whose answers are stored already."""
-        compared = (f"eval.compare=[{self._folder / name}]",) if before else ()
+    def _scores(self, name: str, *others: str) -> list[Score]:
+        """Return the score of a run, and those of others with their differences from it. Answers are generated once."""
         words = (
-            "eval", f"run={self._folder / (before or name)}", f"data.eval={self._folder / 'held_out.jsonl'}",
-            "eval.metrics=exact_match", "eval.max_new_tokens=16", *compared, "output=json",
+            "eval", f"run={self._folder / name}", f"data.eval={self._folder / 'held_out.jsonl'}",
+            "eval.metrics=exact_match", "eval.max_new_tokens=16",
+            f"eval.compare=[{','.join(str(self._folder / other) for other in others)}]", "output=json",
         )  # fmt: skip
-        printed = json.loads(self._commands.run(*words, shown=False))
-        score = score_of(name, printed)
-        print(f"    {name}: {in_words(score)}", flush=True)
-        return score
+        scores = scores_of((name, *others), json.loads(self._commands.run(*words, shown=False)))
+        print("\n".join(f"    {score.step}: {in_words(score)}" for score in scores), flush=True)
+        return scores
 
 
-def score_of(step: str, printed: Mapping[str, Any]) -> Score:
-    """Return the score of a step from the JSON line of eval: that of its only model, or of the one compared."""
-    if not printed["compare"]:
-        (one,) = printed["scores"]
-        return Score(step, one["value"], one["low"], one["high"])
-    (other,) = printed["compare"]
-    (one,), (change,) = other["scores"], other["differences"]
-    change = (change["difference"], change["low"], change["high"], change["probability"])
-    return Score(step, one["value"], one["low"], one["high"], *change)
+def write_chosen(folder: Path) -> None:
+    """Write the chosen answers of pairs.jsonl as rows for SFT, chosen.jsonl."""
+    pairs = map(json.loads, (folder / "pairs.jsonl").open(encoding="utf-8"))
+    rows = [{key: value for key, value in pair.items() if key != "rejected_response"} for pair in pairs]
+    (folder / "chosen.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+
+
+def scores_of(steps: Sequence[str], printed: Mapping[str, Any]) -> list[Score]:
+    """Return the scores of steps from the JSON line of eval, which compares the first one with the others."""
+    first, *others = steps
+    (one,) = printed["scores"]
+    found = [Score(first, one["value"], one["low"], one["high"])]
+    for step, other in zip(others, printed["compare"], strict=True):
+        (one,), (change,) = other["scores"], other["differences"]
+        change = (change["difference"], change["low"], change["high"], change["probability"])
+        found.append(Score(step, one["value"], one["low"], one["high"], *change))
+    return found
 
 
 def in_words(score: Score) -> str:
@@ -223,17 +239,24 @@ def print_filter(found: Mapping[str, Any]) -> None:
     print(f"    precision {found['precision']:.1%}, recall {found['recall']:.1%} of the planted faults", flush=True)
 
 
-def print_table(scores: Sequence[Score]) -> None:
-    width = max(map(len, WHAT.values()))
+def print_table(scores: Sequence[Score], control: Score, beside: Score) -> None:
+    """Print a table of the steps, and the control beside the last one.
+
+    Args:
+        beside: The score of the last step, with its difference from that of the control.
+    """
+    what = WHAT | {CONTROL: "SFT on the right ones of these pairs instead"}
+    width = max(map(len, what.values()))
     print(f"\n{'step':10}  {'':{width}}   score     95 % interval  difference        95 % interval      p")
-    for score in scores:
-        row = f"{score.step:10}  {WHAT[score.step]:{width}}  {score.score:6.1%}  {score.low:6.1%} to {score.high:6.1%}"
+    for score in (*scores, control):
+        row = f"{score.step:10}  {what[score.step]:{width}}  {score.score:6.1%}  {score.low:6.1%} to {score.high:6.1%}"
         if score.difference is not None:
             between = f"{score.difference_low:+.1%} to {score.difference_high:+.1%}"
             row += f"  {score.difference:+10.1%}  {between:>19}  {score.p:.3f}"
         print(row)
     filtered = next(score for score in scores if score.step == FILTERED)
     print(f"filtered against unfiltered, with the same number of steps: {filtered.difference:+.1%}")
+    print(f"the control is compared with {SAMPLED}, too; {PREFERRED} against it: {in_words(beside)}")
 
 
 def main() -> None:
@@ -248,7 +271,11 @@ def main() -> None:
     result = Loop(arguments.folder, Settings(), arguments.seed).run()
     result["seconds"] = round(monotonic() - start, 1)
     (arguments.folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
-    print_table([Score(**score) for score in result["scores"]])
+    print_table(
+        [Score(**score) for score in result["scores"]],
+        Score(**result["control"]),
+        Score(**result["preferred_beside_control"]),
+    )
     print(f"\n{result['seconds']:.0f} s; result {arguments.folder / 'result.json'}")
     if result["failed"]:
         print("\n".join(f"FAILED: {claim}" for claim in result["failed"]))

@@ -80,12 +80,22 @@ def test_the_filter_is_measured_against_what_was_planted():
     assert found["dropped_of_kind"] == {"cut_answer": [1, 1], "none": [1, 2], "wrong_bin": [0, 1]}
 
 
-def test_a_score_is_read_from_what_eval_prints():
-    from loop import score_of
+def test_scores_are_read_from_what_eval_prints():
+    from loop import scores_of
 
     one = {"value": 0.2, "low": 0.1, "high": 0.3}
-    assert score_of("filtered", {"scores": [one], "compare": []}).difference is None
     change = {"difference": 0.3, "low": 0.2, "high": 0.4, "probability": 0.01}
-    other = {"scores": [one | {"value": 0.5}], "differences": [change]}
-    compared = score_of("filtered", {"scores": [one], "compare": [other]})
-    assert (compared.score, compared.difference, compared.difference_low, compared.p) == (0.5, 0.3, 0.2, 0.01)
+    others = [{"scores": [one | {"value": value}], "differences": [change]} for value in (0.5, 0.6)]
+    first, second, third = scores_of(("a", "b", "c"), {"scores": [one], "compare": others})
+    assert (first.step, first.score, first.difference) == ("a", 0.2, None)
+    assert (second.score, second.difference, second.difference_low, second.p) == (0.5, 0.3, 0.2, 0.01)
+    assert (third.step, third.score) == ("c", 0.6)
+
+
+def test_the_control_has_the_chosen_answers_alone(tmp_path):
+    from loop import write_chosen
+
+    pair = {"id": "a", "messages": [{"role": "assistant", "content": "Gerät"}], "rejected_response": "no"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pair) + "\n")
+    write_chosen(tmp_path)
+    assert json.loads((tmp_path / "chosen.jsonl").read_text()) == {"id": "a", "messages": pair["messages"]}

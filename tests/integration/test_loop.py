@@ -11,7 +11,7 @@ LOOP = Path(__file__).resolve().parents[2] / "scripts" / "loop.py"
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 5])
 def test_each_step_raises_the_held_out_score(tmp_path, seed):
     folder = tmp_path / "loop"
     done = subprocess.run(
@@ -22,6 +22,7 @@ def test_each_step_raises_the_held_out_score(tmp_path, seed):
     assert [score["step"] for score in result["scores"]] == ["unfiltered", "filtered", "sampled", "preferred"]
     assert all(score["difference_low"] > 0 for score in result["scores"][1:])
     assert result["failed"] == []
+    assert (result["control"]["step"], result["preferred_beside_control"]["step"]) == ("control", "preferred")
     dropped = result["filter"]["dropped_of_kind"]
     assert len(dropped) == 16
     assert dropped["none"][0] <= 3
