@@ -39,7 +39,7 @@ def asked(visitor: Visitor, text: str, *files: Path, system: str = "") -> list[l
 def test_both_models_answer_and_their_boxes_are_drawn(models, monkeypatch, tmp_path):
     Image.new("RGB", (168, 112), "white").save(tmp_path / "part.png")
     rendered = let_it_say(monkeypatch, BOX, "No <b>box</b>.", "Yes.", "No.")
-    visitor = Visitor(models, {})
+    visitor = Visitor(models, sampling_of(chat_config().chat))
     first, second = asked(visitor, "Where?", tmp_path / "part.png")
     assert [message["role"] for message in first] == ["user", "user", "assistant", "assistant", "assistant"]
     assert first[0]["content"] == {"path": str(tmp_path / "part.png")}
@@ -59,13 +59,13 @@ def test_thoughts_are_whole_on_the_page(checkpoints, monkeypatch):
     let_it_say(monkeypatch, "Hm.\n</think>\n\nYes.")
     thinking = published("qwen3_5_think")
     model = replace(chat_model(checkpoints["qwen3_5"]), renderer=thinking.renderer, processor=thinking.processor)
-    (messages,) = asked(Visitor([model], {}), "A?")
+    (messages,) = asked(Visitor([model], sampling_of(chat_config().chat)), "A?")
     assert messages[-1]["content"] == "&lt;think>\nHm.\n&lt;/think>\n\nYes."
 
 
 def test_a_broken_file_leaves_the_page_as_it_was(models, monkeypatch, tmp_path):
     let_it_say(monkeypatch, "One.", "Two.")
-    visitor = Visitor(models, {})
+    visitor = Visitor(models, sampling_of(chat_config().chat))
     before = asked(visitor, "A?")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"^your question: the image broken\.png is not an image"):
@@ -75,8 +75,9 @@ def test_a_broken_file_leaves_the_page_as_it_was(models, monkeypatch, tmp_path):
 
 def test_an_answer_is_stopped_on_the_page(models, monkeypatch):
     let_it_say(monkeypatch, "A long answer", "Another one")
-    visitor = Visitor(models, {})
-    steps = visitor.ask("A?", [], "", {})
+    sampling = sampling_of(chat_config().chat)
+    visitor = Visitor(models, sampling)
+    steps = visitor.ask("A?", [], "", sampling)
     next(steps)
     visitor.stopped = True
     *_, (first, second) = steps
