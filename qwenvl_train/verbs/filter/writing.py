@@ -141,17 +141,18 @@ def _with_outcome(samples: Samples, outcome: Outcome, table: pa.Table, rows: ran
     }
     kept = [name for name in table.column_names if name not in _OF_FILTER]
     columns |= {name: table[name] for name in kept}
+    stays = outcome.kept[rows.start : rows.stop].tolist()
     for rule, late in outcome.late.items():
-        found = [
-            late.of(row) or _of_table(table, rule, place, bool(outcome.kept[row])) for place, row in enumerate(rows)
-        ]
+        if rule in table.column_names:
+            others = [_of_table(table, rule, place) for place in range(len(rows))]
+        else:  # it compares only rows that no other rule leaves out
+            others = [Verdict(False) if kept else None for kept in stays]
+        found = [late.of(row) or other for row, other in zip(rows, others, strict=True)]
         columns |= columns_of(found, rule)
     return pa.table(columns)
 
 
-def _of_table(table: pa.Table, rule: str, place: int, kept: bool) -> Verdict | None:
-    if rule not in table.column_names:  # it compares only rows that no other rule leaves out
-        return Verdict(False) if kept else None
+def _of_table(table: pa.Table, rule: str, place: int) -> Verdict | None:
     falls, value, evidence = (table[name][place].as_py() for name in (rule, f"{rule}.{VALUE}", f"{rule}.{EVIDENCE}"))
     return None if falls is None else Verdict(falls, value, evidence or "")
 
