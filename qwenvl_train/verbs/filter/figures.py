@@ -159,7 +159,8 @@ def _values(folder: FilterFolder, outcome: Outcome) -> dict[str, tuple[int, np.n
     for table in folder.tables(outcome.by_model):
         for name in filter(table.column_names.__contains__, outcome.rules):
             judged[name] += len(table) - table[name].null_count
-            values.setdefault(name, []).append(table[f"{name}.{VALUE}"].drop_null().to_numpy())
+            # A copy, since the array would keep the whole table in memory.
+            values.setdefault(name, []).append(table[f"{name}.{VALUE}"].drop_null().to_numpy().copy())
     compared = {name: (len(outcome.kept), late.values) for name, late in outcome.late.items()}
     return compared | {name: (judged[name], np.concatenate(found)) for name, found in values.items()}
 

@@ -40,7 +40,7 @@ class KeptFiles:
     def __init__(self, samples: Samples, outcome: Outcome, tree: Tree):
         self._samples, self._outcome = samples, outcome
         self._weights = weights_of_classes(outcome, tree)
-        counts = Counter(self._kind(row) for row in np.flatnonzero(outcome.kept).tolist())
+        counts = Counter(self._kind(int(row)) for row in np.flatnonzero(outcome.kept))
         self.files = {kind: self._file(number, kind, counts) for number, kind in enumerate(sorted(counts), start=1)}
 
     def of(self, row: int) -> KeptFile:

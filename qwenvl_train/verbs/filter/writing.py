@@ -4,6 +4,7 @@ that are kept."""
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +31,9 @@ from qwenvl_train.verbs.filter.outcome import Outcome
 
 _OF_FILTER = ("id", HAS_MEDIA, TEXT_SIGNATURE, PICTURE_SIGNATURE, REST_SIGNATURE)
 """The columns of the judgements that are not among the verdicts as they are."""
+_IN_GROUP = 16
+"""The number of tables of judgements that are a row group of the verdicts. The writer keeps a description of each group
+in memory."""
 DROPPED, VERDICTS, DATA = "dropped.jsonl", "verdicts.parquet", "data.yaml"
 
 
@@ -119,16 +123,22 @@ def verdicts_of(row: int, table: pa.Table, place: int, outcome: Outcome) -> dict
 
 def write_verdicts(samples: Samples, outcome: Outcome, folder: FilterFolder) -> None:
     """Write one table with the verdicts of all rules about all rows."""
-    path, first, writer = folder.path / VERDICTS, 0, None
-    with replacing(path) as file:
-        for table in folder.tables(outcome.by_model):
-            rows = range(first, first + len(table))
-            whole = _with_outcome(samples, outcome, table, rows)
+    tables, writer = _verdicts(samples, outcome, folder), None
+    with replacing(folder.path / VERDICTS) as file:
+        while some := list(islice(tables, _IN_GROUP)):
+            whole = pa.concat_tables(some)
             writer = writer or pq.ParquetWriter(file, whole.schema, compression="zstd")
             writer.write_table(whole)
-            first = rows.stop
         if writer:
             writer.close()
+
+
+def _verdicts(samples: Samples, outcome: Outcome, folder: FilterFolder) -> Iterator[pa.Table]:
+    first = 0
+    for table in folder.tables(outcome.by_model):
+        rows = range(first, first + len(table))
+        yield _with_outcome(samples, outcome, table, rows)
+        first = rows.stop
 
 
 def _with_outcome(samples: Samples, outcome: Outcome, table: pa.Table, rows: range) -> pa.Table:
