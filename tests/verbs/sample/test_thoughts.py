@@ -14,8 +14,8 @@ from qwenvl_train.verbs.sample.thoughts import ThoughtsJudge, has_thoughts_about
 from tests.commands import read_lines
 from tests.conftest import conversation, sample_of
 from tests.curation.judges import packed_model
-from tests.endpoint.servers import with_logprobs
 from tests.curation.test_judging_model import TOLERANCE, Theirs
+from tests.endpoint.servers import with_logprobs
 from tests.loading import renderer_of
 from tests.verbs.eval.test_eval import asked
 from tests.verbs.sample.test_sample import draw, rows, said, served, server  # noqa: F401  (fixtures)
