@@ -20,7 +20,9 @@ EXAMPLES = {
     "grounding": [("[1, 2, 3, 4]", "[1, 2, 3, 4]"), ("[2, 3]", "[1, 2, 3, 4]")],
     "temporal": [("1 - 2", "1 - 2")],
     "agent_action": [(CLICK, CLICK), (SWIPE, SWIPE)],
+    "screenspot": [(CLICK, "[1, 2, 3, 4]")],
 }
+EXAMPLES |= {f"agent_action_{name}": EXAMPLES["agent_action"] for name in ("android_control", "os_atlas", "odyssey")}
 """Pairs of texts with which a metric has all its sub-scores."""
 
 

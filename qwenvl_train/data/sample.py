@@ -140,6 +140,15 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Episode:
+    """The episode of an agent that a sample is a step of."""
+
+    id: str
+    steps: int
+    """The number of its steps that are samples."""
+
+
+@dataclass(frozen=True)
 class Sample:
     id: str
     source: str
@@ -161,6 +170,7 @@ class Sample:
     targets: tuple[Box, ...] = ()
     """The boxes of the element that the last turn acts on, for the metric of an agent's actions. They are in pixels of
     the original picture."""
+    episode: Episode | None = None
 
     @property
     def where(self) -> str:

@@ -1,7 +1,7 @@
 """Generates the answers to many held-out samples, in groups of similar length that workers read ahead."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,8 @@ def row_of(answer: Answer) -> Row:
         row["accepted"] = list(request.accepted)
     if request.targets:
         row["targets"] = [list(box) for box in request.targets]
+    if sample.episode:
+        row["episode"] = asdict(sample.episode)
     if sample.metrics:
         row["metrics"] = list(sample.metrics)
     if request.picture is not None:

@@ -10,6 +10,7 @@ from qwenvl_train.config.best import GENERATED
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.answering import answers_to, groups_of, samples_to_answer
+from qwenvl_train.evaluation.episodes import with_episodes
 from qwenvl_train.evaluation.generation import AnswerGenerator
 from qwenvl_train.evaluation.metrics.metric import Metric, Scores, figures
 from qwenvl_train.evaluation.scoring import (
@@ -71,6 +72,7 @@ class GeneratedScores:
         share = rows[context.rank :: context.processes]
         scored = group.everything(score(share, chosen, metrics, context.family))
         scored.sort(key=lambda one: (one.row["index"], one.row["turn"]))
+        scored = with_episodes(scored, metrics)
         self._newest = step, scored
         if context.is_main:
             answers = [{**one.row, "scores": one.plain()} for one in scored]

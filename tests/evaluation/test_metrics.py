@@ -26,6 +26,10 @@ RIGHT = {
     "grounding": ('[{"bbox_2d": [1, 2, 30, 40], "label": "猫"}]', ""),
     "temporal": ("00:12.50 - 00:17.30", ""),
     "agent_action": (CALL, ""),
+    "agent_action_android_control": (CALL, ""),
+    "agent_action_os_atlas": (CALL, ""),
+    "agent_action_odyssey": (CALL, ""),
+    "screenspot": ("[1, 2, 30, 40]", ""),
 }
 """An expected answer and a question for the metrics that need a certain form."""
 BROKEN = (

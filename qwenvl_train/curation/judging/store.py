@@ -85,7 +85,7 @@ def content_of(sample: Sample) -> str:
         UserError: If a file cannot be read.
     """
     shown = replace(
-        sample.chosen_conversation, id="", source="", line=0, accepted=(), metrics=(), targets=(),
+        sample.chosen_conversation, id="", source="", line=0, accepted=(), metrics=(), targets=(), episode=None,
         turns=tuple(_with_digests(turn, sample.where) for turn in sample.chosen_conversation.turns),
     )  # fmt: skip
     return hashlib.sha256(repr(shown).encode()).hexdigest()

@@ -12,7 +12,7 @@ from qwenvl_train.data.formats.rows import read_turns
 from qwenvl_train.data.formats.tools import read_tools
 from qwenvl_train.data.formats.turns import RawTurn
 from qwenvl_train.data.media.locate import Locator
-from qwenvl_train.data.sample import Box, Image, Sample, Text, ToolCall, Turn, sample_name
+from qwenvl_train.data.sample import Box, Episode, Image, Sample, Text, ToolCall, Turn, sample_name
 from qwenvl_train.errors import UserError
 
 _REFUSED = {
@@ -50,7 +50,8 @@ def to_sample(row: object, source: str, line: int, locator: Locator, format: str
     tools = read_tools(columns.get("tools"), where)
     accepted, metrics = _texts(columns.get("answers")), _texts(columns.get("metric"))
     targets = _boxes(columns.get("targets"))
-    return Sample(id, source, line, tuple(turns), tools, tuple(rejected), shared, accepted, metrics, targets)
+    episode = _episode(columns.get("episode"))
+    return Sample(id, source, line, tuple(turns), tools, tuple(rejected), shared, accepted, metrics, targets, episode)
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -66,6 +67,14 @@ def _boxes(value: object) -> tuple[Box, ...]:
     boxes = value if isinstance(value, list) else []
     whole = [box for box in boxes if isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))]
     return tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in whole) if len(whole) == len(boxes) else ()
+
+
+def _episode(value: object) -> Episode | None:
+    """Return the episode in a column for scoring. As for `_texts`, other content says nothing."""
+    match value:
+        case {"id": str(id), "steps": int(steps)} if steps > 0:
+            return Episode(id, steps)
+    return None
 
 
 def _is_number(value: object) -> bool:

@@ -19,7 +19,8 @@ REJECTING = ("chosen", "rejected", "rejected_response", "rejected_messages", *RE
 COLUMNS = {
     *MEDIA,
     *REJECTING,
-    *("id", "conversations", "messages", "system", "tools", "objects", "add_vision_id", "answers", "metric", "targets"),
+    *("id", "conversations", "messages", "system", "tools", "objects", "add_vision_id"),
+    *("answers", "metric", "targets", "episode"),
     *("prompt", "completion", "query", "response", "history", "instruction", "input", "output"),
 }
 

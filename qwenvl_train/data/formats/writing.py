@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 from qwenvl_train.data.media.inline import data_address
@@ -44,6 +45,7 @@ def scoring_columns(sample: Sample) -> Raw:
         "answers": list(sample.accepted),
         "metric": list(sample.metrics),
         "targets": [list(box) for box in sample.targets],
+        "episode": asdict(sample.episode) if sample.episode else None,
     }
     return {key: value for key, value in columns.items() if value}
 

@@ -66,6 +66,8 @@ class Metric:
     """Takes the answer, the expected answer and the question. A float is a score with a denominator of 1; without a
     name, it is the only one. The first sub-score is the main one, and every sample has it."""
     higher_is_better: bool = True
+    of_episodes: bool = False
+    """Whether rows are steps of episodes, and an episode is right if the main score of each of its steps is 1."""
 
     def score(self, answer: str, expected: str, question: Question | None = None) -> dict[str, Part]:
         """Return the scores of one sample. Thoughts before either answer are left out."""

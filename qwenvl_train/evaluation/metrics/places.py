@@ -37,6 +37,15 @@ def as_fractions(numbers: Sequence[float], question: Question) -> Coordinates:
     return tuple(_upright(number / side for number, side in zip(numbers, (width, height, width, height), strict=False)))
 
 
+def box_in_fractions(box: Sequence[float], question: Question, factor: float = 1.0) -> Coordinates:
+    """Return a box in pixels of the original picture as fractions, enlarged by a factor around its middle."""
+    assert question.picture is not None, "boxes in pixels need the size of the picture"
+    height, width = question.picture.original
+    x1, y1, x2, y2 = box[0] / width, box[1] / height, box[2] / width, box[3] / height
+    wider, higher = (factor - 1) * (x2 - x1) / 2, (factor - 1) * (y2 - y1) / 2
+    return x1 - wider, y1 - higher, x2 + wider, y2 + higher
+
+
 def box_iou(one: Coordinates, other: Coordinates) -> float:
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])

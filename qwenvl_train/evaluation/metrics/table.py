@@ -24,6 +24,10 @@ METRICS = {
     "grounding": "grounding:GROUNDING",
     "temporal": "temporal:TEMPORAL",
     "agent_action": "agent_action:AGENT_ACTION",
+    "agent_action_android_control": "agent_action:ANDROID_CONTROL",
+    "agent_action_os_atlas": "agent_action:OS_ATLAS",
+    "agent_action_odyssey": "odyssey:ODYSSEY",
+    "screenspot": "screenspot:SCREENSPOT",
 }
 """Where each metric is, as module:name in this folder."""
 EXTRA = ("apted", "jiwer", "lxml", "rapidfuzz")

@@ -1,8 +1,10 @@
-"""The tool call in an answer."""
+"""The tool calls in an answer."""
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from qwenvl_train.evaluation.metrics.json_text import json_in
@@ -33,26 +35,40 @@ class Call:
 
 
 def first_call(text: str) -> Call | None:
-    """Return the first tool call in a text, or the text's JSON if it has the form of a call. Return None if there is
-    none or it is broken."""
-    found = _CALL.search(text)
-    if found and (function := _FUNCTION.search(found[1])):
-        arguments = {key: _value(written) for key, written in _PARAMETER.findall(function[2])}
-        return _call(function[1], arguments)
-    match json_in(found[1] if found else text):
+    """Return the first tool call in a text, or None if there is none or it is broken."""
+    return next(_calls(text), None)
+
+
+def calls_in(text: str) -> list[Call]:
+    """Return the tool calls in a text up to the first broken one, or the text's JSON if it has the form of a call."""
+    return [call for call in takewhile(lambda one: one is not None, _calls(text)) if call is not None]
+
+
+def _calls(text: str) -> Iterator[Call | None]:
+    """Yield the tool calls in a text, and None for a broken one."""
+    written = _CALL.findall(text)
+    for one in written:
+        if function := _FUNCTION.search(one):
+            arguments = {key: _value(value) for key, value in _PARAMETER.findall(function[2])}
+            yield _call(function[1], arguments)
+        else:
+            yield _in_json(one)
+    if not written:
+        yield _in_json(text)
+
+
+def _in_json(text: str) -> Call | None:
+    match json_in(text):
         case {"name": str(name), "arguments": arguments}:
             if isinstance(arguments, str):
                 try:
                     arguments = json.loads(arguments)
                 except json.JSONDecodeError:
                     return None
-            if not isinstance(arguments, dict):
-                return None
+            return _call(name, arguments) if isinstance(arguments, dict) else None
         case {"action": str()} as arguments:
-            name = ""
-        case _:
-            return None
-    return _call(name, arguments)
+            return _call("", arguments)
+    return None
 
 
 def _call(name: str, arguments: dict[str, Any]) -> Call:

@@ -6,6 +6,7 @@ from typing import Any
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.answering import Row
+from qwenvl_train.evaluation.episodes import with_episodes
 from qwenvl_train.evaluation.metrics.metric import Metric
 from qwenvl_train.evaluation.scoring import (
     Chosen,
@@ -122,7 +123,7 @@ def results_of(config: EvalVerbConfig, answers: Sequence[Answers]) -> Results:
     metrics = load_metrics(chosen)
     models = []
     for one in answers:
-        scored = score(one.rows, chosen, metrics, one.family)
+        scored = with_episodes(score(one.rows, chosen, metrics, one.family), metrics)
         models.append(ModelResults(one, scored, figures_of(scored, metrics, config.seed)))
     differences = [
         _compared(models[0], other, figure, config.seed) for other in models[1:] for figure in models[0].figures
