@@ -196,3 +196,5 @@ _COMPUTER_ACTIONS = {
 }
 _NOT_IN_OLDER = {"mobile_use": ("answer",), "computer_use": ("triple_click", "hscroll", "answer")}
 _NOT_IN_NEWER: dict[str, tuple[str, ...]] = {"mobile_use": ("key", "open"), "computer_use": ()}
+ACTIONS = tuple(dict.fromkeys([*_MOBILE_ACTIONS, *_COMPUTER_ACTIONS]))
+"""The names of all actions of both tools."""

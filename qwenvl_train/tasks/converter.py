@@ -50,6 +50,10 @@ class Wanted:
     """The form of the answers, one of those of the task."""
     media: Path | None = None
     """The folder of the images and videos that the source names. None for the folder of the source."""
+    system: str = ""
+    """The system turn of the rows of agents. Empty for none."""
+    without: frozenset[str] = frozenset()
+    """The actions of agents whose steps give no row."""
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The names of a class by its name in the source. The first one is the answer, and the others are right, too."""
 

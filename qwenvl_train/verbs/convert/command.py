@@ -65,7 +65,8 @@ def _wanted(config: ConvertConfig, task: Task) -> Wanted:
     media = Path(section.media).expanduser() if section.media else None
     if media is not None and not media.is_dir():
         raise UserError(f"convert.media={section.media}: there is no such folder.")
-    return Wanted(Prompts(prompts, config.seed), form, media, _labels(section.labels))
+    system, without = section.system_of(form), frozenset(section.without)
+    return Wanted(Prompts(prompts, config.seed), form, media, system, without, _labels(section.labels))
 
 
 def _labels(file: str | None) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ from qwenvl_train.config.rules.rule import Lines, among
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.config.section import NameList, Section
 from qwenvl_train.config.verb import Verb
+from qwenvl_train.families.agent_tools import ACTIONS
 from qwenvl_train.tasks.table import TASKS
 
 
@@ -24,11 +25,18 @@ class ConvertSection(Section):
     """The questions, of which each row gets one, by form or for all forms."""
     media: str | None
     """The folder of the images and videos that the source names. With null, it is the folder of the source."""
+    system: dict[str, str] | str | None
+    """The system turn of rows of agents, by form or for all forms."""
+    without: NameList
+    """The actions of agents whose steps give no row."""
     labels: str | None
     """The YAML file with other names of classes."""
 
     def prompts_of(self, form: str) -> tuple[str, ...]:
         return self.prompts.get(form, ()) if isinstance(self.prompts, dict) else self.prompts or ()
+
+    def system_of(self, form: str) -> str:
+        return self.system.get(form, "") if isinstance(self.system, dict) else self.system or ""
 
 
 class ConvertConfig(RunConfig):
@@ -70,10 +78,16 @@ def a_task_is_named(config: ConvertConfig, given: frozenset[str]) -> Lines:
         yield f"convert.task={section.task}: there is no such task; it is one of {', '.join(TASKS)}"
 
 
+def actions_left_out_exist(config: ConvertConfig, given: frozenset[str]) -> Lines:
+    for name in config.convert.without:
+        if name not in ACTIONS:
+            yield f"convert.without={name}: there is no such action; they are {', '.join(ACTIONS)}"
+
+
 CONVERT = Verb(
     "convert",
     ConvertConfig,
-    (source_and_file_are_named, a_task_is_named),
+    (source_and_file_are_named, a_task_is_named, actions_left_out_exist),
     "qwenvl_train.verbs.convert.command:run",
     reads=(),
 )

@@ -1,0 +1,87 @@
+"""Reads what the files of agents have in common: screenshots, numbers, texts."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.agents.actions import Point
+from qwenvl_train.tasks.converter import Wanted
+from qwenvl_train.tasks.files import first_record, read_json, records_of
+
+
+def json_files(source: Path) -> list[Path]:
+    """Return a file, or the .json and .jsonl files of a folder and its subfolders, in the order of their names."""
+    if source.is_file():
+        return [source]
+    return sorted(path for path in source.rglob("*") if path.suffix in (".json", ".jsonl"))
+
+
+def records_in(source: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the records of all files, each with its name in messages. A .json file without a list is one record."""
+    for path in json_files(source):
+        if path.suffix == ".json" and not isinstance(found := read_json(path), list):
+            yield str(path), found
+        else:
+            yield from records_of(path)
+
+
+def has_keys(source: Path, *keys: str) -> bool:
+    """Return whether the first record of the source has all keys."""
+    first = next(iter(json_files(source)), None)
+    record = first_record(first) if first else None
+    return isinstance(record, dict) and record.keys() >= set(keys)
+
+
+def screenshot(record: Mapping[str, Any], key: str, source: Path, wanted: Wanted) -> Path:
+    """Return the path of a screenshot that a record names. One that is absolute and not there is looked for by its last
+    name in the folder of the media, since data sets have paths of the machine where they were made."""
+    path = wanted.medium(text_of(record, key), source)
+    if wanted.media is not None and not path.is_file():
+        beside = (wanted.media / path.name).absolute()
+        return beside if beside.is_file() else path
+    return path
+
+
+def text_of(record: Mapping[str, Any], *keys: str) -> str:
+    """Return the text in the first of some columns that has one.
+
+    Raises:
+        UserError: If none has.
+    """
+    for key in keys:
+        match record.get(key):
+            # TFRecords have lists of one value, which JSON forms of them keep.
+            case str(text) | [str(text)] if text.strip():
+                return text.strip()
+    raise UserError(f"it has no text in {' or '.join(keys)}")
+
+
+def optional_text(record: Mapping[str, Any], *keys: str) -> str:
+    return next((record[key].strip() for key in keys if isinstance(record.get(key), str)), "")
+
+
+def point_of(value: Any, what: str) -> Point:
+    """Return two numbers, which may be given as the text of a list."""
+    match _parsed(value):
+        case [int() | float() as x, int() | float() as y]:
+            return float(x), float(y)
+    raise UserError(f"{what} is {value!r}; expected two numbers")
+
+
+def _parsed(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return value
+
+
+def list_of(value: Any, what: str) -> list[Any]:
+    """Return a list, which may be given as its text."""
+    found = _parsed(value)
+    if not isinstance(found, list):
+        raise UserError(f"{what} is {value!r}; expected a list")
+    return found

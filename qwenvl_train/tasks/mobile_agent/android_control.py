@@ -1,0 +1,167 @@
+"""AndroidControl as JSON: an episode in each record, with its goal, screenshots, actions and accessibility trees, as
+AgentCPM-GUI writes the published TFRecords."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from qwenvl_train.data.sample import Box
+from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.agents.actions import (
+    Arguments,
+    Point,
+    Size,
+    at,
+    button,
+    ended,
+    long_press,
+    swipe_towards,
+    wait,
+    written,
+)  # fmt: skip
+from qwenvl_train.tasks.agents.files import has_keys, list_of, point_of, records_in, screenshot, text_of
+from qwenvl_train.tasks.agents.steps import Episode, Step, refused_or_rows, steps_of
+from qwenvl_train.tasks.converter import Converter, Records, Wanted
+from qwenvl_train.tasks.grounding.regions import size_of
+
+NEAREST = 5
+"""The number of elements nearest to a point that are its targets, as Qwen's evaluator has it for AndroidControl."""
+_SCREENSHOTS = ("screenshot_path", "screenshot_paths", "screenshots")
+_TREES = ("accessibility_tree", "accessibility_trees", "node_info")
+_OPPOSITE = {"up": "down", "down": "up", "left": "right", "right": "left"}
+_BOUNDS = re.compile(r"bounds_in_screen\s*\{([^}]*)\}")
+_SIDE = re.compile(r"(left|top|right|bottom):\s*(-?\d+)")
+
+
+def finds(source: Path) -> bool:
+    return has_keys(source, "goal", "actions", "step_instructions")
+
+
+def rows(source: Path, wanted: Wanted) -> Records:
+    for where, record in records_in(source):
+        yield from refused_or_rows(where, _episodes(record, source, wanted), "mobile_use", wanted)
+
+
+def _episodes(record: Any, source: Path, wanted: Wanted) -> Iterator[Episode]:
+    if not isinstance(record, dict):
+        raise UserError("it is no object")
+    actions = [_action(one) for one in list_of(record.get("actions"), "actions")]
+    key = next((key for key in _SCREENSHOTS if key in record), _SCREENSHOTS[0])
+    images = [screenshot({key: one}, key, source, wanted) for one in list_of(record.get(key), key)]
+    said = list_of(record.get("step_instructions"), "step_instructions")
+    if len(images) not in (len(actions), len(actions) + 1) or len(said) != len(actions):
+        raise UserError(
+            f"it has {len(actions)} actions, {len(said)} step_instructions and {len(images)} screenshots; expected as "
+            "many instructions, and as many screenshots or one more"
+        )
+    steps = steps_of(
+        range(len(actions)),
+        lambda number: _step(record, number, actions[number], str(said[number]).strip(), images[number]),
+    )
+    if len(images) > len(actions):  # the last screenshot shows that the goal is reached
+        steps.append(Step(images[-1], (ended("success"),), "Finish the task"))
+    yield Episode(_id_of(record), text_of(record, "goal"), steps)
+
+
+def _id_of(record: Mapping[str, Any]) -> str:
+    match record.get("episode_id"):
+        case str() | int() as id:
+            return str(id)
+        case [str() | int() as id]:
+            return str(id)
+    raise UserError("it has no episode_id")
+
+
+def _action(given: Any) -> Mapping[str, Any]:
+    try:
+        action = json.loads(given) if isinstance(given, str) else given
+    except (ValueError, RecursionError):
+        action = None
+    if not isinstance(action, dict):
+        raise UserError(f"the action {given!r} is no JSON object")
+    return action
+
+
+def _step(record: Mapping[str, Any], number: int, action: Mapping[str, Any], said: str, image: Path) -> Step:
+    size = size_of(image, str(image))
+    scale = _scale(record, number, size)
+    point = None
+    if action.get("x") is not None:
+        x, y = point_of([action.get("x"), action.get("y")], "its point")
+        point = x * scale[0], y * scale[1]
+    call = _call(action, point, size)
+    targets = _nearest(record, number, point, scale) if point and call["action"] in ("click", "long_press") else ()
+    return Step(image, (call,), said, targets=targets)
+
+
+def _call(action: Mapping[str, Any], point: Point | None, size: Size) -> Arguments:
+    match action.get("action_type"):
+        case "click" | "long_press" as kind:
+            if point is None:
+                raise UserError(f"the action {kind} has no x and y")
+            return at("click", point, size) if kind == "click" else long_press(point, size)
+        case "scroll":
+            # The content moves against the finger.
+            return swipe_towards(_OPPOSITE.get(str(action.get("direction")), str(action.get("direction"))), size, point)
+        case "input_text":
+            return written(text_of(action, "text"))
+        case "open_app":
+            return {"action": "open", "text": text_of(action, "app_name")}
+        case "navigate_home":
+            return button("Home")
+        case "navigate_back":
+            return button("Back")
+        case "wait":
+            return wait()
+        case other:
+            raise UserError(f"the action {other!r} is unknown")
+
+
+def _scale(record: Mapping[str, Any], number: int, size: Size) -> tuple[float, float]:
+    """Return the factors from the size that the record tells to that of the file of the screenshot."""
+    told = [record.get(key) for key in ("screenshot_widths", "screenshot_heights")]
+    match [one[number] if isinstance(one, list) and number < len(one) else one for one in told]:
+        case [int(width), int(height)] if width > 0 and height > 0:
+            return size[0] / width, size[1] / height
+    return 1.0, 1.0
+
+
+def _nearest(record: Mapping[str, Any], number: int, point: Point, scale: tuple[float, float]) -> tuple[Box, ...]:
+    """Return the boxes of the elements whose middles are nearest to a point, without those that have no area."""
+    trees: list[Any] = next((record[key] for key in _TREES if isinstance(record.get(key), list)), [])
+    boxes = list(_boxes(trees[number])) if number < len(trees) else []
+    scaled = [(x1 * scale[0], y1 * scale[1], x2 * scale[0], y2 * scale[1]) for x1, y1, x2, y2 in boxes]
+
+    def away(box: Box) -> float:
+        return ((box[0] + box[2]) / 2 - point[0]) ** 2 + ((box[1] + box[3]) / 2 - point[1]) ** 2
+
+    nearest = dict.fromkeys(sorted(scaled, key=away)[:NEAREST])
+    return tuple(box for box in nearest if box[0] < box[2] and box[1] < box[3])
+
+
+def _boxes(tree: Any) -> Iterator[Box]:
+    """Yield the boxes of all elements in a tree: the text of the published protocol buffer, which leaves out zeros, or
+    JSON with the same names."""
+    match tree:
+        case str():
+            for bounds in _BOUNDS.findall(tree):
+                yield _box({side: int(value) for side, value in _SIDE.findall(bounds)})
+        case list():
+            for one in tree:
+                yield from _boxes(one)
+        case dict():
+            for key, value in tree.items():
+                if key in ("bounds", "bounds_in_screen") and isinstance(value, dict):
+                    yield _box(value)
+                else:
+                    yield from _boxes(value if isinstance(value, list | dict) else [])
+
+
+def _box(bounds: Mapping[str, Any]) -> Box:
+    left, top, right, bottom = (float(bounds.get(side, 0)) for side in ("left", "top", "right", "bottom"))
+    return left, top, right, bottom
+
+
+ANDROID_CONTROL = Converter("android_control", "AndroidControl as JSON, an episode in each record", finds, rows)
