@@ -15,9 +15,10 @@ LINES = PAGE.split("\n## ")[0].splitlines()
 ROWS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in LINES if line.startswith("| `")]
 CLICK = '{"name": "mobile_use", "arguments": {"action": "click", "coordinate": [1, 2], "text": "a"}}'
 SWIPE = CLICK.replace(', "text"', ', "coordinate2": [3, 3], "text"')
+BOX = '[{"bbox_2d": [1, 2, 3, 4], "label": "a"}]'
 EXAMPLES = {
     "fields": [('{"a": "b"}', '{"a": "b"}')],
-    "grounding": [("[1, 2, 3, 4]", "[1, 2, 3, 4]"), ("[2, 3]", "[1, 2, 3, 4]")],
+    "grounding": [("[2, 3]", "[1, 2, 3, 4]"), (BOX, BOX)],
     "temporal": [("1 - 2", "1 - 2")],
     "agent_action": [(CLICK, CLICK), (SWIPE, SWIPE)],
     "screenspot": [(CLICK, "[1, 2, 3, 4]")],

@@ -99,7 +99,52 @@ CAT, DOG = [100, 100, 300, 300], [500, 500, 700, 900]
 )
 def test_grounding(answer, expected, scores):
     for family in (None, QWEN3_VL, QWEN2_VL):
-        assert score("grounding", answer, expected, family=family) == pytest.approx(scores)
+        found = score("grounding", answer, expected, family=family)
+        assert {name: found[name] for name in found if name not in ("count", "valid_json")} == pytest.approx(scores)
+
+
+TWO = boxes(("cat", CAT), ("dog", DOG))
+
+
+@pytest.mark.parametrize(
+    ("answer", "f1", "count", "valid"),
+    [
+        (f"```json\n{TWO}\n```", 1, 1, 1),
+        (TWO[:-1], 1, 1, 0),
+        (TWO[:-12], 1, 1, 0),
+        (TWO.replace('"', "'"), 1, 1, 0),
+        (TWO.replace("}, {", "} {"), 1, 1, 0),
+        (TWO[:-40], 2 / 3, 0, 0),
+        ("[]", 0, 0, 1),
+        ("None", 0, 0, 0),
+    ],
+    ids=["whole", "no bracket", "cut label", "single quotes", "no comma", "cut box", "empty", "text"],
+)
+def test_broken_lists_are_read_as_far_as_they_go(answer, f1, count, valid):
+    found = score("grounding", answer, TWO)
+    assert (found["f1@0.5"], found["count"], found["valid_json"]) == pytest.approx((f1, count, valid))
+
+
+def test_json_is_only_asked_of_answers_that_should_be_json():
+    assert "valid_json" not in score("grounding", "[1, 2, 3, 4]", "[1, 2, 3, 4]")
+    assert "count" not in score("grounding", TWO, "There is none.")
+
+
+def test_a_label_is_that_of_its_object():
+    """A label before the numbers, in another key, with quotes, brackets or a line break in it."""
+    text = json.dumps(
+        [
+            {"label": "a {cat}", "bbox_2d": CAT},
+            {"bbox_2d": DOG, "text_content": 'He said "no"\n<'},
+            {"bbox_2d": CAT},
+            {"label": "x", "point_2d": [1, 2]},
+        ]
+    )
+    assert [place.label for place in places_in(text, Question())] == ["a {cat}", 'He said "no"\n<', "", "x"]
+    ((line,),) = [
+        places_in("<|object_ref_start|>a<b\n<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|>", Question())
+    ]
+    assert line.label == "a<b\n"
 
 
 def test_a_click_is_a_point():
@@ -163,6 +208,12 @@ def test_more_guesses_do_not_help():
         ("[3, 5]", [(3, 5)]),
         ('{"start": 12.5, "end": "17.3s"}', [(12.5, 17.3)]),
         ('[{"start_time": "00:03", "end_time": "00:05"}, {"start_time": 7, "end_time": 9}]', [(3, 5), (7, 9)]),
+        # Qwen's cookbook: spans are the keys, also if the answer is cut. Numbers in the words do not count.
+        ('{"00:01.00 - 00:02.50": "adds 2 to 3 eggs", "01:00.00 - 01:30.00": "stirs', [(1, 2.5)]),
+        ('```json\n{"00:01.00 - 00:02.50": "adds 2 to 3 eggs"}\n```', [(1, 2.5)]),
+        ('[{"start": "00:01.00", "end": "00:02.50"}, {"start": "00:0', [(1, 2.5)]),
+        ("0.8 - 19.9 seconds, adds 2 to 3 eggs\n20 - 30 seconds: stirs 5 - 6 times", [(0.8, 19.9), (20, 30)]),
+        ("72.0 - 82.0 seconds, 84.0 - 94.0 seconds", [(72, 82), (84, 94)]),
         ("17.3 - 12.5", []),
         ("1.2.3 - 4", []),
         ('{"start": "soon", "end": 3}', []),

@@ -211,6 +211,11 @@ def test_f1_of_fields_is_micro():
     assert of_source("fields", pairs)["f1"] == pytest.approx(2 / (2 + 3))
 
 
+def test_broken_json_is_read_but_not_all_right():
+    broken = '{"a": "x'
+    assert score("fields", broken + '", ', '{"a": "x"}') == {"f1": 1, "accuracy": 1, "all_right": 0, "valid_json": 0}
+
+
 @pytest.mark.parametrize(
     ("answer", "expected", "f1"),
     [
@@ -221,7 +226,13 @@ def test_f1_of_fields_is_micro():
         ('{"名": "ｶﾌｪ"}', '{"名": "カフェ"}', 1),
         ('{"a": "X"}', '{"a": "x"}', 0),
         ('{"menu": [{"a": "x"}, {"a": ', '{"a": "x"}', 0),  # not the object inside
-        ("{'a': 'x'}", '{"a": "x"}', 0),
+        ("{'a': 'it is \\'x\\' or \"y\"', }", """{"a": "it is 'x' or \\"y\\""}""", 1),
+        ('{"a": "x" "b": True, c: 1.50}', '{"a": "x", "b": true, "c": 1.5}', 1),
+        ('{"a": "x", "b": "y', '{"a": "x", "b": "yes"}', 2 / 3),  # without the value that is cut off
+        ('{"a": 1, "b": 12', '{"a": 1, "b": 12}', 2 / 3),
+        ('{"a": ["x", {"b"', '{"a": "x"}', 1),
+        ('{"a": "x", :', '{"a": "x"}', 1),
+        ("[" * 100_000, "{}", 1),
         ("", '{"a": "x"}', 0),
     ],
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qwenvl_train.data.render.written import written_regions
+from qwenvl_train.data.render.written import page_elements, written_regions
 from qwenvl_train.evaluation.metrics.choice import chosen_letter, options_in
 from qwenvl_train.evaluation.metrics.json_text import json_in, objects_in
 from qwenvl_train.evaluation.metrics.number import number_of
@@ -43,6 +43,9 @@ class Kind:
 
 KINDS = {
     "action": Kind(("agent_action",), "the expected answer is a tool call", "text"),
+    "page": Kind(
+        ("page_text", "layout", "teds"), "the expected answer is a page with the boxes of its elements", "text"
+    ),
     "regions": Kind(("grounding",), "the expected answer has boxes or points", "text"),
     "span": Kind(("temporal",), "the expected answer is a span of time", "text"),
     "table": Kind(("teds", "edit_similarity"), "the expected answer has a table", "text"),
@@ -98,6 +101,7 @@ def _kind_of(expected: str, prompt: str) -> str:
     tree = json_in(expected)
     tests = {
         "action": first_call(expected) is not None,
+        "page": any(True for _ in page_elements(expected)),
         "regions": any(True for _ in written_regions(expected)),
         "span": _is_span(expected, tree, prompt),
         "table": bool(tables_in(expected)),

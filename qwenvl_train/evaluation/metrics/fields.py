@@ -4,22 +4,22 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from qwenvl_train.evaluation.metrics.json_text import json_in
+from qwenvl_train.evaluation.metrics.json_text import json_in, readable_json_in
 from qwenvl_train.evaluation.metrics.metric import Metric, Part, Question
 from qwenvl_train.evaluation.metrics.words import collapsed
 
 
 def fields(answer: str, expected: str, question: Question) -> dict[str, Part | float]:
-    tree = json_in(answer)
-    given, wanted = Counter(_fields(tree)), Counter(_fields(json_in(expected)))
+    valid = json_in(answer) is not None
+    given, wanted = Counter(_fields(readable_json_in(answer))), Counter(_fields(json_in(expected)))
     right = (given & wanted).total()
     counted = given.total() + wanted.total()
     return {
         # A sample without fields in both texts is one field that is right.
         "f1": Part(2 * right, counted) if counted else Part(2, 2),
         **({"accuracy": Part(right, wanted.total())} if wanted else {}),
-        "all_right": float(given == wanted and tree is not None),
-        "valid_json": float(tree is not None),
+        "all_right": float(given == wanted and valid),
+        "valid_json": float(valid),
     }
 
 
@@ -41,6 +41,7 @@ def _fields(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
 FIELDS = Metric(
     "fields",
     "micro F1 over pairs of key path and value, as Donut counts them for CORD (order of lists ignored, case kept); "
-    "accuracy is the share of expected fields that are right, all_right that of answers without any mistake",
+    "accuracy is the share of expected fields that are right, all_right that of answers without any mistake; JSON that "
+    "is broken is read up to the fault",
     fields,
 )

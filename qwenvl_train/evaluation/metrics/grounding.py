@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from qwenvl_train.evaluation.metrics.json_text import json_in
 from qwenvl_train.evaluation.metrics.matching import best_matches
 from qwenvl_train.evaluation.metrics.metric import Metric, Part, Question
 from qwenvl_train.evaluation.metrics.places import Place, box_iou, distance, is_inside, places_in
@@ -24,6 +25,10 @@ def grounding(answer: str, expected: str, question: Question) -> dict[str, Part 
     elif points[1] == {False}:
         overlaps = best_matches(wanted, given, partial(_overlap, labels=len(wanted) > 1))
         scores["iou"] = sum(overlaps) / max(len(given), len(wanted))
+    if wanted:
+        scores["count"] = float(len(given) == len(wanted))
+    if json_in(expected) is not None:
+        scores["valid_json"] = float(json_in(answer) is not None)
     return scores
 
 
@@ -60,6 +65,7 @@ GROUNDING = Metric(
     "grounding",
     "f1@0.5 counts boxes with an intersection over union of 0.5 or more, points in boxes (ScreenSpot) and points "
     "within 0.04 of the picture; with one box on both sides it is RefCOCO's Acc@0.5. Several regions are matched one "
-    "to one, never across different labels",
+    "to one, never across different labels. count is the share of answers with the right number of regions, valid_json "
+    "that of those whose JSON is not broken, where JSON is expected",
     grounding,
 )

@@ -1,7 +1,9 @@
-"""Finds tables in the text of an answer, in HTML or Markdown."""
+"""Finds tables in the text of an answer, in HTML, LaTeX or Markdown."""
 
 import re
 from html import escape
+
+from qwenvl_train.evaluation.metrics.latex_tables import TABULAR, latex_as_html
 
 _HTML = re.compile(r"<table(?=[\s>]).*?(?:</table>|\Z)", re.DOTALL | re.IGNORECASE)
 _ROW = r"^[ \t]*\|.*\|[ \t]*$"
@@ -10,8 +12,18 @@ _MARKDOWN = re.compile(rf"{_ROW}\n[ \t]*\|[ \t:|-]*-[ \t:|-]*\|[ \t]*$(?:\n{_ROW
 
 def tables_in(text: str) -> list[str]:
     """Return the tables in a text as HTML, in order. An HTML table that does not end goes on to the end of the text.
-    Tables in Markdown count only if there are none in HTML."""
-    return _HTML.findall(text) or [_as_html(found[0]) for found in _MARKDOWN.finditer(text)]
+    Tables in LaTeX count only if there are none in HTML, and those in Markdown only if there are no others."""
+    return (
+        _HTML.findall(text)
+        or [latex_as_html(found[1]) for found in TABULAR.finditer(text)]
+        or [_as_html(found[0]) for found in _MARKDOWN.finditer(text)]
+    )
+
+
+def without_tables(text: str) -> str:
+    for pattern in (_HTML, TABULAR, _MARKDOWN):
+        text = pattern.sub("", text)
+    return text
 
 
 def _as_html(markdown: str) -> str:

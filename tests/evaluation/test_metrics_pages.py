@@ -1,0 +1,121 @@
+"""The metrics of pages: elements, text, and tables in LaTeX."""
+
+import pytest
+
+from qwenvl_train.data.render.written import page_elements, written_regions
+from qwenvl_train.evaluation.metrics.metric import Picture
+from qwenvl_train.evaluation.metrics.pages import text_of_page
+from qwenvl_train.evaluation.metrics.tables import tables_in
+from qwenvl_train.families.qwen2_5_vl import FAMILY as QWEN2_5_VL
+from qwenvl_train.families.qwen3_vl import FAMILY as QWEN3_VL
+from tests.evaluation.metric_scores import main, score
+
+HTML = """```html
+<html><body>
+<h1 data-bbox="100 100 900 200">R&amp;D</h1>
+<p data-bbox="100 200 900 300">Two &lt;words&gt;</p>
+<table data-bbox="100 300 900 400" class="table1"><tr><td>a</td><td>b</td></tr></table>
+<div class="formula" data-bbox="100 400 900 500"><img data-bbox="100 400 900 500"/><div>x^2</div></div>
+<div class="image caption" data-bbox="100 500 900 600"><img data-bbox="100 500 900 600"/><p>A cat</p></div>
+<img data-bbox="100 600 900 700"/>
+</body></html>
+```"""
+MARKDOWN = """```markdown
+# R&D
+
+Two <words>
+
+<!-- Table (100, 300, 900, 400) -->
+\\begin{tabular}{|l|l|}
+\\hline
+a & b \\\\ \\hline
+\\end{tabular}
+
+$$
+x^2
+$$
+
+<!-- Image (100, 500, 900, 600) -->
+
+A cat
+```"""
+
+
+def test_the_elements_of_a_page():
+    found = [(one.label, one.numbers[1]) for one in page_elements(HTML)]
+    assert found == [("h1", 100), ("p", 200), ("table", 300), ("formula", 400), ("image caption", 500), ("image", 600)]
+    assert list(written_regions(HTML)) == list(page_elements(HTML))
+    assert [(one.label, one.numbers[1]) for one in page_elements(MARKDOWN)] == [("table", 300), ("image", 500)]
+    assert list(page_elements('<p data-bbox="1 2 3">a</p> <!-- Table (1, 2) --> <p data-bbox="1 2')) == []
+
+
+@pytest.mark.parametrize("page", [HTML, MARKDOWN])
+def test_the_text_of_a_page(page):
+    assert text_of_page(page).replace("# ", "").split() == ["R&D", "Two", "<words>", "A", "cat"]
+    assert main("page_text", page, page) == 1
+
+
+def test_the_forms_have_the_same_text():
+    assert main("page_text", HTML, MARKDOWN) == 1
+    assert main("page_text", HTML.replace("cat", "dog"), MARKDOWN) == pytest.approx(1 - 3 / 14)
+    assert main("page_text", "", MARKDOWN) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "f1", "boxes"),
+    [
+        (HTML, 1, 1),
+        (HTML[: HTML.index("<div")], 2 * 3 / 9, 2 * 3 / 9),
+        (HTML.replace("h1", "p"), 10 / 12, 1),
+        (HTML.replace("100 200", "100 270"), 10 / 12, 10 / 12),
+        ("", 0, 0),
+    ],
+)
+def test_layout(answer, f1, boxes):
+    picture = Picture(original=(2000, 2000), resized=(1000, 1000))
+    for family in (None, QWEN3_VL, QWEN2_5_VL):
+        found = score("layout", answer, HTML, family=family, picture=picture)
+        assert found == pytest.approx({"f1@0.5": f1, "boxes_f1@0.5": boxes})
+
+
+LINES = '[{"bbox_2d": [1, 1, 9, 3], "text_content": "SUB TOTAL"}, {"bbox_2d": [1, 4, 9, 6], "text_content": "9.00"}]'
+
+
+def test_lines_of_text():
+    """Text spotting end to end: the box and the text are right."""
+    answer = LINES.replace("9.00", "9.08").replace("SUB TOTAL", "Sub  total")
+    assert score("layout", answer, LINES) == {"f1@0.5": 0.5, "boxes_f1@0.5": 1}
+    assert score("lines_cer", LINES.replace("9.00", "9.08"), LINES) == pytest.approx({"lines_cer": 1 / 14})
+    assert main("lines_cer", "SUB TOTAL\n9.00", LINES) == 0
+    assert main("page_text", LINES, "SUB TOTAL\n9.00") == 1
+
+
+TABLES = {
+    "plain, with an end": (
+        r"\begin{tabular}{ll}a & b\\[2pt] c & d\end{tabular}",
+        "<tr><td>a</td><td>b</td></tr><tr><td>c</td><td>d</td></tr>",
+    ),
+    "cut": (
+        r"\begin{tabular}{|p{3cm}|l|}\hline a \& <b> & \\ \hline",
+        "<tr><td>a &amp; &lt;b&gt;</td><td></td></tr>",
+    ),
+    "spans": (
+        r"\begin{tabular}{lll}\multicolumn{2}{c}{\textbf{a}} & \multirow{2}{*}{b} \\ \cline{1-2} c & d & \\\end{tabular}",
+        r'<tr><td colspan="2">\textbf{a}</td><td rowspan="2">b</td></tr><tr><td>c</td><td>d</td></tr>',
+    ),
+    "both spans": (
+        r"\begin{tabular}{ll}\multicolumn{2}{c}{\multirow{2}{*}{a}}\\ \multicolumn{2}{c}{} \\ b & c",
+        '<tr><td colspan="2" rowspan="2">a</td></tr><tr></tr><tr><td>b</td><td>c</td></tr>',
+    ),
+}
+
+
+@pytest.mark.parametrize(("latex", "html"), TABLES.values(), ids=TABLES)
+def test_tables_in_latex(latex, html):
+    assert tables_in(f"Words\n{latex}") == [f"<table>{html}</table>"]
+
+
+def test_teds_of_a_table_in_latex_is_that_in_html():
+    table = "<table><tr><td>a</td><td>b</td></tr></table>"
+    assert main("teds", MARKDOWN, table) == main("teds", HTML, table) == 1
+    assert main("teds", MARKDOWN.replace("a & b", "a"), table) < 1
