@@ -100,7 +100,7 @@ TABLES = {
         "<tr><td>a &amp; &lt;b&gt;</td><td></td></tr>",
     ),
     "spans": (
-        r"\begin{tabular}{lll}\multicolumn{2}{c}{\textbf{a}} & \multirow{2}{*}{b} \\ \cline{1-2} c & d & \\\end{tabular}",
+        r"\begin{tabular}{lll}\multicolumn{2}{c}{\textbf{a}} & \multirow{2}{*}{b} \\ \cline{1-2} c & d & \\",
         r'<tr><td colspan="2">\textbf{a}</td><td rowspan="2">b</td></tr><tr><td>c</td><td>d</td></tr>',
     ),
     "both spans": (

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from qwenvl_train.data.formats import to_sample
+from qwenvl_train.data.media.locate import Locator
+from qwenvl_train.data.render.regions import in_words
 from qwenvl_train.tasks.converter import Prompts, Raw, Refused, Wanted
 from qwenvl_train.tasks.table import load_task
 
@@ -56,3 +59,10 @@ def question_of(row: Any) -> str:
 
 def answer_of(row: Any) -> Any:
     return row["messages"][-1]["content"]
+
+
+def written(row: Any, family: Any, original: tuple[int, int] = (100, 200), resized: tuple[int, int] = (56, 112)) -> str:
+    """Return the answer of a row about one image, as a family has it. Sizes are height and width."""
+    locator = Locator(Path(), fenced=False, allow_remote=False, cache=Path())
+    sample = to_sample(row, "rows.jsonl", 1, locator, "auto")
+    return "".join(in_words(part, family, [(original, resized)], "the row") for part in sample.turns[-1].parts)

@@ -1,0 +1,75 @@
+"""Our own layout JSON: pages with their elements in the order of reading, as a .json file with `pages` or as a .jsonl
+file with a page on each line."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
+from qwenvl_train.tasks.documents.page import Page, page_row
+from qwenvl_train.tasks.documents.parts import Element, checked
+from qwenvl_train.tasks.files import first_record, read_json, records_of
+from qwenvl_train.tasks.grounding.regions import inside, refused_or_rows, size_of
+
+_KEYS = ("class", "box", "text", "html", "latex", "level")
+
+
+def finds(source: Path) -> bool:
+    record = first_record(source)
+    pages = record.get("pages") if isinstance(record, dict) else None
+    page = pages[0] if isinstance(pages, list) and pages else record
+    return isinstance(page, dict) and {"image", "elements"} <= page.keys()
+
+
+def rows(source: Path, wanted: Wanted) -> Records:
+    for where, record in _pages(source):
+        yield from refused_or_rows(where, _rows(record, source, where, wanted))
+
+
+def _pages(source: Path) -> Iterator[tuple[str, Any]]:
+    if source.suffix == ".jsonl":
+        yield from records_of(source)
+        return
+    found = read_json(source)
+    pages = found.get("pages") if isinstance(found, dict) else None
+    if not isinstance(pages, list):
+        raise UserError(f"{source} has no list of pages.")
+    for number, page in enumerate(pages, start=1):
+        yield f"{source}, page {number}", page
+
+
+def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw]:
+    match record:
+        case {"image": str(name), "elements": list(elements)}:
+            image = wanted.medium(name, source)
+        case _:
+            raise UserError("it needs an image and a list of elements")
+    size = size_of(image, where)
+    found = [_element(one, size, f"element {number}") for number, one in enumerate(elements, start=1)]
+    key = str(record.get("id", name))
+    yield page_row(Page(key, image, found), wanted)
+
+
+def _element(given: Any, size: tuple[int, int], what: str) -> Element:
+    if not isinstance(given, Mapping):
+        raise UserError(f"{what} is no object")
+    if unknown := given.keys() - set(_KEYS):
+        raise UserError(f"{what} has {', '.join(sorted(unknown))}; an element has {', '.join(_KEYS)}")
+    match given.get("box"):
+        case [int() | float() as x1, int() | float() as y1, int() | float() as x2, int() | float() as y2]:
+            box = inside((x1, y1, x2, y2), size, f"{what}: the box")
+        case box:
+            raise UserError(f"{what} has the box {box}; expected [x1, y1, x2, y2]")
+    texts = {name: given.get(name) or "" for name in ("class", "text", "html", "latex")}
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise UserError(f"{what}: {name} is {value}, which is no text")
+    level = given.get("level", 2)
+    if not isinstance(level, int):
+        raise UserError(f"{what} has the level {level}; a heading has one from 1 to 6")
+    element = Element(texts["class"], box, texts["text"], texts["html"], texts["latex"], level)
+    return checked(element, what)
+
+
+LAYOUT = Converter("layout", "our layout JSON: pages with an image and elements", finds, rows)

@@ -1,0 +1,84 @@
+"""OmniDocBench's annotations: a list of pages, each with layout_dets and page_info. Boxes are given by four corners."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
+from qwenvl_train.tasks.documents.page import Page, page_row
+from qwenvl_train.tasks.documents.parts import Element, checked
+from qwenvl_train.tasks.files import first_record, records_of
+from qwenvl_train.tasks.grounding.regions import inside, refused_or_rows, size_of
+
+_TEXTS = (
+    "text_block", "reference", "header", "footer", "page_number", "page_footnote", "figure_caption", "figure_footnote",
+    "table_caption", "table_footnote", "equation_caption", "code_txt_caption", "code_algorithm_caption",
+)  # fmt: skip
+_KINDS = {
+    **dict.fromkeys(_TEXTS, "paragraph"),
+    "title": "heading",
+    "table": "table",
+    "figure": "image",
+    "equation_isolated": "formula",
+    "code_txt": "code",
+    "code_algorithm": "code",
+}
+"""The class of an element by OmniDocBench's category."""
+_LEFT_OUT = ("abandon",)
+
+
+def finds(source: Path) -> bool:
+    record = first_record(source)
+    return isinstance(record, dict) and {"layout_dets", "page_info"} <= record.keys()
+
+
+def rows(source: Path, wanted: Wanted) -> Records:
+    for where, record in records_of(source):
+        yield from refused_or_rows(where, _rows(record, source, where, wanted))
+
+
+def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw]:
+    match record:
+        case {"layout_dets": list(found), "page_info": {"image_path": str(name)} as info}:
+            image = wanted.medium(name, source)
+        case _:
+            raise UserError("it needs layout_dets, and page_info with an image_path")
+    match info:
+        case {"width": int(width), "height": int(height)}:
+            size = width, height
+        case _:
+            size = size_of(image, where)
+    elements = [_element(one, size) for one in sorted(filter(_is_read, found), key=lambda one: one["order"])]
+    yield page_row(Page(name, image, elements), wanted)
+
+
+def _is_read(found: Any) -> bool:
+    """Return whether an element is part of the page's text. Those that OmniDocBench ignores or masks, and those without
+    a place in the order of reading, are not."""
+    if not isinstance(found, Mapping) or not isinstance(category := found.get("category_type"), str):
+        raise UserError("an entry of layout_dets has no category_type")
+    if found.get("ignore") or category.endswith("_mask") or category in _LEFT_OUT:
+        return False
+    return isinstance(found.get("order"), int | float)
+
+
+def _element(found: Mapping[str, Any], size: tuple[int, int]) -> Element:
+    category = found["category_type"]
+    what = f"the {category} {found.get('anno_id', 'at ' + str(found['order']))}"
+    if category not in _KINDS:
+        raise UserError(f"{what} has a category that is not known here; known are {', '.join(_KINDS)}")
+    match found.get("poly"):
+        case [*numbers] if len(numbers) == 8 and all(isinstance(number, int | float) for number in numbers):
+            across, down = numbers[::2], numbers[1::2]
+            box = inside((min(across), min(down), max(across), max(down)), size, f"{what}: the box")
+        case poly:
+            raise UserError(f"{what} has the poly {poly}; expected eight numbers")
+    text, html, latex = (found.get(name) or "" for name in ("text", "html", "latex"))
+    kind = _KINDS[category]
+    if kind == "formula":
+        latex = latex.strip().removeprefix("$$").removesuffix("$$").strip()
+    return checked(Element(kind, box, text.strip(), html.strip(), latex), what)
+
+
+OMNIDOCBENCH = Converter("omnidocbench", "OmniDocBench's list of pages with layout_dets", finds, rows)

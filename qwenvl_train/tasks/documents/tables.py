@@ -1,0 +1,108 @@
+"""The table of an element in HTML and in LaTeX, each made from the other if only one is given."""
+
+import re
+from html.parser import HTMLParser
+from typing import NamedTuple
+
+from qwenvl_train.errors import UserError
+from qwenvl_train.evaluation.metrics.latex_tables import TABULAR, latex_as_html
+from qwenvl_train.tasks.documents.parts import Element
+
+_TABLE = re.compile(r"<table[\s>].*</table>", re.DOTALL | re.IGNORECASE)
+
+
+def html_table(element: Element) -> str:
+    if not element.html:
+        found = TABULAR.search(element.latex)
+        if not found:
+            raise UserError(f"the latex of a {element.kind} has no tabular: {element.latex[:40]!r}")
+        return latex_as_html(found[1])
+    found = _TABLE.search(element.html)
+    if not found:
+        raise UserError(f"the html of a {element.kind} has no table: {element.html[:40]!r}")
+    return found[0]
+
+
+def latex_table(element: Element) -> str:
+    """Return the tabular of a table. A cell below one that spans rows is empty, as LaTeX needs it."""
+    if element.latex:
+        found = TABULAR.search(element.latex)
+        return found[0] if found else element.latex
+    reader = _Cells()
+    reader.feed(html_table(element))
+    reader.close()
+    if not any(reader.rows):
+        raise UserError("the html of a table has no cells")
+    lines, columns = _lines(reader.rows)
+    return "\\begin{tabular}{|" + "l|" * columns + "}\n\\hline\n" + "".join(lines) + "\\end{tabular}"
+
+
+class _Cell(NamedTuple):
+    text: str
+    columns: int
+    rows: int
+
+
+def _lines(rows: list[list[_Cell]]) -> tuple[list[str], int]:
+    """Return the rows in LaTeX, and the number of columns."""
+    covered: dict[tuple[int, int], int] = {}
+    lines, columns = [], 0
+    for number, row in enumerate(rows):
+        parts: list[str] = []
+        column = 0
+        cells = list(row)
+        while cells or (number, column) in covered:
+            if (number, column) in covered:
+                width = covered[number, column]
+                parts.append(_spanning("", width))
+                column += width
+                continue
+            cell = cells.pop(0)
+            covered |= {(number + down, column): cell.columns for down in range(1, cell.rows)}
+            text = f"\\multirow{{{cell.rows}}}{{*}}{{{cell.text}}}" if cell.rows > 1 else cell.text
+            parts.append(_spanning(text, cell.columns))
+            column += cell.columns
+        columns = max(columns, column)
+        lines.append(" & ".join(parts) + " \\\\ \\hline\n")
+    return lines, columns
+
+
+def _spanning(text: str, columns: int) -> str:
+    return f"\\multicolumn{{{columns}}}{{|l|}}{{{text}}}" if columns > 1 else text
+
+
+class _Cells(HTMLParser):
+    """Collects the cells of an HTML table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[_Cell]] = []
+        self._open = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "tr" or (tag in ("td", "th") and not self.rows):
+            self.rows.append([])
+            self._open = False
+        if tag in ("td", "th"):
+            named = dict(attrs)
+            self.rows[-1].append(_Cell("", *(_count(named.get(name)) for name in ("colspan", "rowspan"))))
+            self._open = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th", "tr", "table"):
+            self._open = False
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            last = self.rows[-1][-1]
+            self.rows[-1][-1] = last._replace(text=" ".join(f"{last.text}{_escaped(data)}".split()))
+
+
+def _count(value: str | None) -> int:
+    return max(int(value), 1) if value and value.isascii() and value.isdigit() else 1
+
+
+def _escaped(text: str) -> str:
+    """Return a text for LaTeX. Formulas in it stay as they are."""
+    parts = re.split(r"(\$[^$]*\$)", text)
+    return "".join(part if at % 2 else re.sub(r"(?<!\\)([&%#_])", r"\\\1", part) for at, part in enumerate(parts))
