@@ -1,0 +1,57 @@
+"""Our own records: a .jsonl or .json list with an image, and its lines or its key information."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
+from qwenvl_train.tasks.files import first_record, records_of
+from qwenvl_train.tasks.grounding.regions import refused_or_rows, size_of
+from qwenvl_train.tasks.ocr.reading import Line, Reading, reading_row, upright_box
+
+
+def finds(source: Path) -> bool:
+    record = first_record(source)
+    return isinstance(record, dict) and "image" in record and bool({"lines", "fields"} & record.keys())
+
+
+def rows(source: Path, wanted: Wanted) -> Records:
+    for where, record in records_of(source):
+        yield from refused_or_rows(where, _rows(record, source, where, wanted))
+
+
+def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw]:
+    if not isinstance(record, Mapping) or not isinstance(name := record.get("image"), str):
+        raise UserError("it names no image")
+    match record.get("lines") or [], record.get("fields") or {}:
+        case list(lines), dict(fields):
+            image = wanted.medium(name, source)
+        case _:
+            raise UserError("lines must be a list, and fields an object")
+    size = size_of(image, where)
+    found = [_line(one, size, f"line {number}") for number, one in enumerate(lines, start=1)]
+    yield reading_row(Reading(str(record.get("id", name)), image, found, fields), wanted)
+
+
+def _line(given: Any, size: tuple[int, int], what: str) -> Line:
+    match given:
+        case str(text) | {"text": str(text)} if text.strip():
+            pass
+        case _:
+            raise UserError(f"{what} has no text")
+    if isinstance(given, str) or not (set(given) - {"text"}):
+        return Line(text, None)
+    if unknown := set(given) - {"text", "box", "quad"}:
+        raise UserError(f"{what} has {', '.join(sorted(unknown))}; a line has text, and box or quad")
+    numbers = given.get("quad", given.get("box"))
+    wanted = 8 if "quad" in given else 4
+    if isinstance(numbers, list) and all(isinstance(one, list) for one in numbers):
+        numbers = [number for corner in numbers for number in corner]
+    match numbers:
+        case [*corners] if len(corners) == wanted and all(isinstance(one, int | float) for one in corners):
+            return Line(text, upright_box(corners, size, f"{what}: the box"))
+    raise UserError(f"{what}: box has four numbers, and quad four corners of two numbers each")
+
+
+RECORDS = Converter("records", "our records with an image, and lines or fields", finds, rows)
