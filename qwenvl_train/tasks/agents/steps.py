@@ -74,6 +74,15 @@ def rows_of_episode(episode: Episode, tool: AgentTool, wanted: Wanted) -> Iterat
         yield row | {"episode": {"id": episode.id, "steps": len(rows)}}
 
 
+def asked(key: str, goal: str, done: Sequence[str], wanted: Wanted) -> str:
+    """Return the question of a step, before which some were done."""
+    # The notebook mobile_agent takes these two out, too.
+    words = [text.replace("\n", "").replace('"', "") for text in done]
+    listed = [f"Step {number}: {text}" for number, text in enumerate(words, start=1)]
+    history, lines = "".join(f"{one}; " for one in listed), "\n".join(listed) or "None"
+    return wanted.prompts.ask(key, query=goal, history=history, history_lines=lines)
+
+
 def row_of_step(key: str, step: Step, tool: AgentTool, wanted: Wanted, question: str) -> Raw:
     """Return the row of a step. The screenshot is where the question has <image>, or else before it."""
     before, _, after = question.rpartition(_IMAGE)
@@ -91,11 +100,7 @@ def row_of_step(key: str, step: Step, tool: AgentTool, wanted: Wanted, question:
 
 def _row(episode: Episode, number: int, step: Step, done: Sequence[str], tool: AgentTool, wanted: Wanted) -> Raw:
     key = f"{episode.id}/{number}"
-    # The notebook mobile_agent takes these two out, too.
-    words = [text.replace("\n", "").replace('"', "") for text in done]
-    listed = [f"Step {place}: {text}" for place, text in enumerate(words, start=1)]
-    history, lines = "".join(f"{one}; " for one in listed), "\n".join(listed) or "None"
-    question = wanted.prompts.ask(key, query=episode.goal, history=history, history_lines=lines)
+    question = asked(key, episode.goal, done, wanted)
     try:
         return row_of_step(key, step, tool, wanted, question)
     except UserError as error:
@@ -104,7 +109,7 @@ def _row(episode: Episode, number: int, step: Step, done: Sequence[str], tool: A
 
 def _words(step: Step, form: str) -> str:
     """Return the text of an answer before its call."""
-    if form == "call":
+    if form not in ("action_call", "thought_action_call"):
         return ""
     if not step.said:
         raise UserError("it has no words for what is done; set convert.form=call")

@@ -1,0 +1,47 @@
+"""AgentNet: an episode in each line, with pyautogui code for each step."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.agents.files import has_keys, optional_text, records_in, screenshot, text_of
+from qwenvl_train.tasks.agents.steps import Episode, Step, refused_or_rows, steps_of
+from qwenvl_train.tasks.computer_use.forms import refuse_click
+from qwenvl_train.tasks.computer_use.pyautogui_code import actions_in
+from qwenvl_train.tasks.converter import Converter, Records, Wanted
+from qwenvl_train.tasks.grounding.regions import size_of
+
+
+def finds(source: Path) -> bool:
+    return has_keys(source, "task_id", "traj")
+
+
+def rows(source: Path, wanted: Wanted) -> Records:
+    refuse_click(wanted, "AgentNet")
+    for where, record in records_in(source):
+        yield from refused_or_rows(where, _episodes(record, source, wanted), "computer_use", wanted)
+
+
+def _episodes(record: Any, source: Path, wanted: Wanted) -> Iterator[Episode]:
+    match record:
+        case {"task_id": str(id), "traj": list(given)}:
+            goal = text_of(record, "instruction", "natural_language_task", "actual_task")
+        case _:
+            raise UserError("it must have task_id and traj")
+    yield Episode(id, goal, steps_of(given, lambda step: _step(step, source, wanted)))
+
+
+def _step(given: Any, source: Path, wanted: Wanted) -> Step:
+    match given:
+        case {"image": str(), "value": {"code": str(code)}}:
+            image, value = screenshot(given, "image", source, wanted), given["value"]
+        case _:
+            raise UserError("it must have image, and value with code")
+    calls = actions_in(code, size_of(image, str(image)))
+    is_wanted = value.get("last_step_correct") is not False and value.get("last_step_redundant") is not True
+    words = optional_text(value, "action"), optional_text(value, "thought")
+    return Step(image, tuple(calls), *words, is_wanted=is_wanted)
+
+
+AGENTNET = Converter("agentnet", "AgentNet's .jsonl files, an episode in each line", finds, rows)
