@@ -326,11 +326,12 @@ def test_each_source_has_its_forms(screens, write):
 
 
 def test_the_question_is_that_of_osworlds_agent():
+    """mm_agents/qwen3vl_agent.py."""
     config = compose(["+task=computer_use", "source=a", "to=b.jsonl"], load_verb("convert")).config
     for form in ("call", "action_call", "thought_action_call"):
         assert config.convert.prompts_of(form) == (
-            "<image>Please generate the next move according to the UI screenshot, instruction and previous actions.\n\n"
-            "Instruction: {query}\n\nPrevious actions:\n{history_lines}",
+            "<image>\nPlease generate the next move according to the UI screenshot, instruction and previous actions.\n"
+            "\nInstruction: {query}\n\nPrevious actions:\n{history_lines}",
         )
     assert config.convert.prompts_of("click") == ("<image>{query}",)
     assert (config.convert.system_of("click"), config.convert.system_of("call")) == ("", "")
