@@ -207,9 +207,11 @@ def test_the_boxes_of_an_action_come_from_its_row(targets, step, checkpoints, tm
     )
     row = conversation(("user", [tmp_path / "screen.png", "Open the menu."]), ("assistant", [expected]))
     row["targets"] = targets
+    row["episode"] = {"id": "7", "steps": 4}
     (answer,) = Generator(checkpoints["qwen3_vl"], "qwen3_vl", 1)(row)
     stored = json.loads(json.dumps(row_of(replace(answer, text=expected.replace("[500, 500]", "[750, 500]")))))
     metric = load_metric("agent_action")
+    assert stored["episode"] == row["episode"]
     stored |= {"entry": "a", "index": 0}
     (scored,) = score([stored], {"a": Chosen(("m",), "")}, {"m": metric}, FAMILIES["qwen3_vl"])
     assert scored.plain()["m"] == {"step": step, "type": 1, "point": step}

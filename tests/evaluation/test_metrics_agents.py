@@ -2,9 +2,12 @@
 beside values that were worked out by hand."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from qwenvl_train.data.formats import to_sample
+from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.evaluation.episodes import with_episodes
 from qwenvl_train.evaluation.metrics.metric import Picture
 from qwenvl_train.evaluation.metrics.table import load_metric
@@ -161,6 +164,13 @@ def test_two_models_are_compared_by_episodes():
     )
     found = mine.compared_with(theirs, seed=0)
     assert (found.samples, found.difference) == (2, -0.5)
+
+
+@pytest.mark.parametrize("value", ["7", {"id": 7, "steps": 2}, {"id": "7"}, {"id": "7", "steps": 0}, None])
+def test_a_column_of_this_name_with_other_content_says_nothing(value):
+    turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "That."}]
+    locator = Locator(Path("/"), fenced=False, allow_remote=False, cache=Path("/cache"))
+    assert to_sample({"messages": turns, "episode": value}, "rows.jsonl", 1, locator, "auto").episode is None
 
 
 def test_rows_without_episodes_and_other_metrics_have_no_score_of_episodes():

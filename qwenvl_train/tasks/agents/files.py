@@ -21,10 +21,14 @@ def json_files(source: Path) -> list[Path]:
 def records_in(source: Path) -> Iterator[tuple[str, Any]]:
     """Yield the records of all files, each with its name in messages. A .json file without a list is one record."""
     for path in json_files(source):
-        if path.suffix == ".json" and not isinstance(found := read_json(path), list):
-            yield str(path), found
-        else:
+        if path.suffix == ".jsonl":
             yield from records_of(path)
+            continue
+        found = read_json(path)
+        if isinstance(found, list):
+            yield from ((f"{path}, record {number}", record) for number, record in enumerate(found, start=1))
+        else:
+            yield str(path), found
 
 
 def has_keys(source: Path, *keys: str) -> bool:

@@ -53,7 +53,7 @@ def steps_of(records: Iterable[Any], read: Callable[[Any], Step]) -> list[Step]:
     return steps
 
 
-def refused_or_rows(where: str, episodes: Iterator[Episode], tool: AgentTool, wanted: Wanted) -> Records:
+def rows_of_episodes(where: str, episodes: Iterator[Episode], tool: AgentTool, wanted: Wanted) -> Records:
     """Yield the rows of the episodes of a record, or what is wrong with it. An episode with a broken step gives no row,
     since the history of its later steps would lack that one."""
     try:

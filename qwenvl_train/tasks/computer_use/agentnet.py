@@ -6,7 +6,7 @@ from typing import Any
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.agents.files import has_keys, optional_text, records_in, screenshot, text_of
-from qwenvl_train.tasks.agents.steps import Episode, Step, refused_or_rows, steps_of
+from qwenvl_train.tasks.agents.steps import Episode, Step, rows_of_episodes, steps_of
 from qwenvl_train.tasks.computer_use.forms import refuse_click
 from qwenvl_train.tasks.computer_use.pyautogui_code import actions_in
 from qwenvl_train.tasks.converter import Converter, Records, Wanted
@@ -20,7 +20,7 @@ def finds(source: Path) -> bool:
 def rows(source: Path, wanted: Wanted) -> Records:
     refuse_click(wanted, "AgentNet")
     for where, record in records_in(source):
-        yield from refused_or_rows(where, _episodes(record, source, wanted), "computer_use", wanted)
+        yield from rows_of_episodes(where, _episodes(record, source, wanted), "computer_use", wanted)
 
 
 def _episodes(record: Any, source: Path, wanted: Wanted) -> Iterator[Episode]:

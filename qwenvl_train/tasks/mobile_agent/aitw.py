@@ -30,7 +30,7 @@ from qwenvl_train.tasks.agents.files import (
     screenshot,
     text_of,
 )  # fmt: skip
-from qwenvl_train.tasks.agents.steps import Episode, Step, refused_or_rows, steps_of
+from qwenvl_train.tasks.agents.steps import Episode, Step, rows_of_episodes, steps_of
 from qwenvl_train.tasks.converter import Converter, Records, Wanted
 from qwenvl_train.tasks.files import records_of
 from qwenvl_train.tasks.grounding.regions import size_of
@@ -50,7 +50,7 @@ def rows(source: Path, wanted: Wanted) -> Records:
         for id, steps in groupby(records_of(path), key=lambda one: _id_of(one[1])):
             found = list(steps)
             where = f"{path}, episode {id}" if id is not None else found[0][0]
-            yield from refused_or_rows(where, _episodes(id, found, source, wanted), "mobile_use", wanted)
+            yield from rows_of_episodes(where, _episodes(id, found, source, wanted), "mobile_use", wanted)
 
 
 def _id_of(record: Any) -> str | None:

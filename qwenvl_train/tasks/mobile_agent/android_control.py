@@ -22,7 +22,7 @@ from qwenvl_train.tasks.agents.actions import (
     written,
 )  # fmt: skip
 from qwenvl_train.tasks.agents.files import has_keys, list_of, point_of, records_in, screenshot, text_of
-from qwenvl_train.tasks.agents.steps import Episode, Step, refused_or_rows, steps_of
+from qwenvl_train.tasks.agents.steps import Episode, Step, rows_of_episodes, steps_of
 from qwenvl_train.tasks.converter import Converter, Records, Wanted
 from qwenvl_train.tasks.grounding.regions import size_of
 
@@ -41,7 +41,7 @@ def finds(source: Path) -> bool:
 
 def rows(source: Path, wanted: Wanted) -> Records:
     for where, record in records_in(source):
-        yield from refused_or_rows(where, _episodes(record, source, wanted), "mobile_use", wanted)
+        yield from rows_of_episodes(where, _episodes(record, source, wanted), "mobile_use", wanted)
 
 
 def _episodes(record: Any, source: Path, wanted: Wanted) -> Iterator[Episode]:
