@@ -5,7 +5,7 @@ from pkgutil import resolve_name
 
 from qwenvl_train.tasks.converter import Task
 
-TASKS = ("recognition", "documents", "grounding", "ocr", "mobile_agent", "computer_use")
+TASKS = ("recognition", "documents", "grounding", "ocr", "video", "mobile_agent", "computer_use")
 
 
 def load_task(name: str) -> Task:

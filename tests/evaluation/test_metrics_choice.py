@@ -22,6 +22,8 @@ SENTENCE = "The dog in the middle of the picture runs after a ball that a child 
         ("12.5 - 17.3", "When does the man open the door?", "temporal"),
         ("00:12.50 - 00:17.30", "", "temporal"),
         ('{"start": 3, "end": 5}', "", "temporal"),
+        ('{"00:01.00 - 00:02.50": "adds 2 to 3 eggs"}', "", "temporal"),
+        ('<p data-bbox="1 2 3 4">a</p>', "", "page_text layout teds"),
         ("2019 - 2020", "Which seasons?", "exact_match anls"),
         ('{"opens": "10:00 - 12:00", "total": "3"}', "", "fields"),
         ("<table><tr><td>a</td></tr></table>", "", "teds edit_similarity"),

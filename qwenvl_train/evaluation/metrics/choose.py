@@ -117,6 +117,6 @@ def _is_span(expected: str, tree: Any, prompt: str) -> bool:
     if not spans_in(expected):
         return False
     if tree is not None:
-        return any(key.lower() in _TIME_KEYS for one in objects_in(tree) for key in one)
+        return any(key.lower() in _TIME_KEYS or spans_in(key) for one in objects_in(tree) for key in one)
     said = _TIME_IN_ANSWER.search(expected) or _TIME_IN_PROMPT.search(prompt)
     return bool(said) and len(expected.split()) <= SHORT_WORDS

@@ -1,0 +1,47 @@
+"""Charades-STA: a .txt file with a line for each sentence, as `video start end##sentence`."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
+from qwenvl_train.tasks.video.clips import Clip, Event, clip_rows, video_file
+from qwenvl_train.tasks.video.times import span_of
+
+_LINE = re.compile(r"(\S+)\s+(\d+(?:\.\d+)?)\s+(\d+(?:\.\d+)?)\s*##\s*(\S.*)")
+
+
+def finds(source: Path) -> bool:
+    if not source.is_file() or source.suffix != ".txt":
+        return False
+    with source.open(encoding="utf-8", errors="replace") as file:
+        return bool(_LINE.match(file.readline()))
+
+
+def rows(source: Path, wanted: Wanted) -> Records:
+    yield from clip_rows(_clips(source, wanted), wanted)
+
+
+def _clips(source: Path, wanted: Wanted) -> Iterator[Clip | Refused]:
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source} is not in UTF-8: {error}.") from None
+    for number, line in enumerate(lines, start=1):
+        where = f"{source}:{number}"
+        if not line.strip():
+            continue
+        if not (found := _LINE.fullmatch(line.strip())):
+            yield Refused(where, f"it is {line.strip()!r}; expected video start end##sentence")
+            continue
+        try:
+            span = span_of(float(found[2]), float(found[3]), None, "the event")
+        except UserError as error:
+            yield Refused(where, str(error))
+            continue
+        key = f"{found[1]}/{number}"
+        yield Clip(key, where, video_file(found[1], source, wanted), [Event(found[4].strip(), (span,))])
+
+
+CHARADES = Converter("charades", "Charades-STA's lines of video start end##sentence", finds, rows)

@@ -1,0 +1,75 @@
+"""Our own records: a .jsonl or .json list with a video, and its events, its caption or a question about it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
+from qwenvl_train.tasks.files import first_record, records_of
+from qwenvl_train.tasks.video.clips import Asked, Clip, Event, clip_rows, video_file
+from qwenvl_train.tasks.video.times import span_of
+
+
+def finds(source: Path) -> bool:
+    record = first_record(source)
+    return isinstance(record, dict) and "video" in record and bool({"events", "caption", "question"} & record.keys())
+
+
+def rows(source: Path, wanted: Wanted) -> Records:
+    yield from clip_rows(_clips(source, wanted), wanted)
+
+
+def _clips(source: Path, wanted: Wanted) -> Iterator[Clip | Refused]:
+    for where, record in records_of(source):
+        try:
+            yield _clip(record, where, source, wanted)
+        except UserError as error:
+            yield Refused(where, str(error))
+
+
+def _clip(record: Any, where: str, source: Path, wanted: Wanted) -> Clip:
+    match record:
+        case {"video": str(name)}:
+            pass
+        case _:
+            raise UserError("it names no video")
+    match record.get("events") or [], record.get("caption") or "":
+        case list(events), str(caption):
+            pass
+        case _:
+            raise UserError("events must be a list, and caption a text")
+    duration = record.get("duration")
+    found = [_event(one, duration, f"event {number}") for number, one in enumerate(events, start=1)]
+    key = str(record.get("id", where.rpartition("/")[2]))
+    return Clip(key, where, video_file(name, source, wanted), found, caption.strip(), _asked(record))
+
+
+def _event(given: Any, duration: Any, what: str) -> Event:
+    match given:
+        case {"start": start, "end": end, "text": str(text)} if text.strip():
+            return Event(text.strip(), (span_of(start, end, duration, what),))
+    raise UserError(f"{what} needs start, end and text")
+
+
+def _asked(record: dict[str, Any]) -> Asked | None:
+    match record.get("question"), record.get("answer"), record.get("answers") or [], record.get("options") or []:
+        case None, None, [], []:
+            return None
+        case str(question), str(answer), list(answers), list(options) if question.strip() and answer.strip():
+            pass
+        case _:
+            raise UserError("question and answer must be texts, and answers and options lists")
+    texts = [one for one in (*answers, *options) if isinstance(one, str)]
+    if len(texts) < len(answers) + len(options) or len(options) > len(ascii_uppercase):
+        raise UserError("answers and options must be lists of texts, with up to 26 options")
+    letters = ascii_uppercase[: len(options)]
+    if options and answer not in (*letters, *options):
+        raise UserError(f"its answer {answer!r} is none of its options")
+    if options and answer not in letters:
+        answer = letters[options.index(answer)]
+    return Asked(question.strip(), answer.strip(), tuple(answers), tuple(options))
+
+
+RECORDS = Converter("records", "our records with a video, and events, a caption or a question", finds, rows)
