@@ -8,7 +8,7 @@ from qwenvl_train.evaluation.metrics.pages import text_of_page
 from qwenvl_train.evaluation.metrics.tables import tables_in
 from qwenvl_train.families.qwen2_5_vl import FAMILY as QWEN2_5_VL
 from qwenvl_train.families.qwen3_vl import FAMILY as QWEN3_VL
-from tests.evaluation.metric_scores import main, score
+from tests.evaluation.metric_scores import main, of_source, score
 
 HTML = """```html
 <html><body>
@@ -87,6 +87,7 @@ def test_lines_of_text():
     assert score("layout", answer, LINES) == {"f1@0.5": 0.5, "boxes_f1@0.5": 1}
     assert score("lines_cer", LINES.replace("9.00", "9.08"), LINES) == pytest.approx({"lines_cer": 1 / 14})
     assert main("lines_cer", "SUB TOTAL\n9.00", LINES) == 0
+    assert main("lines_cer", "$$9.00$$", "$$9.00$$ TOTAL") == pytest.approx(6 / 14)
     assert main("page_text", LINES, "SUB TOTAL\n9.00") == 1
 
 
@@ -119,3 +120,9 @@ def test_teds_of_a_table_in_latex_is_that_in_html():
     table = "<table><tr><td>a</td><td>b</td></tr></table>"
     assert main("teds", MARKDOWN, table) == main("teds", HTML, table) == 1
     assert main("teds", MARKDOWN.replace("a & b", "a"), table) < 1
+
+
+def test_pages_without_tables_do_not_count_for_teds():
+    page = '<p data-bbox="1 2 3 4">a</p>'
+    assert of_source("teds", [(page, page), (HTML, HTML), (page, page)]) == {"teds": 1}
+    assert of_source("teds", [(HTML, page), (HTML, HTML)]) == {"teds": 0.5}

@@ -4,7 +4,7 @@ from rapidfuzz.distance import Levenshtein
 
 from qwenvl_train.evaluation.metrics.error_rates import cer
 from qwenvl_train.evaluation.metrics.metric import Metric, Part, Question
-from qwenvl_train.evaluation.metrics.pages import letters, text_of_page
+from qwenvl_train.evaluation.metrics.pages import letters, listed_text, text_of_page
 
 
 def page_text(answer: str, expected: str, question: Question) -> float:
@@ -13,8 +13,8 @@ def page_text(answer: str, expected: str, question: Question) -> float:
 
 
 def lines_cer(answer: str, expected: str, question: Question) -> dict[str, Part]:
-    accepted = tuple(map(text_of_page, question.accepted))
-    rate = cer(text_of_page(answer), text_of_page(expected), Question(accepted=accepted))
+    given, wanted, *accepted = (listed_text(text) or text for text in (answer, expected, *question.accepted))
+    rate = cer(given, wanted, Question(accepted=tuple(accepted)))
     return {"lines_cer": rate["cer"]}
 
 
@@ -27,8 +27,8 @@ PAGE_TEXT = Metric(
 )
 LINES_CER = Metric(
     "lines_cer",
-    "jiwer's character error rate of the texts that an answer lists, in the order of the answer, over all samples "
-    "together; lower is better and it can exceed 1",
+    "jiwer's character error rate of the texts that an answer lists with boxes, in its order, or else of the answer, "
+    "over all samples together; lower is better and it can exceed 1",
     lines_cer,
     higher_is_better=False,
 )

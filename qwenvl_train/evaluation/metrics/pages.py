@@ -15,8 +15,8 @@ _NO_TEXT = ("chart", "chemical formula", "formula", "music sheet")
 
 def text_of_page(answer: str) -> str:
     """Return the text of a page without tables, formulas, charts and scores, or the texts of a list of lines."""
-    if next(page_elements(answer), None) is None and (listed := [one.label for one in written_regions(answer)]):
-        return "\n".join(listed)
+    if listed := listed_text(answer):
+        return listed
     inside = _FENCE.sub("", answer)
     if "data-bbox" in inside or "<html" in inside:
         reader = _Text()
@@ -24,6 +24,13 @@ def text_of_page(answer: str) -> str:
         reader.close()
         return "".join(reader.parts).strip()
     return without_tables(_FORMULA.sub("", _COMMENT.sub("", inside))).strip()
+
+
+def listed_text(answer: str) -> str:
+    """Return the texts of a list of lines with boxes. Empty if the answer is none."""
+    if next(page_elements(answer), None) is not None:
+        return ""
+    return "\n".join(one.label for one in written_regions(answer))
 
 
 def letters(text: str) -> str:

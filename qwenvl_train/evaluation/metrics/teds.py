@@ -8,7 +8,7 @@ from apted import APTED, Config
 from lxml import etree, html
 from rapidfuzz.distance import Levenshtein
 
-from qwenvl_train.evaluation.metrics.metric import Metric, Question
+from qwenvl_train.evaluation.metrics.metric import Metric, Part, Question
 from qwenvl_train.evaluation.metrics.tables import tables_in
 
 _CELLS = ("td", "th")
@@ -30,19 +30,20 @@ class _Costs(Config):
         return Levenshtein.normalized_distance(node1.content, node2.content)
 
 
-def teds(answer: str, expected: str, question: Question) -> float:
-    return _mean_similarity(answer, expected, with_content=True)
+def teds(answer: str, expected: str, question: Question) -> dict[str, Part]:
+    return {"teds": _mean_similarity(answer, expected, with_content=True)}
 
 
-def teds_struct(answer: str, expected: str, question: Question) -> float:
-    return _mean_similarity(answer, expected, with_content=False)
+def teds_struct(answer: str, expected: str, question: Question) -> dict[str, Part]:
+    return {"teds_struct": _mean_similarity(answer, expected, with_content=False)}
 
 
-def _mean_similarity(answer: str, expected: str, with_content: bool) -> float:
-    """Return the mean over the tables, which are compared in order. A missing one or one too many counts 0."""
+def _mean_similarity(answer: str, expected: str, with_content: bool) -> Part:
+    """Return the mean over the tables, which are compared in order. A missing one or one too many counts 0. Without any
+    table in both texts, the sample does not count."""
     pairs = list(zip_longest(tables_in(answer), tables_in(expected)))
     found = [_similarity(given, wanted, with_content) for given, wanted in pairs if given and wanted]
-    return sum(found) / len(pairs) if pairs else 0.0
+    return Part(sum(found) / len(pairs)) if pairs else Part(0, 0)
 
 
 def _similarity(answer: str, expected: str, with_content: bool) -> float:
@@ -75,7 +76,7 @@ def _tokens(element: html.HtmlElement) -> Iterator[str]:
 TEDS = Metric(
     "teds",
     "TEDS of PubTabNet: 1 - tree edit distance / nodes of the larger table; th counts as td, tables in Markdown are "
-    "read as HTML, several tables are compared in order and averaged",
+    "read as HTML, several tables are compared in order and averaged; mean over samples with tables",
     teds,
 )
 TEDS_STRUCT = Metric("teds_struct", "TEDS without the contents of cells (PubTabNet's structure_only)", teds_struct)
