@@ -1,5 +1,7 @@
 """The metrics of pages: elements, text, and tables in LaTeX."""
 
+import time
+
 import pytest
 
 from qwenvl_train.data.render.written import page_elements, written_regions
@@ -53,6 +55,21 @@ def test_the_elements_of_a_page():
 def test_the_text_of_a_page(page):
     assert text_of_page(page).replace("# ", "").split() == ["R&D", "Two", "<words>", "A", "cat"]
     assert main("page_text", page, page) == 1
+
+
+def test_text_in_tables_and_formulas_is_left_out_with_what_is_inside():
+    inner = "<table><tr><td>a<table><tr><td>b</td></tr></table>c</td></tr></table>"
+    assert text_of_page(f'<p data-bbox="1 2 3 4">x</p>{inner}<p>y</p>') == "xy"
+    assert text_of_page(f'<div class="chart" data-bbox="1 2 3 4"><img/>{inner}<div>d</div></div>y < z') == "y < z"
+    assert text_of_page('<p data-bbox="1 2 3 4">x</p><div class="formula.handwritten"><div>x') == "x"
+
+
+@pytest.mark.parametrize("text", ["<p ", "data-bbox<a ", "<!-- Table (", '[{"bbox_2d": [1, 2', "{'a': ", "<table "])
+def test_endless_repetitions_are_read_in_no_time(text):
+    began = time.process_time()
+    for metric in ("page_text", "layout", "grounding", "temporal", "fields"):
+        main(metric, text * 8000, HTML)
+    assert time.process_time() - began < 5
 
 
 def test_the_forms_have_the_same_text():

@@ -1,13 +1,15 @@
 """Finds the text of a page in an answer: in HTML, in Markdown, or in a list of lines with boxes."""
 
 import re
-from html.parser import HTMLParser
+from html import unescape
 
 from qwenvl_train.data.render.written import page_elements, written_regions
 from qwenvl_train.evaluation.metrics.tables import without_tables
 
 _FENCE = re.compile(r"\A\s*```\w*\n|\n```\s*\Z")
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_COMMENT = re.compile(r"<!--(?:(?!<!--|-->).)*-->", re.DOTALL)
+_TAG = re.compile(r"<(/?)([a-z]\w*)([^<>]*)>", re.IGNORECASE)
+_CLASS = re.compile(r"""\bclass\s*=\s*["']([^"']*)["']""", re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$.*?\$\$|\\\[.*?\\\]", re.DOTALL)
 _NO_TEXT = ("chart", "chemical formula", "formula", "music sheet")
 """Classes of elements whose content is no text."""
@@ -19,10 +21,7 @@ def text_of_page(answer: str) -> str:
         return listed
     inside = _FENCE.sub("", answer)
     if "data-bbox" in inside or "<html" in inside:
-        reader = _Text()
-        reader.feed(inside)
-        reader.close()
-        return "".join(reader.parts).strip()
+        return _text_of_html(_COMMENT.sub("", inside)).strip()
     return without_tables(_FORMULA.sub("", _COMMENT.sub("", inside))).strip()
 
 
@@ -38,32 +37,23 @@ def letters(text: str) -> str:
     return re.sub(r"\W", "", text)
 
 
-class _Text(HTMLParser):
-    """Collects the text of an HTML page."""
+def _text_of_html(html: str) -> str:
+    """Return the text of an HTML page. An element that is left out ends at its end tag, or at the end of the page."""
+    parts, at = [], 0
+    left_out, depth = "", 0  # the tag of the element that is left out, and how many elements of this tag are open
+    for match in _TAG.finditer(html):
+        end, tag, attributes = match[1], match[2].lower(), match[3]
+        if not left_out:
+            parts.append(html[at : match.start()])
+            if not end and _has_no_text(tag, attributes):
+                left_out, depth = tag, 1
+        elif tag == left_out:
+            depth += -1 if end else 1
+            left_out = left_out if depth else ""
+        at = match.end()
+    return unescape("".join(parts) + ("" if left_out else html[at:]))
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts: list[str] = []
-        self._left_out = ""
-        """The tag of the element that is left out."""
-        self._depth = 0
-        """How many elements of this tag are open."""
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if self._left_out:
-            self._depth += tag == self._left_out
-        elif tag in ("table", "style") or (dict(attrs).get("class") or "").split(".")[0] in _NO_TEXT:
-            self._left_out, self._depth = tag, 1
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        pass
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self._left_out:
-            self._depth -= 1
-            if not self._depth:
-                self._left_out = ""
-
-    def handle_data(self, data: str) -> None:
-        if not self._left_out:
-            self.parts.append(data)
+def _has_no_text(tag: str, attributes: str) -> bool:
+    named = _CLASS.search(attributes)
+    return tag in ("table", "style") or bool(named and named[1].split(".")[0] in _NO_TEXT)
