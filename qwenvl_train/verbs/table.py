@@ -23,7 +23,7 @@ class VerbEntry(NamedTuple):
 VERBS = {
     "train": VerbEntry("fine-tune a model (the default verb)", "qwenvl_train.config.verb:TRAIN"),
     "convert": VerbEntry(
-        "write rows from a published format: COCO, YOLO, RefCOCO, folders of classes, tables",
+        "write rows from the files of published data sets, such as COCO, OmniDocBench and AndroidControl",
         "qwenvl_train.verbs.convert.settings:CONVERT",
     ),
     "inspect": VerbEntry(
