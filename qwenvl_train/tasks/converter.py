@@ -51,7 +51,7 @@ class Wanted:
     media: Path | None = None
     """The folder of the images and videos that the source names. None for the folder of the source."""
     system: str = ""
-    """The system turn of the rows of agents. Empty for none."""
+    """The system turn of the rows. Empty for none."""
     without: frozenset[str] = frozenset()
     """The actions of agents whose steps give no row."""
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -89,6 +89,8 @@ class Task:
     converters: tuple[Converter, ...]
     forms: tuple[str, ...]
     """The forms that answers can have. The first one is the default."""
+    uses: tuple[str, ...] = ()
+    """The settings of `Wanted` that not every task has: `system`, `without` or `labels`."""
 
     def converter(self, format: str, source: Path) -> Converter:
         """Return the converter of a format, or with `auto` the one that finds its format in the source."""

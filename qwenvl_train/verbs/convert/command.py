@@ -51,7 +51,7 @@ def _own_task(section: ConvertSection) -> Task:
             f"convert.function={name} is a {type(function).__name__}; it must be a function of (source, wanted)."
         )
     own = Converter("auto", f"read by {name}", lambda source: True, function)
-    return Task(name, (own,), (section.form or "",))
+    return Task(name, (own,), (section.form or "",), uses=("system", "without", "labels"))
 
 
 def _wanted(config: ConvertConfig, task: Task) -> Wanted:
@@ -59,6 +59,9 @@ def _wanted(config: ConvertConfig, task: Task) -> Wanted:
     form = section.form or task.forms[0]
     if form not in task.forms:
         raise UserError(f"convert.form={form}: {task.name} has the forms {', '.join(task.forms)}.")
+    for setting in ("system", "without", "labels"):
+        if getattr(section, setting) and setting not in task.uses:
+            raise UserError(f"convert.{setting} has no effect on {task.name}.")
     prompts = section.prompts_of(form)
     if not prompts and not section.function:
         raise UserError(f"convert.prompts has no question for the form {form}.")
