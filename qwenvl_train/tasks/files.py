@@ -22,11 +22,13 @@ def read_json(path: Path) -> Any:
 def records_of(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield the records of a .jsonl file, or of the list in a .json file, each with its name in messages."""
     if path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     try:
-                        yield f"{path}:{number}", json.loads(line)
+                        yield f"{path}:{number}", json.loads(line.decode())
+                    except UnicodeDecodeError as error:
+                        raise UserError(f"{path}:{number} is not in UTF-8: {error}.") from None
                     except (ValueError, RecursionError) as error:
                         raise UserError(f"{path}:{number} is not valid JSON: {error}.") from None
         return

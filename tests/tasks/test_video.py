@@ -186,6 +186,12 @@ def test_broken_records_are_told(record, reason, write):
 def test_what_is_no_source_is_told(write):
     with pytest.raises(UserError, match="must be an object from the names of videos"):
         converted("video", write("a.json", [1]), format="activitynet")
+    source = write("a.jsonl", [])
+    source.write_bytes(b'{"video": "a.mp4"}\n{"video": "\xe9.mp4"}\n')
+    with pytest.raises(UserError, match=r"a\.jsonl:2 is not in UTF-8"):
+        converted("video", source, format="records")
+    with pytest.raises(UserError, match="no format of video is found there"):
+        converted("video", source)
 
 
 def test_clock():
