@@ -339,7 +339,12 @@ def test_the_question_is_that_of_osworlds_agent():
 
 @pytest.mark.parametrize(
     ("family", "resized", "units"),
-    [("qwen2_5_vl", (196, 392), (392, 196)), ("qwen3_vl", (192, 416), (1000, 1000))],
+    [
+        ("qwen2_vl", (196, 392), (1000, 1000)),
+        ("qwen2_5_vl", (196, 392), (392, 196)),
+        ("qwen3_vl", (192, 416), (1000, 1000)),
+        ("qwen3_5", (192, 416), (1000, 1000)),
+    ],
 )
 def test_points_come_back_from_the_answers_of_each_generation(family, resized, units, screens, write, tmp_path):
     """From code to a row, the answer of a generation, pixels of the screenshot, and code again. An answer has whole

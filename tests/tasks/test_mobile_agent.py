@@ -418,7 +418,13 @@ def test_what_is_no_source_is_told(write):
 
 
 @pytest.mark.parametrize(
-    ("family", "resized", "units"), [("qwen2_5_vl", (392, 196), (196, 392)), ("qwen3_vl", (416, 192), (999, 999))]
+    ("family", "resized", "units"),
+    [
+        ("qwen2_vl", (392, 196), (999, 999)),
+        ("qwen2_5_vl", (392, 196), (196, 392)),
+        ("qwen3_vl", (416, 192), (999, 999)),
+        ("qwen3_5", (416, 192), (999, 999)),
+    ],
 )
 def test_points_come_back_from_the_answers_of_each_generation(family, resized, units, screens, write, tmp_path):
     """From a row to the answer of a generation, and from it to pixels of the screenshot. Rounding to the units of the

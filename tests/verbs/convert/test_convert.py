@@ -84,6 +84,21 @@ def test_what_is_wrong_is_told(settings, words, here, capfd):
     assert words in capfd.readouterr().err
 
 
+def test_steps_of_an_agent(here, capfd):
+    """The form sets the system turn, and a step without row stays in the history."""
+    steps = [
+        {"image_path": "a.png", "action": one, "action_description": f"I {one}."} for one in ("WAIT", "PRESS_HOME")
+    ]
+    (here / "amex.json").write_text(json.dumps({"episode_id": "e", "instruction": "Go home", "steps": steps}))
+    words = ["convert", "+task=mobile_agent", "source=amex.json", "convert.form=action_call", "convert.without=[wait]"]
+    assert main([*words, "to=out/rows.jsonl"]) == 0
+    (row,) = read_lines(here / "out/rows.jsonl")
+    assert row["messages"][0]["content"][0]["text"].endswith("current device): Step 1: I WAIT.; .\n")
+    assert row["messages"][1]["content"] == "Action: I PRESS_HOME."
+    assert "1) Action: a short imperative describing what to do in the UI.\n" in row["system"]
+    assert main(["inspect", "data.train=out/rows.jsonl", "output=json"]) == 0
+
+
 def test_ones_own_converter(here, monkeypatch, capfd):
     (here / "mine.py").write_text(
         "from pathlib import Path\n"
