@@ -102,7 +102,7 @@ def word(text: str, left: int) -> dict:
 
 
 PARSED = {
-    "menu": [{"nm": "KOPI", "cnt": "1 x"}, {"nm": "KOPI", "price": "9"}],
+    "menu": [{"nm": "KOPI", "cnt": "1 x"}, {"nm": "MILO", "price": "9"}],
     "total": {"total_price": "19"},
     "a": ["b"],
 }
