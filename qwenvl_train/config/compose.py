@@ -102,7 +102,7 @@ def _changes(
         chosen: The groups whose options the command line names. Only their own settings count as changed.
     """
     in_recipe = {key for layer in read.layers if layer.file for key in layer.values}
-    own = read.choices | _implied_groups(in_recipe, verb, read.own_choices.get("task")) | read.own_choices
+    own = read.choices | _implied_groups(in_recipe, verb, read.own_choices.get("task"), names) | read.own_choices
     try:
         alone, with_same_groups = (
             flat(_without_other_verbs(_tree(groups, read.layers, verb, keys, names)[0], (), verb))
@@ -120,7 +120,7 @@ def _changes(
     return changed
 
 
-def _implied_groups(keys: Set[str], verb: Verb, task: str | None, names: Names = SHIPPED) -> dict[str, str]:
+def _implied_groups(keys: Set[str], verb: Verb, task: str | None, names: Names) -> dict[str, str]:
     """Return the options that keys and the task imply which the user has set. With data.train, the group data becomes
     files, so that the user's own files are not evaluated on the embedded shapes. With model.path, the group model
     becomes custom, since the user's own checkpoint is not a tiny one. A verb for trained models needs only data.eval,

@@ -1,6 +1,7 @@
 """What a converter is: a function from the files of a published format to raw rows, which this project reads."""
 
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,10 +36,18 @@ class Prompts:
         Args:
             names: What stands for {name} in a prompt. Other brackets are plain text.
         """
-        text = random.Random(f"{self.seed} {key}").choice(self.texts)
-        for name, value in names.items():
-            text = text.replace(f"{{{name}}}", value)
-        return text
+        return filled(self.template(key), names)
+
+    def template(self, key: str) -> str:
+        """Return the prompt of a row as the settings have it."""
+        if not self.texts:
+            raise UserError("convert.prompts has no question, and this converter asks one; set it.")
+        return random.Random(f"{self.seed} {key}").choice(self.texts)
+
+
+def filled(template: str, names: Mapping[str, str]) -> str:
+    """Return a prompt with the values of {name}. Brackets in a value are plain text."""
+    return re.sub(r"\{(\w+)\}", lambda found: names.get(found[1], found[0]), template)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qwenvl_train.data.held_out.contents import MediaFiles, SampleContent
 from qwenvl_train.data.held_out.overlap import Overlap, overlap
 from qwenvl_train.data.held_out.split import groups_of, held_out
-from qwenvl_train.data.sample import Image, Limits, Sample, Text, Turn, Video
+from qwenvl_train.data.sample import Episode, Image, Limits, Sample, Text, Turn, Video
 
 NO_LIMITS = Limits()
 
@@ -70,6 +70,13 @@ def test_samples_that_share_media_are_one_group(files):
     ]
     contents, media = read(*samples)
     assert groups_of(contents, media.equal_to(range(4))).tolist() == [0, 1, 0, 1, 4, 5, 4]
+
+
+def test_steps_of_an_episode_are_one_group():
+    steps = [replace(sample("next", bytes([n])), episode=Episode(id, 2)) for n, id in enumerate("abab")]
+    steps.append(replace(sample("next", b"x"), episode=Episode("a", 2), source="other.jsonl"))
+    contents, media = read(*steps)
+    assert groups_of(contents, media.equal_to(media.numbers())).tolist() == [0, 1, 0, 1, 4]
 
 
 def test_samples_with_other_thoughts_are_not_equal():

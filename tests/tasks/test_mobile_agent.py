@@ -15,7 +15,8 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.metrics.metric import Picture, Question
 from qwenvl_train.evaluation.metrics.tool_calls import first_call
 from qwenvl_train.families import FAMILIES
-from qwenvl_train.tasks.converter import Refused
+from qwenvl_train.tasks.agents.steps import asked
+from qwenvl_train.tasks.converter import Prompts, Refused, Wanted
 from qwenvl_train.verbs.table import load_verb
 from tests.tasks.conftest import converted
 
@@ -442,3 +443,9 @@ def test_points_come_back_from_the_answers_of_each_generation(family, resized, u
     assert (x * SIZE[0], y * SIZE[1]) == pytest.approx((137, 29), abs=0.51 * max(SIZE) / min(units) + 0.2)
     assert sample.episode.steps == 2
     assert len(sample.targets) == 2
+
+
+def test_marks_in_a_goal_are_plain_text():
+    prompts = Prompts(("Do {query} after {history}.<image>",))
+    before, after = asked("a", "<image> of {history}", ["x"], Wanted(prompts, "call"))
+    assert (before, after) == ("Do <image> of {history} after Step 1: x; .", "")

@@ -31,6 +31,8 @@ class SampleContent:
     """Digest of everything except the media files themselves."""
     media: tuple[int, ...]
     """Numbers of the media files, as MediaFiles counts them."""
+    episode: tuple[str, str] | None = None
+    """The source and the id of the episode that the sample is a step of."""
 
 
 class MediaFiles:
@@ -51,7 +53,8 @@ class MediaFiles:
 
     def content_of(self, sample: Sample) -> SampleContent:
         files = [content for media in sample.media for content in media.contents]
-        return SampleContent(_digest_of_text(sample), tuple(map(self._number, files)))
+        episode = (sample.source, sample.episode.id) if sample.episode else None
+        return SampleContent(_digest_of_text(sample), tuple(map(self._number, files)), episode)
 
     def numbers(self) -> range:
         """Return the numbers of all files that were read so far."""

@@ -1,6 +1,6 @@
 """Chooses the samples of data.train that data.eval=5% holds out."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -12,8 +12,8 @@ _SPLIT = 3
 
 def groups_of(contents: Sequence[SampleContent], same: Sequence[int]) -> np.ndarray:
     """Return the group of each sample, [samples]. Samples that share an image or video are in one group, directly or
-    through other samples, and so are samples without media that are equal. `same` gives each media file the number of
-    the first file with the same bytes."""
+    through other samples, and so are the steps of an episode, which tell each other in their questions, and samples
+    without media that are equal. `same` gives each media file the number of the first file with the same bytes."""
     above = list(range(len(contents)))
 
     def top(sample: int) -> int:
@@ -22,9 +22,11 @@ def groups_of(contents: Sequence[SampleContent], same: Sequence[int]) -> np.ndar
             sample = above[sample]
         return sample
 
-    first: dict[int | bytes, int] = {}
+    first: dict[Hashable, int] = {}
     for sample, content in enumerate(contents):
-        keys: list[int | bytes] = [same[number] for number in content.media]
+        keys: list[Hashable] = [same[number] for number in content.media]
+        if content.episode is not None:
+            keys.append(content.episode)
         for key in keys or [content.text]:
             one, other = top(first.setdefault(key, sample)), top(sample)
             above[max(one, other)] = min(one, other)

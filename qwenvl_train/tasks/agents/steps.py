@@ -9,7 +9,7 @@ from qwenvl_train.data.sample import Box
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.agent_tools import AgentTool
 from qwenvl_train.tasks.agents.actions import Arguments, described
-from qwenvl_train.tasks.converter import Raw, Records, Refused, Wanted
+from qwenvl_train.tasks.converter import Raw, Records, Refused, Wanted, filled
 
 FORMS = ("call", "action_call", "thought_action_call")
 """Only the call; before it what is done, in words; or the thought before it, too."""
@@ -74,18 +74,21 @@ def rows_of_episode(episode: Episode, tool: AgentTool, wanted: Wanted) -> Iterat
         yield row | {"episode": {"id": episode.id, "steps": len(rows)}}
 
 
-def asked(key: str, goal: str, done: Sequence[str], wanted: Wanted) -> str:
-    """Return the question of a step, before which some were done."""
-    # The notebook mobile_agent takes these two out, too.
+def asked(key: str, goal: str, done: Sequence[str], wanted: Wanted) -> tuple[str, str]:
+    """Return the question of a step, before which some were done: its texts before and after the screenshot. The
+    screenshot is where the prompt has <image>, or else at the beginning."""
+    # Qwen's cookbook mobile_agent takes these two out, too.
     words = [text.replace("\n", "").replace('"', "") for text in done]
     listed = [f"Step {number}: {text}" for number, text in enumerate(words, start=1)]
     history, lines = "".join(f"{one}; " for one in listed), "\n".join(listed) or "None"
-    return wanted.prompts.ask(key, query=goal, history=history, history_lines=lines)
+    names = {"query": goal, "history": history, "history_lines": lines}
+    before, _, after = wanted.prompts.template(key).rpartition(_IMAGE)
+    return filled(before, names), filled(after, names)
 
 
-def row_of_step(key: str, step: Step, tool: AgentTool, wanted: Wanted, question: str) -> Raw:
-    """Return the row of a step. The screenshot is where the question has <image>, or else before it."""
-    before, _, after = question.rpartition(_IMAGE)
+def row_of_step(key: str, step: Step, tool: AgentTool, wanted: Wanted, question: tuple[str, str]) -> Raw:
+    """Return the row of a step. `question` is what `asked` returns."""
+    before, after = question
     parts = [{"type": "text", "text": before}, {"type": "image"}, {"type": "text", "text": after}]
     content = [part for part in parts if part != _NOTHING]
     calls = [{"function": {"name": tool, "arguments": call}} for call in step.calls]

@@ -9,7 +9,7 @@ from typing import Any
 
 from qwenvl_train.config.schema import DataConfig
 from qwenvl_train.data.formats import to_sample
-from qwenvl_train.data.media.locate import Locator
+from qwenvl_train.data.media.locate import Locator, shown
 from qwenvl_train.errors import UserError
 from qwenvl_train.files import replacing
 from qwenvl_train.tasks.converter import Raw, Records, Refused
@@ -42,7 +42,7 @@ def write_rows(records: Records, to: Path, data: DataConfig) -> Written:
     with replacing(to) as file:
         for record in _checked(records, to, locator):
             if not isinstance(record, Refused):
-                file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                file.write(record)
                 written.rows += 1
                 continue
             if data.on_error != "skip":
@@ -66,30 +66,44 @@ def write_rows(records: Records, to: Path, data: DataConfig) -> Written:
     return written
 
 
-def _checked(records: Records, to: Path, locator: Locator) -> Iterator[Raw | Refused]:
-    """Yield the rows with paths from the folder of the file, and the records that give none: also those whose row
-    cannot be read, or whose images and videos do not exist."""
+def _checked(records: Records, to: Path, locator: Locator) -> Iterator[bytes | Refused]:
+    """Yield the lines of the rows, with paths from the folder of the file, and the records that give none: also those
+    whose row cannot be read, or whose images and videos do not exist."""
     number = 0
     for record in records:
         if isinstance(record, Refused):
             yield record
             continue
-        row = record | {key: [_placed(one, to.parent) for one in record[key]] for key in _MEDIA if key in record}
         try:
-            for media in to_sample(row, to.name, number + 1, locator, "auto").media:
-                for path in media.contents:
-                    if isinstance(path, str) and not os.path.isfile(path):
-                        raise UserError(f"there is no file {path}")
+            line = _line(record, number + 1, to, locator)
         except UserError as error:
-            yield Refused(f"the row {record.get('id')}", str(error).removesuffix("."))
+            name = record.get("id") if isinstance(record, dict) else number + 1
+            yield Refused(f"the row {name}", str(error).removesuffix("."))
             continue
         number += 1
-        yield row
+        yield line
+
+
+def _line(record: Raw, number: int, to: Path, locator: Locator) -> bytes:
+    if not isinstance(record, dict):
+        raise UserError(f"{shown(record)} is no row; a converter yields objects.")
+    row = record | {key: _placed(record[key], to.parent) for key in _MEDIA if key in record}
+    for media in to_sample(row, to.name, number, locator, "auto").media:
+        for path in media.contents:
+            if isinstance(path, str) and not os.path.isfile(path):
+                raise UserError(f"there is no file {path}")
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
+        raise UserError(f"it cannot be written as JSON: {error}") from None
 
 
 def _placed(entry: Any, folder: Path) -> Any:
-    """Return an entry of a column with its paths relative to the folder, if they are in it."""
+    """Return an entry of a column with its paths relative to the folder, if they are in it. Images inside the row stay
+    as they are."""
     match entry:
+        case str() if entry.startswith("data:"):
+            return entry
         case str():
             path = os.path.abspath(entry)
             inside = os.path.relpath(path, os.path.abspath(folder))

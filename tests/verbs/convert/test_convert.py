@@ -1,6 +1,8 @@
 """`qwenvl-train convert`: what it writes, prints and refuses."""
 
+import base64
 import json
+import sys
 
 import pytest
 from PIL import Image
@@ -118,3 +120,40 @@ def test_ones_own_converter(here, monkeypatch, capfd):
     assert "set convert.allow_code=true" in capfd.readouterr().err
     assert main([*words, "convert.allow_code=true"]) == 0
     assert [row["messages"][1]["content"] for row in read_lines(here / "rows.jsonl")] == ["one", "two"]
+
+
+OWN = """
+def convert(source, wanted):
+    yield {kind}
+"""
+
+
+@pytest.mark.parametrize(
+    ("yielded", "words"),
+    [
+        ("3", "the row 1: 3 is no row; a converter yields objects"),
+        (r"turns('\ud800')", "the row a: it cannot be written as JSON: 'utf-8' codec can't encode"),
+        ("turns('b') | {'x': float('nan')}", "the row a: "),
+        ("turns(wanted.prompts.ask('a'))", "convert.prompts has no question, and this converter asks one; set it"),
+    ],
+)
+def test_what_is_wrong_with_a_row_of_ones_own_is_told(yielded, words, here, monkeypatch, capfd):
+    text = "def turns(said):\n    return {'id': 'a', 'messages': [{'role': 'user', 'content': said}, "
+    text += "{'role': 'assistant', 'content': 'b'}]}\n" + OWN.replace("{kind}", yielded)
+    (here / "own.py").write_text(text)
+    monkeypatch.syspath_prepend(str(here))
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    own = ["convert", "convert.function=own.convert", "convert.allow_code=true", "source=rows.csv", "to=own.jsonl"]
+    assert main(own) == 2
+    assert words in capfd.readouterr().err
+
+
+def test_images_of_ones_own_rows_may_be_one_text_or_inside_the_row(here, monkeypatch):
+    inside = "data:image/png;base64," + base64.b64encode((here / "a.png").read_bytes()).decode()
+    row = {"messages": [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "b"}]}
+    rows = [row | {"images": [inside]}, row | {"images": "a.png"}]
+    (here / "rows_own.py").write_text(f"def convert(source, wanted):\n    yield from {rows!r}\n")
+    monkeypatch.syspath_prepend(str(here))
+    own = ["convert", "convert.function=rows_own.convert", "convert.allow_code=true", "source=rows.csv", "to=own.jsonl"]
+    assert main(own) == 0
+    assert [line["images"] for line in read_lines(here / "own.jsonl")] == [[inside], "a.png"]
