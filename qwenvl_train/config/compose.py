@@ -180,7 +180,8 @@ def _tree(
                 files.pop(key, None)
                 if layer.file:
                     files[key] = layer.file
-                OmegaConf.update(config, key, value, force_add=True)
+                # A list replaces a mapping, with which it cannot be merged.
+                OmegaConf.update(config, key, value, merge=not isinstance(value, list), force_add=True)
         tree = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         where, reason = error.full_key or "a value", str(error).partition("\n")[0]

@@ -17,8 +17,8 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from qwenvl_train.curation.rules.rule import Described, Measure, RuleSection
-from qwenvl_train.curation.view import RowView
-from qwenvl_train.data.sample import Image, Part, Sample, Text, Video
+from qwenvl_train.curation.view import AnswerView, RowView
+from qwenvl_train.data.sample import Image, Part, Text, Video
 
 PERMUTATIONS = 128
 _SEED = 1
@@ -29,6 +29,8 @@ _NEAR = 4
 _SYMBOLS = re.compile(r"[-+*/=<>^%×÷±≤≥√$€£]")
 """Signs that words do not have, and that change what a text says. All of them together count as one sequence."""
 _FOUND = 0.99
+_SHORT_ANSWER = 8
+"""The most words of an answer of which each has to be the same. The estimate of the similarity is too rough for it."""
 
 
 class Duplicates(RuleSection):
@@ -95,14 +97,15 @@ class Signature:
     """A hash of what must be the same in rows that are alike: tools and calls, boxes, rejected answers, roles."""
 
 
-def signature(row: RowView, length: int, exact: bool = False) -> Signature:
+def signature(row: RowView, length: int, exact: bool = False, by_text: bool = True) -> Signature:
     """Return what is compared of a row.
 
     Args:
         length: The number of words of a sequence.
         exact: Whether texts are only alike if they are the same to the letter.
+        by_text: Whether short answers must have the same words.
     """
-    return Signature(_sequences(row, length), _hashes(row), _rest(row.sample, exact))
+    return Signature(_sequences(row, length), _hashes(row), _rest(row, exact, by_text))
 
 
 def _sequences(row: RowView, length: int) -> list[str]:
@@ -156,8 +159,10 @@ def _hashes(row: RowView) -> tuple[int, ...] | None:
     return None if None in found else tuple(one for one in found if one is not None)
 
 
-def _rest(sample: Sample, exact: bool) -> int:
-    """Return a hash of everything in a row that is neither a word nor a picture or clip. With `exact`, words count."""
+def _rest(row: RowView, exact: bool, by_text: bool) -> int:
+    """Return a hash of everything in a row that is neither a word nor a picture or clip. With `exact`, words count.
+    With `by_text`, those of short answers count: one word of them is as much as a whole answer."""
+    sample, answers = row.sample, iter(row.answers)
 
     def without_words(part: Part) -> object:
         return "" if isinstance(part, Text) and not exact else part
@@ -168,6 +173,7 @@ def _rest(sample: Sample, exact: bool) -> int:
             turn.train,
             turn.calls,
             turn.thoughts if exact else None,
+            _short_answer(next(answers)) if turn.train and by_text else None,
             *(without_words(part) for part in turn.parts if not isinstance(part, Image | Video)),
         )
         for turn in sample.turns
@@ -175,6 +181,11 @@ def _rest(sample: Sample, exact: bool) -> int:
     rejected = [(turn.role, turn.thoughts, turn.calls, turn.parts) for turn in sample.rejected]
     digest = hashlib.sha256(repr((turns, rejected, sample.tools, sample.accepted, sample.targets)).encode())
     return int.from_bytes(digest.digest()[:8], "little")
+
+
+def _short_answer(answer: AnswerView) -> tuple[str, ...] | None:
+    words = answer.passage.words
+    return tuple(words) if len(words) <= _SHORT_ANSWER else None
 
 
 def _digest(video: Video) -> int:

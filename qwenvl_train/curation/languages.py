@@ -27,6 +27,16 @@ _LANGUAGE_OF = {
 """The language of each of some common words, none of which is in two of them."""
 _COMMON = frozenset(_LANGUAGE_OF)
 _LEAST_COMMON = 2
+_CODES = (
+    "af als am an ar as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de "
+    "diq dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he hi hif hr hsb ht hu hy ia id "
+    "ie ilo io is it ja jbo jv ka kk km kn ko krc ku kv kw ky la lb lez li lmo lo lrc lt lv mai mg mhr min mk ml "
+    "mn mr mrj ms mt mwl my myv mzn nah nap nds ne new nl nn no oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru "
+    "rue sa sah sc scn sco sd si sk sl so sq sr su sv sw ta te tg th tk tl tr tt tyv ug uk ur uz vec vep vi vls "
+    "vo wa war xal xmf yi yo zh"
+)
+LANGUAGES = frozenset(_CODES.split())
+"""The codes that a text can be found to be in: ISO 639-1 where a language has one, else ISO 639-3."""
 _SAME = {"wuu": "zh", "yue": "zh", "arz": "ar", "sh": "sr"}
 """Names of varieties that the model confuses with a language, and that count as it."""
 

@@ -25,8 +25,8 @@ def row(answer: str, *media, line: int = 1) -> RowView:
     return RowView(Sample(str(line), "rows.jsonl", line, turns))
 
 
-def together(rows: list[RowView], length: int = 3) -> Signatures:
-    found = [signature(one, length) for one in rows]
+def together(rows: list[RowView], length: int = 3, by_text: bool = True) -> Signatures:
+    found = [signature(one, length, by_text=by_text) for one in rows]
     counts = np.array([-1 if one.pictures is None else len(one.pictures) for one in found])
     pictures = np.zeros((len(rows), max(0, counts.max())), dtype=np.uint64)
     for place, one in enumerate(found):
@@ -111,9 +111,22 @@ def test_what_must_be_alike(tmp_path, by, left_out):
         row("a red circle", again), row("some words without an image"), row("a red circle"),
         row("a red circle", one, other),
     ]  # fmt: skip
-    found = alike_rows(together(rows), BY_ROW.model_copy(update={"by": by}))
+    found = alike_rows(together(rows, by_text=by != "images"), BY_ROW.model_copy(update={"by": by}))
     assert [one.row for one in found] == left_out
     assert {one.first for one in found} == {0}
+
+
+def test_a_word_of_a_short_answer_is_as_much_as_a_whole_one():
+    """The texts have many sequences in common, as those of labels do, and yet say different things."""
+    question = "Look at the part in the image and say which of the many bins in the hall it has to go to. "
+    labels = [f"{question} bin {name}" for name in ("A1", "B1", "A1")]
+    turns = [
+        (Turn("user", (Text(question),), False), Turn("assistant", (Text(one.removeprefix(question)),), True))
+        for one in labels
+    ]
+    rows = [RowView(Sample(str(n), "rows.jsonl", n, one)) for n, one in enumerate(turns)]
+    assert in_common(rows[0], rows[1]) > BY_ROW.min_similarity
+    assert [(one.row, one.first) for one in alike_rows(together(rows), BY_ROW)] == [(2, 0)]
 
 
 def test_many_rows_with_one_text_are_compared_by_their_pictures():

@@ -1,18 +1,34 @@
 """Answers in a language that the training is not for."""
 
-from pydantic import PositiveFloat, PositiveInt
+from typing import Annotated
+
+from pydantic import AfterValidator, PositiveFloat, PositiveInt
+from pydantic_core import PydanticCustomError
 
 from qwenvl_train.config.section import NameList
 from qwenvl_train.curation.forms import form_of
-from qwenvl_train.curation.languages import languages_of
+from qwenvl_train.curation.languages import LANGUAGES, languages_of
 from qwenvl_train.curation.questions import asks_for_given_text
 from qwenvl_train.curation.rules.rule import Measure, Rule, RuleSection
 from qwenvl_train.curation.verdict import Verdict, quoted
 from qwenvl_train.curation.view import AnswerView, RowView
 
 
+def _known(codes: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := [code for code in codes if code not in LANGUAGES]:
+        raise PydanticCustomError(
+            "languages",
+            "{text}",
+            {
+                "text": f"{unknown[0]} is no code of a language; codes are those of ISO 639, such as "
+                "en, zh, de, fr, es, ja, ko, ru and ar"
+            },
+        )
+    return codes
+
+
 class Language(RuleSection):
-    languages: NameList | None
+    languages: Annotated[NameList, AfterValidator(_known)] | None
     """ISO 639 codes of the languages that answers may have, such as [en, zh]. With null, the rule is not applied."""
     min_words: PositiveInt
     """Answers with fewer words are not judged."""

@@ -91,7 +91,7 @@ def _line(record: Raw, number: int, to: Path, locator: Locator) -> bytes:
     for media in to_sample(row, to.name, number, locator, "auto").media:
         for path in media.contents:
             if isinstance(path, str) and not os.path.isfile(path):
-                raise UserError(f"there is no file {path}")
+                raise UserError(f"there is no file {path}; convert.media names the folder of the images and videos")
     try:
         return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError is a ValueError

@@ -50,7 +50,8 @@ def judge_row(samples: Samples, index: int, section: FilterSection) -> JudgedRow
             verdicts[rule.name] = verdict
     duplicates = section.duplicates
     exact = duplicates.min_similarity == 1
-    compared = signature(view, duplicates.words, exact) if duplicates.use != "off" else None
+    by_text = duplicates.by != "images"
+    compared = signature(view, duplicates.words, exact, by_text) if duplicates.use != "off" else None
     return JudgedRow(view.sample.id, verdicts, bool(view.sample.media), _word_counts(view), compared)
 
 

@@ -48,6 +48,23 @@ def unwanted_words_are_used(config: FilterConfig, given: frozenset[str]) -> Line
         yield f"filter.unwanted.use={unwanted.use} needs filter.unwanted.words, a file of words"
 
 
+def rules_with_thresholds_are_on(config: FilterConfig, given: frozenset[str]) -> Lines:
+    for key in sorted(given):
+        section, _, name = key.removeprefix("filter.").partition(".")
+        rule = getattr(config.filter, section, None) if key.startswith("filter.") else None
+        if name and name != "use" and getattr(rule, "use", None) == "off" and key != "filter.unwanted.words":
+            yield f"{key} has no effect with filter.{section}.use=off; set it to drop or mark"
+    if (
+        "filter.language.use" in given
+        and config.filter.language.use != "off"
+        and config.filter.language.languages is None
+    ):
+        yield (
+            f"filter.language.use={config.filter.language.use} needs filter.language.languages, the languages that "
+            "answers may have, such as [en]"
+        )
+
+
 def rows_have_numbers(config: FilterConfig, given: frozenset[str]) -> Lines:
     if config.data.streaming:
         yield (
@@ -88,6 +105,7 @@ FILTER = Verb(
         something_is_judged,
         rows_have_numbers,
         unwanted_words_are_used,
+        rules_with_thresholds_are_on,
         judge_is_whole,
         packages_are_installed,
     ),

@@ -18,8 +18,10 @@ def print_figures(figures: FilterFigures, folder: FilterFolder) -> None:
     if any(rule.falls for rule in figures.rules):
         for line in table_in_lines(rule_rows(figures)):
             say(console, line, hanging=4)
-    if without := [rule.name for rule in figures.rules if not rule.falls]:
+    if without := [rule.name for rule in figures.rules if not rule.falls and rule.judged]:
         say(console, f"no row falls to {', '.join(without)}", hanging=4)
+    if unapplied := [rule.name for rule in figures.rules if not rule.falls and not rule.judged]:
+        say(console, f"no row is one for {', '.join(unapplied)}", hanging=4)
     say(console, "")
     for line in overlaps(figures):
         say(console, line, hanging=4)

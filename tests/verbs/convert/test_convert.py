@@ -42,7 +42,7 @@ def test_records_that_give_no_row_end_it_or_are_listed(here, capfd):
     assert convert() == 2
     said = capfd.readouterr().err
     assert "there is no file" in said
-    assert "missing.png. data.on_error=skip leaves such records out." in said
+    assert "missing.png; convert.media names the folder of the images and videos. data.on_error=skip" in said
     assert not (here / "out/rows.jsonl").exists()
     assert convert("data.on_error=skip", "output=json") == 0
     printed = json.loads(capfd.readouterr().out)

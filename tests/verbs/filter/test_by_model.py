@@ -159,6 +159,10 @@ def test_the_embedded_model_finds_images_that_are_not_needed(write_rows, filtere
     [
         (("filter.judge.engine=endpoint",), "filter.judge.engine has no effect without filter.classes"),
         (("filter.scores.use=mark", "filter.endpoint.url=http://a"), "has no effect without filter.judge.engine="),
+        (("filter.leaked_answer.max_share=0.5",), "has no effect with filter.leaked_answer.use=off"),
+        (("filter.classes.min_probability=0.5",), "has no effect with filter.classes.use=off"),
+        (("filter.language.use=drop",), "filter.language.use=drop needs filter.language.languages"),
+        (("filter.language.use=drop", "filter.language.languages=[english]"), "english is no code of a language"),
         (("filter.classes.use=mark", "filter.judge.engine=endpoint"), "filter.endpoint.url is not set"),
         (("filter.classes.use=mark", "filter.classes.tree=none.yaml"), "none.yaml cannot be read"),
         (
