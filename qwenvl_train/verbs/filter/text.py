@@ -21,7 +21,7 @@ def print_figures(figures: FilterFigures, folder: FilterFolder) -> None:
     if without := [rule.name for rule in figures.rules if not rule.falls and rule.judged]:
         say(console, f"no row falls to {', '.join(without)}", hanging=4)
     if unapplied := [rule.name for rule in figures.rules if not rule.falls and not rule.judged]:
-        say(console, f"no row is one for {', '.join(unapplied)}", hanging=4)
+        say(console, f"no row is judged by {', '.join(unapplied)}", hanging=4)
     say(console, "")
     for line in overlaps(figures):
         say(console, line, hanging=4)
