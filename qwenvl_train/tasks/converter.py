@@ -1,5 +1,6 @@
 """What a converter is: a function from the files of a published format to raw rows, which this project reads."""
 
+import os
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,9 +74,26 @@ class Wanted:
         return list(self.labels.get(label, ())[1:])
 
     def medium(self, name: str, source: Path) -> Path:
-        """Return the absolute path of an image or video that a file of the source names."""
-        folder = self.media or (source if source.is_dir() else source.parent)
-        return (folder / name).absolute()
+        """Return the absolute path of an image or video that a file of the source names.
+
+        A name has to stay in the folder `media`, if there is one. Data sets have absolute paths of the machine where
+        they were made. Such a one is the file in the folder that has the longest end of the path in common with it.
+
+        Raises:
+            UserError: If it leaves the folder.
+        """
+        if self.media is None:
+            return ((source if source.is_dir() else source.parent) / name).absolute()
+        folder = self.media.absolute()
+        path = folder / name
+        if Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder)):
+            return path
+        ends = [path.parts[start:] for start in range(1, len(path.parts))] if os.path.isabs(name) else []
+        inside = (folder.joinpath(*end) for end in ends if ".." not in end)
+        found = next(filter(os.path.isfile, inside), None)
+        if found is None:
+            raise UserError(f"{name} is not in convert.media={self.media}")
+        return found
 
 
 Records = Iterator[Raw | Refused]

@@ -326,7 +326,7 @@ def test_targets_of_aitw_are_the_boxes_around_the_touch(touch, targets, unit, sc
 
 
 def test_episodes_of_aitz(screens, write, tmp_path):
-    """A folder of episodes, with words for each step. Absolute paths of another machine are looked for by name."""
+    """A folder of episodes, with words for each step. Absolute paths are looked for by their ends."""
     words = {"coat_action_think": "I must scroll.", "coat_action_desc": "scroll up"}
     steps = [wild(5, 0, **words), wild(10, 1, **words, image_path="/export/data/1.png")]
     write("train/a/17.json", steps), write("train/b/18.json", [wild(6, 2, episode_id="18", **words)])
@@ -411,6 +411,24 @@ def test_a_screenshot_that_is_missing_is_told(screens, write):
     (refused,) = converted("mobile_agent", source)
     assert "step 1: " in refused.reason
     assert "none.png" in refused.reason
+
+
+def test_absolute_paths_are_looked_for_by_their_longest_end(draw, write, tmp_path):
+    steps = [{"action": "PRESS_BACK", "image_path": f"/far/away/shots/{name}"} for name in ("b/0.png", "c/1.png")]
+    source = write("a3.json", amex(*steps))
+    images = [draw(name, SIZE) for name in ("media/0.png", "media/b/0.png", "media/1.png")]
+    rows = converted("mobile_agent", source, media=tmp_path / "media")
+    assert [row["images"] for row in rows] == [[str(images[1])], [str(images[2])]]
+
+
+@pytest.mark.parametrize("name", ["b/0.png", "../0.png", "a/../../0.png", "/far/away/2.png", "/far/../2.png"])
+def test_other_screenshots_do_not_stand_for_a_missing_one(name, draw, write, tmp_path):
+    """0.png is there in every episode, and once outside the folder of the media."""
+    draw("media/0.png", SIZE), draw("0.png", SIZE), draw("2.png", SIZE)
+    source = write("a3.json", amex({"action": "PRESS_BACK", "image_path": name}))
+    (refused,) = converted("mobile_agent", source, media=tmp_path / "media")
+    assert isinstance(refused, Refused)
+    assert name in refused.reason
 
 
 def test_what_is_no_source_is_told(write):

@@ -39,13 +39,8 @@ def has_keys(source: Path, *keys: str) -> bool:
 
 
 def screenshot(record: Mapping[str, Any], key: str, source: Path, wanted: Wanted) -> Path:
-    """Return the path of a screenshot that a record names. One that is absolute and not there is looked for by its last
-    name in the folder of the media, since data sets have paths of the machine where they were made."""
-    path = wanted.medium(text_of(record, key), source)
-    if wanted.media is not None and not path.is_file():
-        beside = (wanted.media / path.name).absolute()
-        return beside if beside.is_file() else path
-    return path
+    """Return the path of a screenshot that a record names."""
+    return wanted.medium(text_of(record, key), source)
 
 
 def text_of(record: Mapping[str, Any], *keys: str) -> str:
