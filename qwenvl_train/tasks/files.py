@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.converter import Refused
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _HEAD = 4096
@@ -53,15 +54,20 @@ def first_record(path: Path) -> Any:
     return (found[0] if found else None) if isinstance(found, list) else found
 
 
-def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the rows of a .csv or .tsv file with a line of column names, each with its name in messages. The separator
-    is the one that most of the first lines have."""
+def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]] | Refused]:
+    """Yield the rows of a .csv or .tsv file with a line of column names, each with its name in messages, and the lines
+    with more cells than columns. The separator is the one that the line of column names has most of."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             dialect = _dialect(file.read(_HEAD), path)
             file.seek(0)
             for row in (reader := csv.DictReader(file, dialect=dialect)):
-                yield f"{path}:{reader.line_num}", {key: value or "" for key, value in row.items() if key is not None}
+                where, surplus = f"{path}:{reader.line_num}", row.pop(None, [])
+                if any(cell.strip() for cell in surplus):
+                    cells = f"it has {len(row) + len(surplus)} cells for the {len(row)} columns"
+                    yield Refused(where, f"{cells}; put a cell that has a separator in quotes")
+                else:
+                    yield where, {key: (value or "").strip() for key, value in row.items()}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a table: {error}.") from None
 

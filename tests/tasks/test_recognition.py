@@ -62,6 +62,24 @@ def test_lines_without_a_label_are_told(write):
     assert answer_of(row) == "dog"
 
 
+def test_surplus_cells_are_told_and_spaces_around_values_are_left_out(write, tmp_path):
+    source = write("rows.csv", "image,label,aliases\n0.png,a dog, running fast, at home\n 1.png , cat ,\n2.png,cat\n")
+    refused, *rows = converted("recognition", source)
+    assert refused == Refused(
+        f"{source}:2", "it has 4 cells for the 3 columns; put a cell that has a separator in quotes"
+    )
+    assert [(answer_of(row), row["images"]) for row in rows] == [
+        ("cat", [str(tmp_path / "1.png")]),
+        ("cat", [str(tmp_path / "2.png")]),
+    ]
+
+
+def test_images_outside_the_folder_of_the_media_are_told(write, tmp_path):
+    source = write("rows.csv", "image,label\n../0.png,cat\n1.png,dog\n")
+    refused, _ = converted("recognition", source, media=tmp_path)
+    assert refused == Refused(f"{source}:2", f"../0.png is not in convert.media={tmp_path}")
+
+
 def test_what_is_no_source_is_told(write, tmp_path):
     source = write("rows.csv", "a,b\n1,2\n")
     with pytest.raises(UserError, match="no format of recognition is found there"):

@@ -26,14 +26,22 @@ def rows(source: Path, wanted: Wanted) -> Records:
             f"{source} has the columns {', '.join(names) or 'none'}; name one of them {IMAGE[0]} and one {LABEL[0]}."
         )
     records = list(table_rows(source))
-    classes = sorted({wanted.named(row[label]) for _, row in records if row.get(label)})
-    for where, row in records:
-        if not row.get(image) or not row.get(label):
-            yield Refused(where, f"its {image if not row.get(image) else label} is empty")
+    read = (one[1] for one in records if not isinstance(one, Refused))
+    classes = sorted({wanted.named(row[label]) for row in read if row.get(label)})
+    for record in records:
+        if isinstance(record, Refused):
+            yield record
             continue
+        where, row = record
         further = [name.strip() for name in row.get(others or "", "").split(_SEPARATOR) if name.strip()]
         key = row.get("id") or where.removeprefix(f"{source.parent}/")
-        yield row_of_class(key, wanted.medium(row[image], source), row[label], classes, wanted, further)
+        try:
+            for column in (image, label):
+                if not row.get(column):
+                    raise UserError(f"its {column} is empty")
+            yield row_of_class(key, wanted.medium(row[image], source), row[label], classes, wanted, further)
+        except UserError as error:
+            yield Refused(where, str(error))
 
 
 def _column(names: list[str], known: tuple[str, ...]) -> str | None:
