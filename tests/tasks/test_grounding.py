@@ -115,6 +115,9 @@ def test_yolo(names, apart, draw, write, tmp_path):
     [
         ("0 0.5 0.5", "line 1 is '0 0.5 0.5'; expected class, x, y, width, height"),
         ("cat 0.5 0.5 0.1 0.1", "expected class, x, y, width, height"),
+        ("0 0.5 nan 0.1 0.1", "expected class, x, y, width, height"),
+        ("0 0.5 0.5 1e999 0.1", "expected class, x, y, width, height"),
+        ("0 0.4 0.4 0.6 0.4 0.6 0.6 0.4", "or a class and the points of a polygon"),
         ("2 0.5 0.5 0.1 0.1", "line 1 has the class 2, which has no name"),
         ("0 0.9 0.5 0.5 0.1", "is not inside its image"),
     ],
@@ -124,6 +127,41 @@ def test_broken_lines_of_yolo_are_told(line, reason, draw, write, tmp_path):
     (refused,) = converted("grounding", tmp_path / "set")
     assert refused.where == str(tmp_path / "set/a.txt")
     assert reason in refused.reason
+
+
+def test_polygons_and_confidences_of_yolo(draw, write, tmp_path):
+    draw("set/a.png"), write("set/classes.txt", "cat\ndog\n")
+    write("set/a.txt", "0 0.4 0.4 0.6 0.4 0.6 0.6 0.4 0.6\n1 0.1 0.9 0.2 0.8 0.15 1\n1 0.625 0.25 0.25 0.4 0.93\n")
+    (row,) = converted("grounding", tmp_path / "set")
+    assert objects(row) == [
+        {"bbox_2d": [100, 5, 150, 45], "label": "dog"},
+        {"bbox_2d": [80, 40, 120, 60], "label": "cat"},
+        {"bbox_2d": [20, 80, 40, 100], "label": "dog"},
+    ]
+
+
+@pytest.mark.parametrize("source", ["images/set", "images/set/images", "images/set/images/train"])
+def test_only_the_last_folder_of_images_becomes_labels(source, draw, write, tmp_path):
+    draw("images/set/images/train/a.png"), write("images/set/classes.txt", "cat\n")
+    write("images/set/labels/train/a.txt", "0 0.5 0.5 0.5 0.5\n")
+    (row,) = converted("grounding", tmp_path / source)
+    assert objects(row) == [{"bbox_2d": [50, 25, 150, 75], "label": "cat"}]
+
+
+def test_files_of_yolo_that_cannot_be_read_are_told(draw, write, tmp_path):
+    for name in "ab":
+        draw(f"set/{name}.png"), write(f"set/{name}.txt", "0 0.5 0.5 0.5 0.5\n")
+    names = write("set/classes.txt", "cat\n")
+    (tmp_path / "set/a.txt").write_bytes(b"0 \xff")
+    refused, row = converted("grounding", tmp_path / "set")
+    assert "a.txt cannot be read: 'utf-8' codec" in refused.reason
+    assert row["id"] == "b.png"
+    names.write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"classes.txt cannot be read"):
+        converted("grounding", tmp_path / "set")
+    write("set/data.yaml", "names: {a: cat}\n")
+    with pytest.raises(UserError, match="one whose keys are no numbers"):
+        converted("grounding", tmp_path / "set")
 
 
 REF = {
