@@ -4,6 +4,7 @@ import pytest
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.converter import Refused
+from qwenvl_train.tasks.grounding.regions import inside
 from tests.tasks.conftest import answer_of, converted, question_of
 
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}]
@@ -56,14 +57,16 @@ def test_forms(form, expected, draw, write):
         assert [question_of(row) for row in rows] == ["<image>Find cat.", "<image>Find dog."]
 
 
-def test_crowds_and_images_without_objects_are_left_out(write):
+def test_crowds_and_images_without_objects_are_left_out(draw, write):
+    draw("a.png")
     found = coco(CAT, {**DOG, "iscrowd": 1}, width=200, height=100)
     found["images"].append({"id": 2, "file_name": "b.png"})
     (row,) = converted("grounding", write("coco.json", found))
     assert len(objects(row)) == 1
 
 
-def test_pixels_beyond_the_border_are_cut_off(write):
+def test_pixels_beyond_the_border_are_cut_off(draw, write):
+    draw("a.png")
     box = {"category_id": 7, "bbox": [-1, 10, 202, 91]}
     (row,) = converted("grounding", write("coco.json", coco(box, width=200, height=100)))
     assert objects(row)[0]["bbox_2d"] == [0, 10, 200, 100]
@@ -79,9 +82,14 @@ def test_pixels_beyond_the_border_are_cut_off(write):
             "the box of annotation 1 is [10, 10, 5]; expected [x, y, width, height]",
         ),
         ({"category_id": 8, "bbox": [10, 10, 5, 5]}, "annotation 1 has the unknown category 8"),
+        ({"category_id": [7], "bbox": [10, 10, 5, 5]}, "annotation 1 has the unknown category [7]"),
+        ({"category_id": 7, "bbox": [10, 10, 10**400, 5]}, "expected [x, y, width, height]"),
+        ({"category_id": 7, "bbox": [10, 10, float("nan"), 5]}, "the box of annotation 1 is [10, 10, nan, 5]"),
+        ({"category_id": 7, "bbox": [10, 10, True, 5]}, "the box of annotation 1 is [10, 10, True, 5]"),
     ],
 )
-def test_a_broken_annotation_refuses_its_image(annotation, reason, write):
+def test_a_broken_annotation_refuses_its_image(annotation, reason, draw, write):
+    draw("a.png")
     source = write("coco.json", coco(annotation, DOG, width=200, height=100))
     (refused,) = converted("grounding", source)
     assert isinstance(refused, Refused)
@@ -89,7 +97,61 @@ def test_a_broken_annotation_refuses_its_image(annotation, reason, write):
     assert reason in refused.reason
 
 
-def test_annotations_of_an_unknown_image_are_told(write):
+@pytest.mark.parametrize(
+    ("told", "box"),
+    [
+        ((200, 100), [10, 20.25, 40, 60.25]),
+        ((400, 200), [5, 10.12, 20, 30.12]),
+        ((399, 200), [5.01, 10.12, 20.05, 30.12]),
+    ],
+)
+def test_boxes_are_those_of_the_file_of_the_image(told, box, draw, write):
+    draw("a.png")
+    (row,) = converted("grounding", write("coco.json", coco(CAT, width=told[0], height=told[1])))
+    assert objects(row)[0]["bbox_2d"] == box
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ((100, 200), "its file has 200×100 pixels, not the 100×200 of the source"),
+        ((640, 480), "its file has 200×100 pixels, not the 640×480 of the source"),
+        ((0, 100), "its size is 0×100 pixels; expected width and height"),
+        ((200, None), "its size is (200, None); expected width and height"),
+    ],
+)
+def test_an_image_of_another_shape_is_told(told, reason, draw, write):
+    draw("a.png")
+    (refused,) = converted("grounding", write("coco.json", coco(CAT, width=told[0], height=told[1])))
+    assert refused.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        (name, entry)
+        for name in ("images", "annotations", "categories")
+        for entry in (None, 5, [], {}, {"id": [], "image_id": []})
+    ],
+)
+def test_entries_of_coco_that_are_none_are_told(name, entry, draw, write):
+    draw("a.png")
+    found = coco(CAT)
+    found[name] = [entry, *found[name]]
+    source = write("coco.json", found)
+    refused, row = converted("grounding", source)
+    assert refused.where == f"{source}, {name}, entry 1"
+    assert "it is no object with a number or text as its " in refused.reason
+    assert len(objects(row)) == 1
+
+
+def test_numbers_too_big_for_a_box_are_told():
+    with pytest.raises(UserError, match=r"the box is .*; expected four numbers"):
+        inside((0, 0, 10**400, 5), (200, 100), "the box")
+
+
+def test_annotations_of_an_unknown_image_are_told(draw, write):
+    draw("a.png")
     found = coco(CAT, width=200, height=100)
     found["annotations"].append({"id": 5, "image_id": 3, **DOG})
     _, refused = converted("grounding", write("coco.json", found))
@@ -194,6 +256,10 @@ def test_refcoco_with_corners_and_one_expression(draw, write):
     ("changes", "reason"),
     [
         ({"sentences": [{"sent": " "}]}, "it has no expression"),
+        ({"sentences": [5]}, "it has no expression"),
+        ({"sentences": 5}, "it has no expression"),
+        ({"sentences": {"sent": [5]}}, "it has no expression"),
+        ({"bbox": [1, 2, 3, 10**400]}, "expected four numbers"),
         ({"bbox": None}, "it has no box: bbox as [x, y, width, height]"),
         ({"bbox": [150, 20, 80, 10]}, "is not inside its image of 200×100 pixels"),
         ({"file_name": None}, "it names no image"),

@@ -8,7 +8,8 @@ from typing import Any
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.converter import Converter, Raw, Records, Refused, Wanted
 from qwenvl_train.tasks.files import read_json
-from qwenvl_train.tasks.grounding.regions import LabelledBox, inside, refused_or_rows, rows_of_image, size_of
+from qwenvl_train.tasks.grounding.regions import LabelledBox, inside, refused_or_rows, rows_of_image, scale_of, size_of
+from qwenvl_train.tasks.numbers import numbers, shown
 
 
 def finds(source: Path) -> bool:
@@ -26,21 +27,32 @@ def rows(source: Path, wanted: Wanted) -> Records:
     found = read_json(source)
     if not isinstance(found, dict) or not all(isinstance(found.get(key), list) for key in _LISTS):
         raise UserError(f"{source} must have the lists {', '.join(_LISTS)}.")
-    labels = {one.get("id"): one.get("name") for one in found["categories"]}
+    for name, id in _LISTS.items():
+        for number, entry in enumerate(found[name], start=1):
+            if not _has_id(entry, id):
+                yield Refused(f"{source}, {name}, entry {number}", f"it is no object with a number or text as its {id}")
+    images, annotations, categories = (
+        [entry for entry in found[name] if _has_id(entry, id)] for name, id in _LISTS.items()
+    )
+    labels = {one["id"]: one.get("name") for one in categories}
     of_image: defaultdict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-    for annotation in found["annotations"]:
+    for annotation in annotations:
         if not annotation.get("iscrowd"):
-            of_image[annotation.get("image_id")].append(annotation)
-    known = {image.get("id") for image in found["images"]}
-    for image in found["images"]:
-        if annotations := of_image.get(image.get("id")):
-            where = f"{source}, image {image.get('id')}"
-            yield from refused_or_rows(where, _rows(image, annotations, labels, source, where, wanted))
-    for missing in of_image.keys() - known:
+            of_image[annotation["image_id"]].append(annotation)
+    for image in images:
+        if objects := of_image.get(image["id"]):
+            where = f"{source}, image {image['id']}"
+            yield from refused_or_rows(where, _rows(image, objects, labels, source, where, wanted))
+    for missing in of_image.keys() - {image["id"] for image in images}:
         yield Refused(f"{source}, image {missing}", "annotations name it, but it is not in the list of images")
 
 
-_LISTS = ("images", "annotations", "categories")
+_LISTS = {"images": "id", "annotations": "image_id", "categories": "id"}
+"""What entries of each list are found by."""
+
+
+def _has_id(entry: Any, id: str) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get(id), int | str)
 
 
 def _rows(
@@ -50,23 +62,18 @@ def _rows(
     if not isinstance(name := image.get("file_name"), str):
         raise UserError("it has no file_name")
     path = wanted.medium(name, source)
-    match image:
-        case {"width": int(width), "height": int(height)}:
-            size = width, height
-        case _:
-            size = size_of(path, where)
+    size = size_of(path, where)
+    across, down = scale_of((image.get("width"), image.get("height")), size)
     objects = []
     for annotation in annotations:
         what = f"the box of annotation {annotation.get('id')}"
-        match annotation.get("bbox"), labels.get(annotation.get("category_id")):
-            case [int() | float() as x, int() | float() as y, int() | float() as w, int() | float() as h], str(label):
-                objects.append(LabelledBox(inside((x, y, x + w, y + h), size, what), label))
-            case box, str():
-                raise UserError(f"{what} is {box}; expected [x, y, width, height]")
-            case _:
-                raise UserError(
-                    f"annotation {annotation.get('id')} has the unknown category {annotation.get('category_id')}"
-                )
+        x, y, w, h = numbers(annotation.get("bbox"), 4, what, "[x, y, width, height]")
+        category = annotation.get("category_id")
+        label = labels.get(category) if isinstance(category, int | str) else None
+        if not isinstance(label, str):
+            raise UserError(f"annotation {annotation.get('id')} has the unknown category {shown(category)}")
+        box = x * across, y * down, (x + w) * across, (y + h) * down
+        objects.append(LabelledBox(inside(box, size, what), label))
     yield from rows_of_image(name, path, objects, wanted)
 
 

@@ -9,6 +9,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
 from qwenvl_train.tasks.files import first_record, records_of
 from qwenvl_train.tasks.grounding.regions import inside, middle, refused_or_rows, size_of
+from qwenvl_train.tasks.numbers import numbers
 from qwenvl_train.tasks.rows import answer_row, listing
 
 _SENTENCES = ("sentences", "sentence", "expression", "expressions", "phrase", "caption", "ref")
@@ -45,20 +46,21 @@ def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw
 
 def _corners(record: Mapping[str, Any]) -> tuple[float, float, float, float]:
     for key in ("bbox_xyxy", "bbox"):
-        match record.get(key):
-            case [int() | float() as x1, int() | float() as y1, int() | float() as x2, int() | float() as y2]:
-                return (x1, y1, x2, y2) if key == "bbox_xyxy" else (x1, y1, x1 + x2, y1 + y2)
+        if record.get(key) is not None:
+            x1, y1, x2, y2 = numbers(record[key], 4, key)
+            return (x1, y1, x2, y2) if key == "bbox_xyxy" else (x1, y1, x1 + x2, y1 + y2)
     raise UserError("it has no box: bbox as [x, y, width, height], or bbox_xyxy as [x1, y1, x2, y2]")
 
 
 def _sentences(record: Mapping[str, Any]) -> list[str]:
     """Return the expressions. In RefCOCO's own files, each is an object with `sent`, or with `raw` as it was typed."""
     given: Any = next((record[key] for key in _SENTENCES if record.get(key)), [])
-    entries = [given] if isinstance(given, str) else given
-    texts = [one if isinstance(one, str) else one.get("sent") or one.get("raw") for one in entries]
-    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+    entries = given if isinstance(given, list) else [given]
+    texts = [one.get("sent") or one.get("raw") if isinstance(one, dict) else one for one in entries]
+    found = [text.strip() for text in texts if isinstance(text, str) and text.strip()]
+    if not found or len(found) < len(texts):
         raise UserError(f"it has no expression ({', '.join(_SENTENCES)})")
-    return [text.strip() for text in texts]
+    return found
 
 
 REFCOCO = Converter("refcoco", "records with an image, expressions and a box, as RefCOCO has them", finds, rows)

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from qwenvl_train.data.media.picture_files import upright_size
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.converter import Raw, Records, Refused, Wanted
+from qwenvl_train.tasks.numbers import numbers
 from qwenvl_train.tasks.rows import answer_row, listing
 
 FORMS = ("boxes", "points", "boxes_by_label", "points_by_label")
@@ -27,13 +28,31 @@ def size_of(image: Path, where: str) -> tuple[int, int]:
     return width, height
 
 
+def scale_of(told: Sequence[Any], size: tuple[int, int]) -> tuple[float, float]:
+    """Return the factors from the width and height that a source tells for an image to those of its file. An image
+    whose size the source does not tell is taken to have that of the file.
+
+    Raises:
+        UserError: If the image is another one or was turned or cut: the sides have other ratios, beyond rounding.
+    """
+    if all(side is None for side in told):
+        return 1.0, 1.0
+    width, height = numbers(told, 2, "its size", "width and height")
+    if min(width, height) < 1:
+        raise UserError(f"its size is {width:g}×{height:g} pixels; expected width and height")
+    across, down = size[0] / width, size[1] / height
+    if abs(across / down - 1) > 1 / min(width, height, *size):
+        raise UserError(f"its file has {size[0]}×{size[1]} pixels, not the {width:g}×{height:g} of the source")
+    return across, down
+
+
 def inside(box: Sequence[float], size: tuple[int, int], what: str) -> tuple[float, float, float, float]:
     """Return a box without the pixels by which it reaches beyond its image, rounded to hundredths.
 
     Raises:
-        UserError: If it reaches further, or has no area.
+        UserError: If it reaches further, has no area, or is not of four finite numbers.
     """
-    x1, y1, x2, y2 = box
+    x1, y1, x2, y2 = numbers(box, 4, what)
     width, height = size
     shown = ", ".join(f"{value:g}" for value in box)
     if min(x1, y1) < -_OUTSIDE or x2 > width + _OUTSIDE or y2 > height + _OUTSIDE:
