@@ -87,9 +87,8 @@ def test_code_becomes_actions_and_code_again(code, actions):
 @pytest.mark.parametrize("width", [640, 1366, 1920, 3840])
 def test_no_decimal_of_a_coordinate_is_lost(width):
     for number in range(0, 10001, 7):
-        code = f"pyautogui.click(x={number / 10000}, y={1 - number / 10000:.4g})"
-        (action,) = actions_in(code, (width, width))
-        assert code_of([action], (width, width)) == code_of(actions_in(code, (10000, 10000)), (10000, 10000))
+        code = f"pyautogui.click(x={number / 10000}, y={round(1 - number / 10000, 4)})"
+        assert code_of(actions_in(code, (width, width)), (width, width)) == code
 
 
 @pytest.mark.parametrize(
@@ -192,6 +191,14 @@ def test_agentnet(screens, write):
     )  # fmt: skip
     (row, *_) = converted("computer_use", write("net.jsonl", [net(CLICK)]), "thought_action_call")
     assert row["messages"][1]["content"] == "Thought: So.\nAction: Do 1"
+
+
+@pytest.mark.parametrize(("pixels", "words"), [(5, "Scroll right"), (-5, "Scroll left")])
+def test_scrolls_to_the_sides_are_described(pixels, words, screens, write):
+    record = net(f"pyautogui.hscroll({pixels})", DONE)
+    record["traj"][0]["value"]["action"] = ""
+    _, row = converted("computer_use", write("net.jsonl", [record]), prompt="{history_lines}")
+    assert question_of(row) == f"<image>Step 1: {words}"
 
 
 @pytest.mark.parametrize("mark", [{"last_step_correct": False}, {"last_step_redundant": True}])

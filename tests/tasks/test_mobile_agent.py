@@ -66,6 +66,9 @@ def control(*actions: dict | str, **changes) -> dict:
     } | changes
 
 
+NO_LEFT = {"bounds": {"left": None}}
+
+
 TAP = {"action_type": "click", "x": 100, "y": 100}
 
 
@@ -82,6 +85,11 @@ TAP = {"action_type": "click", "x": 100, "y": 100}
         (
             {"action_type": "scroll", "direction": "left", "x": 150, "y": 30},
             {"action": "swipe", "coordinate": at(150, 30), "coordinate2": at(200, 30)},
+        ),
+        # There is no room above the point, which is at the edge.
+        (
+            {"action_type": "scroll", "direction": "down", "x": 100, "y": 0},
+            {"action": "swipe", "coordinate": at(100, 120), "coordinate2": at(100, 0)},
         ),
         ({"action_type": "input_text", "text": "Musk"}, {"action": "type", "text": "Musk"}),
         ({"action_type": "open_app", "app_name": "Zoho Meet"}, {"action": "open", "text": "Zoho Meet"}),
@@ -149,6 +157,14 @@ def test_points_are_those_of_the_screenshots_file(screens, write):
     assert row["targets"][0] == [40, 45, 60, 55]
 
 
+def test_steps_without_words(screens, write):
+    source = write("ac.jsonl", [control(TAP, {"action_type": "wait"}, step_instructions=[None, "Wait"])])
+    rows = converted("mobile_agent", source, prompt="{history}")
+    assert question_of(rows[1]) == "<image>Step 1: Click; "
+    (refused,) = converted("mobile_agent", source, "action_call")
+    assert refused.reason == "step 1: it has no words for what is done; set convert.form=call"
+
+
 def test_forms(screens, write):
     source = write("ac.jsonl", [control(TAP)])
     rows = converted("mobile_agent", source, "action_call", system="Answer so.")
@@ -180,6 +196,13 @@ def test_steps_without_an_action_that_a_generation_lacks(screens, write):
         (control(TAP, episode_id=None), "it has no episode_id"),
         (control(TAP, step_instructions=[]), "it has 1 actions, 0 step_instructions and 2 screenshots"),
         (control(TAP, actions="[" * 9000), "expected a list"),
+        (control(TAP, step_instructions=[5]), "step 1: its instruction is 5, which is no text"),
+        (control(TAP | {"x": 10**400}), "expected two numbers"),
+        (control(TAP | {"x": float("nan")}), "step 1: its point is [nan, 100]; expected two numbers"),
+        (control(TAP, screenshot_path=["x" * 300, "1.png"]), "cannot be read: File name too long"),
+        (control(TAP, screenshot_widths=[10**400] * 2), "expected width and height"),
+        (control(TAP, accessibility_tree=[NO_LEFT] * 2), "the bounds of an element is [None, 0, 0, 0]; expected four"),
+        (control(TAP, accessibility_tree=[f"bounds_in_screen {{ left: {'9' * 5000} }}"] * 2), "expected four numbers"),
         (["a"], "it is no object"),
     ],
 )
@@ -254,6 +277,7 @@ def test_actions_without_words_are_described(screens, write):
         (odyssey({"action": "CLICK", "info": "KEY_POWER"}), "info is 'KEY_POWER'; expected a list"),
         (odyssey({"action": "JUMP"}), "step 1: the action 'JUMP' is unknown"),
         (odyssey({"action": "CLICK", "info": [[1, 2]], "sam2_bbox": [1, 2]}), "sam2_bbox is [1, 2]; expected four"),
+        (odyssey({"action": "CLICK", "info": [[1, 2]], "sam2_bbox": [1, 2, 3, 10**400]}), "expected four numbers"),
         (odyssey({"action": "COMPLETE", "screenshot": None}), "step 1: it has no text in screenshot"),
         (odyssey({"action": "COMPLETE"}, steps=None), "it must have episode_id, task_info and steps"),
     ],
@@ -339,14 +363,29 @@ def test_episodes_of_aitz(screens, write, tmp_path):
     assert question_of(rows[1]) == "<image>Open the settings Step 1: scroll up; "
 
 
+def test_an_episode_of_aitw_that_comes_again_is_told(screens, write, tmp_path):
+    source = write("wild/a.json", [wild(5, 0), wild(6, 1, episode_id="18"), wild(10, 2)])
+    write("wild/b.json", [wild(6, 3, episode_id="18")])
+    *rows, again, in_another_file = converted("mobile_agent", tmp_path / "wild", media=tmp_path)
+    assert [row["id"] for row in rows] == ["17/1", "18/1"]
+    assert again == Refused(
+        f"{source}, episode 17", f"{source}, record 3 comes after another episode; put all steps of one together"
+    )
+    assert in_another_file.where == f"{tmp_path}/wild/b.json, episode 18"
+
+
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
         (wild(4, **TOUCH | {"result_touch_yx": "[25, 50]"}), "expected fractions of the screen as [y, x]"),
         (wild(4, **TOUCH | {"result_lift_yx": "here"}), "result_lift_yx is 'here'; expected two numbers"),
+        (wild(4, **TOUCH, ui_positions=[[1, 2, 3, 10**400]]), "expected [y, x, height, width]"),
         (wild(9), "step 1: the result_action_type 9 is unknown"),
         (wild(3), "step 1: it has no text in result_action_text"),
-        (wild(4, **TOUCH, ui_positions="[[1, 2]]"), "ui_positions has [1, 2]; expected [y, x, height, width]"),
+        (
+            wild(4, **TOUCH, ui_positions="[[1, 2]]"),
+            "an entry of ui_positions is [1, 2]; expected [y, x, height, width]",
+        ),
         (wild(5, instruction=None), "it has no text in instruction or goal or goal_info"),
     ],
 )

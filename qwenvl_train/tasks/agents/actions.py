@@ -14,6 +14,8 @@ SECONDS = 2
 """How long to wait or press, where a data set does not say. All of them do not."""
 REACH = 0.3
 """The length of a swipe whose direction alone is known, as a fraction of the screen: AgentCPM-GUI's."""
+SHORTEST = 0.04
+"""The length up to which a swipe would be a tap, as a fraction of the screen: that of Android in the Wild."""
 _OUTSIDE = 2.0
 """How many pixels a point may be beyond its screenshot. Rounded ones are by one."""
 _TOWARDS = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}
@@ -29,7 +31,8 @@ def swipe(start: Point, end: Point, size: Size) -> Arguments:
 
 
 def swipe_towards(direction: str, size: Size, start: Point | None = None) -> Arguments:
-    """Return a swipe of the finger in a direction, from a point or from the middle of the screen.
+    """Return a swipe of the finger in a direction, from a point or from the middle of the screen. Where there is no
+    room for one, it begins further away from the edge.
 
     Raises:
         UserError: If there is no such direction.
@@ -39,7 +42,10 @@ def swipe_towards(direction: str, size: Size, start: Point | None = None) -> Arg
     width, height = size
     x, y = start or (width / 2, height / 2)
     across, down = _TOWARDS[direction]
+    region((x, y), size)
     end = min(max(x + across * REACH * width, 0), width), min(max(y + down * REACH * height, 0), height)
+    if abs(end[0] - x) < SHORTEST * width and abs(end[1] - y) < SHORTEST * height:
+        x, y = end[0] - across * REACH * width, end[1] - down * REACH * height
     return swipe((x, y), end, size)
 
 
@@ -91,6 +97,8 @@ def described(arguments: Mapping[str, Any]) -> str:
             return f"Swipe {_direction(start, end)}"
         case {"action": "scroll", "pixels": pixels}:
             return "Scroll up" if pixels > 0 else "Scroll down"
+        case {"action": "hscroll", "pixels": pixels}:
+            return "Scroll right" if pixels > 0 else "Scroll left"
         case {"action": str(action)}:
             return action.replace("_", " ").capitalize()
     raise AssertionError(arguments)

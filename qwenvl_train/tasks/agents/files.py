@@ -9,6 +9,7 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.agents.actions import Point
 from qwenvl_train.tasks.converter import Wanted
 from qwenvl_train.tasks.files import first_record, read_json, records_of
+from qwenvl_train.tasks.numbers import numbers, shown
 
 
 def json_files(source: Path) -> list[Path]:
@@ -63,10 +64,9 @@ def optional_text(record: Mapping[str, Any], *keys: str) -> str:
 
 def point_of(value: Any, what: str) -> Point:
     """Return two numbers, which may be given as the text of a list."""
-    match _parsed(value):
-        case [int() | float() as x, int() | float() as y]:
-            return float(x), float(y)
-    raise UserError(f"{what} is {value!r}; expected two numbers")
+    found = _parsed(value)
+    x, y = numbers(value if found is None else found, 2, what)
+    return x, y
 
 
 def _parsed(value: Any) -> Any:
@@ -82,5 +82,5 @@ def list_of(value: Any, what: str) -> list[Any]:
     """Return a list, which may be given as its text."""
     found = _parsed(value)
     if not isinstance(found, list):
-        raise UserError(f"{what} is {value!r}; expected a list")
+        raise UserError(f"{what} is {shown(value)}; expected a list")
     return found

@@ -12,6 +12,7 @@ from qwenvl_train.tasks.agents.steps import Step, asked, row_of_step
 from qwenvl_train.tasks.computer_use.forms import refuse_others
 from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
 from qwenvl_train.tasks.grounding.regions import inside, middle, refused_or_rows, size_of
+from qwenvl_train.tasks.numbers import numbers
 
 
 def _is_v2(source: Path) -> bool:
@@ -42,16 +43,14 @@ def _rows(record: Any, source: Path, where: str, wanted: Wanted, is_pro: bool) -
 def _corners(record: dict[str, Any], size: Size, is_pro: bool) -> tuple[float, float, float, float]:
     """Return the corners of the box: of x, y, width and height in ScreenSpot-v2, and of corners in an image of img_size
     in ScreenSpot-Pro."""
-    match record.get("bbox"):
-        case [int() | float() as x, int() | float() as y, int() | float() as width, int() | float() as height]:
-            if not is_pro:
-                return x, y, x + width, y + height
-            told = point_of(record.get("img_size"), "img_size")
-            if min(told) <= 0:
-                raise UserError(f"img_size is {record['img_size']!r}; expected width and height")
-            across, down = size[0] / told[0], size[1] / told[1]
-            return x * across, y * down, width * across, height * down
-    raise UserError(f"bbox is {record.get('bbox')!r}; expected four numbers")
+    x, y, right, bottom = numbers(record.get("bbox"), 4, "bbox")
+    if not is_pro:
+        return x, y, x + right, y + bottom
+    told = point_of(record.get("img_size"), "img_size")
+    if min(told) <= 0:
+        raise UserError(f"img_size is {record['img_size']!r}; expected width and height")
+    across, down = size[0] / told[0], size[1] / told[1]
+    return x * across, y * down, right * across, bottom * down
 
 
 V2 = Converter(

@@ -31,9 +31,10 @@ from qwenvl_train.tasks.agents.files import (
     text_of,
 )  # fmt: skip
 from qwenvl_train.tasks.agents.steps import Episode, Step, rows_of_episodes, steps_of
-from qwenvl_train.tasks.converter import Converter, Records, Wanted
+from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
 from qwenvl_train.tasks.files import records_of
 from qwenvl_train.tasks.grounding.regions import size_of
+from qwenvl_train.tasks.numbers import numbers
 
 TAP = 0.04
 """The distance between touch and lift, as a fraction of the screen, up to which they are a tap: AitW's."""
@@ -46,10 +47,15 @@ def finds(source: Path) -> bool:
 
 
 def rows(source: Path, wanted: Wanted) -> Records:
+    known: set[str | None] = set()
     for path in json_files(source):
         for id, steps in groupby(records_of(path), key=lambda one: _id_of(one[1])):
             found = list(steps)
             where = f"{path}, episode {id}" if id is not None else found[0][0]
+            if id is not None and id in known:
+                yield Refused(where, f"{found[0][0]} comes after another episode; put all steps of one together")
+                continue
+            known.add(id)
             yield from rows_of_episodes(where, _episodes(id, found, source, wanted), "mobile_use", wanted)
 
 
@@ -117,11 +123,8 @@ def _around(point: Point, positions: Any, size: Size) -> tuple[Box, ...]:
     pixels, as in AitZ, or as fractions, as in AitW."""
     boxes = []
     for given in list_of(positions, "ui_positions"):
-        match given:
-            case [int() | float() as y, int() | float() as x, int() | float() as height, int() | float() as width]:
-                boxes.append((x, y, width, height))
-            case _:
-                raise UserError(f"ui_positions has {given!r}; expected [y, x, height, width]")
+        y, x, height, width = numbers(given, 4, "an entry of ui_positions", "[y, x, height, width]")
+        boxes.append((x, y, width, height))
     if all(abs(value) <= 1 for box in boxes for value in box):
         boxes = [(x * size[0], y * size[1], width * size[0], height * size[1]) for x, y, width, height in boxes]
     found = []

@@ -25,6 +25,7 @@ from qwenvl_train.tasks.agents.files import has_keys, list_of, point_of, records
 from qwenvl_train.tasks.agents.steps import Episode, Step, rows_of_episodes, steps_of
 from qwenvl_train.tasks.converter import Converter, Records, Wanted
 from qwenvl_train.tasks.grounding.regions import size_of
+from qwenvl_train.tasks.numbers import numbers, shown
 
 NEAREST = 5
 """The number of elements nearest to a point that are its targets, as Qwen's evaluator has it for AndroidControl."""
@@ -58,11 +59,18 @@ def _episodes(record: Any, source: Path, wanted: Wanted) -> Iterator[Episode]:
         )
     steps = steps_of(
         range(len(actions)),
-        lambda number: _step(record, number, actions[number], str(said[number]).strip(), images[number]),
+        lambda number: _step(record, number, actions[number], _said(said[number]), images[number]),
     )
     if len(images) > len(actions):  # the last screenshot shows that the goal is reached
         steps.append(Step(images[-1], (ended("success"),), "Finish the task"))
     yield Episode(_id_of(record), text_of(record, "goal"), steps)
+
+
+def _said(given: Any) -> str:
+    """Return the words of a step. null stands for none."""
+    if given is not None and not isinstance(given, str):
+        raise UserError(f"its instruction is {shown(given)}, which is no text")
+    return (given or "").strip()
 
 
 def _id_of(record: Mapping[str, Any]) -> str:
@@ -80,7 +88,7 @@ def _action(given: Any) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         action = None
     if not isinstance(action, dict):
-        raise UserError(f"the action {given!r} is no JSON object")
+        raise UserError(f"the action {shown(given)} is no JSON object")
     return action
 
 
@@ -122,10 +130,13 @@ def _call(action: Mapping[str, Any], point: Point | None, size: Size) -> Argumen
 def _scale(record: Mapping[str, Any], number: int, size: Size) -> tuple[float, float]:
     """Return the factors from the size that the record tells to that of the file of the screenshot."""
     told = [record.get(key) for key in ("screenshot_widths", "screenshot_heights")]
-    match [one[number] if isinstance(one, list) and number < len(one) else one for one in told]:
-        case [int(width), int(height)] if width > 0 and height > 0:
-            return size[0] / width, size[1] / height
-    return 1.0, 1.0
+    if all(one is None or one == [] for one in told):
+        return 1.0, 1.0
+    given = [one[number] if isinstance(one, list) and number < len(one) else one for one in told]
+    width, height = numbers(given, 2, "the size of its screenshot", "width and height")
+    if min(width, height) <= 0:
+        raise UserError(f"the size of its screenshot is {given}; expected width and height")
+    return size[0] / width, size[1] / height
 
 
 def _nearest(record: Mapping[str, Any], number: int, point: Point, scale: tuple[float, float]) -> tuple[Box, ...]:
@@ -144,23 +155,23 @@ def _nearest(record: Mapping[str, Any], number: int, point: Point, scale: tuple[
 def _boxes(tree: Any) -> Iterator[Box]:
     """Yield the boxes of all elements in a tree: the text of the published protocol buffer, which leaves out zeros, or
     JSON with the same names."""
-    match tree:
-        case str():
-            for bounds in _BOUNDS.findall(tree):
-                yield _box({side: int(value) for side, value in _SIDE.findall(bounds)})
-        case list():
-            for one in tree:
-                yield from _boxes(one)
-        case dict():
-            for key, value in tree.items():
-                if key in ("bounds", "bounds_in_screen") and isinstance(value, dict):
-                    yield _box(value)
-                else:
-                    yield from _boxes(value if isinstance(value, list | dict) else [])
+    waiting = [("", tree)]
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, dict) and key in ("bounds", "bounds_in_screen"):
+            yield _box(value)
+        elif isinstance(value, dict):
+            waiting.extend(reversed(value.items()))
+        elif isinstance(value, list):
+            waiting.extend(("", one) for one in reversed(value))
+        elif isinstance(value, str) and not key:
+            for bounds in _BOUNDS.findall(value):
+                yield _box({side: float(number) for side, number in _SIDE.findall(bounds)})
 
 
 def _box(bounds: Mapping[str, Any]) -> Box:
-    left, top, right, bottom = (float(bounds.get(side, 0)) for side in ("left", "top", "right", "bottom"))
+    sides = [bounds.get(side, 0) for side in ("left", "top", "right", "bottom")]
+    left, top, right, bottom = numbers(sides, 4, "the bounds of an element")
     return left, top, right, bottom
 
 

@@ -11,6 +11,7 @@ from qwenvl_train.tasks.agents.files import has_keys, list_of, optional_text, po
 from qwenvl_train.tasks.agents.steps import Episode, Step, rows_of_episodes, steps_of
 from qwenvl_train.tasks.converter import Converter, Records, Wanted
 from qwenvl_train.tasks.grounding.regions import inside, size_of
+from qwenvl_train.tasks.numbers import numbers
 
 _FULL = 1000
 _KEYS: dict[str, Arguments] = {
@@ -81,11 +82,8 @@ def _points(info: Any, count: int, size: Size) -> list[Point]:
 
 
 def _box(value: Any, size: Size) -> Box:
-    match value:
-        case [int() | float(), int() | float(), int() | float(), int() | float()]:
-            sides = (size[0], size[1], size[0], size[1])
-            return inside([one * side / _FULL for one, side in zip(value, sides, strict=True)], size, "sam2_bbox")
-    raise UserError(f"sam2_bbox is {value!r}; expected four numbers")
+    found = numbers(value, 4, "sam2_bbox")
+    return inside([one * side / _FULL for one, side in zip(found, (*size, *size), strict=True)], size, "sam2_bbox")
 
 
 ODYSSEY = Converter("gui_odyssey", "GUI-Odyssey's annotations, an episode in each .json file", finds, rows)
