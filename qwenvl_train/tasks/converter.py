@@ -108,6 +108,8 @@ class Converter:
     finds: Callable[[Path], bool]
     """Whether a file or folder has this format. Its content is looked at only as far as needed."""
     rows: Callable[[Path, Wanted], Records]
+    uses: tuple[str, ...] = ()
+    """The settings of `Wanted` that not every converter has: `system`, `without` or `labels`."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,6 @@ class Task:
     converters: tuple[Converter, ...]
     forms: tuple[str, ...]
     """The forms that answers can have. The first one is the default."""
-    uses: tuple[str, ...] = ()
-    """The settings of `Wanted` that not every task has: `system`, `without` or `labels`."""
 
     def converter(self, format: str, source: Path) -> Converter:
         """Return the converter of a format, or with `auto` the one that finds its format in the source."""

@@ -13,6 +13,8 @@ from qwenvl_train.tasks.converter import Raw, Records, Refused, Wanted, filled
 
 FORMS = ("call", "action_call", "thought_action_call")
 """Only the call; before it what is done, in words; or the thought before it, too."""
+USED = ("system", "without")
+"""The settings that converters of episodes use."""
 _IMAGE = "<image>"
 _NOTHING = {"type": "text", "text": ""}
 

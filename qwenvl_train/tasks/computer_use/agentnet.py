@@ -6,7 +6,7 @@ from typing import Any
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.agents.files import has_keys, optional_text, records_in, screenshot, text_of
-from qwenvl_train.tasks.agents.steps import Episode, Step, rows_of_episodes, steps_of
+from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episodes, steps_of
 from qwenvl_train.tasks.computer_use.forms import refuse_click
 from qwenvl_train.tasks.computer_use.pyautogui_code import actions_in
 from qwenvl_train.tasks.converter import Converter, Records, Wanted
@@ -44,4 +44,4 @@ def _step(given: Any, source: Path, wanted: Wanted) -> Step:
     return Step(image, tuple(calls), *words, is_wanted=is_wanted)
 
 
-AGENTNET = Converter("agentnet", "AgentNet's .jsonl files, an episode in each line", finds, rows)
+AGENTNET = Converter("agentnet", "AgentNet's .jsonl files, an episode in each line", finds, rows, USED)

@@ -9,7 +9,7 @@ from typing import Any
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.agents.actions import Arguments, Point, Size, at, ended, wait, written
 from qwenvl_train.tasks.agents.files import json_files, records_in, screenshot
-from qwenvl_train.tasks.agents.steps import Step, asked, row_of_step
+from qwenvl_train.tasks.agents.steps import USED, Step, asked, row_of_step
 from qwenvl_train.tasks.computer_use.forms import refuse_click
 from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
 from qwenvl_train.tasks.files import first_record
@@ -103,4 +103,4 @@ def _key(name: str) -> str:
     return _KEYS.get(name.strip().upper(), name.strip().lower())
 
 
-OS_ATLAS = Converter("os_atlas", "OS-Atlas' rows of actions in LLaVA's form", finds, rows)
+OS_ATLAS = Converter("os_atlas", "OS-Atlas' rows of actions in LLaVA's form", finds, rows, USED)

@@ -58,10 +58,12 @@ V2 = Converter(
     "ScreenSpot-v2, with boxes as x, y, width, height",
     _is_v2,
     partial(_all_rows, is_pro=False),
+    uses=("system",),
 )
 PRO = Converter(
     "screenspot_pro",
     "ScreenSpot-Pro, with boxes as corners, and img_size",
     _is_pro,
     partial(_all_rows, is_pro=True),
+    uses=("system",),
 )

@@ -6,4 +6,4 @@ from qwenvl_train.tasks.computer_use.os_atlas import OS_ATLAS
 from qwenvl_train.tasks.computer_use.screenspot import PRO, V2
 from qwenvl_train.tasks.converter import Task
 
-TASK = Task("computer_use", (AGENTNET, OS_ATLAS, V2, PRO), FORMS, uses=("system", "without"))
+TASK = Task("computer_use", (AGENTNET, OS_ATLAS, V2, PRO), FORMS)

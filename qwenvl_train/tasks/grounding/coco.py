@@ -77,4 +77,4 @@ def _rows(
     yield from rows_of_image(name, path, objects, wanted)
 
 
-COCO = Converter("coco", "COCO's instances_*.json", finds, rows)
+COCO = Converter("coco", "COCO's instances_*.json", finds, rows, uses=("labels",))

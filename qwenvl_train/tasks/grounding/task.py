@@ -6,4 +6,4 @@ from qwenvl_train.tasks.grounding.refcoco import REFCOCO
 from qwenvl_train.tasks.grounding.regions import FORMS
 from qwenvl_train.tasks.grounding.yolo import YOLO
 
-TASK = Task("grounding", (COCO, REFCOCO, YOLO), FORMS, uses=("labels",))
+TASK = Task("grounding", (COCO, REFCOCO, YOLO), FORMS)

@@ -117,4 +117,6 @@ def _text_of(file: Path) -> str:
         raise UserError(f"{file} cannot be read: {error}.") from None
 
 
-YOLO = Converter("yolo", "YOLO's .txt files beside images, with data.yaml or classes.txt", finds, rows)
+YOLO = Converter(
+    "yolo", "YOLO's .txt files beside images, with data.yaml or classes.txt", finds, rows, uses=("labels",)
+)

@@ -30,7 +30,7 @@ from qwenvl_train.tasks.agents.files import (
     screenshot,
     text_of,
 )  # fmt: skip
-from qwenvl_train.tasks.agents.steps import Episode, Step, rows_of_episodes, steps_of
+from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episodes, steps_of
 from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
 from qwenvl_train.tasks.files import records_of
 from qwenvl_train.tasks.grounding.regions import size_of
@@ -138,4 +138,4 @@ def _around(point: Point, positions: Any, size: Size) -> tuple[Box, ...]:
     return tuple(dict.fromkeys(found))
 
 
-AITW = Converter("aitw", "Android in the Wild or in the Zoo as JSON lists of steps", finds, rows)
+AITW = Converter("aitw", "Android in the Wild or in the Zoo as JSON lists of steps", finds, rows, USED)

@@ -7,7 +7,7 @@ from typing import Any
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.agents.actions import Arguments, Point, Size, at, button, ended, swipe, wait, written
 from qwenvl_train.tasks.agents.files import has_keys, optional_text, point_of, records_in, screenshot, text_of
-from qwenvl_train.tasks.agents.steps import Episode, Step, rows_of_episodes, steps_of
+from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episodes, steps_of
 from qwenvl_train.tasks.converter import Converter, Records, Wanted
 from qwenvl_train.tasks.grounding.regions import size_of
 
@@ -71,4 +71,4 @@ def _pixels(step: Mapping[str, Any], key: str, size: Size) -> Point:
     return x * size[0] / width, y * size[1] / height
 
 
-AMEX = Converter("amex", "AMEX' instruction_anno, an episode in each .json file", finds, rows)
+AMEX = Converter("amex", "AMEX' instruction_anno, an episode in each .json file", finds, rows, USED)

@@ -22,7 +22,7 @@ from qwenvl_train.tasks.agents.actions import (
     written,
 )  # fmt: skip
 from qwenvl_train.tasks.agents.files import has_keys, list_of, point_of, records_in, screenshot, text_of
-from qwenvl_train.tasks.agents.steps import Episode, Step, rows_of_episodes, steps_of
+from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episodes, steps_of
 from qwenvl_train.tasks.converter import Converter, Records, Wanted
 from qwenvl_train.tasks.grounding.regions import size_of
 from qwenvl_train.tasks.numbers import numbers, shown
@@ -175,4 +175,4 @@ def _box(bounds: Mapping[str, Any]) -> Box:
     return left, top, right, bottom
 
 
-ANDROID_CONTROL = Converter("android_control", "AndroidControl as JSON, an episode in each record", finds, rows)
+ANDROID_CONTROL = Converter("android_control", "AndroidControl as JSON, an episode in each record", finds, rows, USED)

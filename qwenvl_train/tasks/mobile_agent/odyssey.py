@@ -8,7 +8,7 @@ from qwenvl_train.data.sample import Box
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.agents.actions import Arguments, Point, Size, at, button, ended, long_press, swipe, written
 from qwenvl_train.tasks.agents.files import has_keys, list_of, optional_text, point_of, records_in, screenshot, text_of
-from qwenvl_train.tasks.agents.steps import Episode, Step, rows_of_episodes, steps_of
+from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episodes, steps_of
 from qwenvl_train.tasks.converter import Converter, Records, Wanted
 from qwenvl_train.tasks.grounding.regions import inside, size_of
 from qwenvl_train.tasks.numbers import numbers
@@ -86,4 +86,4 @@ def _box(value: Any, size: Size) -> Box:
     return inside([one * side / _FULL for one, side in zip(found, (*size, *size), strict=True)], size, "sam2_bbox")
 
 
-ODYSSEY = Converter("gui_odyssey", "GUI-Odyssey's annotations, an episode in each .json file", finds, rows)
+ODYSSEY = Converter("gui_odyssey", "GUI-Odyssey's annotations, an episode in each .json file", finds, rows, USED)

@@ -7,4 +7,4 @@ from qwenvl_train.tasks.mobile_agent.amex import AMEX
 from qwenvl_train.tasks.mobile_agent.android_control import ANDROID_CONTROL
 from qwenvl_train.tasks.mobile_agent.odyssey import ODYSSEY
 
-TASK = Task("mobile_agent", (ANDROID_CONTROL, ODYSSEY, AITW, AMEX), FORMS, uses=("system", "without"))
+TASK = Task("mobile_agent", (ANDROID_CONTROL, ODYSSEY, AITW, AMEX), FORMS)

@@ -30,4 +30,4 @@ def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
 
 
-FOLDERS = Converter("folders", "a folder of images for each class", finds, rows)
+FOLDERS = Converter("folders", "a folder of images for each class", finds, rows, uses=("labels",))

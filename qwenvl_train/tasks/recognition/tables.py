@@ -49,4 +49,4 @@ def _column(names: list[str], known: tuple[str, ...]) -> str | None:
     return next((by_plain[name] for name in known if name in by_plain), None)
 
 
-TABLES = Converter("table", "a .csv or .tsv file with an image and a label on each line", finds, rows)
+TABLES = Converter("table", "a .csv or .tsv file with an image and a label on each line", finds, rows, uses=("labels",))

@@ -4,4 +4,4 @@ from qwenvl_train.tasks.converter import Task
 from qwenvl_train.tasks.recognition.folders import FOLDERS
 from qwenvl_train.tasks.recognition.tables import TABLES
 
-TASK = Task("recognition", (TABLES, FOLDERS), forms=("name",), uses=("labels",))
+TASK = Task("recognition", (TABLES, FOLDERS), forms=("name",))

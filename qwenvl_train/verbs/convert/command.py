@@ -15,6 +15,8 @@ from qwenvl_train.tasks.table import load_task
 from qwenvl_train.verbs.convert.settings import ConvertConfig, ConvertSection
 from qwenvl_train.verbs.convert.writing import write_rows
 
+_NOT_FOR_ALL = ("system", "without", "labels")
+
 
 def run(composed: Composed[ConvertConfig]) -> None:
     config = composed.config
@@ -29,7 +31,7 @@ def run(composed: Composed[ConvertConfig]) -> None:
     converter = task.converter(config.convert.format, source)
     if config.output == "text":
         print(f"{source}: {converter.summary}", flush=True)
-    written = write_rows(converter.rows(source, _wanted(config, task)), to, config.data)
+    written = write_rows(converter.rows(source, _wanted(config, task, converter)), to, config.data)
     if config.output == "json":
         print_json({"to": str(to), "format": converter.name, **written.as_dict()})
         return
@@ -50,18 +52,21 @@ def _own_task(section: ConvertSection) -> Task:
         raise UserError(
             f"convert.function={name} is a {type(function).__name__}; it must be a function of (source, wanted)."
         )
-    own = Converter("auto", f"read by {name}", lambda source: True, function)
-    return Task(name, (own,), (section.form or "",), uses=("system", "without", "labels"))
+    own = Converter("auto", f"read by {name}", lambda source: True, function, uses=_NOT_FOR_ALL)
+    return Task(name, (own,), (section.form or "",))
 
 
-def _wanted(config: ConvertConfig, task: Task) -> Wanted:
+def _wanted(config: ConvertConfig, task: Task, converter: Converter) -> Wanted:
     section = config.convert
     form = section.form or task.forms[0]
     if form not in task.forms:
         raise UserError(f"convert.form={form}: {task.name} has the forms {', '.join(task.forms)}.")
-    for setting in ("system", "without", "labels"):
-        if getattr(section, setting) and setting not in task.uses:
-            raise UserError(f"convert.{setting} has no effect on {task.name}.")
+    for setting in _NOT_FOR_ALL:
+        if getattr(section, setting) and setting not in converter.uses:
+            where = f"{task.name} with convert.format={converter.name}"
+            raise UserError(f"convert.{setting} has no effect on {where}.")
+    if not section.function:
+        _refuse_unknown_forms(section, task)
     prompts = section.prompts_of(form)
     if not prompts and not section.function:
         raise UserError(f"convert.prompts has no question for the form {form}.")
@@ -70,6 +75,14 @@ def _wanted(config: ConvertConfig, task: Task) -> Wanted:
         raise UserError(f"convert.media={section.media}: there is no such folder.")
     system, without = section.system_of(form), frozenset(section.without)
     return Wanted(Prompts(prompts, config.seed), form, media, system, without, _labels(section.labels))
+
+
+def _refuse_unknown_forms(section: ConvertSection, task: Task) -> None:
+    for setting in ("prompts", "system"):
+        given = getattr(section, setting)
+        for form in given if isinstance(given, dict) else ():
+            if form not in task.forms:
+                raise UserError(f"convert.{setting}.{form}: {task.name} has the forms {', '.join(task.forms)}.")
 
 
 def _labels(file: str | None) -> dict[str, list[str]]:

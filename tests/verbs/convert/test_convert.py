@@ -86,6 +86,38 @@ def test_what_is_wrong_is_told(settings, words, here, capfd):
     assert words in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("task", "record", "setting"),
+    [
+        ("grounding", {"image": "0.png", "expression": "cat", "bbox": [1, 2, 3, 4]}, "labels=names.yaml"),
+        ("computer_use", {"img_filename": "0.png", "instruction": "cat", "bbox": [1, 2, 3, 4]}, "without=[wait]"),
+    ],
+)
+def test_settings_that_a_format_does_not_use_are_told(task, record, setting, here, capfd):
+    (here / "names.yaml").write_text("cat: dog")
+    (here / "rows.jsonl").write_text(json.dumps(record))
+    words = ["convert", f"+task={task}", "source=rows.jsonl", "to=out/rows.jsonl", f"convert.{setting}"]
+    if task == "computer_use":
+        words.append("convert.form=click")
+    assert main(words) == 2
+    assert f"convert.{setting.partition('=')[0]} has no effect on {task} with convert.format=" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("task", "setting", "words"),
+    [
+        ("grounding", "prompts={bokses: [hello]}", "convert.prompts.bokses: grounding has the forms boxes, points, "),
+        ("mobile_agent", "system={calls: hello}", "convert.system.calls: mobile_agent has the forms call, action_call"),
+    ],
+)
+def test_forms_that_do_not_exist_are_told(task, setting, words, here, capfd):
+    (here / "rows.jsonl").write_text(json.dumps({"image": "0.png", "expression": "cat", "bbox": [1, 2, 3, 4]}))
+    format = {"grounding": "refcoco", "mobile_agent": "amex"}[task]
+    settings = [f"+task={task}", "source=rows.jsonl", "to=out/rows.jsonl", f"convert.format={format}"]
+    assert main(["convert", *settings, f"convert.{setting}"]) == 2
+    assert words in capfd.readouterr().err
+
+
 def test_steps_of_an_agent(here, capfd):
     """The form sets the system turn, and a step without row stays in the history."""
     steps = [
