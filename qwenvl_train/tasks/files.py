@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,18 @@ _HEAD = 4096
 
 
 def read_json(path: Path) -> Any:
+    """Return the value in a file, which must not be changed: the last file is kept, since the formats that `auto` tries
+    and the converter read the same one."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        state = path.stat()
+        return _read_json(path.absolute(), state.st_mtime_ns, state.st_size)
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}.") from None
+
+
+@lru_cache(maxsize=1)
+def _read_json(path: Path, changed: int, size: int) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def records_of(path: Path) -> Iterator[tuple[str, Any]]:

@@ -1,9 +1,12 @@
 """COCO, YOLO and RefCOCO, written by hand after their published descriptions."""
 
+import json
+
 import pytest
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.converter import Refused
+from qwenvl_train.tasks.grounding import regions
 from qwenvl_train.tasks.grounding.regions import inside
 from tests.tasks.conftest import answer_of, converted, question_of
 
@@ -242,6 +245,24 @@ def test_refcoco(name, draw, write):
         (f"12/{n}", f"<image>Where is {said}?", [{"bbox_2d": [10, 20, 40, 60], "label": said}])
         for n, said in enumerate(("left cat", "the cat"), start=1)
     ]
+
+
+def test_an_image_of_many_references_is_opened_once(draw, write, monkeypatch):
+    opened = []
+    monkeypatch.setattr(regions, "upright_size", lambda path, where: opened.append(path) or (100, 200))
+    path = draw("a.png")
+    assert len(converted("grounding", write("refs.jsonl", [REF, REF | {"ref_id": 13}]))) == 4
+    assert opened == [str(path)]
+
+
+def test_a_file_is_parsed_once(draw, write, monkeypatch):
+    """Also where several formats are tried on it."""
+    draw("a.png")
+    parsed, parse = [], json.loads
+    monkeypatch.setattr(json, "loads", lambda *given: parsed.append(given) or parse(*given))
+    assert len(converted("grounding", write("coco.json", coco(CAT)))) == 1
+    assert len(converted("grounding", write("refs.json", [REF]))) == 2
+    assert len(parsed) == 2
 
 
 def test_refcoco_with_corners_and_one_expression(draw, write):

@@ -1,6 +1,7 @@
 """Rows about objects in an image, from their boxes."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ class LabelledBox(NamedTuple):
     label: str
 
 
+@lru_cache(maxsize=4096)
 def size_of(image: Path, where: str) -> tuple[int, int]:
     """Return the width and height of an image as it is displayed."""
     height, width = upright_size(str(image), where)
