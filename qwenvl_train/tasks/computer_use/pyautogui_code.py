@@ -8,6 +8,7 @@ from typing import Any
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.agents.actions import SECONDS, Arguments, Point, Size, at, ended, wait, written
+from qwenvl_train.tasks.numbers import number
 
 _LONGEST = 20_000
 """The most characters of code that are parsed."""
@@ -133,7 +134,7 @@ def _scroll(action: str) -> Callable[[Called], list[Arguments]]:
     def read(called: Called) -> list[Arguments]:
         values = called.bound("clicks", "x", "y")
         match values.get("clicks"):
-            case int() | float() as pixels if pixels:
+            case pixels if number(pixels):
                 return [called.at(action, values, pixels=pixels)]
         raise called.refused()
 
@@ -174,7 +175,7 @@ def _keys(given: Sequence[Any], called: Called) -> list[str]:
 
 def _wait(called: Called) -> list[Arguments]:
     match called.bound("seconds").get("seconds", SECONDS):
-        case int() | float() as seconds if seconds > 0:
+        case seconds if (number(seconds) or 0) > 0:
             return [wait(seconds)]
     raise called.refused()
 
