@@ -460,14 +460,16 @@ def test_absolute_paths_are_looked_for_by_their_longest_end(draw, write, tmp_pat
     assert [row["images"] for row in rows] == [[str(images[1])], [str(images[2])]]
 
 
-@pytest.mark.parametrize("name", ["b/0.png", "../0.png", "a/../../0.png", "/far/away/2.png", "/far/../2.png"])
+@pytest.mark.parametrize(
+    "name", ["b/0.png", "../0.png", "a/../../0.png", "/far/away/2.png", "/far/../2.png", "x" * 300, f"/{'x' * 300}"]
+)
 def test_other_screenshots_do_not_stand_for_a_missing_one(name, draw, write, tmp_path):
     """0.png is there in every episode, and once outside the folder of the media."""
     draw("media/0.png", SIZE), draw("0.png", SIZE), draw("2.png", SIZE)
     source = write("a3.json", amex({"action": "PRESS_BACK", "image_path": name}))
     (refused,) = converted("mobile_agent", source, media=tmp_path / "media")
     assert isinstance(refused, Refused)
-    assert name in refused.reason
+    assert name[:100] in refused.reason
 
 
 def test_what_is_no_source_is_told(write):
