@@ -160,9 +160,20 @@ def score(
         names = chosen[row["entry"]].metrics
         if row.get("metrics"):
             names = tuple(name for name in names if name in row["metrics"]) or names
-        scores = {name: metrics[name].score(row["answer"], row["expected"], question) for name in names}
+        scores = {name: _scores(row, name, metrics[name], question) for name in names}
         scored.append(ScoredRow(row, scores))
     return scored
+
+
+def _scores(row: Row, name: str, metric: Metric, question: Question) -> Scores:
+    """Return the scores of an answer. One that a metric of ours cannot read counts as an empty one, so that no answer
+    ends an evaluation, and with it a training."""
+    try:
+        return metric.score(row["answer"], row["expected"], question)
+    except (ArithmeticError, LookupError, RecursionError, ValueError):
+        if is_own_metric(name):
+            raise
+        return metric.score("", row["expected"], question)
 
 
 def _question(row: Row, family: Family) -> Question:

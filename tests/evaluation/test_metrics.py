@@ -1,6 +1,7 @@
 """What holds for every metric: thoughts, sums over samples, empty and broken answers, the user's own metrics."""
 
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -56,6 +57,20 @@ BROKEN += (
     '{"start": NaN, "end": 1e999}',
     f"{'9' * 400} - 1e999",
 )
+MANY = "9" * 5000
+BROKEN += (
+    f'{{"a": {MANY}}}',
+    f'{{"a": {MANY}, "b": ',
+    f'{{"name": "x", "arguments": "{{\\"a\\": {MANY}}}"}}',
+    f'{{"action": "click", "coordinate": [{"9" * 400}, 2]}}',
+    f"<tool_call><function=x><parameter=coordinate>[{'9' * 400}, 1]</parameter></function></tool_call>",
+    '{"a":' * 700 + "1" + "}" * 700,
+    f"\\begin{{tabular}}{{l}}\\multirow{{{MANY}}}{{*}}{{a}}\\end{{tabular}}",
+    "<table ",
+)
+ENDLESS = (" ", "\n", "\\[", "|a|\n|" + "-" * 9 + "|-" * 9, '"x_2d"' + '\\"' * 20, "<table><tr><td>a</td></tr>")
+ENDLESS += ("\\begin{tabular}{l}" + "\\\\[" * 20, "\\begin{tabular}{l}" + "a & b \\\\ ")
+"""What a model repeats until its answer is cut, with what comes before."""
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -75,6 +90,15 @@ def test_the_expected_answer_scores_best_and_an_empty_or_broken_one_does_not(nam
 def test_a_broken_expected_answer_has_scores(name):
     for expected in BROKEN:
         assert score(name, "A dog.", expected)
+
+
+@pytest.mark.parametrize("text", ENDLESS)
+@pytest.mark.parametrize("name", METRICS)
+def test_an_answer_without_end_is_scored_in_no_time(name, text):
+    expected, prompt = RIGHT.get(name, ("Zürich", ""))
+    began = time.process_time()
+    score(name, (text[:-8] + text[-8:] * 20000)[:24000], expected, prompt=prompt)
+    assert time.process_time() - began < 1.5
 
 
 @pytest.mark.parametrize("name", METRICS)

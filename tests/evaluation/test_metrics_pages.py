@@ -109,6 +109,21 @@ def test_lines_of_text():
 
 
 TABLES = {
+    "inside a cell": (
+        r"\begin{tabular}{l@{}l}a & \begin{tabular}[c]{@{}l@{}}b\\c & x\end{tabular} \\ d & {e & \\ f}\\\end{tabular}",
+        r"<tr><td>a</td><td>b c x</td></tr><tr><td>d</td><td>{e &amp; \\ f}</td></tr>",
+    ),
+    "a group without an end": (
+        r"\begin{tabular}{ll}\textbf{a & b \\ c & {d}",
+        r"<tr><td>\textbf{a</td><td>b</td></tr><tr><td>c</td><td>{d}</td></tr>",
+    ),
+    "a place": (r"\begin{tabular}[t]{ll}a & b \\ \end{tabular}", "<tr><td>a</td><td>b</td></tr>"),
+    "a width": (r"\begin{tabular*}{\textwidth}[t]{ll}a & b\end{tabular*}", "<tr><td>a</td><td>b</td></tr>"),
+    "spans with options": (
+        r"\begin{tabular}{ll}\multicolumn{2}{@{}c@{}}{x} \\ \multirow[t]{2}{*}[2pt]{y} & z \\ \end{tabular}",
+        '<tr><td colspan="2">x</td></tr><tr><td rowspan="2">y</td><td>z</td></tr>',
+    ),
+    "escaped": (r"\begin{tabular}{l}\$5 \{a\} 2\^{}3 \textbackslash{}\end{tabular}", "<tr><td>$5 {a} 2^3 \\</td></tr>"),
     "plain, with an end": (
         r"\begin{tabular}{ll}a & b\\[2pt] c & d\end{tabular}",
         "<tr><td>a</td><td>b</td></tr><tr><td>c</td><td>d</td></tr>",

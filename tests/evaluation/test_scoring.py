@@ -119,3 +119,15 @@ def test_a_metric_reads_accepted_answers_and_the_size_of_the_picture():
     assert question.answers("red") == ("red", "scarlet")
     assert question.picture.resized == (56, 112)
     assert question.family is FAMILIES["qwen3_vl"]
+
+
+def test_an_answer_that_a_metric_cannot_read_counts_as_an_empty_one():
+    def fragile(answer, expected, question):
+        return 1 / len(answer.replace("x", "")) if answer else 0.25
+
+    broken, of_user = [row(0, answer="xx")], {"a.jsonl": Chosen(("mine.fragile",), "")}
+    metric, family = Metric("fragile", "", fragile), FAMILIES["qwen3_vl"]
+    (scored,) = score(broken, {"a.jsonl": Chosen(("fragile",), "")}, {"fragile": metric}, family)
+    assert scored.figures() == {"fragile": 0.25}
+    with pytest.raises(ZeroDivisionError):
+        score(broken, of_user, {"mine.fragile": metric}, family)

@@ -126,12 +126,37 @@ def test_each_generation_has_its_units_and_scores_full(form, layout):
             "<table><tr><td rowspan=2 colspan=2>a<br>b</td></tr><tr><td>c</td></tr></table>",
             "\\multicolumn{2}{|l|}{\\multirow{2}{*}{ab}} \\\\ \\hline\n\\multicolumn{2}{|l|}{} & c \\\\ \\hline\n",
         ),
+        ("<table><tr><td>$5 & $6</td><td>$</td></tr></table>", "\\$5 \\& \\$6 & \\$ \\\\ \\hline\n"),
+        (
+            "<table><tr><td>a\\b {c} 5^2 ~</td></tr></table>",
+            "a\\textbackslash{}b \\{c\\} 5\\^{}2 \\~{} \\\\ \\hline\n",
+        ),
+        ("<table><tr><td>$x^{2}$ and $y$.</td></tr></table>", "$x^{2}$ and $y$. \\\\ \\hline\n"),
     ],
 )
 def test_a_table_in_html_becomes_one_in_latex(html, latex):
     found = latex_table(Element("table", (0, 0, 1, 1), html=html))
     assert f"\\hline\n{latex}\\end{{tabular}}" in found
     assert main("teds", found, html.replace("<thead>", "").replace("</thead>", "").replace("<br>", "")) == 1
+
+
+def test_a_table_with_another_one_inside_is_whole():
+    latex = "\\begin{tabular}{l}a & \\begin{tabular}{l}b\\end{tabular} \\\\ c & d \\end{tabular}"
+    assert latex_table(Element("table", (0, 0, 1, 1), latex=f"$${latex}$$")) == latex
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"latex": "\\begin{array}{l}a\\end{array}"}, "the latex of a table has no tabular"),
+        ({"html": f"<table><tr><td colspan={'9' * 5000}>a</td></tr></table>"}, "a cell of a table spans 9999"),
+        ({"html": "<table><tr><td rowspan=3000000>a</td></tr></table>"}, "a cell of a table spans 3000000 columns"),
+        ({"html": "<table><tr><td>a<![b[c]]></td></tr></table>"}, "the html of a table cannot be read"),
+    ],
+)
+def test_tables_that_have_no_latex_are_told(content, reason):
+    with pytest.raises(UserError, match=reason):
+        latex_table(Element("table", (0, 0, 1, 1), **content))
 
 
 def test_a_table_in_latex_becomes_one_in_html(layout):

@@ -19,7 +19,7 @@ _PAIR, _FOUR = rf"\[{_NUMBER},{_NUMBER}\]", rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{
 _IN_JSON = re.compile(
     rf"""["'](?:bbox_2d["']\s*:\s*{_FOUR}|point_2d["']\s*:\s*{_PAIR})"""
     r"""|["'](?:label|text_content)["']\s*:\s*("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
-    r"""|"(?:[^"\\\n]|\\.)*"|([{}])"""
+    r"""|(?<!\\)"(?:[^"\\\n]|\\.)*+"|([{}])"""
 )
 _IN_TOKENS = re.compile(
     r"(?:<\|object_ref_start\|>((?:(?!<\|object_ref_).)*)<\|object_ref_end\|>)?"

@@ -49,7 +49,7 @@ def chosen_letter(answer: str, options: Mapping[str, str]) -> str | None:
     for pattern in (
         rf"(?i:answer)\W{{0,3}}(?::|\b(?i:is)\b)\W{{0,4}}(?i:option\s+)?\W?([{letters}])(?![A-Za-z0-9_'’])",
         rf"[(\[]([{letters}])[)\]]",
-        rf"^\W*([{letters}])[.:]",
+        rf"^[^\w\n]*([{letters}])[.:]",
     ):
         if found := re.findall(pattern, answer, re.MULTILINE):
             return found[-1]

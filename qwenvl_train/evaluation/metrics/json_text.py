@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 _DECODER = json.JSONDecoder()
@@ -10,6 +11,9 @@ _START = re.compile(r"\{|\[\s*[{\[\]]")
 _GAP = re.compile(r"[\s,]*")
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"|\'((?:[^\'\\]|\\.)*)\'', re.DOTALL)
 _WORD = re.compile(r"[^\s,:\[\]{}\"']+")
+_DEEPEST = 100
+"""How deep the values of JSON can be inside one another. Deeper ones, which a model writes when it repeats itself, are
+broken."""
 _WORDS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
 
 
@@ -18,9 +22,21 @@ def json_in(text: str) -> Any:
     code block or between words. Return None if it is broken: an object inside is not taken for the whole."""
     start = _START.search(text)
     try:
-        return _DECODER.raw_decode(text, start.start())[0] if start else None
-    except (json.JSONDecodeError, RecursionError):
+        return _shallow(_DECODER.raw_decode(text, start.start())[0]) if start else None
+    except (ValueError, RecursionError):
         return None
+
+
+def json_of(text: str) -> Any:
+    """Return the JSON that a whole text is.
+
+    Raises:
+        ValueError: If it is none, is nested too deep, or has a number with thousands of digits.
+    """
+    try:
+        return _shallow(json.loads(text))
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def readable_json_in(text: str) -> Any:
@@ -31,8 +47,8 @@ def readable_json_in(text: str) -> Any:
     if (whole := json_in(text)) is not None or start is None:
         return whole
     try:
-        return _Reader(text, start.start()).value()
-    except (_Fault, RecursionError):
+        return _shallow(_Reader(text, start.start()).value())
+    except (_Fault, ValueError, RecursionError):
         return None
 
 
@@ -44,6 +60,16 @@ def objects_in(tree: Any) -> Iterator[dict[str, Any]]:
     if isinstance(tree, list):
         for one in tree:
             yield from objects_in(one)
+
+
+def _shallow(tree: Any) -> Any:
+    """Return a JSON value. Raise ValueError if it is nested too deep."""
+    level = [tree]
+    for _ in range(_DEEPEST):
+        inside = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        if not (level := list(chain.from_iterable(inside))):
+            return tree
+    raise ValueError("it is nested too deep")
 
 
 class _Fault(Exception):
@@ -111,7 +137,7 @@ class _Reader:
         self._at = found.end()
         try:
             return _WORDS[found[0]] if found[0] in _WORDS else json.loads(found[0])
-        except json.JSONDecodeError:
+        except ValueError:  # other words, and numbers with thousands of digits
             return found[0]
 
     def _next(self) -> str:

@@ -10,7 +10,7 @@ _FENCE = re.compile(r"\A\s*```\w*\n|\n```\s*\Z")
 _COMMENT = re.compile(r"<!--(?:(?!<!--|-->).)*-->", re.DOTALL)
 _TAG = re.compile(r"<(/?)([a-z]\w*)([^<>]*)>", re.IGNORECASE)
 _CLASS = re.compile(r"""\bclass\s*=\s*["']([^"']*)["']""", re.IGNORECASE)
-_FORMULA = re.compile(r"\$\$.*?\$\$|\\\[.*?\\\]", re.DOTALL)
+_FORMULA = re.compile(r"\$\$.*?\$\$|\\\[(?:(?!\\\[).)*?\\\]", re.DOTALL)
 _NO_TEXT = ("chart", "chemical formula", "formula", "music sheet")
 """Classes of elements whose content is no text."""
 

@@ -3,11 +3,12 @@
 import re
 from html import escape
 
-from qwenvl_train.evaluation.metrics.latex_tables import TABULAR, latex_as_html
+from qwenvl_train.evaluation.metrics.latex_tables import latex_as_html, tabulars_in, without_tabulars
 
 _HTML = re.compile(r"<table(?=[\s>]).*?(?:</table>|\Z)", re.DOTALL | re.IGNORECASE)
 _ROW = r"^[ \t]*\|.*\|[ \t]*$"
-_MARKDOWN = re.compile(rf"{_ROW}\n[ \t]*\|[ \t:|-]*-[ \t:|-]*\|[ \t]*$(?:\n{_ROW})*", re.MULTILINE)
+_RULE = r"[ \t]*\|(?=[ \t:|]*-)(?:[ \t:-]*+\|)++[ \t]*$"
+_MARKDOWN = re.compile(rf"{_ROW}\n{_RULE}(?:\n{_ROW})*", re.MULTILINE)
 
 
 def tables_in(text: str) -> list[str]:
@@ -15,15 +16,13 @@ def tables_in(text: str) -> list[str]:
     Tables in LaTeX count only if there are none in HTML, and those in Markdown only if there are no others."""
     return (
         _HTML.findall(text)
-        or [latex_as_html(found[1]) for found in TABULAR.finditer(text)]
+        or [latex_as_html(found.text) for found in tabulars_in(text)]
         or [_as_html(found[0]) for found in _MARKDOWN.finditer(text)]
     )
 
 
 def without_tables(text: str) -> str:
-    for pattern in (_HTML, TABULAR, _MARKDOWN):
-        text = pattern.sub("", text)
-    return text
+    return _MARKDOWN.sub("", without_tabulars(_HTML.sub("", text)))
 
 
 def _as_html(markdown: str) -> str:

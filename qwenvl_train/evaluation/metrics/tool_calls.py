@@ -1,13 +1,12 @@
 """The tool calls in an answer."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from qwenvl_train.evaluation.metrics.json_text import json_in
+from qwenvl_train.evaluation.metrics.json_text import json_in, json_of
 from qwenvl_train.evaluation.metrics.metric import Question
 from qwenvl_train.evaluation.metrics.places import Coordinates, as_fractions
 
@@ -15,6 +14,9 @@ _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 # The notation since Qwen3.5.
 _FUNCTION = re.compile(r"<function=([^>\n]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+
+_LARGEST = 1e9
+"""The largest number that can be a coordinate."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,12 @@ class Call:
     """The arguments without the action."""
 
     def point(self, key: str, question: Question) -> Coordinates | None:
-        """Return a coordinate as fractions of the picture. Return None if it is absent or no pair of numbers."""
+        """Return a coordinate as fractions of the picture. Return None if it is absent, no pair of numbers, or larger
+        than any picture."""
         match self.arguments.get(key):
             case [int() | float() as x, int() | float() as y]:
-                return as_fractions((x, y), question)
+                if all(abs(number) <= _LARGEST for number in (x, y)):
+                    return as_fractions((x, y), question)
         return None
 
 
@@ -62,8 +66,8 @@ def _in_json(text: str) -> Call | None:
         case {"name": str(name), "arguments": arguments}:
             if isinstance(arguments, str):
                 try:
-                    arguments = json.loads(arguments)
-                except json.JSONDecodeError:
+                    arguments = json_of(arguments)
+                except ValueError:
                     return None
             return _call(name, arguments) if isinstance(arguments, dict) else None
         case {"action": str()} as arguments:
@@ -79,6 +83,6 @@ def _call(name: str, arguments: dict[str, Any]) -> Call:
 def _value(written: str) -> Any:
     """Return the value of an argument that is written as JSON, or else its text."""
     try:
-        return json.loads(written)
-    except (ValueError, RecursionError):
+        return json_of(written)
+    except ValueError:
         return written

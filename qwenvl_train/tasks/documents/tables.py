@@ -5,18 +5,27 @@ from html.parser import HTMLParser
 from typing import NamedTuple
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.evaluation.metrics.latex_tables import TABULAR, latex_as_html
+from qwenvl_train.evaluation.metrics.latex_tables import latex_as_html, tabulars_in
 from qwenvl_train.tasks.documents.parts import Element
 
 _TABLE = re.compile(r"<table[\s>].*</table>", re.DOTALL | re.IGNORECASE)
+_DIGITS = 3
+"""The most digits of a count of columns or rows that a cell spans."""
+# The dollars of a formula are beside it, and no digit comes after the second one, as in Pandoc: $5 and $6 are amounts.
+_KEPT = re.compile(
+    r"(\\[&%#_${}]|\$\$[^$]+\$\$|\$(?=[^\s$])(?:[^$\\&]|\\.)*(?<=\S)\$(?!\d)|\\\(.*?\\\)|\\\[.*?\\\])", re.DOTALL
+)
+_ESCAPES = str.maketrans(
+    {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", **{one: f"\\{one}" for one in "&%#_${}"}}
+)
 
 
 def html_table(element: Element) -> str:
     if not element.html:
-        found = TABULAR.search(element.latex)
-        if not found:
+        tabular = next(tabulars_in(element.latex), None)
+        if not tabular:
             raise UserError(f"the latex of a {element.kind} has no tabular: {element.latex[:40]!r}")
-        return latex_as_html(found[1])
+        return latex_as_html(tabular.text)
     found = _TABLE.search(element.html)
     if not found:
         raise UserError(f"the html of a {element.kind} has no table: {element.html[:40]!r}")
@@ -25,12 +34,14 @@ def html_table(element: Element) -> str:
 
 def latex_table(element: Element) -> str:
     """Return the tabular of a table. A cell below one that spans rows is empty, as LaTeX needs it."""
-    if element.latex:
-        found = TABULAR.search(element.latex)
-        return found[0] if found else element.latex
+    if tabular := next(tabulars_in(element.latex), None):
+        return tabular.text
     reader = _Cells()
-    reader.feed(html_table(element))
-    reader.close()
+    try:
+        reader.feed(html_table(element))
+        reader.close()
+    except AssertionError as error:  # of a declaration that is none
+        raise UserError(f"the html of a {element.kind} cannot be read: {error}") from None
     if not any(reader.rows):
         raise UserError("the html of a table has no cells")
     lines, columns = _lines(reader.rows)
@@ -99,10 +110,15 @@ class _Cells(HTMLParser):
 
 
 def _count(value: str | None) -> int:
-    return max(int(value), 1) if value and value.isascii() and value.isdigit() else 1
+    """Return how many columns or rows a cell spans."""
+    if not value or not value.isascii() or not value.isdigit():
+        return 1
+    if len(value) > _DIGITS:
+        raise UserError(f"a cell of a table spans {value[:20]} columns or rows; at most 999 can be spanned")
+    return max(int(value), 1)
 
 
 def _escaped(text: str) -> str:
-    """Return a text for LaTeX. Formulas in it stay as they are."""
-    parts = re.split(r"(\$[^$]*\$)", text)
-    return "".join(part if at % 2 else re.sub(r"(?<!\\)([&%#_])", r"\\\1", part) for at, part in enumerate(parts))
+    """Return a text for LaTeX. Formulas in it, and characters that are escaped already, stay as they are."""
+    parts = _KEPT.split(text)
+    return "".join(part if at % 2 else part.translate(_ESCAPES) for at, part in enumerate(parts))
