@@ -1,6 +1,7 @@
 """SROIE, CORD and our records, written by hand after their published descriptions."""
 
 import json
+import math
 
 import pytest
 
@@ -90,6 +91,15 @@ def test_broken_files_are_told(file, content, form, reason, sroie, write):
     assert reason in refused.reason
 
 
+def test_names_of_images_can_have_dots(sroie, draw, write):
+    draw("sroie/img/r.1.png")
+    write("sroie/entities/r.txt", {"total": "of another image"})
+    assert len(converted("ocr", sroie, "fields")) == 1
+    write("sroie/entities/r.1.txt", ENTITIES)
+    _, row = converted("ocr", sroie, "fields")
+    assert "TAN WOON YANN" in answer_of(row)
+
+
 def test_a_file_in_another_encoding_is_told(sroie):
     (sroie / "box/a.txt").write_bytes("1,2,3,2,3,4,1,4,5 €".encode("cp1252"))
     (refused,) = converted("ocr", sroie)
@@ -128,6 +138,8 @@ def test_cord(draw, write):
         ({"file_name": "a.png", "ground_truth": "[]"}, "fields", "its ground_truth is no object"),
         ({"file_name": "a.png", "ground_truth": {"gt_parse": []}}, "fields", "it has no fields"),
         ({"file_name": "a.png", "ground_truth": {"gt_parse": "a"}}, "fields", "its gt_parse is no object"),
+        ({"file_name": "a.png", "ground_truth": {"gt_parse": {"a": math.nan}}}, "fields", "its fields are nested"),
+        ({"file_name": "a.png", "ground_truth": '{"gt_parse": ' + '{"a":' * 600 + "1" + "}" * 601}, "fields", "nested"),
         ({"file_name": "a.png", "ground_truth": {"valid_line": {"a": 1}}}, "text", "its valid_line is no list"),
         (
             {"file_name": "a.png", "ground_truth": {"valid_line": [{"words": [{"text": "a"}]}]}},

@@ -40,9 +40,12 @@ def reading_row(reading: Reading, wanted: Wanted) -> Raw:
     needed, found = ("fields", reading.fields) if wanted.form == "fields" else ("lines", reading.lines)
     if not found:
         raise UserError(f"it has no {needed}, which the form {wanted.form} needs")
-    names = {"format": json.dumps(_emptied(reading.fields), ensure_ascii=False)}
+    try:
+        names = {"format": json.dumps(_emptied(reading.fields), ensure_ascii=False)}
+        answer, columns = _answer(reading, wanted.form)
+    except (ValueError, RecursionError):
+        raise UserError("its fields are nested too deep, or have NaN or Infinity, which are not valid JSON") from None
     question = wanted.prompts.ask(reading.key, **names)
-    answer, columns = _answer(reading, wanted.form)
     metrics = _METRICS.get(wanted.form, _METRICS_OF_BOXES)
     return answer_row(reading.key, reading.image, question, answer, metric=metrics, **columns)
 
@@ -56,7 +59,7 @@ def upright_box(corners: Sequence[float], size: tuple[int, int], what: str) -> B
 def _answer(reading: Reading, form: str) -> tuple[Any, dict[str, Any]]:
     """Return the answer, and the columns that it needs."""
     if form == "fields":
-        return f"```json\n{json.dumps(reading.fields, ensure_ascii=False, indent=2)}\n```", {}
+        return f"```json\n{json.dumps(reading.fields, ensure_ascii=False, indent=2, allow_nan=False)}\n```", {}
     if form == "text":
         return "\n".join(line.text for line in reading.lines), {}
     boxed = [(line.box, line.text) for line in reading.lines if line.box is not None]

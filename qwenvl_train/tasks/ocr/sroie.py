@@ -44,8 +44,9 @@ def _lines_file(image: Path) -> Path | None:
 
 
 def _fields_file(image: Path) -> Path | None:
-    apart = image.parent.parent / "entities" / image.stem
-    return _first(image.with_suffix(".json"), apart.with_suffix(".txt"), apart.with_suffix(".json"))
+    apart = image.parent.parent / "entities"
+    # A name can have dots before its ending.
+    return _first(image.with_suffix(".json"), apart / f"{image.stem}.txt", apart / f"{image.stem}.json")
 
 
 def _first(*paths: Path) -> Path | None:
