@@ -1,6 +1,7 @@
 """ActivityNet Captions, Charades-STA, QVHighlights and our records, written by hand after their descriptions."""
 
 import json
+import math
 
 import pytest
 
@@ -110,6 +111,28 @@ def test_broken_lines_are_told(line, reason, write):
     assert refused == Refused(f"{source}:5", reason)
 
 
+def test_a_video_of_which_an_event_is_refused_has_no_list_of_all_events(write):
+    source = write("a.txt", f"{CHARADES}AO8RW 9 3##he leaves.\nC\n")
+    rows = converted("video", source)
+    assert [row if isinstance(row, Refused) else row["id"] for row in rows] == [
+        Refused(f"{source}:5", "the event goes from 9 to 3 seconds"),
+        Refused(f"{source}:6", "it is 'C'; expected video start end##sentence"),
+        Refused(f"{source}:1", f"an event of its video is missing, that of {source}:5"),
+        "BX/4",
+    ]
+    assert len(converted("video", source, "clock_by_event")) == 5
+    source = write("queries.jsonl", [QUERY, QUERY | {"relevant_windows": [[9, 3]]}])
+    assert [row.where for row in converted("video", source)] == [f"{source}:2", f"{source}:1"]
+    event = {"video": "a.mp4", "events": [{"start": 1, "end": 2, "text": "A"}]}
+    source = write("clips.jsonl", [event, {"video": "a.mp4", "question": "?"}, event | {"video": "a", "events": [3]}])
+    assert all(isinstance(row, Refused) for row in converted("video", source))
+
+
+def test_videos_of_one_name_in_two_folders_have_two_ids(write):
+    source = write("a.txt", "v 0 2##a\nv 3 4##b\nx/v 0 2##a\nx/v 3 4##b\n")
+    assert [row["id"] for row in converted("video", source)] == ["v", "x/v"]
+
+
 QUERY = {
     "qid": 9769, "query": "A dog runs.", "duration": 150, "vid": "j7r_360.0_510.0",
     "relevant_windows": [[84, 94], [72, 82]],
@@ -170,6 +193,20 @@ def test_our_records(write, tmp_path):
         ({"video": "a.mp4", "events": [{"start": 1}]}, "event 1 needs start, end and text"),
         ({"video": "a.mp4", "question": "a"}, "question and answer must be texts, and answers and options lists"),
         ({"video": "a.mp4", "question": "a", "answer": "b", "options": ["c"]}, "its answer 'b' is none of its options"),
+        (
+            {"video": "a.mp4", "question": "a", "answer": "A", "options": ["B", "A"]},
+            "its answer 'A' is the letter of one option and the text of another one",
+        ),
+        (
+            {"video": "a.mp4", "events": [{"start": 1, "end": math.inf, "text": "a"}]},
+            "event 1 has the times 1 and inf; expected two numbers of seconds",
+        ),
+        (
+            {"video": "a.mp4", "events": [{"start": 1, "end": 10**400, "text": "a"}]},
+            "event 1 has the times 1 and 1000",
+        ),
+        ({"video": "a.mp4", "events": [{"start": False, "end": 3, "text": "a"}]}, "event 1 has the times False and 3"),
+        ({"video": "a" * 300, "caption": "a"}, "cannot be looked for: File name too long"),
         (
             {"video": "a.mp4", "question": "a", "answer": "b", "answers": [1]},
             "answers and options must be lists of texts",

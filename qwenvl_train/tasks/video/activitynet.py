@@ -29,11 +29,12 @@ def _clips(source: Path, wanted: Wanted) -> Iterator[Clip | Refused]:
         where = f"{source}, {name}"
         try:
             events = _events(record)
+            video = video_file(name, source, wanted)
         except UserError as error:
             yield Refused(where, str(error))
             continue
         caption = " ".join(event.text for event in events)
-        yield Clip(name, where, video_file(name, source, wanted), events, caption)
+        yield Clip(name, where, video, events, caption, name=name)
 
 
 def _events(record: Any) -> list[Event]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
-from qwenvl_train.tasks.video.clips import Clip, Event, clip_rows, video_file
+from qwenvl_train.tasks.video.clips import Clip, Event, clip_rows, lost, video_file
 from qwenvl_train.tasks.video.times import span_of
 
 _LINE = re.compile(r"(\S+)\s+(\d+(?:\.\d+)?)\s+(\d+(?:\.\d+)?)\s*##\s*(\S.*)")
@@ -33,15 +33,16 @@ def _clips(source: Path, wanted: Wanted) -> Iterator[Clip | Refused]:
         if not line.strip():
             continue
         if not (found := _LINE.fullmatch(line.strip())):
-            yield Refused(where, f"it is {line.strip()!r}; expected video start end##sentence")
+            reason = f"it is {line.strip()!r}; expected video start end##sentence"
+            yield lost(where, reason, line.split()[0])
             continue
         try:
             span = span_of(float(found[2]), float(found[3]), None, "the event")
+            video = video_file(found[1], source, wanted)
         except UserError as error:
-            yield Refused(where, str(error))
+            yield lost(where, error, found[1])
             continue
-        key = f"{found[1]}/{number}"
-        yield Clip(key, where, video_file(found[1], source, wanted), [Event(found[4].strip(), (span,))])
+        yield Clip(f"{found[1]}/{number}", where, video, [Event(found[4].strip(), (span,))], name=found[1])
 
 
 CHARADES = Converter("charades", "Charades-STA's lines of video start end##sentence", finds, rows)

@@ -43,6 +43,21 @@ class Clip:
     events: Sequence[Event] = ()
     caption: str = ""
     asked: Asked | None = None
+    name: str = ""
+    """The name of the video in the source."""
+
+
+@dataclass(frozen=True)
+class Lost(Refused):
+    """A record that gives no clip, of a video that is named."""
+
+    name: str
+    """The name of the video in the source."""
+
+
+def lost(where: str, reason: object, name: Any) -> Refused:
+    """Return a record that gives no clip. `name` is that of its video, if it has one."""
+    return Lost(where, str(reason), name) if isinstance(name, str) else Refused(where, str(reason))
 
 
 def clip_rows(clips: Iterable[Clip | Refused], wanted: Wanted) -> Records:
@@ -50,30 +65,50 @@ def clip_rows(clips: Iterable[Clip | Refused], wanted: Wanted) -> Records:
     whole = _merged(clips) if wanted.form in ("clock", "seconds") else clips
     for clip in whole:
         if isinstance(clip, Refused):
-            yield clip
+            yield Refused(clip.where, clip.reason)
         else:
             yield from refused_or_rows(clip.where, _rows(clip, wanted))
 
 
 def video_file(name: str, source: Path, wanted: Wanted) -> Path:
-    """Return the path of a video. A name without an ending is that of the first file that exists with one."""
+    """Return the path of a video. A name without an ending is that of the first file that exists with one.
+
+    Raises:
+        UserError: If no file can have this name.
+    """
     path = wanted.medium(name, source)
-    if path.suffix.lower() in ENDINGS:
-        return path
-    files = [path.with_name(path.name + ending) for ending in ENDINGS]
-    return next((file for file in files if file.is_file()), files[0])
+    try:
+        files = [path] if path.suffix.lower() in ENDINGS else [Path(f"{path}{ending}") for ending in ENDINGS]
+        return next((file for file in files if file.is_file()), files[0])
+    except OSError as error:
+        raise UserError(f"the video {name[:40]} cannot be looked for: {error.strerror}") from None
 
 
 def _merged(clips: Iterable[Clip | Refused]) -> Iterator[Clip | Refused]:
-    of_video: dict[Path, Clip] = {}
+    """Yield a clip for each video, with the events of all of its clips. A video of which a record is refused gives
+    none, since its answer would not have all events."""
+    of_video: dict[str, Clip] = {}
+    missing: dict[str, str] = {}
     for clip in clips:
         if isinstance(clip, Refused):
+            if isinstance(clip, Lost):
+                missing[_bare(clip.name)] = clip.where
             yield clip
-        elif first := of_video.get(clip.video):
-            of_video[clip.video] = replace(first, key=clip.video.stem, events=[*first.events, *clip.events])
+        elif first := of_video.get(name := _bare(clip.name)):
+            of_video[name] = replace(first, key=name, events=[*first.events, *clip.events])
         else:
-            of_video[clip.video] = clip
-    yield from of_video.values()
+            of_video[name] = clip
+    for name, clip in of_video.items():
+        if name in missing:
+            yield Refused(clip.where, f"an event of its video is missing, that of {missing[name]}")
+        else:
+            yield clip
+
+
+def _bare(name: str) -> str:
+    """Return the name of a video without its ending."""
+    ending = Path(name).suffix
+    return name.removesuffix(ending) if ending.lower() in ENDINGS else name
 
 
 def _rows(clip: Clip, wanted: Wanted) -> Iterator[Raw]:

@@ -7,7 +7,7 @@ from typing import Any
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
 from qwenvl_train.tasks.files import first_record, records_of
-from qwenvl_train.tasks.video.clips import Clip, Event, clip_rows, video_file
+from qwenvl_train.tasks.video.clips import Clip, Event, clip_rows, lost, video_file
 from qwenvl_train.tasks.video.times import span_of
 
 
@@ -25,7 +25,7 @@ def _clips(source: Path, wanted: Wanted) -> Iterator[Clip | Refused]:
         try:
             yield _clip(record, where, source, wanted)
         except UserError as error:
-            yield Refused(where, str(error))
+            yield lost(where, error, record.get("vid") if isinstance(record, dict) else None)
 
 
 def _clip(record: Any, where: str, source: Path, wanted: Wanted) -> Clip:
@@ -39,7 +39,8 @@ def _clip(record: Any, where: str, source: Path, wanted: Wanted) -> Clip:
         start, end = window if isinstance(window, list) and len(window) == 2 else (window, None)
         spans.append(span_of(start, end, record.get("duration"), f"the window {window}"))
     key = str(record.get("qid", where.rpartition("/")[2]))
-    return Clip(key, where, video_file(name, source, wanted), [Event(query.strip(), tuple(sorted(spans)))])
+    events = [Event(query.strip(), tuple(sorted(spans)))]
+    return Clip(key, where, video_file(name, source, wanted), events, name=name)
 
 
 QVHIGHLIGHTS = Converter("qvhighlights", "QVHighlights' queries with relevant_windows", finds, rows)

@@ -8,7 +8,7 @@ from typing import Any
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
 from qwenvl_train.tasks.files import first_record, records_of
-from qwenvl_train.tasks.video.clips import Asked, Clip, Event, clip_rows, video_file
+from qwenvl_train.tasks.video.clips import Asked, Clip, Event, clip_rows, lost, video_file
 from qwenvl_train.tasks.video.times import span_of
 
 
@@ -26,7 +26,7 @@ def _clips(source: Path, wanted: Wanted) -> Iterator[Clip | Refused]:
         try:
             yield _clip(record, where, source, wanted)
         except UserError as error:
-            yield Refused(where, str(error))
+            yield lost(where, error, record.get("video") if isinstance(record, dict) and record.get("events") else None)
 
 
 def _clip(record: Any, where: str, source: Path, wanted: Wanted) -> Clip:
@@ -43,7 +43,7 @@ def _clip(record: Any, where: str, source: Path, wanted: Wanted) -> Clip:
     duration = record.get("duration")
     found = [_event(one, duration, f"event {number}") for number, one in enumerate(events, start=1)]
     key = str(record.get("id", where.rpartition("/")[2]))
-    return Clip(key, where, video_file(name, source, wanted), found, caption.strip(), _asked(record))
+    return Clip(key, where, video_file(name, source, wanted), found, caption.strip(), _asked(record), name)
 
 
 def _event(given: Any, duration: Any, what: str) -> Event:
@@ -67,6 +67,8 @@ def _asked(record: dict[str, Any]) -> Asked | None:
     letters = ascii_uppercase[: len(options)]
     if options and answer not in (*letters, *options):
         raise UserError(f"its answer {answer!r} is none of its options")
+    if answer in letters and answer in options and options.index(answer) != letters.index(answer):
+        raise UserError(f"its answer {answer!r} is the letter of one option and the text of another one")
     if options and answer not in letters:
         answer = letters[options.index(answer)]
     return Asked(question.strip(), answer.strip(), tuple(answers), tuple(options))

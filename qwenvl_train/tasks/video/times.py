@@ -3,6 +3,7 @@
 from typing import Any
 
 from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.finite import is_number
 
 Span = tuple[float, float]
 """Start and end in seconds."""
@@ -14,14 +15,11 @@ def span_of(start: Any, end: Any, duration: Any, what: str) -> Span:
     Raises:
         UserError: If it is none, ends before it starts, or starts after the end of the video.
     """
-    match start, end:
-        case int() | float(), int() | float():
-            pass
-        case _:
-            raise UserError(f"{what} has the times {start} and {end}; expected two numbers of seconds")
-    last = duration if isinstance(duration, int | float) else end
+    if not (is_number(start) and is_number(end)):
+        raise UserError(f"{what} has the times {start!s:.40} and {end!s:.40}; expected two numbers of seconds")
+    last = duration if is_number(duration) else end
     if not 0 <= start < min(end, last):
-        known = f" of a video of {duration:g} seconds" if isinstance(duration, int | float) else ""
+        known = f" of a video of {duration:g} seconds" if is_number(duration) else ""
         raise UserError(f"{what} goes from {start:g} to {end:g} seconds{known}")
     return float(start), float(min(end, last))
 
