@@ -9,3 +9,11 @@ LARGEST = 1e12
 def is_number(value: Any) -> TypeGuard[int | float]:
     """Return whether a value is a finite number, which true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+
+
+def shown(value: Any) -> str:
+    """Return the beginning of a value for a message. Values that are nested too deep to be written have none."""
+    try:
+        return f"{value!s:.80}"
+    except RecursionError:
+        return "…"

@@ -1,5 +1,7 @@
 """Pages in our layout JSON and in OmniDocBench's annotations, written by hand after its description."""
 
+import math
+
 import pytest
 
 from qwenvl_train.errors import UserError
@@ -225,7 +227,8 @@ def omni(*found: dict, **info: object) -> list:
     return [{"layout_dets": list(found), "page_info": {"image_path": "a.png", "page_no": 0, **info}, "extra": {}}]
 
 
-def test_omnidocbench(write):
+def test_omnidocbench(draw, write):
+    draw("a.png")
     (row,) = converted("documents", write("omni.json", omni(*OMNI, width=200, height=100)))
     assert row["id"] == "a.png"
     assert row["objects"]["ref"] == ["h2", "p", "table", "formula", "formula", "image", "image", "p"]
@@ -249,14 +252,28 @@ def test_omnidocbench_in_markdown(draw, write):
         (polygon(0, category_type="poem", order=1, text="a"), "the poem 0 has a category that is not known here"),
         (polygon(0, category_type="text_block", order=1), "the text_block 0, a paragraph, has no text"),
         (polygon(0, category_type="title", order=1, text="a") | {"poly": [1, 2]}, "the title 0 has the poly [1, 2]"),
+        (polygon(0, category_type="title", order=1, text=["a"]), "the title 0: text is no text"),
+        (polygon(0, category_type="table", order=1, html={"a": 1}), "the table 0: html is no text"),
+        (polygon(0, category_type="title", order=1, text="a") | {"poly": [10**400] * 8}, "the title 0 has the poly"),
+        (polygon(0, category_type="title", order=1, text="a") | {"poly": [math.inf] * 8}, "the title 0 has the poly"),
         ({"order": 1}, "an entry of layout_dets has no category_type"),
     ],
 )  # fmt: skip
-def test_broken_annotations_are_told(found, reason, write):
+def test_broken_annotations_are_told(found, reason, draw, write):
+    draw("a.png")
     source = write("omni.json", omni(found, width=200, height=100))
     (refused,) = converted("documents", source, format="omnidocbench")
     assert refused.where == f"{source}, record 1"
     assert reason in refused.reason
+
+
+def test_boxes_are_those_of_the_image(draw, write):
+    """Annotations are often for a page in another resolution, whose size they tell."""
+    draw("a.png", (100, 51))
+    (row,) = converted("documents", write("omni.json", omni(*OMNI, width=200, height=101)))
+    assert row["objects"]["bbox"][:2] == [[0, 0, 100, 5], [0, 5, 100, 10]]
+    (refused,) = converted("documents", write("omni.json", omni(*OMNI, width=200, height=200)))
+    assert refused.reason == "its page_info tells 200×200 pixels, but its image has 100×51"
 
 
 def test_a_page_without_page_info_is_told(write):

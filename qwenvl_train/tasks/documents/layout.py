@@ -10,6 +10,7 @@ from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
 from qwenvl_train.tasks.documents.page import Page, page_row
 from qwenvl_train.tasks.documents.parts import Element, checked
 from qwenvl_train.tasks.files import first_record, read_json, records_of
+from qwenvl_train.tasks.finite import is_number, shown
 from qwenvl_train.tasks.grounding.regions import inside, refused_or_rows, size_of
 
 _KEYS = ("class", "box", "text", "html", "latex", "level")
@@ -57,17 +58,17 @@ def _element(given: Any, size: tuple[int, int], what: str) -> Element:
     if unknown := given.keys() - set(_KEYS):
         raise UserError(f"{what} has {', '.join(sorted(unknown))}; an element has {', '.join(_KEYS)}")
     match given.get("box"):
-        case [int() | float() as x1, int() | float() as y1, int() | float() as x2, int() | float() as y2]:
+        case [x1, y1, x2, y2] if all(map(is_number, (x1, y1, x2, y2))):
             box = inside((x1, y1, x2, y2), size, f"{what}: the box")
         case box:
-            raise UserError(f"{what} has the box {box}; expected [x1, y1, x2, y2]")
+            raise UserError(f"{what} has the box {shown(box)}; expected [x1, y1, x2, y2]")
     texts = {name: given.get(name) or "" for name in ("class", "text", "html", "latex")}
     for name, value in texts.items():
         if not isinstance(value, str):
-            raise UserError(f"{what}: {name} is {value}, which is no text")
+            raise UserError(f"{what}: {name} is {shown(value)}, which is no text")
     level = given.get("level", 2)
-    if not isinstance(level, int):
-        raise UserError(f"{what} has the level {level}; a heading has one from 1 to 6")
+    if not isinstance(level, int) or isinstance(level, bool):
+        raise UserError(f"{what} has the level {shown(level)}; a heading has one from 1 to 6")
     element = Element(texts["class"], box, texts["text"], texts["html"], texts["latex"], level)
     return checked(element, what)
 

@@ -9,6 +9,7 @@ from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
 from qwenvl_train.tasks.documents.page import Page, page_row
 from qwenvl_train.tasks.documents.parts import Element, checked
 from qwenvl_train.tasks.files import first_record, records_of
+from qwenvl_train.tasks.finite import is_number, shown
 from qwenvl_train.tasks.grounding.regions import inside, refused_or_rows, size_of
 
 _TEXTS = (
@@ -44,13 +45,26 @@ def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw
             image = wanted.medium(name, source)
         case _:
             raise UserError("it needs layout_dets, and page_info with an image_path")
-    match info:
-        case {"width": int(width), "height": int(height)}:
-            size = width, height
-        case _:
-            size = size_of(image, where)
-    elements = [_element(one, size) for one in sorted(filter(_is_read, found), key=lambda one: one["order"])]
+    size = size_of(image, where)
+    scale = _scale(info, size)
+    elements = [_element(one, size, scale) for one in sorted(filter(_is_read, found), key=lambda one: one["order"])]
     yield page_row(Page(name, image, elements), wanted)
+
+
+def _scale(info: Mapping[str, Any], size: tuple[int, int]) -> float:
+    """Return how many pixels of the image a pixel of the annotations is, which tell the size that they are for.
+
+    Raises:
+        UserError: If the image has other proportions.
+    """
+    width, height = info.get("width"), info.get("height")
+    if not (is_number(width) and is_number(height) and min(width, height) > 0):
+        return 1.0
+    scale = max(size) / max(width, height)
+    if max(abs(width * scale - size[0]), abs(height * scale - size[1])) > 1:
+        told = f"{width:g}×{height:g}"
+        raise UserError(f"its page_info tells {told} pixels, but its image has {size[0]}×{size[1]}")
+    return scale if (width, height) != size else 1.0
 
 
 def _is_read(found: Any) -> bool:
@@ -60,21 +74,25 @@ def _is_read(found: Any) -> bool:
         raise UserError("an entry of layout_dets has no category_type")
     if found.get("ignore") or category.endswith("_mask") or category in _LEFT_OUT:
         return False
-    return isinstance(found.get("order"), int | float)
+    return is_number(found.get("order"))
 
 
-def _element(found: Mapping[str, Any], size: tuple[int, int]) -> Element:
-    category = found["category_type"]
-    what = f"the {category} {found.get('anno_id', 'at ' + str(found['order']))}"
+def _element(found: Mapping[str, Any], size: tuple[int, int], scale: float) -> Element:
+    category, name = found["category_type"], found.get("anno_id")
+    what = f"the {category} {name if isinstance(name, int | str) else 'at ' + str(found['order'])}"
     if category not in _KINDS:
         raise UserError(f"{what} has a category that is not known here; known are {', '.join(_KINDS)}")
     match found.get("poly"):
-        case [*numbers] if len(numbers) == 8 and all(isinstance(number, int | float) for number in numbers):
-            across, down = numbers[::2], numbers[1::2]
+        case [*numbers] if len(numbers) == 8 and all(map(is_number, numbers)):
+            scaled = [number * scale for number in numbers]
+            across, down = scaled[::2], scaled[1::2]
             box = inside((min(across), min(down), max(across), max(down)), size, f"{what}: the box")
         case poly:
-            raise UserError(f"{what} has the poly {poly}; expected eight numbers")
-    text, html, latex = (found.get(name) or "" for name in ("text", "html", "latex"))
+            raise UserError(f"{what} has the poly {shown(poly)}; expected eight numbers")
+    texts = {name: found.get(name) or "" for name in ("text", "html", "latex")}
+    if wrong := [name for name, value in texts.items() if not isinstance(value, str)]:
+        raise UserError(f"{what}: {wrong[0]} is no text")
+    text, html, latex = texts.values()
     kind = _KINDS[category]
     if kind == "formula":
         latex = latex.strip().removeprefix("$$").removesuffix("$$").strip()

@@ -9,6 +9,7 @@ from typing import Any
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
 from qwenvl_train.tasks.files import first_record, records_of
+from qwenvl_train.tasks.finite import is_number
 from qwenvl_train.tasks.grounding.regions import refused_or_rows, size_of
 from qwenvl_train.tasks.ocr.reading import Line, Reading, reading_row, upright_box
 
@@ -66,7 +67,7 @@ def _line(given: Any, size: tuple[int, int], what: str) -> Line:
 def _is_word(word: Any) -> bool:
     match word:
         case {"text": str(), "quad": dict(quad)}:
-            return all(isinstance(quad.get(key), int | float) for key in _CORNERS)
+            return all(is_number(quad.get(key)) for key in _CORNERS)
     return False
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
 from qwenvl_train.tasks.files import first_record, records_of
+from qwenvl_train.tasks.finite import is_number
 from qwenvl_train.tasks.grounding.regions import refused_or_rows, size_of
 from qwenvl_train.tasks.ocr.reading import Line, Reading, reading_row, upright_box
 
@@ -49,7 +50,7 @@ def _line(given: Any, size: tuple[int, int], what: str) -> Line:
     if isinstance(numbers, list) and all(isinstance(one, list) for one in numbers):
         numbers = [number for corner in numbers for number in corner]
     match numbers:
-        case [*corners] if len(corners) == wanted and all(isinstance(one, int | float) for one in corners):
+        case [*corners] if len(corners) == wanted and all(map(is_number, corners)):
             return Line(text, upright_box(corners, size, f"{what}: the box"))
     raise UserError(f"{what}: box has four numbers, and quad four corners of two numbers each")
 

@@ -7,6 +7,7 @@ from typing import Any
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
 from qwenvl_train.tasks.files import first_record, records_of
+from qwenvl_train.tasks.finite import shown
 from qwenvl_train.tasks.video.clips import Clip, Event, clip_rows, lost, video_file
 from qwenvl_train.tasks.video.times import span_of
 
@@ -37,7 +38,7 @@ def _clip(record: Any, where: str, source: Path, wanted: Wanted) -> Clip:
     spans = []
     for window in windows:
         start, end = window if isinstance(window, list) and len(window) == 2 else (window, None)
-        spans.append(span_of(start, end, record.get("duration"), f"the window {window}"))
+        spans.append(span_of(start, end, record.get("duration"), f"the window {shown(window)}"))
     key = str(record.get("qid", where.rpartition("/")[2]))
     events = [Event(query.strip(), tuple(sorted(spans)))]
     return Clip(key, where, video_file(name, source, wanted), events, name=name)

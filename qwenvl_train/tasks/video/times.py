@@ -3,7 +3,7 @@
 from typing import Any
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.finite import is_number
+from qwenvl_train.tasks.finite import is_number, shown
 
 Span = tuple[float, float]
 """Start and end in seconds."""
@@ -16,7 +16,7 @@ def span_of(start: Any, end: Any, duration: Any, what: str) -> Span:
         UserError: If it is none, ends before it starts, or starts after the end of the video.
     """
     if not (is_number(start) and is_number(end)):
-        raise UserError(f"{what} has the times {start!s:.40} and {end!s:.40}; expected two numbers of seconds")
+        raise UserError(f"{what} has the times {shown(start)} and {shown(end)}; expected two numbers of seconds")
     last = duration if is_number(duration) else end
     if not 0 <= start < min(end, last):
         known = f" of a video of {duration:g} seconds" if is_number(duration) else ""
