@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -180,8 +180,9 @@ def _tree(
                 files.pop(key, None)
                 if layer.file:
                     files[key] = layer.file
-                # A list replaces a mapping, with which it cannot be merged.
-                OmegaConf.update(config, key, value, merge=not isinstance(value, list), force_add=True)
+                # A list and a mapping replace each other, since they cannot be merged.
+                merged = isinstance(value, dict) and isinstance(_node(config, key), DictConfig)
+                OmegaConf.update(config, key, value, merge=merged, force_add=True)
         tree = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         where, reason = error.full_key or "a value", str(error).partition("\n")[0]
@@ -190,8 +191,12 @@ def _tree(
 
 
 def _current(config: DictConfig, key: str) -> object:
-    value = OmegaConf.select(config, key, throw_on_missing=False, throw_on_resolution_failure=False)
+    value = _node(config, key)
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _node(config: DictConfig, key: str) -> Any:
+    return OmegaConf.select(config, key, throw_on_missing=False, throw_on_resolution_failure=False)
 
 
 def _label(recipe: str | None) -> str | None:

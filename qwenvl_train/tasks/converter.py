@@ -43,7 +43,8 @@ class Prompts:
         """Return the prompt of a row as the settings have it."""
         if not self.texts:
             raise UserError("convert.prompts has no question, and this converter asks one; set it.")
-        return random.Random(f"{self.seed} {key}").choice(self.texts)
+        # JSON can have halves of characters.
+        return random.Random(f"{self.seed} {key}".encode(errors="replace")).choice(self.texts)
 
 
 def filled(template: str, names: Mapping[str, str]) -> str:

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Sequence
 from reprlib import Repr
-from typing import Any
+from typing import Any, TypeGuard
 
 from qwenvl_train.errors import UserError
 
+LARGEST = 1e12
+"""The largest number of pixels or seconds. JSON can have larger ones, also Infinity, that no arithmetic can take."""
 _SHOWN = Repr()
 _SHOWN.maxlist = _SHOWN.maxtuple = 10
 _SHOWN.maxstring = _SHOWN.maxother = 100
@@ -37,6 +39,11 @@ def number(value: Any) -> float | None:
         return float(value) if math.isfinite(value) else None
     except OverflowError:
         return None
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Return whether a value is a number of pixels or seconds, which true and false are not."""
+    return number(value) is not None and -LARGEST <= value <= LARGEST
 
 
 def shown(value: Any) -> str:

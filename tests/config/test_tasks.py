@@ -41,3 +41,10 @@ def test_a_run_keeps_its_own_settings(tmp_path):
     (tmp_path / "environment.json").write_text("{}")
     with pytest.raises(UserError, match="task has no effect on a run, whose own settings are used"):
         compose(["+task=grounding", f"run={tmp_path}"], load_verb("eval"))
+
+
+@pytest.mark.parametrize(("task", "given"), [("grounding", "[a,b]"), ("recognition", "{name:[a,b]}")])
+def test_prompts_by_form_and_for_all_forms_replace_each_other(task, given):
+    words = [f"+task={task}", "source=a", "to=b.jsonl", f"convert.prompts={given}"]
+    prompts = compose(words, load_verb("convert")).config.convert.prompts
+    assert prompts == (("a", "b") if task == "grounding" else {"name": ("a", "b")})

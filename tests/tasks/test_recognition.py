@@ -3,7 +3,7 @@
 import pytest
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.converter import Refused
+from qwenvl_train.tasks.converter import Prompts, Refused
 from tests.tasks.conftest import answer_of, converted, question_of
 
 
@@ -88,3 +88,9 @@ def test_what_is_no_source_is_told(write, tmp_path):
         converted("recognition", source, format="table")
     with pytest.raises(UserError, match=r"convert.format=coco: recognition has the formats table .*, folders "):
         converted("recognition", source, format="coco")
+
+
+def test_half_a_character_in_an_id_chooses_a_prompt_too():
+    prompts = Prompts(("a", "b"))
+    assert prompts.ask("\ud800") in ("a", "b")
+    assert {prompts.ask(str(number)) for number in range(20)} == {"a", "b"}

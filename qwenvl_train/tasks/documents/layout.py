@@ -10,8 +10,8 @@ from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
 from qwenvl_train.tasks.documents.page import Page, page_row
 from qwenvl_train.tasks.documents.parts import Element, checked
 from qwenvl_train.tasks.files import first_record, read_json, records_of
-from qwenvl_train.tasks.finite import is_number, shown
 from qwenvl_train.tasks.grounding.regions import inside, refused_or_rows, size_of
+from qwenvl_train.tasks.numbers import is_number, shown
 
 _KEYS = ("class", "box", "text", "html", "latex", "level")
 

@@ -9,8 +9,8 @@ from typing import Any
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
 from qwenvl_train.tasks.files import first_record, records_of
-from qwenvl_train.tasks.finite import is_number
 from qwenvl_train.tasks.grounding.regions import refused_or_rows, size_of
+from qwenvl_train.tasks.numbers import is_number
 from qwenvl_train.tasks.ocr.reading import Line, Reading, reading_row, upright_box
 
 _CORNERS = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")

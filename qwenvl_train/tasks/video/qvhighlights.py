@@ -7,7 +7,7 @@ from typing import Any
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
 from qwenvl_train.tasks.files import first_record, records_of
-from qwenvl_train.tasks.finite import shown
+from qwenvl_train.tasks.numbers import shown
 from qwenvl_train.tasks.video.clips import Clip, Event, clip_rows, lost, video_file
 from qwenvl_train.tasks.video.times import span_of
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.finite import is_number, shown
+from qwenvl_train.tasks.numbers import is_number, shown
 
 Span = tuple[float, float]
 """Start and end in seconds."""

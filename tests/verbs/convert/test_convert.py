@@ -164,7 +164,10 @@ def convert(source, wanted):
     ("yielded", "words"),
     [
         ("3", "the row 1: 3 is no row; a converter yields objects"),
-        (r"turns('\ud800')", "the row a: it cannot be written as JSON: 'utf-8' codec can't encode"),
+        (
+            r"turns('\ud800')",
+            "the row a: it cannot be written as JSON: 'utf-8' codec can't encode",
+        ),
         ("turns('b') | {'x': float('nan')}", "the row a: "),
         ("turns(wanted.prompts.ask('a'))", "convert.prompts has no question, and this converter asks one; set it"),
     ],
