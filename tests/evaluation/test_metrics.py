@@ -68,7 +68,15 @@ BROKEN += (
     f"\\begin{{tabular}}{{l}}\\multirow{{{MANY}}}{{*}}{{a}}\\end{{tabular}}",
     "<table ",
 )
-ENDLESS = (" ", "\n", "\\[", "|a|\n|" + "-" * 9 + "|-" * 9, '"x_2d"' + '\\"' * 20, "<table><tr><td>a</td></tr>")
+ENDLESS = (
+    " ",
+    "\n",
+    "\\[",
+    "|a|\n|" + "-" * 9 + "|-" * 9,
+    '"x_2d"' + '\\"' * 20,
+    "<table><tr><td>a</td></tr>",
+    '<p data-bb="',
+)
 ENDLESS += ("\\begin{tabular}{l}" + "\\\\[" * 20, "\\begin{tabular}{l}" + "a & b \\\\ ")
 """What a model repeats until its answer is cut, with what comes before."""
 

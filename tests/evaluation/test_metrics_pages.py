@@ -72,6 +72,12 @@ def test_endless_repetitions_are_read_in_no_time(text):
     assert time.process_time() - began < 5
 
 
+def test_a_tag_without_end_is_read_in_no_time():
+    began = time.process_time()
+    assert main("layout", "<p " + 'data-bbox="' * 6000, HTML) == 0
+    assert time.process_time() - began < 1
+
+
 def test_the_forms_have_the_same_text():
     assert main("page_text", HTML, MARKDOWN) == 1
     assert main("page_text", HTML.replace("cat", "dog"), MARKDOWN) == pytest.approx(1 - 3 / 14)

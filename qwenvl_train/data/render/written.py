@@ -26,7 +26,8 @@ _IN_TOKENS = re.compile(
     rf"<\|box_start\|>\({_NUMBER},{_NUMBER}\)(?:,\({_NUMBER},{_NUMBER}\))?<\|box_end\|>",
     re.DOTALL,
 )
-_IN_HTML = re.compile(r"""<(\w+)\b([^<>]*\bdata-bbox\s*=\s*["']([^"'<>]*)["'][^<>]*)>""", re.IGNORECASE)
+_IN_HTML = re.compile(r"<(\w+)\b([^<>]*)>")
+_BOX = re.compile(r"""\bdata-bbox\s*=\s*["']([^"'<>]*)["']""", re.IGNORECASE)
 _CLASS = re.compile(r"""\bclass\s*=\s*["']([^"']*)["']""", re.IGNORECASE)
 _IN_MARKDOWN = re.compile(rf"<!--\s*(Table|Image)\s*\({_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\)\s*-->")
 _PLAIN = re.compile(rf"{_FOUR}|{_PAIR}")
@@ -69,10 +70,12 @@ def page_elements(text: str) -> Iterator[Written]:
     Qwen's HTML, is no element of its own."""
     before = None
     for match in _IN_HTML.finditer(text):
-        tag, attributes, box = match[1].lower(), match[2], match[3]
+        tag, attributes = match[1].lower(), match[2]
+        if not (box := _BOX.search(attributes)):
+            continue
         begins = before is not None and tag == "img" and not text[before : match.start()].strip()
         before = match.end()
-        numbers = re.findall(r"-?\d+(?:\.\d+)?", box)
+        numbers = re.findall(r"-?\d+(?:\.\d+)?", box[1])
         if len(numbers) == 4 and not begins:
             yield _written(numbers, _class_of(tag, attributes))
     for match in _IN_MARKDOWN.finditer(text):
