@@ -39,4 +39,12 @@ def test_two_processes_write_the_files_of_one(write_rows, tmp_path, monkeypatch)
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
     for name in ("kept.jsonl", "dropped.jsonl", "data.yaml"):
         assert (two / name).read_bytes() == (one / name).read_bytes()
-    assert pq.read_table(two / "verdicts.parquet").equals(pq.read_table(one / "verdicts.parquet"))
+    mine, theirs = (pq.read_table(folder / "verdicts.parquet").to_pydict() for folder in (one, two))
+    assert mine.keys() == theirs.keys()
+    for name, column in mine.items():
+        # The number of threads changes the last digits of what the model says.
+        same = [
+            value if value is None or not isinstance(value, float) else pytest.approx(value, abs=1e-4)
+            for value in column
+        ]
+        assert theirs[name] == same, name
