@@ -100,6 +100,14 @@ class Wanted:
 Records = Iterator[Raw | Refused]
 
 
+def rows_or_refused(where: str, rows: Iterator[Raw]) -> Records:
+    """Yield the rows of a record, or what is wrong with it. A record with a fault gives no row at all."""
+    try:
+        yield from list(rows)
+    except UserError as error:
+        yield Refused(where, str(error).removesuffix("."))
+
+
 @dataclass(frozen=True)
 class Converter:
     name: str

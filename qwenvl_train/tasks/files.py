@@ -2,13 +2,13 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.converter import Refused
+from qwenvl_train.tasks.converter import Raw, Records, Refused, rows_or_refused
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _HEAD = 4096
@@ -47,6 +47,12 @@ def records_of(path: Path) -> Iterator[tuple[str, Any]]:
         raise UserError(f"{path} has no list of records.")
     for number, record in enumerate(found, start=1):
         yield f"{path}, record {number}", record
+
+
+def rows_of_records(path: Path, rows: Callable[[Any, str], Iterator[Raw]]) -> Records:
+    """Yield the rows of all records of a file. `rows` takes a record and its name in messages."""
+    for where, record in records_of(path):
+        yield from rows_or_refused(where, rows(record, where))
 
 
 def first_record(path: Path) -> Any:

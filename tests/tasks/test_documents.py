@@ -271,9 +271,9 @@ def test_boxes_are_those_of_the_image(draw, write):
     """Annotations are often for a page in another resolution, whose size they tell."""
     draw("a.png", (100, 51))
     (row,) = converted("documents", write("omni.json", omni(*OMNI, width=200, height=101)))
-    assert row["objects"]["bbox"][:2] == [[0, 0, 100, 5], [0, 5, 100, 10]]
+    assert row["objects"]["bbox"][:2] == [[0, 0, 100, 5.05], [0, 5.05, 100, 10.1]]
     (refused,) = converted("documents", write("omni.json", omni(*OMNI, width=200, height=200)))
-    assert refused.reason == "its page_info tells 200×200 pixels, but its image has 100×51"
+    assert refused.reason == "its file has 100×51 pixels, not the 200×200 of the source"
 
 
 def test_a_page_without_page_info_is_told(write):

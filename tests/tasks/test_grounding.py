@@ -5,9 +5,9 @@ import json
 import pytest
 
 from qwenvl_train.errors import UserError
+from qwenvl_train.tasks import boxes
+from qwenvl_train.tasks.boxes import inside
 from qwenvl_train.tasks.converter import Refused
-from qwenvl_train.tasks.grounding import regions
-from qwenvl_train.tasks.grounding.regions import inside
 from tests.tasks.conftest import answer_of, converted, question_of
 
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}]
@@ -249,7 +249,7 @@ def test_refcoco(name, draw, write):
 
 def test_an_image_of_many_references_is_opened_once(draw, write, monkeypatch):
     opened = []
-    monkeypatch.setattr(regions, "upright_size", lambda path, where: opened.append(path) or (100, 200))
+    monkeypatch.setattr(boxes, "upright_size", lambda path, where: opened.append(path) or (100, 200))
     path = draw("a.png")
     assert len(converted("grounding", write("refs.jsonl", [REF, REF | {"ref_id": 13}]))) == 4
     assert opened == [str(path)]

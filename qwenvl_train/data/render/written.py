@@ -28,7 +28,7 @@ _IN_TOKENS = re.compile(
 )
 _IN_HTML = re.compile(r"<(\w+)\b([^<>]*)>")
 _BOX = re.compile(r"""\bdata-bbox\s*=\s*["']([^"'<>]*)["']""", re.IGNORECASE)
-_CLASS = re.compile(r"""\bclass\s*=\s*["']([^"']*)["']""", re.IGNORECASE)
+CLASS = re.compile(r"""\bclass\s*=\s*["']([^"']*)["']""", re.IGNORECASE)
 _IN_MARKDOWN = re.compile(rf"<!--\s*(Table|Image)\s*\({_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\)\s*-->")
 _PLAIN = re.compile(rf"{_FOUR}|{_PAIR}")
 
@@ -125,7 +125,7 @@ def _unquoted(quoted: str) -> str:
 
 def _class_of(tag: str, attributes: str) -> str:
     """Return the class of an element of a page. The class of a table only numbers it."""
-    named = _CLASS.search(attributes)
+    named = CLASS.search(attributes)
     return named[1] if named and tag != "table" else "image" if tag == "img" else tag
 
 

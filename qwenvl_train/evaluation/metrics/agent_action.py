@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qwenvl_train.evaluation.metrics.metric import Metric, Question
-from qwenvl_train.evaluation.metrics.places import Coordinates, box_in_fractions, distance, is_inside
+from qwenvl_train.evaluation.metrics.places import Coordinates, box_in_fractions, direction, distance, is_inside
 from qwenvl_train.evaluation.metrics.tool_calls import Call, calls_in
 from qwenvl_train.evaluation.metrics.words import normalized
 
@@ -107,12 +107,7 @@ def _direction(call: Call, question: Question) -> str | None:
         case int() | float() as pixels if pixels:
             return "up" if pixels > 0 else "down"
     start, end = call.point("coordinate", question), call.point("coordinate2", question)
-    if start is None or end is None or start == end:
-        return None
-    across, down = end[0] - start[0], end[1] - start[1]
-    if abs(across) > abs(down):
-        return "right" if across > 0 else "left"
-    return "down" if down > 0 else "up"
+    return None if start is None or end is None or start == end else direction(start, end)
 
 
 def _plain(value: Any) -> Any:

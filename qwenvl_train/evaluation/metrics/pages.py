@@ -3,13 +3,12 @@
 import re
 from html import unescape
 
-from qwenvl_train.data.render.written import page_elements, written_regions
+from qwenvl_train.data.render.written import CLASS, page_elements, written_regions
 from qwenvl_train.evaluation.metrics.tables import without_tables
 
 _FENCE = re.compile(r"\A\s*```\w*\n|\n```\s*\Z")
 _COMMENT = re.compile(r"<!--(?:(?!<!--|-->).)*-->", re.DOTALL)
 _TAG = re.compile(r"<(/?)([a-z]\w*)([^<>]*)>", re.IGNORECASE)
-_CLASS = re.compile(r"""\bclass\s*=\s*["']([^"']*)["']""", re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$.*?\$\$|\\\[(?:(?!\\\[).)*?\\\]", re.DOTALL)
 _NO_TEXT = ("chart", "chemical formula", "formula", "music sheet")
 """Classes of elements whose content is no text."""
@@ -55,5 +54,5 @@ def _text_of_html(html: str) -> str:
 
 
 def _has_no_text(tag: str, attributes: str) -> bool:
-    named = _CLASS.search(attributes)
+    named = CLASS.search(attributes)
     return tag in ("table", "style") or bool(named and named[1].split(".")[0] in _NO_TEXT)

@@ -63,6 +63,14 @@ def distance(one: Coordinates, other: Coordinates) -> float:
     return math.dist(one, other)
 
 
+def direction(start: Coordinates, end: Coordinates) -> str:
+    """Return the direction from one point to another: that of the longer side."""
+    across, down = end[0] - start[0], end[1] - start[1]
+    if abs(across) > abs(down):
+        return "right" if across > 0 else "left"
+    return "down" if down > 0 else "up"
+
+
 def _area(box: Coordinates) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 

@@ -1,9 +1,11 @@
 """The arguments of calls of mobile_use and computer_use, with points in pixels of the screenshot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from qwenvl_train.errors import UserError
+from qwenvl_train.evaluation.metrics.places import direction
+from qwenvl_train.tasks.boxes import OUTSIDE
 
 Arguments = dict[str, Any]
 """The arguments of a call, `action` among them."""
@@ -16,8 +18,6 @@ REACH = 0.3
 """The length of a swipe whose direction alone is known, as a fraction of the screen: AgentCPM-GUI's."""
 SHORTEST = 0.04
 """The length up to which a swipe would be a tap, as a fraction of the screen: that of Android in the Wild."""
-_OUTSIDE = 2.0
-"""How many pixels a point may be beyond its screenshot. Rounded ones are by one."""
 _TOWARDS = {"up": (0, -1), "down": (0, 1), "left": (-1, 0), "right": (1, 0)}
 
 
@@ -77,7 +77,7 @@ def region(point: Point, size: Size) -> dict[str, list[float]]:
         UserError: If it is further away.
     """
     (x, y), (width, height) = point, size
-    if not (-_OUTSIDE <= x <= width + _OUTSIDE and -_OUTSIDE <= y <= height + _OUTSIDE):
+    if not (-OUTSIDE <= x <= width + OUTSIDE and -OUTSIDE <= y <= height + OUTSIDE):
         raise UserError(f"the point [{x:g}, {y:g}] is not inside its screenshot of {width}×{height} pixels")
     return {"point_2d": [round(min(max(x, 0), width), 2), round(min(max(y, 0), height), 2)]}
 
@@ -94,7 +94,7 @@ def described(arguments: Mapping[str, Any]) -> str:
         case {"action": "key", "keys": keys}:
             return f"Press {'+'.join(keys)}"
         case {"action": "swipe", "coordinate": {"point_2d": start}, "coordinate2": {"point_2d": end}}:
-            return f"Swipe {_direction(start, end)}"
+            return f"Swipe {direction(start, end)}"
         case {"action": "scroll", "pixels": pixels}:
             return "Scroll up" if pixels > 0 else "Scroll down"
         case {"action": "hscroll", "pixels": pixels}:
@@ -102,10 +102,3 @@ def described(arguments: Mapping[str, Any]) -> str:
         case {"action": str(action)}:
             return action.replace("_", " ").capitalize()
     raise AssertionError(arguments)
-
-
-def _direction(start: Sequence[float], end: Sequence[float]) -> str:
-    across, down = end[0] - start[0], end[1] - start[1]
-    if abs(across) > abs(down):
-        return "right" if across > 0 else "left"
-    return "down" if down > 0 else "up"

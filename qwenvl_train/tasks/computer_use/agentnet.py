@@ -7,10 +7,10 @@ from typing import Any
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.agents.files import has_keys, optional_text, records_in, screenshot, text_of
 from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episodes, steps_of
+from qwenvl_train.tasks.boxes import size_of
 from qwenvl_train.tasks.computer_use.forms import refuse_click
 from qwenvl_train.tasks.computer_use.pyautogui_code import actions_in
 from qwenvl_train.tasks.converter import Converter, Records, Wanted
-from qwenvl_train.tasks.grounding.regions import size_of
 
 
 def finds(source: Path) -> bool:

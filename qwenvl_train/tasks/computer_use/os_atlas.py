@@ -10,10 +10,10 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.agents.actions import Arguments, Point, Size, at, ended, wait, written
 from qwenvl_train.tasks.agents.files import json_files, records_in, screenshot
 from qwenvl_train.tasks.agents.steps import USED, Step, asked, row_of_step
+from qwenvl_train.tasks.boxes import size_of
 from qwenvl_train.tasks.computer_use.forms import refuse_click
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
+from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted, rows_or_refused
 from qwenvl_train.tasks.files import first_record
-from qwenvl_train.tasks.grounding.regions import refused_or_rows, size_of
 
 SCROLLED = 5
 """How far a scroll goes, whose direction alone is known."""
@@ -49,7 +49,7 @@ def finds(source: Path) -> bool:
 def rows(source: Path, wanted: Wanted) -> Records:
     refuse_click(wanted, "OS-Atlas")
     for where, record in records_in(source):
-        yield from refused_or_rows(where, _rows(record, source, where, wanted))
+        yield from rows_or_refused(where, _rows(record, source, where, wanted))
 
 
 def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw]:

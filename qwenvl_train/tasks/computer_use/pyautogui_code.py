@@ -79,19 +79,20 @@ def actions_in(code: str, size: Size) -> list[Arguments]:
 def _actions(statement: ast.stmt, text: str, size: Size) -> Iterator[Arguments]:
     match statement:
         case ast.Expr(ast.Call(ast.Attribute(ast.Name("pyautogui" | "computer" as module), name), args, named)):
-            pass
+            called = Called(text, *_literals(args, named, text), size)
         case _:
             raise UserError(f"{text} is no call that is known here")
-    try:
-        values = [ast.literal_eval(one) for one in args]
-        by_name = {str(one.arg): ast.literal_eval(one.value) for one in named}
-    except (ValueError, TypeError, RecursionError, MemoryError):
-        raise UserError(f"{text} has an argument that is no literal") from None
-    called = Called(text, values, by_name, size)
     read = _READ.get(f"{module}.{name}")
     if read is None:
         raise called.refused()
     yield from read(called)
+
+
+def _literals(args: list[ast.expr], named: list[ast.keyword], text: str) -> tuple[list[Any], dict[str, Any]]:
+    try:
+        return [ast.literal_eval(one) for one in args], {str(one.arg): ast.literal_eval(one.value) for one in named}
+    except (ValueError, TypeError, RecursionError, MemoryError):
+        raise UserError(f"{text} has an argument that is no literal") from None
 
 
 def _shown(text: str) -> str:

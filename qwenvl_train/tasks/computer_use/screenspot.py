@@ -9,9 +9,9 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.agents.actions import Size, at
 from qwenvl_train.tasks.agents.files import has_keys, point_of, records_in, screenshot, text_of
 from qwenvl_train.tasks.agents.steps import Step, asked, row_of_step
+from qwenvl_train.tasks.boxes import inside, middle, size_of
 from qwenvl_train.tasks.computer_use.forms import refuse_others
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
-from qwenvl_train.tasks.grounding.regions import inside, middle, refused_or_rows, size_of
+from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted, rows_or_refused
 from qwenvl_train.tasks.numbers import numbers
 
 
@@ -26,7 +26,7 @@ def _is_pro(source: Path) -> bool:
 def _all_rows(source: Path, wanted: Wanted, is_pro: bool) -> Records:
     refuse_others(wanted)
     for where, record in records_in(source):
-        yield from refused_or_rows(where, _rows(record, source, where, wanted, is_pro))
+        yield from rows_or_refused(where, _rows(record, source, where, wanted, is_pro))
 
 
 def _rows(record: Any, source: Path, where: str, wanted: Wanted, is_pro: bool) -> Iterator[Raw]:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
+from qwenvl_train.tasks.boxes import inside, size_of
+from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted, rows_or_refused
 from qwenvl_train.tasks.documents.page import Page, page_row
 from qwenvl_train.tasks.documents.parts import Element, checked
 from qwenvl_train.tasks.files import first_record, read_json, records_of
-from qwenvl_train.tasks.grounding.regions import inside, refused_or_rows, size_of
 from qwenvl_train.tasks.numbers import is_number, shown
 
 _KEYS = ("class", "box", "text", "html", "latex", "level")
@@ -25,7 +25,7 @@ def finds(source: Path) -> bool:
 
 def rows(source: Path, wanted: Wanted) -> Records:
     for where, record in _pages(source):
-        yield from refused_or_rows(where, _rows(record, source, where, wanted))
+        yield from rows_or_refused(where, _rows(record, source, where, wanted))
 
 
 def _pages(source: Path) -> Iterator[tuple[str, Any]]:

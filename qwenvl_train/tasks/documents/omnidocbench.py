@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.boxes import inside, scale_of, size_of
 from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
 from qwenvl_train.tasks.documents.page import Page, page_row
 from qwenvl_train.tasks.documents.parts import Element, checked
-from qwenvl_train.tasks.files import first_record, records_of
-from qwenvl_train.tasks.grounding.regions import inside, refused_or_rows, size_of
+from qwenvl_train.tasks.files import first_record, rows_of_records
 from qwenvl_train.tasks.numbers import is_number, shown
 
 _TEXTS = (
@@ -35,8 +35,7 @@ def finds(source: Path) -> bool:
 
 
 def rows(source: Path, wanted: Wanted) -> Records:
-    for where, record in records_of(source):
-        yield from refused_or_rows(where, _rows(record, source, where, wanted))
+    yield from rows_of_records(source, lambda record, where: _rows(record, source, where, wanted))
 
 
 def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw]:
@@ -46,25 +45,9 @@ def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw
         case _:
             raise UserError("it needs layout_dets, and page_info with an image_path")
     size = size_of(image, where)
-    scale = _scale(info, size)
+    scale = scale_of((info.get("width"), info.get("height")), size)
     elements = [_element(one, size, scale) for one in sorted(filter(_is_read, found), key=lambda one: one["order"])]
     yield page_row(Page(name, image, elements), wanted)
-
-
-def _scale(info: Mapping[str, Any], size: tuple[int, int]) -> float:
-    """Return how many pixels of the image a pixel of the annotations is, which tell the size that they are for.
-
-    Raises:
-        UserError: If the image has other proportions.
-    """
-    width, height = info.get("width"), info.get("height")
-    if not (is_number(width) and is_number(height) and min(width, height) > 0):
-        return 1.0
-    scale = max(size) / max(width, height)
-    if max(abs(width * scale - size[0]), abs(height * scale - size[1])) > 1:
-        told = f"{width:g}×{height:g}"
-        raise UserError(f"its page_info tells {told} pixels, but its image has {size[0]}×{size[1]}")
-    return scale if (width, height) != size else 1.0
 
 
 def _is_read(found: Any) -> bool:
@@ -77,15 +60,14 @@ def _is_read(found: Any) -> bool:
     return is_number(found.get("order"))
 
 
-def _element(found: Mapping[str, Any], size: tuple[int, int], scale: float) -> Element:
+def _element(found: Mapping[str, Any], size: tuple[int, int], scale: tuple[float, float]) -> Element:
     category, name = found["category_type"], found.get("anno_id")
     what = f"the {category} {name if isinstance(name, int | str) else 'at ' + str(found['order'])}"
     if category not in _KINDS:
         raise UserError(f"{what} has a category that is not known here; known are {', '.join(_KINDS)}")
     match found.get("poly"):
         case [*numbers] if len(numbers) == 8 and all(map(is_number, numbers)):
-            scaled = [number * scale for number in numbers]
-            across, down = scaled[::2], scaled[1::2]
+            across, down = ([side * one for one in numbers[axis::2]] for axis, side in enumerate(scale))
             box = inside((min(across), min(down), max(across), max(down)), size, f"{what}: the box")
         case poly:
             raise UserError(f"{what} has the poly {shown(poly)}; expected eight numbers")

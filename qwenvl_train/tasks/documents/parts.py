@@ -2,10 +2,9 @@
 
 from typing import NamedTuple
 
+from qwenvl_train.data.sample import Box
 from qwenvl_train.errors import UserError
 
-Box = tuple[float, float, float, float]
-"""`x1, y1, x2, y2` in pixels of the page's image."""
 MARK = "<bbox>"
 """What stands for the next box in the text of a row."""
 CONTENTS = {

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Refused, Wanted
+from qwenvl_train.tasks.boxes import inside, scale_of, size_of
+from qwenvl_train.tasks.converter import Converter, Raw, Records, Refused, Wanted, rows_or_refused
 from qwenvl_train.tasks.files import read_json
-from qwenvl_train.tasks.grounding.regions import LabelledBox, inside, refused_or_rows, rows_of_image, scale_of, size_of
+from qwenvl_train.tasks.grounding.regions import LabelledBox, rows_of_image
 from qwenvl_train.tasks.numbers import numbers, shown
 
 
@@ -42,7 +43,7 @@ def rows(source: Path, wanted: Wanted) -> Records:
     for image in images:
         if objects := of_image.get(image["id"]):
             where = f"{source}, image {image['id']}"
-            yield from refused_or_rows(where, _rows(image, objects, labels, source, where, wanted))
+            yield from rows_or_refused(where, _rows(image, objects, labels, source, where, wanted))
     for missing in of_image.keys() - {image["id"] for image in images}:
         yield Refused(f"{source}, image {missing}", "annotations name it, but it is not in the list of images")
 

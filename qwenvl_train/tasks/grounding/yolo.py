@@ -10,9 +10,10 @@ from yaml import YAMLError
 
 from qwenvl_train.data.sample import Box
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
+from qwenvl_train.tasks.boxes import inside, size_of
+from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted, rows_or_refused
 from qwenvl_train.tasks.files import IMAGE_ENDINGS
-from qwenvl_train.tasks.grounding.regions import LabelledBox, inside, refused_or_rows, rows_of_image, size_of
+from qwenvl_train.tasks.grounding.regions import LabelledBox, rows_of_image
 from qwenvl_train.tasks.numbers import numbers, shown
 
 _NAMES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
@@ -30,7 +31,7 @@ def rows(source: Path, wanted: Wanted) -> Records:
     names = _names_in(file)
     for image, boxes in _images(source, file):
         key = image.relative_to(source).as_posix()
-        yield from refused_or_rows(str(boxes), _rows(key, image, boxes, names, wanted))
+        yield from rows_or_refused(str(boxes), _rows(key, image, boxes, names, wanted))
 
 
 def _rows(key: str, image: Path, boxes: Path, names: dict[int, str], wanted: Wanted) -> Iterator[Raw]:

@@ -31,9 +31,9 @@ from qwenvl_train.tasks.agents.files import (
     text_of,
 )  # fmt: skip
 from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episodes, steps_of
+from qwenvl_train.tasks.boxes import size_of
 from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
 from qwenvl_train.tasks.files import records_of
-from qwenvl_train.tasks.grounding.regions import size_of
 from qwenvl_train.tasks.numbers import numbers
 
 TAP = 0.04

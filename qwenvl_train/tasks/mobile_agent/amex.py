@@ -8,8 +8,8 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.agents.actions import Arguments, Point, Size, at, button, ended, swipe, wait, written
 from qwenvl_train.tasks.agents.files import has_keys, optional_text, point_of, records_in, screenshot, text_of
 from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episodes, steps_of
+from qwenvl_train.tasks.boxes import size_of
 from qwenvl_train.tasks.converter import Converter, Records, Wanted
-from qwenvl_train.tasks.grounding.regions import size_of
 
 
 def finds(source: Path) -> bool:

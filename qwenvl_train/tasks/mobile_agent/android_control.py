@@ -23,8 +23,8 @@ from qwenvl_train.tasks.agents.actions import (
 )  # fmt: skip
 from qwenvl_train.tasks.agents.files import has_keys, list_of, point_of, records_in, screenshot, text_of
 from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episodes, steps_of
+from qwenvl_train.tasks.boxes import size_of
 from qwenvl_train.tasks.converter import Converter, Records, Wanted
-from qwenvl_train.tasks.grounding.regions import size_of
 from qwenvl_train.tasks.numbers import numbers, shown
 
 NEAREST = 5

@@ -9,8 +9,8 @@ from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.agents.actions import Arguments, Point, Size, at, button, ended, long_press, swipe, written
 from qwenvl_train.tasks.agents.files import has_keys, list_of, optional_text, point_of, records_in, screenshot, text_of
 from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episodes, steps_of
+from qwenvl_train.tasks.boxes import inside, size_of
 from qwenvl_train.tasks.converter import Converter, Records, Wanted
-from qwenvl_train.tasks.grounding.regions import inside, size_of
 from qwenvl_train.tasks.numbers import numbers
 
 _FULL = 1000

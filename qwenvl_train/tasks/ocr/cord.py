@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.boxes import size_of
 from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
-from qwenvl_train.tasks.files import first_record, records_of
-from qwenvl_train.tasks.grounding.regions import refused_or_rows, size_of
+from qwenvl_train.tasks.files import first_record, rows_of_records
 from qwenvl_train.tasks.numbers import is_number
 from qwenvl_train.tasks.ocr.reading import Line, Reading, reading_row, upright_box
 
@@ -22,8 +22,7 @@ def finds(source: Path) -> bool:
 
 
 def rows(source: Path, wanted: Wanted) -> Records:
-    for where, record in records_of(source):
-        yield from refused_or_rows(where, _rows(record, source, where, wanted))
+    yield from rows_of_records(source, lambda record, where: _rows(record, source, where, wanted))
 
 
 def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw]:

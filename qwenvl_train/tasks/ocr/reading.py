@@ -7,17 +7,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from qwenvl_train.data.sample import Box
 from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.boxes import inside
 from qwenvl_train.tasks.converter import Raw, Wanted
-from qwenvl_train.tasks.grounding.regions import inside
 from qwenvl_train.tasks.rows import answer_row, listing
 
 FORMS = ("text", "spotting", "boxes", "fields")
 """The lines as text, with boxes as in Qwen's cookbook, or with boxes in the notation of grounding; key information."""
 _METRICS = {"text": ["lines_cer"], "fields": ["fields"]}
 _METRICS_OF_BOXES = ["layout", "lines_cer"]
-
-Box = tuple[float, float, float, float]
 
 
 class Line(NamedTuple):

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.boxes import size_of
 from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
-from qwenvl_train.tasks.files import first_record, records_of
-from qwenvl_train.tasks.grounding.regions import refused_or_rows, size_of
+from qwenvl_train.tasks.files import first_record, rows_of_records
 from qwenvl_train.tasks.numbers import is_number
 from qwenvl_train.tasks.ocr.reading import Line, Reading, reading_row, upright_box
 
@@ -18,8 +18,7 @@ def finds(source: Path) -> bool:
 
 
 def rows(source: Path, wanted: Wanted) -> Records:
-    for where, record in records_of(source):
-        yield from refused_or_rows(where, _rows(record, source, where, wanted))
+    yield from rows_of_records(source, lambda record, where: _rows(record, source, where, wanted))
 
 
 def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw]:
@@ -36,11 +35,9 @@ def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw
 
 
 def _line(given: Any, size: tuple[int, int], what: str) -> Line:
-    match given:
-        case str(text) | {"text": str(text)} if text.strip():
-            pass
-        case _:
-            raise UserError(f"{what} has no text")
+    text = given.get("text") if isinstance(given, dict) else given
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"{what} has no text")
     if isinstance(given, str) or not (set(given) - {"text"}):
         return Line(text, None)
     if unknown := set(given) - {"text", "box", "quad"}:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
+from qwenvl_train.tasks.boxes import size_of
+from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted, rows_or_refused
 from qwenvl_train.tasks.files import IMAGE_ENDINGS
-from qwenvl_train.tasks.grounding.regions import refused_or_rows, size_of
 from qwenvl_train.tasks.ocr.reading import Line, Reading, reading_row, upright_box
 
 _UNREADABLE = "###"
@@ -23,7 +23,7 @@ def rows(source: Path, wanted: Wanted) -> Records:
     """Yield the rows. Images without a file of lines and without key information give none."""
     for image in _images(source):
         key = image.relative_to(source).as_posix()
-        yield from refused_or_rows(str(image), _rows(key, image, wanted))
+        yield from rows_or_refused(str(image), _rows(key, image, wanted))
 
 
 def _images(source: Path) -> Iterator[Path]:

@@ -1,15 +1,15 @@
 """The rows of a video, from its events, its caption and its questions."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.converter import Raw, Records, Refused, Wanted
-from qwenvl_train.tasks.grounding.regions import refused_or_rows
+from qwenvl_train.tasks.converter import Raw, Records, Refused, Wanted, rows_or_refused
+from qwenvl_train.tasks.files import records_of
 from qwenvl_train.tasks.video.times import Span, clock, seconds
 
 FORMS = ("clock", "seconds", "clock_by_event", "seconds_by_event", "caption", "question")
@@ -67,7 +67,23 @@ def clip_rows(clips: Iterable[Clip | Refused], wanted: Wanted) -> Records:
         if isinstance(clip, Refused):
             yield Refused(clip.where, clip.reason)
         else:
-            yield from refused_or_rows(clip.where, _rows(clip, wanted))
+            yield from rows_or_refused(clip.where, _rows(clip, wanted))
+
+
+def clips_of_records(
+    source: Path, read: Callable[[Any, str], Clip], name_of: Callable[[dict[str, Any]], Any]
+) -> Iterator[Clip | Refused]:
+    """Yield the clip of each record of a file, or what is wrong with the record.
+
+    Args:
+        read: Takes a record and its name in messages.
+        name_of: Returns the name of the video of a record that is refused, if one of its events is then missing.
+    """
+    for where, record in records_of(source):
+        try:
+            yield read(record, where)
+        except UserError as error:
+            yield lost(where, error, name_of(record) if isinstance(record, dict) else None)
 
 
 def video_file(name: str, source: Path, wanted: Wanted) -> Path:

@@ -1,15 +1,14 @@
 """QVHighlights: a .jsonl file with a query on each line, its video in `vid`, and its moments in relevant_windows."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
-from qwenvl_train.tasks.files import first_record, records_of
+from qwenvl_train.tasks.converter import Converter, Records, Wanted
+from qwenvl_train.tasks.files import first_record
 from qwenvl_train.tasks.numbers import shown
-from qwenvl_train.tasks.video.clips import Clip, Event, clip_rows, lost, video_file
-from qwenvl_train.tasks.video.times import span_of
+from qwenvl_train.tasks.video.clips import Clip, Event, clip_rows, clips_of_records, video_file
+from qwenvl_train.tasks.video.times import Span, span_of
 
 
 def finds(source: Path) -> bool:
@@ -18,30 +17,28 @@ def finds(source: Path) -> bool:
 
 
 def rows(source: Path, wanted: Wanted) -> Records:
-    yield from clip_rows(_clips(source, wanted), wanted)
-
-
-def _clips(source: Path, wanted: Wanted) -> Iterator[Clip | Refused]:
-    for where, record in records_of(source):
-        try:
-            yield _clip(record, where, source, wanted)
-        except UserError as error:
-            yield lost(where, error, record.get("vid") if isinstance(record, dict) else None)
+    clips = clips_of_records(
+        source, lambda record, where: _clip(record, where, source, wanted), lambda record: record.get("vid")
+    )
+    yield from clip_rows(clips, wanted)
 
 
 def _clip(record: Any, where: str, source: Path, wanted: Wanted) -> Clip:
     match record:
         case {"vid": str(name), "query": str(query), "relevant_windows": [_, *_] as windows} if query.strip():
-            pass
+            event = Event(query.strip(), _spans(windows, record.get("duration")))
         case _:
             raise UserError("it needs vid, query and relevant_windows, which a test set does not have")
+    key = str(record.get("qid", where.rpartition("/")[2]))
+    return Clip(key, where, video_file(name, source, wanted), [event], name=name)
+
+
+def _spans(windows: list[Any], duration: Any) -> tuple[Span, ...]:
     spans = []
     for window in windows:
         start, end = window if isinstance(window, list) and len(window) == 2 else (window, None)
-        spans.append(span_of(start, end, record.get("duration"), f"the window {shown(window)}"))
-    key = str(record.get("qid", where.rpartition("/")[2]))
-    events = [Event(query.strip(), tuple(sorted(spans)))]
-    return Clip(key, where, video_file(name, source, wanted), events, name=name)
+        spans.append(span_of(start, end, duration, f"the window {shown(window)}"))
+    return tuple(sorted(spans))
 
 
 QVHIGHLIGHTS = Converter("qvhighlights", "QVHighlights' queries with relevant_windows", finds, rows)

@@ -1,14 +1,13 @@
 """Our own records: a .jsonl or .json list with a video, and its events, its caption or a question about it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
-from qwenvl_train.tasks.files import first_record, records_of
-from qwenvl_train.tasks.video.clips import Asked, Clip, Event, clip_rows, lost, video_file
+from qwenvl_train.tasks.converter import Converter, Records, Wanted
+from qwenvl_train.tasks.files import first_record
+from qwenvl_train.tasks.video.clips import Asked, Clip, Event, clip_rows, clips_of_records, video_file
 from qwenvl_train.tasks.video.times import span_of
 
 
@@ -18,28 +17,20 @@ def finds(source: Path) -> bool:
 
 
 def rows(source: Path, wanted: Wanted) -> Records:
-    yield from clip_rows(_clips(source, wanted), wanted)
-
-
-def _clips(source: Path, wanted: Wanted) -> Iterator[Clip | Refused]:
-    for where, record in records_of(source):
-        try:
-            yield _clip(record, where, source, wanted)
-        except UserError as error:
-            yield lost(where, error, record.get("video") if isinstance(record, dict) and record.get("events") else None)
+    clips = clips_of_records(
+        source,
+        lambda record, where: _clip(record, where, source, wanted),
+        lambda record: record.get("video") if record.get("events") else None,
+    )
+    yield from clip_rows(clips, wanted)
 
 
 def _clip(record: Any, where: str, source: Path, wanted: Wanted) -> Clip:
-    match record:
-        case {"video": str(name)}:
-            pass
-        case _:
-            raise UserError("it names no video")
-    match record.get("events") or [], record.get("caption") or "":
-        case list(events), str(caption):
-            pass
-        case _:
-            raise UserError("events must be a list, and caption a text")
+    if not isinstance(record, dict) or not isinstance(name := record.get("video"), str):
+        raise UserError("it names no video")
+    events, caption = record.get("events") or [], record.get("caption") or ""
+    if not isinstance(events, list) or not isinstance(caption, str):
+        raise UserError("events must be a list, and caption a text")
     duration = record.get("duration")
     found = [_event(one, duration, f"event {number}") for number, one in enumerate(events, start=1)]
     key = str(record.get("id", where.rpartition("/")[2]))
@@ -58,9 +49,12 @@ def _asked(record: dict[str, Any]) -> Asked | None:
         case None, None, [], []:
             return None
         case str(question), str(answer), list(answers), list(options) if question.strip() and answer.strip():
-            pass
-        case _:
-            raise UserError("question and answer must be texts, and answers and options lists")
+            return _question(question, answer, answers, options)
+    raise UserError("question and answer must be texts, and answers and options lists")
+
+
+def _question(question: str, answer: str, answers: list[Any], options: list[Any]) -> Asked:
+    """Return a question with its answer, which of several options is a letter."""
     texts = [one for one in (*answers, *options) if isinstance(one, str)]
     if len(texts) < len(answers) + len(options) or len(options) > len(ascii_uppercase):
         raise UserError("answers and options must be lists of texts, with up to 26 options")

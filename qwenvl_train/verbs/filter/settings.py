@@ -40,29 +40,23 @@ def something_is_judged(config: FilterConfig, given: frozenset[str]) -> Lines:
         yield "every rule of filter is off; choose filter=report, strict or light, or turn a rule on"
 
 
-def unwanted_words_are_used(config: FilterConfig, given: frozenset[str]) -> Lines:
-    unwanted = config.filter.unwanted
-    if unwanted.words is not None and unwanted.use == "off":
-        yield "filter.unwanted.words has no effect with filter.unwanted.use=off; set it to drop or mark"
-    if unwanted.words is None and unwanted.use != "off" and "filter.unwanted.use" in given:
-        yield f"filter.unwanted.use={unwanted.use} needs filter.unwanted.words, a file of words"
+_NEEDED = {
+    "unwanted": ("words", "a file of words"),
+    "language": ("languages", "the languages that answers may have, such as [en]"),
+}
+"""The setting without which a rule finds nothing, and what it holds."""
 
 
-def rules_with_thresholds_are_on(config: FilterConfig, given: frozenset[str]) -> Lines:
+def rules_are_on_and_whole(config: FilterConfig, given: frozenset[str]) -> Lines:
     for key in sorted(given):
         section, _, name = key.removeprefix("filter.").partition(".")
         rule = getattr(config.filter, section, None) if key.startswith("filter.") else None
-        if name and name != "use" and getattr(rule, "use", None) == "off" and key != "filter.unwanted.words":
+        if name and name != "use" and getattr(rule, "use", None) == "off":
             yield f"{key} has no effect with filter.{section}.use=off; set it to drop or mark"
-    if (
-        "filter.language.use" in given
-        and config.filter.language.use != "off"
-        and config.filter.language.languages is None
-    ):
-        yield (
-            f"filter.language.use={config.filter.language.use} needs filter.language.languages, the languages that "
-            "answers may have, such as [en]"
-        )
+    for section, (name, what) in _NEEDED.items():
+        rule, key = getattr(config.filter, section), f"filter.{section}.use"
+        if key in given and rule.use != "off" and getattr(rule, name) is None:
+            yield f"{key}={rule.use} needs filter.{section}.{name}, {what}"
 
 
 def rows_have_numbers(config: FilterConfig, given: frozenset[str]) -> Lines:
@@ -104,8 +98,7 @@ FILTER = Verb(
         rows_and_a_folder_are_named,
         something_is_judged,
         rows_have_numbers,
-        unwanted_words_are_used,
-        rules_with_thresholds_are_on,
+        rules_are_on_and_whole,
         judge_is_whole,
         packages_are_installed,
     ),
