@@ -53,8 +53,8 @@ def filled(template: str, names: Mapping[str, str]) -> str:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """How the rows are to be."""
+class RowOptions:
+    """What the user has chosen about the rows that a converter writes."""
 
     prompts: Prompts
     form: str
@@ -114,11 +114,11 @@ class Converter:
     """The value of convert.format."""
     summary: str
     """What it reads, in a few words."""
-    finds: Callable[[Path], bool]
+    matches: Callable[[Path], bool]
     """Whether a file or folder has this format. Its content is looked at only as far as needed."""
-    rows: Callable[[Path, Wanted], Records]
+    rows: Callable[[Path, RowOptions], Records]
     uses: tuple[str, ...] = ()
-    """The settings of `Wanted` that not every converter has: `system`, `without` or `labels`."""
+    """The settings of `RowOptions` that not every converter has: `system`, `without` or `labels`."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Task:
     """The forms that answers can have. The first one is the default."""
 
     def converter(self, format: str, source: Path) -> Converter:
-        """Return the converter of a format, or with `auto` the one that finds its format in the source."""
+        """Return the converter of a format, or with `auto` the first one that matches the source."""
         known = ", ".join(f"{one.name} ({one.summary})" for one in self.converters)
         if format != "auto":
             for converter in self.converters:
@@ -137,6 +137,6 @@ class Task:
                     return converter
             raise UserError(f"convert.format={format}: {self.name} has the formats {known}.")
         for converter in self.converters:
-            if converter.finds(source):
+            if converter.matches(source):
                 return converter
         raise UserError(f"source={source}: no format of {self.name} is found there. There are: {known}.")

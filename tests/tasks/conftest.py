@@ -11,7 +11,7 @@ from PIL import Image
 from qwenvl_train.data.formats import to_sample
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.render.regions import in_words
-from qwenvl_train.tasks.converter import Prompts, Raw, Refused, Wanted
+from qwenvl_train.tasks.converter import Prompts, Raw, Refused, RowOptions
 from qwenvl_train.tasks.table import load_task
 
 
@@ -44,12 +44,12 @@ def write(tmp_path) -> Callable[[str, Any], Path]:
 
 
 def converted(
-    task: str, source: Path, form: str | None = None, format: str = "auto", prompt: str = "?", **wanted: Any
+    task: str, source: Path, form: str | None = None, format: str = "auto", prompt: str = "?", **options: Any
 ) -> list[Raw | Refused]:
     """Return the rows of a source and what gives none."""
     found = load_task(task)
     return list(
-        found.converter(format, source).rows(source, Wanted(Prompts((prompt,)), form or found.forms[0], **wanted))
+        found.converter(format, source).rows(source, RowOptions(Prompts((prompt,)), form or found.forms[0], **options))
     )
 
 

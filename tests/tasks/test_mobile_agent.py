@@ -16,7 +16,7 @@ from qwenvl_train.evaluation.metrics.metric import Picture, Question
 from qwenvl_train.evaluation.metrics.tool_calls import first_call
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.tasks.agents.steps import asked
-from qwenvl_train.tasks.converter import Prompts, Refused, Wanted
+from qwenvl_train.tasks.converter import Prompts, Refused, RowOptions
 from qwenvl_train.verbs.table import load_verb
 from tests.tasks.conftest import converted
 
@@ -506,5 +506,5 @@ def test_points_come_back_from_the_answers_of_each_generation(family, resized, u
 
 def test_marks_in_a_goal_are_plain_text():
     prompts = Prompts(("Do {query} after {history}.<image>",))
-    before, after = asked("a", "<image> of {history}", ["x"], Wanted(prompts, "call"))
+    before, after = asked("a", "<image> of {history}", ["x"], RowOptions(prompts, "call"))
     assert (before, after) == ("Do <image> of {history} after Step 1: x; .", "")

@@ -7,7 +7,7 @@ from typing import Any
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.agents.actions import Point
-from qwenvl_train.tasks.converter import Wanted
+from qwenvl_train.tasks.converter import RowOptions
 from qwenvl_train.tasks.files import first_record, read_json, records_of
 from qwenvl_train.tasks.numbers import numbers, shown
 
@@ -39,9 +39,9 @@ def has_keys(source: Path, *keys: str) -> bool:
     return isinstance(record, dict) and record.keys() >= set(keys)
 
 
-def screenshot(record: Mapping[str, Any], key: str, source: Path, wanted: Wanted) -> Path:
+def screenshot(record: Mapping[str, Any], key: str, source: Path, options: RowOptions) -> Path:
     """Return the path of a screenshot that a record names."""
-    return wanted.medium(text_of(record, key), source)
+    return options.medium(text_of(record, key), source)
 
 
 def text_of(record: Mapping[str, Any], *keys: str) -> str:

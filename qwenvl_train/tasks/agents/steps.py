@@ -9,7 +9,7 @@ from qwenvl_train.data.sample import Box
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.agent_tools import AgentTool
 from qwenvl_train.tasks.agents.actions import Arguments, described
-from qwenvl_train.tasks.converter import Raw, Records, Refused, Wanted, filled
+from qwenvl_train.tasks.converter import Raw, Records, Refused, RowOptions, filled
 
 FORMS = ("call", "action_call", "thought_action_call")
 """Only the call; before it what is done, in words; or the thought before it, too."""
@@ -55,28 +55,28 @@ def steps_of(records: Iterable[Any], read: Callable[[Any], Step]) -> list[Step]:
     return steps
 
 
-def rows_of_episodes(where: str, episodes: Iterator[Episode], tool: AgentTool, wanted: Wanted) -> Records:
+def rows_of_episodes(where: str, episodes: Iterator[Episode], tool: AgentTool, options: RowOptions) -> Records:
     """Yield the rows of the episodes of a record, or what is wrong with it. An episode with a broken step gives no row,
     since the history of its later steps would lack that one."""
     try:
-        yield from [row for episode in episodes for row in rows_of_episode(episode, tool, wanted)]
+        yield from [row for episode in episodes for row in rows_of_episode(episode, tool, options)]
     except UserError as error:
         yield Refused(where, str(error).removesuffix("."))
 
 
-def rows_of_episode(episode: Episode, tool: AgentTool, wanted: Wanted) -> Iterator[Raw]:
-    """Yield the row of each step that is wanted and has no action of `wanted.without`."""
+def rows_of_episode(episode: Episode, tool: AgentTool, options: RowOptions) -> Iterator[Raw]:
+    """Yield the row of each step that is options and has no action of `options.without`."""
     done: list[str] = []
     rows: list[Raw] = []
     for number, step in enumerate(episode.steps, start=1):
-        if step.is_wanted and wanted.without.isdisjoint(call["action"] for call in step.calls):
-            rows.append(_row(episode, number, step, done, tool, wanted))
+        if step.is_wanted and options.without.isdisjoint(call["action"] for call in step.calls):
+            rows.append(_row(episode, number, step, done, tool, options))
         done.append(step.said or ", ".join(map(described, step.calls)))
     for row in rows:
         yield row | {"episode": {"id": episode.id, "steps": len(rows)}}
 
 
-def asked(key: str, goal: str, done: Sequence[str], wanted: Wanted) -> tuple[str, str]:
+def asked(key: str, goal: str, done: Sequence[str], options: RowOptions) -> tuple[str, str]:
     """Return the question of a step, before which some were done: its texts before and after the screenshot. The
     screenshot is where the prompt has <image>, or else at the beginning."""
     # Qwen's cookbook mobile_agent takes these two out, too.
@@ -84,11 +84,11 @@ def asked(key: str, goal: str, done: Sequence[str], wanted: Wanted) -> tuple[str
     listed = [f"Step {number}: {text}" for number, text in enumerate(words, start=1)]
     history, lines = "".join(f"{one}; " for one in listed), "\n".join(listed) or "None"
     names = {"query": goal, "history": history, "history_lines": lines}
-    before, _, after = wanted.prompts.template(key).rpartition(_IMAGE)
+    before, _, after = options.prompts.template(key).rpartition(_IMAGE)
     return filled(before, names), filled(after, names)
 
 
-def row_of_step(key: str, step: Step, tool: AgentTool, wanted: Wanted, question: tuple[str, str]) -> Raw:
+def row_of_step(key: str, step: Step, tool: AgentTool, options: RowOptions, question: tuple[str, str]) -> Raw:
     """Return the row of a step. `question` is what `asked` returns."""
     before, after = question
     parts = [{"type": "text", "text": before}, {"type": "image"}, {"type": "text", "text": after}]
@@ -96,18 +96,18 @@ def row_of_step(key: str, step: Step, tool: AgentTool, wanted: Wanted, question:
     calls = [{"function": {"name": tool, "arguments": call}} for call in step.calls]
     turns: list[dict[str, Any]] = [
         {"role": "user", "content": content},
-        {"role": "assistant", "content": _words(step, wanted.form), "tool_calls": calls},
+        {"role": "assistant", "content": _words(step, options.form), "tool_calls": calls},
     ]
     row: Raw = {"id": key, "messages": turns, "images": [str(step.image)], "tools": [tool]}
-    columns = {"system": wanted.system, "targets": [list(box) for box in step.targets]}
+    columns = {"system": options.system, "targets": [list(box) for box in step.targets]}
     return row | {name: value for name, value in columns.items() if value}
 
 
-def _row(episode: Episode, number: int, step: Step, done: Sequence[str], tool: AgentTool, wanted: Wanted) -> Raw:
+def _row(episode: Episode, number: int, step: Step, done: Sequence[str], tool: AgentTool, options: RowOptions) -> Raw:
     key = f"{episode.id}/{number}"
-    question = asked(key, episode.goal, done, wanted)
+    question = asked(key, episode.goal, done, options)
     try:
-        return row_of_step(key, step, tool, wanted, question)
+        return row_of_step(key, step, tool, options, question)
     except UserError as error:
         raise UserError(f"step {number}: {error}") from None
 

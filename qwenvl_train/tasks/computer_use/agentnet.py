@@ -10,32 +10,32 @@ from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episode
 from qwenvl_train.tasks.boxes import size_of
 from qwenvl_train.tasks.computer_use.forms import refuse_click
 from qwenvl_train.tasks.computer_use.pyautogui_code import actions_in
-from qwenvl_train.tasks.converter import Converter, Records, Wanted
+from qwenvl_train.tasks.converter import Converter, Records, RowOptions
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     return has_keys(source, "task_id", "traj")
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
-    refuse_click(wanted, "AgentNet")
+def rows(source: Path, options: RowOptions) -> Records:
+    refuse_click(options, "AgentNet")
     for where, record in records_in(source):
-        yield from rows_of_episodes(where, _episodes(record, source, wanted), "computer_use", wanted)
+        yield from rows_of_episodes(where, _episodes(record, source, options), "computer_use", options)
 
 
-def _episodes(record: Any, source: Path, wanted: Wanted) -> Iterator[Episode]:
+def _episodes(record: Any, source: Path, options: RowOptions) -> Iterator[Episode]:
     match record:
         case {"task_id": str(id), "traj": list(given)}:
             goal = text_of(record, "instruction", "natural_language_task", "actual_task")
         case _:
             raise UserError("it must have task_id and traj")
-    yield Episode(id, goal, steps_of(given, lambda step: _step(step, source, wanted)))
+    yield Episode(id, goal, steps_of(given, lambda step: _step(step, source, options)))
 
 
-def _step(given: Any, source: Path, wanted: Wanted) -> Step:
+def _step(given: Any, source: Path, options: RowOptions) -> Step:
     match given:
         case {"image": str(), "value": {"code": str(code)}}:
-            image, value = screenshot(given, "image", source, wanted), given["value"]
+            image, value = screenshot(given, "image", source, options), given["value"]
         case _:
             raise UserError("it must have image, and value with code")
     calls = actions_in(code, size_of(image, str(image)))
@@ -44,4 +44,4 @@ def _step(given: Any, source: Path, wanted: Wanted) -> Step:
     return Step(image, tuple(calls), *words, is_wanted=is_wanted)
 
 
-AGENTNET = Converter("agentnet", "AgentNet's .jsonl files, an episode in each line", finds, rows, USED)
+AGENTNET = Converter("agentnet", "AgentNet's .jsonl files, an episode in each line", matches, rows, USED)

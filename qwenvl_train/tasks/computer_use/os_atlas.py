@@ -12,7 +12,7 @@ from qwenvl_train.tasks.agents.files import json_files, records_in, screenshot
 from qwenvl_train.tasks.agents.steps import USED, Step, asked, row_of_step
 from qwenvl_train.tasks.boxes import size_of
 from qwenvl_train.tasks.computer_use.forms import refuse_click
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted, rows_or_refused
+from qwenvl_train.tasks.converter import Converter, Raw, Records, RowOptions, rows_or_refused
 from qwenvl_train.tasks.files import first_record
 
 SCROLLED = 5
@@ -38,7 +38,7 @@ _KEYS = {"PGDN": "pagedown", "PGUP": "pageup"}
 _OF_PHONES = ("PRESS_BACK", "PRESS_HOME", "PRESS_RECENT")
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     first = next(iter(json_files(source)), None)
     match first_record(first) if first else None:
         case {"image": str(), "conversations": [{"value": str(question)}, {"value": str(answer)}, *_]}:
@@ -46,16 +46,16 @@ def finds(source: Path) -> bool:
     return False
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
-    refuse_click(wanted, "OS-Atlas")
+def rows(source: Path, options: RowOptions) -> Records:
+    refuse_click(options, "OS-Atlas")
     for where, record in records_in(source):
-        yield from rows_or_refused(where, _rows(record, source, where, wanted))
+        yield from rows_or_refused(where, _rows(record, source, where, options))
 
 
-def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw]:
+def _rows(record: Any, source: Path, where: str, options: RowOptions) -> Iterator[Raw]:
     match record:
         case {"image": str(), "conversations": [{"value": str(question)}, {"value": str(answer)}, *_]}:
-            image = screenshot(record, "image", source, wanted)
+            image = screenshot(record, "image", source, options)
         case _:
             raise UserError("it must have an image, and conversations with a question and an answer")
     asked_for, answered = _QUESTION.search(question), _ANSWER.search(answer)
@@ -65,11 +65,11 @@ def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw
         raise UserError("its answer has no 'actions:'")
     size = size_of(image, str(image))
     calls = tuple(_call(line.strip(), size) for line in answered["actions"].splitlines() if line.strip())
-    if wanted.without.isdisjoint(call["action"] for call in calls):
+    if options.without.isdisjoint(call["action"] for call in calls):
         key = str(record.get("id", where.rpartition("/")[2]))
         step = Step(image, calls, answered["said"] or "")
-        text = asked(key, asked_for["task"], _DONE.findall(asked_for["history"]), wanted)
-        yield row_of_step(key, step, "computer_use", wanted, text)
+        text = asked(key, asked_for["task"], _DONE.findall(asked_for["history"]), options)
+        yield row_of_step(key, step, "computer_use", options, text)
 
 
 def _call(line: str, size: Size) -> Arguments:
@@ -103,4 +103,4 @@ def _key(name: str) -> str:
     return _KEYS.get(name.strip().upper(), name.strip().lower())
 
 
-OS_ATLAS = Converter("os_atlas", "OS-Atlas' rows of actions in LLaVA's form", finds, rows, USED)
+OS_ATLAS = Converter("os_atlas", "OS-Atlas' rows of actions in LLaVA's form", matches, rows, USED)

@@ -11,7 +11,7 @@ from qwenvl_train.tasks.agents.files import has_keys, point_of, records_in, scre
 from qwenvl_train.tasks.agents.steps import Step, asked, row_of_step
 from qwenvl_train.tasks.boxes import inside, middle, size_of
 from qwenvl_train.tasks.computer_use.forms import refuse_others
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted, rows_or_refused
+from qwenvl_train.tasks.converter import Converter, Raw, Records, RowOptions, rows_or_refused
 from qwenvl_train.tasks.numbers import numbers
 
 
@@ -23,21 +23,21 @@ def _is_pro(source: Path) -> bool:
     return has_keys(source, "img_filename", "bbox", "instruction", "img_size")
 
 
-def _all_rows(source: Path, wanted: Wanted, is_pro: bool) -> Records:
-    refuse_others(wanted)
+def _all_rows(source: Path, options: RowOptions, is_pro: bool) -> Records:
+    refuse_others(options)
     for where, record in records_in(source):
-        yield from rows_or_refused(where, _rows(record, source, where, wanted, is_pro))
+        yield from rows_or_refused(where, _rows(record, source, where, options, is_pro))
 
 
-def _rows(record: Any, source: Path, where: str, wanted: Wanted, is_pro: bool) -> Iterator[Raw]:
+def _rows(record: Any, source: Path, where: str, options: RowOptions, is_pro: bool) -> Iterator[Raw]:
     if not isinstance(record, dict):
         raise UserError("it is no object")
-    image = screenshot(record, "img_filename", source, wanted)
+    image = screenshot(record, "img_filename", source, options)
     size = size_of(image, str(image))
     box = inside(_corners(record, size, is_pro), size, "the box")
     key = str(record.get("id", where.rpartition("/")[2]))
     step = Step(image, (at("left_click", middle(box), size),), targets=(box,))
-    yield row_of_step(key, step, "computer_use", wanted, asked(key, text_of(record, "instruction"), [], wanted))
+    yield row_of_step(key, step, "computer_use", options, asked(key, text_of(record, "instruction"), [], options))
 
 
 def _corners(record: dict[str, Any], size: Size, is_pro: bool) -> tuple[float, float, float, float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.boxes import inside, size_of
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted, rows_or_refused
+from qwenvl_train.tasks.converter import Converter, Raw, Records, RowOptions, rows_or_refused
 from qwenvl_train.tasks.documents.page import Page, page_row
 from qwenvl_train.tasks.documents.parts import Element, checked
 from qwenvl_train.tasks.files import first_record, read_json, records_of
@@ -16,16 +16,16 @@ from qwenvl_train.tasks.numbers import is_number, shown
 _KEYS = ("class", "box", "text", "html", "latex", "level")
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     record = first_record(source)
     pages = record.get("pages") if isinstance(record, dict) else None
     page = pages[0] if isinstance(pages, list) and pages else record
     return isinstance(page, dict) and {"image", "elements"} <= page.keys()
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
+def rows(source: Path, options: RowOptions) -> Records:
     for where, record in _pages(source):
-        yield from rows_or_refused(where, _rows(record, source, where, wanted))
+        yield from rows_or_refused(where, _rows(record, source, where, options))
 
 
 def _pages(source: Path) -> Iterator[tuple[str, Any]]:
@@ -40,16 +40,16 @@ def _pages(source: Path) -> Iterator[tuple[str, Any]]:
         yield f"{source}, page {number}", page
 
 
-def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw]:
+def _rows(record: Any, source: Path, where: str, options: RowOptions) -> Iterator[Raw]:
     match record:
         case {"image": str(name), "elements": list(elements)}:
-            image = wanted.medium(name, source)
+            image = options.medium(name, source)
         case _:
             raise UserError("it needs an image and a list of elements")
     size = size_of(image, where)
     found = [_element(one, size, f"element {number}") for number, one in enumerate(elements, start=1)]
     key = str(record.get("id", name))
-    yield page_row(Page(key, image, found), wanted)
+    yield page_row(Page(key, image, found), options)
 
 
 def _element(given: Any, size: tuple[int, int], what: str) -> Element:
@@ -73,4 +73,4 @@ def _element(given: Any, size: tuple[int, int], what: str) -> Element:
     return checked(element, what)
 
 
-LAYOUT = Converter("layout", "our layout JSON: pages with an image and elements", finds, rows)
+LAYOUT = Converter("layout", "our layout JSON: pages with an image and elements", matches, rows)

@@ -6,7 +6,7 @@ from typing import Any
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.boxes import inside, scale_of, size_of
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
+from qwenvl_train.tasks.converter import Converter, Raw, Records, RowOptions
 from qwenvl_train.tasks.documents.page import Page, page_row
 from qwenvl_train.tasks.documents.parts import Element, checked
 from qwenvl_train.tasks.files import first_record, rows_of_records
@@ -29,25 +29,25 @@ _KINDS = {
 _LEFT_OUT = ("abandon",)
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     record = first_record(source)
     return isinstance(record, dict) and {"layout_dets", "page_info"} <= record.keys()
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
-    yield from rows_of_records(source, lambda record, where: _rows(record, source, where, wanted))
+def rows(source: Path, options: RowOptions) -> Records:
+    yield from rows_of_records(source, lambda record, where: _rows(record, source, where, options))
 
 
-def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw]:
+def _rows(record: Any, source: Path, where: str, options: RowOptions) -> Iterator[Raw]:
     match record:
         case {"layout_dets": list(found), "page_info": {"image_path": str(name)} as info}:
-            image = wanted.medium(name, source)
+            image = options.medium(name, source)
         case _:
             raise UserError("it needs layout_dets, and page_info with an image_path")
     size = size_of(image, where)
     scale = scale_of((info.get("width"), info.get("height")), size)
     elements = [_element(one, size, scale) for one in sorted(filter(_is_read, found), key=lambda one: one["order"])]
-    yield page_row(Page(name, image, elements), wanted)
+    yield page_row(Page(name, image, elements), options)
 
 
 def _is_read(found: Any) -> bool:
@@ -81,4 +81,4 @@ def _element(found: Mapping[str, Any], size: tuple[int, int], scale: tuple[float
     return checked(Element(kind, box, text.strip(), html.strip(), latex), what)
 
 
-OMNIDOCBENCH = Converter("omnidocbench", "OmniDocBench's list of pages with layout_dets", finds, rows)
+OMNIDOCBENCH = Converter("omnidocbench", "OmniDocBench's list of pages with layout_dets", matches, rows)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.converter import Raw, Wanted
+from qwenvl_train.tasks.converter import Raw, RowOptions
 from qwenvl_train.tasks.documents.html import page_in_html
 from qwenvl_train.tasks.documents.markdown import page_in_markdown
 from qwenvl_train.tasks.documents.parts import Element
@@ -23,15 +23,15 @@ class Page:
     """In the order of reading."""
 
 
-def page_row(page: Page, wanted: Wanted) -> Raw:
+def page_row(page: Page, options: RowOptions) -> Raw:
     if not page.elements:
         raise UserError("it has no elements")
-    write, separator = (page_in_markdown, ", ") if wanted.form == "markdown" else (page_in_html, " ")
+    write, separator = (page_in_markdown, ", ") if options.form == "markdown" else (page_in_html, " ")
     written = write(page.elements)
     objects = {
         "ref": [label for _, label in written.regions],
         "bbox": [list(box) for box, _ in written.regions],
         "separator": separator,
     }
-    question = wanted.prompts.ask(page.key)
+    question = options.prompts.ask(page.key)
     return answer_row(page.key, page.image, question, written.text, objects=objects if written.regions else None)

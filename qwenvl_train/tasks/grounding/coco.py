@@ -7,13 +7,13 @@ from typing import Any
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.boxes import inside, scale_of, size_of
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Refused, Wanted, rows_or_refused
+from qwenvl_train.tasks.converter import Converter, Raw, Records, Refused, RowOptions, rows_or_refused
 from qwenvl_train.tasks.files import read_json
 from qwenvl_train.tasks.grounding.regions import LabelledBox, rows_of_image
 from qwenvl_train.tasks.numbers import numbers, shown
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     if not source.is_file() or source.suffix != ".json":
         return False
     try:
@@ -23,7 +23,7 @@ def finds(source: Path) -> bool:
     return isinstance(found, dict) and {"images", "annotations", "categories"} <= found.keys()
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
+def rows(source: Path, options: RowOptions) -> Records:
     """Yield the rows. Images without objects give none, and crowds, which have no box for each object, are left out."""
     found = read_json(source)
     if not isinstance(found, dict) or not all(isinstance(found.get(key), list) for key in _LISTS):
@@ -43,7 +43,7 @@ def rows(source: Path, wanted: Wanted) -> Records:
     for image in images:
         if objects := of_image.get(image["id"]):
             where = f"{source}, image {image['id']}"
-            yield from rows_or_refused(where, _rows(image, objects, labels, source, where, wanted))
+            yield from rows_or_refused(where, _rows(image, objects, labels, source, where, options))
     for missing in of_image.keys() - {image["id"] for image in images}:
         yield Refused(f"{source}, image {missing}", "annotations name it, but it is not in the list of images")
 
@@ -58,11 +58,11 @@ def _has_id(entry: Any, id: str) -> bool:
 
 def _rows(
     image: Mapping[str, Any], annotations: list[Mapping[str, Any]], labels: Mapping[Any, Any], source: Path, where: str,
-    wanted: Wanted,
+    options: RowOptions,
 ) -> Iterator[Raw]:  # fmt: skip
     if not isinstance(name := image.get("file_name"), str):
         raise UserError("it has no file_name")
-    path = wanted.medium(name, source)
+    path = options.medium(name, source)
     size = size_of(path, where)
     across, down = scale_of((image.get("width"), image.get("height")), size)
     objects = []
@@ -75,7 +75,7 @@ def _rows(
             raise UserError(f"annotation {annotation.get('id')} has the unknown category {shown(category)}")
         box = x * across, y * down, (x + w) * across, (y + h) * down
         objects.append(LabelledBox(inside(box, size, what), label))
-    yield from rows_of_image(name, path, objects, wanted)
+    yield from rows_of_image(name, path, objects, options)
 
 
-COCO = Converter("coco", "COCO's instances_*.json", finds, rows, uses=("labels",))
+COCO = Converter("coco", "COCO's instances_*.json", matches, rows, uses=("labels",))

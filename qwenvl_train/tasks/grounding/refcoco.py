@@ -7,7 +7,7 @@ from typing import Any
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.boxes import inside, middle, size_of
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
+from qwenvl_train.tasks.converter import Converter, Raw, Records, RowOptions
 from qwenvl_train.tasks.files import first_record, rows_of_records
 from qwenvl_train.tasks.numbers import numbers
 from qwenvl_train.tasks.rows import answer_row, listing
@@ -16,30 +16,30 @@ _SENTENCES = ("sentences", "sentence", "expression", "expressions", "phrase", "c
 _IMAGES = ("file_name", "image", "img_name", "image_path", "img_filename")
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     record = first_record(source)
     return isinstance(record, dict) and all(
         any(key in record for key in keys) for keys in (_SENTENCES, _IMAGES, ("bbox", "bbox_xyxy"))
     )
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
-    yield from rows_of_records(source, lambda record, where: _rows(record, source, where, wanted))
+def rows(source: Path, options: RowOptions) -> Records:
+    yield from rows_of_records(source, lambda record, where: _rows(record, source, where, options))
 
 
-def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw]:
+def _rows(record: Any, source: Path, where: str, options: RowOptions) -> Iterator[Raw]:
     if not isinstance(record, dict):
         raise UserError("it is no object")
     name = next((record[key] for key in _IMAGES if isinstance(record.get(key), str)), None)
     if name is None:
         raise UserError(f"it names no image ({', '.join(_IMAGES)})")
-    path = wanted.medium(name, source)
+    path = options.medium(name, source)
     box = inside(_corners(record), size_of(path, str(path)), "the box")
     given = record.get("ref_id", record.get("id", where.rpartition("/")[2]))
     for number, sentence in enumerate(_sentences(record), start=1):
-        region = middle(box) if wanted.form.startswith("points") else box
+        region = middle(box) if options.form.startswith("points") else box
         key = f"{given}/{number}"
-        question = wanted.prompts.ask(key, label=sentence, labels=sentence)
+        question = options.prompts.ask(key, label=sentence, labels=sentence)
         yield answer_row(key, path, question, listing([(region, sentence)]))
 
 
@@ -62,4 +62,4 @@ def _sentences(record: Mapping[str, Any]) -> list[str]:
     return found
 
 
-REFCOCO = Converter("refcoco", "records with an image, expressions and a box, as RefCOCO has them", finds, rows)
+REFCOCO = Converter("refcoco", "records with an image, expressions and a box, as RefCOCO has them", matches, rows)

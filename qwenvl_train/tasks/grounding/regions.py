@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qwenvl_train.tasks.boxes import middle
-from qwenvl_train.tasks.converter import Raw, Wanted
+from qwenvl_train.tasks.converter import Raw, RowOptions
 from qwenvl_train.tasks.rows import answer_row, listing
 
 FORMS = ("boxes", "points", "boxes_by_label", "points_by_label")
@@ -18,19 +18,19 @@ class LabelledBox(NamedTuple):
     label: str
 
 
-def rows_of_image(key: str, image: Path, objects: Iterable[LabelledBox], wanted: Wanted) -> Iterator[Raw]:
+def rows_of_image(key: str, image: Path, objects: Iterable[LabelledBox], options: RowOptions) -> Iterator[Raw]:
     """Yield the rows of an image. Its objects are listed from the top to the bottom, and from left to right."""
     ordered = sorted(objects, key=lambda one: (one.box[1], one.box[0], one.label))
-    named = [LabelledBox(one.box, wanted.named(one.label)) for one in ordered]
+    named = [LabelledBox(one.box, options.named(one.label)) for one in ordered]
     labels = list(dict.fromkeys(one.label for one in named))
-    if not wanted.form.endswith("_by_label"):
-        yield _row(key, image, named, ", ".join(labels), wanted)
+    if not options.form.endswith("_by_label"):
+        yield _row(key, image, named, ", ".join(labels), options)
         return
     for label in labels:
-        yield _row(f"{key}/{label}", image, [one for one in named if one.label == label], label, wanted)
+        yield _row(f"{key}/{label}", image, [one for one in named if one.label == label], label, options)
 
 
-def _row(key: str, image: Path, objects: Sequence[LabelledBox], labels: str, wanted: Wanted) -> Raw:
-    points = wanted.form.startswith("points")
+def _row(key: str, image: Path, objects: Sequence[LabelledBox], labels: str, options: RowOptions) -> Raw:
+    points = options.form.startswith("points")
     regions = [(middle(one.box) if points else one.box, one.label) for one in objects]
-    return answer_row(key, image, wanted.prompts.ask(key, labels=labels, label=labels), listing(regions))
+    return answer_row(key, image, options.prompts.ask(key, labels=labels, label=labels), listing(regions))

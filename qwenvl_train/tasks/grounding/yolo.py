@@ -11,7 +11,7 @@ from yaml import YAMLError
 from qwenvl_train.data.sample import Box
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.boxes import inside, size_of
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted, rows_or_refused
+from qwenvl_train.tasks.converter import Converter, Raw, Records, RowOptions, rows_or_refused
 from qwenvl_train.tasks.files import IMAGE_ENDINGS
 from qwenvl_train.tasks.grounding.regions import LabelledBox, rows_of_image
 from qwenvl_train.tasks.numbers import numbers, shown
@@ -19,11 +19,11 @@ from qwenvl_train.tasks.numbers import numbers, shown
 _NAMES = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     return source.is_dir() and (names := _file_of_names(source)) is not None and any(_images(source, names))
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
+def rows(source: Path, options: RowOptions) -> Records:
     """Yield the rows. Images without a file of boxes, or with an empty one, give none."""
     file = _file_of_names(source)
     if file is None:
@@ -31,10 +31,10 @@ def rows(source: Path, wanted: Wanted) -> Records:
     names = _names_in(file)
     for image, boxes in _images(source, file):
         key = image.relative_to(source).as_posix()
-        yield from rows_or_refused(str(boxes), _rows(key, image, boxes, names, wanted))
+        yield from rows_or_refused(str(boxes), _rows(key, image, boxes, names, options))
 
 
-def _rows(key: str, image: Path, boxes: Path, names: dict[int, str], wanted: Wanted) -> Iterator[Raw]:
+def _rows(key: str, image: Path, boxes: Path, names: dict[int, str], options: RowOptions) -> Iterator[Raw]:
     lines = [(number, line) for number, line in enumerate(_text_of(boxes).splitlines(), start=1) if line.strip()]
     if not lines:
         return
@@ -46,7 +46,7 @@ def _rows(key: str, image: Path, boxes: Path, names: dict[int, str], wanted: Wan
             raise UserError(f"line {number} has the class {label}, which has no name")
         box = inside((x1 * width, y1 * height, x2 * width, y2 * height), (width, height), f"line {number}: the box")
         objects.append(LabelledBox(box, names[label]))
-    yield from rows_of_image(key, image.absolute(), objects, wanted)
+    yield from rows_of_image(key, image.absolute(), objects, options)
 
 
 def _class_and_corners(line: str, what: str) -> tuple[int, Box]:
@@ -119,5 +119,5 @@ def _text_of(file: Path) -> str:
 
 
 YOLO = Converter(
-    "yolo", "YOLO's .txt files beside images, with data.yaml or classes.txt", finds, rows, uses=("labels",)
+    "yolo", "YOLO's .txt files beside images, with data.yaml or classes.txt", matches, rows, uses=("labels",)
 )

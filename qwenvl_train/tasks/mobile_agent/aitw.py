@@ -32,7 +32,7 @@ from qwenvl_train.tasks.agents.files import (
 )  # fmt: skip
 from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episodes, steps_of
 from qwenvl_train.tasks.boxes import size_of
-from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
+from qwenvl_train.tasks.converter import Converter, Records, Refused, RowOptions
 from qwenvl_train.tasks.files import records_of
 from qwenvl_train.tasks.numbers import numbers
 
@@ -42,11 +42,11 @@ ENLARGED = 1.2
 """The factor by which boxes are enlarged around the point that they may be the targets of: AitZ's and Qwen's."""
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     return has_keys(source, "episode_id", "result_action_type", "result_touch_yx")
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
+def rows(source: Path, options: RowOptions) -> Records:
     known: set[str | None] = set()
     for path in json_files(source):
         for id, steps in groupby(records_of(path), key=lambda one: _id_of(one[1])):
@@ -56,7 +56,7 @@ def rows(source: Path, wanted: Wanted) -> Records:
                 yield Refused(where, f"{found[0][0]} comes after another episode; put all steps of one together")
                 continue
             known.add(id)
-            yield from rows_of_episodes(where, _episodes(id, found, source, wanted), "mobile_use", wanted)
+            yield from rows_of_episodes(where, _episodes(id, found, source, options), "mobile_use", options)
 
 
 def _id_of(record: Any) -> str | None:
@@ -64,15 +64,15 @@ def _id_of(record: Any) -> str | None:
     return None if id is None else str(id)
 
 
-def _episodes(id: str | None, records: list[tuple[str, Any]], source: Path, wanted: Wanted) -> Iterator[Episode]:
+def _episodes(id: str | None, records: list[tuple[str, Any]], source: Path, options: RowOptions) -> Iterator[Episode]:
     if id is None:
         raise UserError("it has no episode_id")
-    steps = steps_of((record for _, record in records), lambda record: _step(record, source, wanted))
+    steps = steps_of((record for _, record in records), lambda record: _step(record, source, options))
     yield Episode(id, text_of(records[0][1], "instruction", "goal", "goal_info"), steps)
 
 
-def _step(record: Mapping[str, Any], source: Path, wanted: Wanted) -> Step:
-    image = screenshot(record, "image_path", source, wanted)
+def _step(record: Mapping[str, Any], source: Path, options: RowOptions) -> Step:
+    image = screenshot(record, "image_path", source, options)
     size = size_of(image, str(image))
     call = _call(record, size)
     targets: tuple[Box, ...] = ()
@@ -138,4 +138,4 @@ def _around(point: Point, positions: Any, size: Size) -> tuple[Box, ...]:
     return tuple(dict.fromkeys(found))
 
 
-AITW = Converter("aitw", "Android in the Wild or in the Zoo as JSON lists of steps", finds, rows, USED)
+AITW = Converter("aitw", "Android in the Wild or in the Zoo as JSON lists of steps", matches, rows, USED)

@@ -9,31 +9,31 @@ from qwenvl_train.tasks.agents.actions import Arguments, Point, Size, at, button
 from qwenvl_train.tasks.agents.files import has_keys, optional_text, point_of, records_in, screenshot, text_of
 from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episodes, steps_of
 from qwenvl_train.tasks.boxes import size_of
-from qwenvl_train.tasks.converter import Converter, Records, Wanted
+from qwenvl_train.tasks.converter import Converter, Records, RowOptions
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     return has_keys(source, "episode_id", "instruction", "steps")
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
+def rows(source: Path, options: RowOptions) -> Records:
     for where, record in records_in(source):
-        yield from rows_of_episodes(where, _episodes(record, source, wanted), "mobile_use", wanted)
+        yield from rows_of_episodes(where, _episodes(record, source, options), "mobile_use", options)
 
 
-def _episodes(record: Any, source: Path, wanted: Wanted) -> Iterator[Episode]:
+def _episodes(record: Any, source: Path, options: RowOptions) -> Iterator[Episode]:
     match record:
         case {"episode_id": str(id), "steps": list(given)}:
             goal = text_of(record, "instruction")
         case _:
             raise UserError("it must have episode_id, instruction and steps")
-    yield Episode(id, goal, steps_of(given, lambda step: _step(step, source, wanted)))
+    yield Episode(id, goal, steps_of(given, lambda step: _step(step, source, options)))
 
 
-def _step(step: Any, source: Path, wanted: Wanted) -> Step:
+def _step(step: Any, source: Path, options: RowOptions) -> Step:
     if not isinstance(step, dict):
         raise UserError("it is no object")
-    image = screenshot(step, "image_path", source, wanted)
+    image = screenshot(step, "image_path", source, options)
     return Step(image, (_call(step, size_of(image, str(image))),), optional_text(step, "action_description"))
 
 
@@ -71,4 +71,4 @@ def _pixels(step: Mapping[str, Any], key: str, size: Size) -> Point:
     return x * size[0] / width, y * size[1] / height
 
 
-AMEX = Converter("amex", "AMEX' instruction_anno, an episode in each .json file", finds, rows, USED)
+AMEX = Converter("amex", "AMEX' instruction_anno, an episode in each .json file", matches, rows, USED)

@@ -24,7 +24,7 @@ from qwenvl_train.tasks.agents.actions import (
 from qwenvl_train.tasks.agents.files import has_keys, list_of, point_of, records_in, screenshot, text_of
 from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episodes, steps_of
 from qwenvl_train.tasks.boxes import size_of
-from qwenvl_train.tasks.converter import Converter, Records, Wanted
+from qwenvl_train.tasks.converter import Converter, Records, RowOptions
 from qwenvl_train.tasks.numbers import numbers, shown
 
 NEAREST = 5
@@ -36,21 +36,21 @@ _BOUNDS = re.compile(r"bounds_in_screen\s*\{([^}]*)\}")
 _SIDE = re.compile(r"(left|top|right|bottom):\s*(-?\d+)")
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     return has_keys(source, "goal", "actions", "step_instructions")
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
+def rows(source: Path, options: RowOptions) -> Records:
     for where, record in records_in(source):
-        yield from rows_of_episodes(where, _episodes(record, source, wanted), "mobile_use", wanted)
+        yield from rows_of_episodes(where, _episodes(record, source, options), "mobile_use", options)
 
 
-def _episodes(record: Any, source: Path, wanted: Wanted) -> Iterator[Episode]:
+def _episodes(record: Any, source: Path, options: RowOptions) -> Iterator[Episode]:
     if not isinstance(record, dict):
         raise UserError("it is no object")
     actions = [_action(one) for one in list_of(record.get("actions"), "actions")]
     key = next((key for key in _SCREENSHOTS if key in record), _SCREENSHOTS[0])
-    images = [screenshot({key: one}, key, source, wanted) for one in list_of(record.get(key), key)]
+    images = [screenshot({key: one}, key, source, options) for one in list_of(record.get(key), key)]
     said = list_of(record.get("step_instructions"), "step_instructions")
     if len(images) not in (len(actions), len(actions) + 1) or len(said) != len(actions):
         raise UserError(
@@ -175,4 +175,4 @@ def _box(bounds: Mapping[str, Any]) -> Box:
     return left, top, right, bottom
 
 
-ANDROID_CONTROL = Converter("android_control", "AndroidControl as JSON, an episode in each record", finds, rows, USED)
+ANDROID_CONTROL = Converter("android_control", "AndroidControl as JSON, an episode in each record", matches, rows, USED)

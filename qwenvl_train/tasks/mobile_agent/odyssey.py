@@ -10,7 +10,7 @@ from qwenvl_train.tasks.agents.actions import Arguments, Point, Size, at, button
 from qwenvl_train.tasks.agents.files import has_keys, list_of, optional_text, point_of, records_in, screenshot, text_of
 from qwenvl_train.tasks.agents.steps import USED, Episode, Step, rows_of_episodes, steps_of
 from qwenvl_train.tasks.boxes import inside, size_of
-from qwenvl_train.tasks.converter import Converter, Records, Wanted
+from qwenvl_train.tasks.converter import Converter, Records, RowOptions
 from qwenvl_train.tasks.numbers import numbers
 
 _FULL = 1000
@@ -21,28 +21,28 @@ _KEYS: dict[str, Arguments] = {
 }
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     return has_keys(source, "episode_id", "task_info", "steps")
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
+def rows(source: Path, options: RowOptions) -> Records:
     for where, record in records_in(source):
-        yield from rows_of_episodes(where, _episodes(record, source, wanted), "mobile_use", wanted)
+        yield from rows_of_episodes(where, _episodes(record, source, options), "mobile_use", options)
 
 
-def _episodes(record: Any, source: Path, wanted: Wanted) -> Iterator[Episode]:
+def _episodes(record: Any, source: Path, options: RowOptions) -> Iterator[Episode]:
     match record:
         case {"episode_id": str(id), "task_info": dict(task), "steps": list(given)}:
             goal = text_of(task, "instruction", "task")
         case _:
             raise UserError("it must have episode_id, task_info and steps")
-    yield Episode(id, goal, steps_of(given, lambda step: _step(step, source, wanted)))
+    yield Episode(id, goal, steps_of(given, lambda step: _step(step, source, options)))
 
 
-def _step(step: Any, source: Path, wanted: Wanted) -> Step:
+def _step(step: Any, source: Path, options: RowOptions) -> Step:
     if not isinstance(step, dict):
         raise UserError("it is no object")
-    image = screenshot(step, "screenshot", source, wanted)
+    image = screenshot(step, "screenshot", source, options)
     size = size_of(image, str(image))
     call = _call(step, size)
     targets: tuple[Box, ...] = ()
@@ -86,4 +86,4 @@ def _box(value: Any, size: Size) -> Box:
     return inside([one * side / _FULL for one, side in zip(found, (*size, *size), strict=True)], size, "sam2_bbox")
 
 
-ODYSSEY = Converter("gui_odyssey", "GUI-Odyssey's annotations, an episode in each .json file", finds, rows, USED)
+ODYSSEY = Converter("gui_odyssey", "GUI-Odyssey's annotations, an episode in each .json file", matches, rows, USED)

@@ -8,7 +8,7 @@ from typing import Any
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.boxes import size_of
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted
+from qwenvl_train.tasks.converter import Converter, Raw, Records, RowOptions
 from qwenvl_train.tasks.files import first_record, rows_of_records
 from qwenvl_train.tasks.numbers import is_number
 from qwenvl_train.tasks.ocr.reading import Line, Reading, reading_row, upright_box
@@ -16,25 +16,25 @@ from qwenvl_train.tasks.ocr.reading import Line, Reading, reading_row, upright_b
 _CORNERS = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     record = first_record(source)
     return isinstance(record, dict) and {"file_name", "ground_truth"} <= record.keys()
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
-    yield from rows_of_records(source, lambda record, where: _rows(record, source, where, wanted))
+def rows(source: Path, options: RowOptions) -> Records:
+    yield from rows_of_records(source, lambda record, where: _rows(record, source, where, options))
 
 
-def _rows(record: Any, source: Path, where: str, wanted: Wanted) -> Iterator[Raw]:
+def _rows(record: Any, source: Path, where: str, options: RowOptions) -> Iterator[Raw]:
     if not isinstance(record, Mapping) or not isinstance(name := record.get("file_name"), str):
         raise UserError("it has no file_name")
-    image = wanted.medium(name, source)
+    image = options.medium(name, source)
     truth = _truth(record.get("ground_truth"))
     fields = truth.get("gt_parse") or {}
     if not isinstance(fields, dict):
         raise UserError("its gt_parse is no object")
-    lines = [] if wanted.form == "fields" else _lines(truth.get("valid_line") or [], size_of(image, where))
-    yield reading_row(Reading(name, image, lines, fields), wanted)
+    lines = [] if options.form == "fields" else _lines(truth.get("valid_line") or [], size_of(image, where))
+    yield reading_row(Reading(name, image, lines, fields), options)
 
 
 def _truth(given: Any) -> Mapping[str, Any]:
@@ -74,4 +74,4 @@ def _text(words: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(word["text"] for word in words)
 
 
-CORD = Converter("cord", "CORD's metadata.jsonl with file_name and ground_truth", finds, rows)
+CORD = Converter("cord", "CORD's metadata.jsonl with file_name and ground_truth", matches, rows)

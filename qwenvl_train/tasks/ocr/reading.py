@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from qwenvl_train.data.sample import Box
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.boxes import inside
-from qwenvl_train.tasks.converter import Raw, Wanted
+from qwenvl_train.tasks.converter import Raw, RowOptions
 from qwenvl_train.tasks.rows import answer_row, listing
 
 FORMS = ("text", "spotting", "boxes", "fields")
@@ -35,17 +35,17 @@ class Reading:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-def reading_row(reading: Reading, wanted: Wanted) -> Raw:
-    needed, found = ("fields", reading.fields) if wanted.form == "fields" else ("lines", reading.lines)
+def reading_row(reading: Reading, options: RowOptions) -> Raw:
+    needed, found = ("fields", reading.fields) if options.form == "fields" else ("lines", reading.lines)
     if not found:
-        raise UserError(f"it has no {needed}, which the form {wanted.form} needs")
+        raise UserError(f"it has no {needed}, which the form {options.form} needs")
     try:
         names = {"format": json.dumps(_emptied(reading.fields), ensure_ascii=False)}
-        answer, columns = _answer(reading, wanted.form)
+        answer, columns = _answer(reading, options.form)
     except (ValueError, RecursionError):
         raise UserError("its fields are nested too deep, or have NaN or Infinity, which are not valid JSON") from None
-    question = wanted.prompts.ask(reading.key, **names)
-    metrics = _METRICS.get(wanted.form, _METRICS_OF_BOXES)
+    question = options.prompts.ask(reading.key, **names)
+    metrics = _METRICS.get(options.form, _METRICS_OF_BOXES)
     return answer_row(reading.key, reading.image, question, answer, metric=metrics, **columns)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.boxes import size_of
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Wanted, rows_or_refused
+from qwenvl_train.tasks.converter import Converter, Raw, Records, RowOptions, rows_or_refused
 from qwenvl_train.tasks.files import IMAGE_ENDINGS
 from qwenvl_train.tasks.ocr.reading import Line, Reading, reading_row, upright_box
 
@@ -15,15 +15,15 @@ _UNREADABLE = "###"
 """The text of a line that nobody could read, in data of the ICDAR's competitions."""
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     return source.is_dir() and next(_images(source), None) is not None
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
+def rows(source: Path, options: RowOptions) -> Records:
     """Yield the rows. Images without a file of lines and without key information give none."""
     for image in _images(source):
         key = image.relative_to(source).as_posix()
-        yield from rows_or_refused(str(image), _rows(key, image, wanted))
+        yield from rows_or_refused(str(image), _rows(key, image, options))
 
 
 def _images(source: Path) -> Iterator[Path]:
@@ -32,11 +32,11 @@ def _images(source: Path) -> Iterator[Path]:
             yield path
 
 
-def _rows(key: str, image: Path, wanted: Wanted) -> Iterator[Raw]:
+def _rows(key: str, image: Path, options: RowOptions) -> Iterator[Raw]:
     lines_file, fields_file = _lines_file(image), _fields_file(image)
-    lines = list(_lines(lines_file, image)) if lines_file and wanted.form != "fields" else []
-    fields = _fields(fields_file) if fields_file and wanted.form == "fields" else {}
-    yield reading_row(Reading(key, image.absolute(), lines, fields), wanted)
+    lines = list(_lines(lines_file, image)) if lines_file and options.form != "fields" else []
+    fields = _fields(fields_file) if fields_file and options.form == "fields" else {}
+    yield reading_row(Reading(key, image.absolute(), lines, fields), options)
 
 
 def _lines_file(image: Path) -> Path | None:
@@ -86,4 +86,4 @@ def _text(file: Path) -> str:
         raise UserError(f"{file.name} is not in UTF-8: {error}") from None
 
 
-SROIE = Converter("sroie", "a folder as SROIE's: images with .txt files of lines and JSON of fields", finds, rows)
+SROIE = Converter("sroie", "a folder as SROIE's: images with .txt files of lines and JSON of fields", matches, rows)

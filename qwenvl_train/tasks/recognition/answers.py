@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from qwenvl_train.tasks.converter import Raw, Wanted
+from qwenvl_train.tasks.converter import Raw, RowOptions
 from qwenvl_train.tasks.rows import answer_row
 
 
 def row_of_class(
-    key: str, image: Path, label: str, classes: Sequence[str], wanted: Wanted, others: Sequence[str] = ()
+    key: str, image: Path, label: str, classes: Sequence[str], options: RowOptions, others: Sequence[str] = ()
 ) -> Raw:
     """Return the row of an image.
 
@@ -18,6 +18,6 @@ def row_of_class(
         classes: The names of all classes, which stand for {classes} in a prompt.
         others: Further right answers.
     """
-    question = wanted.prompts.ask(key, classes=", ".join(classes))
-    answers = [*wanted.other_names(label), *others]
-    return answer_row(key, image, question, wanted.named(label), answers=answers)
+    question = options.prompts.ask(key, classes=", ".join(classes))
+    answers = [*options.other_names(label), *others]
+    return answer_row(key, image, question, options.named(label), answers=answers)

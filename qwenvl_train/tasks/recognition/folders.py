@@ -2,24 +2,24 @@
 
 from pathlib import Path
 
-from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
+from qwenvl_train.tasks.converter import Converter, Records, Refused, RowOptions
 from qwenvl_train.tasks.files import IMAGE_ENDINGS
 from qwenvl_train.tasks.recognition.answers import row_of_class
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     return source.is_dir() and any(_images(folder) for folder in _folders(source))
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
+def rows(source: Path, options: RowOptions) -> Records:
     folders = _folders(source)
-    classes = [wanted.named(folder.name) for folder in folders]
+    classes = [options.named(folder.name) for folder in folders]
     for folder in folders:
         if not (images := _images(folder)):
             yield Refused(str(folder), f"it has no image ({', '.join(IMAGE_ENDINGS)})")
         for image in images:
             key = image.relative_to(source).as_posix()
-            yield row_of_class(key, image.absolute(), folder.name, classes, wanted)
+            yield row_of_class(key, image.absolute(), folder.name, classes, options)
 
 
 def _folders(source: Path) -> list[Path]:
@@ -30,4 +30,4 @@ def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
 
 
-FOLDERS = Converter("folders", "a folder of images for each class", finds, rows, uses=("labels",))
+FOLDERS = Converter("folders", "a folder of images for each class", matches, rows, uses=("labels",))

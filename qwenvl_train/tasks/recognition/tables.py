@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
+from qwenvl_train.tasks.converter import Converter, Records, Refused, RowOptions
 from qwenvl_train.tasks.files import column_names, table_rows
 from qwenvl_train.tasks.recognition.answers import row_of_class
 
@@ -13,12 +13,12 @@ OTHERS = ("aliases", "alias", "synonyms", "answers")
 _SEPARATOR = "|"
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     names = column_names(source)
     return _column(names, IMAGE) is not None and _column(names, LABEL) is not None
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
+def rows(source: Path, options: RowOptions) -> Records:
     names = column_names(source)
     image, label, others = (_column(names, known) for known in (IMAGE, LABEL, OTHERS))
     if image is None or label is None:
@@ -27,7 +27,7 @@ def rows(source: Path, wanted: Wanted) -> Records:
         )
     records = list(table_rows(source))
     read = (one[1] for one in records if not isinstance(one, Refused))
-    classes = sorted({wanted.named(row[label]) for row in read if row.get(label)})
+    classes = sorted({options.named(row[label]) for row in read if row.get(label)})
     for record in records:
         if isinstance(record, Refused):
             yield record
@@ -39,7 +39,7 @@ def rows(source: Path, wanted: Wanted) -> Records:
             for column in (image, label):
                 if not row.get(column):
                     raise UserError(f"its {column} is empty")
-            yield row_of_class(key, wanted.medium(row[image], source), row[label], classes, wanted, further)
+            yield row_of_class(key, options.medium(row[image], source), row[label], classes, options, further)
         except UserError as error:
             yield Refused(where, str(error))
 
@@ -49,4 +49,6 @@ def _column(names: list[str], known: tuple[str, ...]) -> str | None:
     return next((by_plain[name] for name in known if name in by_plain), None)
 
 
-TABLES = Converter("table", "a .csv or .tsv file with an image and a label on each line", finds, rows, uses=("labels",))
+TABLES = Converter(
+    "table", "a .csv or .tsv file with an image and a label on each line", matches, rows, uses=("labels",)
+)

@@ -5,23 +5,23 @@ from pathlib import Path
 from typing import Any
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.converter import Converter, Records, Refused, Wanted
+from qwenvl_train.tasks.converter import Converter, Records, Refused, RowOptions
 from qwenvl_train.tasks.files import first_record, read_json
 from qwenvl_train.tasks.video.clips import Clip, Event, clip_rows, video_file
 from qwenvl_train.tasks.video.times import span_of
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     found = first_record(source)
     record = next(iter(found.values()), None) if isinstance(found, dict) else None
     return isinstance(record, dict) and {"timestamps", "sentences"} <= record.keys()
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
-    yield from clip_rows(_clips(source, wanted), wanted)
+def rows(source: Path, options: RowOptions) -> Records:
+    yield from clip_rows(_clips(source, options), options)
 
 
-def _clips(source: Path, wanted: Wanted) -> Iterator[Clip | Refused]:
+def _clips(source: Path, options: RowOptions) -> Iterator[Clip | Refused]:
     found = read_json(source)
     if not isinstance(found, dict):
         raise UserError(f"{source} must be an object from the names of videos to their annotations.")
@@ -29,7 +29,7 @@ def _clips(source: Path, wanted: Wanted) -> Iterator[Clip | Refused]:
         where = f"{source}, {name}"
         try:
             events = _events(record)
-            video = video_file(name, source, wanted)
+            video = video_file(name, source, options)
         except UserError as error:
             yield Refused(where, str(error))
             continue
@@ -53,4 +53,4 @@ def _events(record: Any) -> list[Event]:
     return events
 
 
-ACTIVITYNET = Converter("activitynet", "ActivityNet Captions' timestamps and sentences", finds, rows)
+ACTIVITYNET = Converter("activitynet", "ActivityNet Captions' timestamps and sentences", matches, rows)

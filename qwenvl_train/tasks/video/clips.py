@@ -8,7 +8,7 @@ from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.converter import Raw, Records, Refused, Wanted, rows_or_refused
+from qwenvl_train.tasks.converter import Raw, Records, Refused, RowOptions, rows_or_refused
 from qwenvl_train.tasks.files import records_of
 from qwenvl_train.tasks.video.times import Span, clock, seconds
 
@@ -60,14 +60,14 @@ def lost(where: str, reason: object, name: Any) -> Refused:
     return Lost(where, str(reason), name) if isinstance(name, str) else Refused(where, str(reason))
 
 
-def clip_rows(clips: Iterable[Clip | Refused], wanted: Wanted) -> Records:
+def clip_rows(clips: Iterable[Clip | Refused], options: RowOptions) -> Records:
     """Yield the rows of clips. For the forms with all events, the clips of a video become one."""
-    whole = _merged(clips) if wanted.form in ("clock", "seconds") else clips
+    whole = _merged(clips) if options.form in ("clock", "seconds") else clips
     for clip in whole:
         if isinstance(clip, Refused):
             yield Refused(clip.where, clip.reason)
         else:
-            yield from rows_or_refused(clip.where, _rows(clip, wanted))
+            yield from rows_or_refused(clip.where, _rows(clip, options))
 
 
 def clips_of_records(
@@ -86,13 +86,13 @@ def clips_of_records(
             yield lost(where, error, name_of(record) if isinstance(record, dict) else None)
 
 
-def video_file(name: str, source: Path, wanted: Wanted) -> Path:
+def video_file(name: str, source: Path, options: RowOptions) -> Path:
     """Return the path of a video. A name without an ending is that of the first file that exists with one.
 
     Raises:
         UserError: If no file can have this name.
     """
-    path = wanted.medium(name, source)
+    path = options.medium(name, source)
     try:
         files = [path] if path.suffix.lower() in ENDINGS else [Path(f"{path}{ending}") for ending in ENDINGS]
         return next((file for file in files if file.is_file()), files[0])
@@ -127,30 +127,30 @@ def _bare(name: str) -> str:
     return name.removesuffix(ending) if ending.lower() in ENDINGS else name
 
 
-def _rows(clip: Clip, wanted: Wanted) -> Iterator[Raw]:
-    match wanted.form:
+def _rows(clip: Clip, options: RowOptions) -> Iterator[Raw]:
+    match options.form:
         case "caption":
-            yield _row(clip, clip.key, wanted.prompts.ask(clip.key), _needed(clip.caption, "caption", wanted))
+            yield _row(clip, clip.key, options.prompts.ask(clip.key), _needed(clip.caption, "caption", options))
         case "question":
-            yield _question_row(clip, _needed(clip.asked, "question", wanted), wanted)
+            yield _question_row(clip, _needed(clip.asked, "question", options), options)
         case "clock" | "seconds":
-            events = _needed(clip.events, "events", wanted)
-            answer = _all_in_json(events) if wanted.form == "clock" else _all_in_lines(events)
-            yield _row(clip, clip.key, wanted.prompts.ask(clip.key), answer, metric=["temporal"])
+            events = _needed(clip.events, "events", options)
+            answer = _all_in_json(events) if options.form == "clock" else _all_in_lines(events)
+            yield _row(clip, clip.key, options.prompts.ask(clip.key), answer, metric=["temporal"])
         case _:
-            for number, event in enumerate(_needed(clip.events, "events", wanted), start=1):
+            for number, event in enumerate(_needed(clip.events, "events", options), start=1):
                 key = clip.key if len(clip.events) == 1 else f"{clip.key}/{number}"
                 lines = ", ".join(seconds(span) for span in event.spans)
-                answer = _all_in_json([event]) if wanted.form.startswith("clock") else lines
-                yield _row(clip, key, wanted.prompts.ask(key, event=event.text), answer, metric=["temporal"])
+                answer = _all_in_json([event]) if options.form.startswith("clock") else lines
+                yield _row(clip, key, options.prompts.ask(key, event=event.text), answer, metric=["temporal"])
 
 
-def _question_row(clip: Clip, asked: Asked, wanted: Wanted) -> Raw:
+def _question_row(clip: Clip, asked: Asked, options: RowOptions) -> Raw:
     lines = [
         asked.question,
         *(f"{letter}. {option}" for letter, option in zip(ascii_uppercase, asked.options, strict=False)),
     ]
-    question = wanted.prompts.ask(clip.key, question="\n".join(lines))
+    question = options.prompts.ask(clip.key, question="\n".join(lines))
     return _row(clip, clip.key, question, asked.answer, answers=list(asked.answers))
 
 
@@ -180,7 +180,7 @@ def _all_in_lines(events: Sequence[Event]) -> str:
     return "\n".join(f"{seconds(span)}, {text}" for span, text in _in_order(events))
 
 
-def _needed(found: Any, name: str, wanted: Wanted) -> Any:
+def _needed(found: Any, name: str, options: RowOptions) -> Any:
     if not found:
-        raise UserError(f"it has no {name}, which the form {wanted.form} needs")
+        raise UserError(f"it has no {name}, which the form {options.form} needs")
     return found

@@ -5,27 +5,27 @@ from string import ascii_uppercase
 from typing import Any
 
 from qwenvl_train.errors import UserError
-from qwenvl_train.tasks.converter import Converter, Records, Wanted
+from qwenvl_train.tasks.converter import Converter, Records, RowOptions
 from qwenvl_train.tasks.files import first_record
 from qwenvl_train.tasks.video.clips import Asked, Clip, Event, clip_rows, clips_of_records, video_file
 from qwenvl_train.tasks.video.times import span_of
 
 
-def finds(source: Path) -> bool:
+def matches(source: Path) -> bool:
     record = first_record(source)
     return isinstance(record, dict) and "video" in record and bool({"events", "caption", "question"} & record.keys())
 
 
-def rows(source: Path, wanted: Wanted) -> Records:
+def rows(source: Path, options: RowOptions) -> Records:
     clips = clips_of_records(
         source,
-        lambda record, where: _clip(record, where, source, wanted),
+        lambda record, where: _clip(record, where, source, options),
         lambda record: record.get("video") if record.get("events") else None,
     )
-    yield from clip_rows(clips, wanted)
+    yield from clip_rows(clips, options)
 
 
-def _clip(record: Any, where: str, source: Path, wanted: Wanted) -> Clip:
+def _clip(record: Any, where: str, source: Path, options: RowOptions) -> Clip:
     if not isinstance(record, dict) or not isinstance(name := record.get("video"), str):
         raise UserError("it names no video")
     events, caption = record.get("events") or [], record.get("caption") or ""
@@ -34,7 +34,7 @@ def _clip(record: Any, where: str, source: Path, wanted: Wanted) -> Clip:
     duration = record.get("duration")
     found = [_event(one, duration, f"event {number}") for number, one in enumerate(events, start=1)]
     key = str(record.get("id", where.rpartition("/")[2]))
-    return Clip(key, where, video_file(name, source, wanted), found, caption.strip(), _asked(record), name)
+    return Clip(key, where, video_file(name, source, options), found, caption.strip(), _asked(record), name)
 
 
 def _event(given: Any, duration: Any, what: str) -> Event:
@@ -68,4 +68,4 @@ def _question(question: str, answer: str, answers: list[Any], options: list[Any]
     return Asked(question.strip(), answer.strip(), tuple(answers), tuple(options))
 
 
-RECORDS = Converter("records", "our records with a video, and events, a caption or a question", finds, rows)
+RECORDS = Converter("records", "our records with a video, and events, a caption or a question", matches, rows)

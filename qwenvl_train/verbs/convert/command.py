@@ -10,7 +10,7 @@ from yaml import YAMLError
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.errors import UserError
 from qwenvl_train.reporting.stdout import print_json
-from qwenvl_train.tasks.converter import Converter, Prompts, Task, Wanted
+from qwenvl_train.tasks.converter import Converter, Prompts, RowOptions, Task
 from qwenvl_train.tasks.table import load_task
 from qwenvl_train.verbs.convert.settings import ConvertConfig, ConvertSection
 from qwenvl_train.verbs.convert.writing import write_rows
@@ -31,7 +31,7 @@ def run(composed: Composed[ConvertConfig]) -> None:
     converter = task.converter(config.convert.format, source)
     if config.output == "text":
         print(f"{source}: {converter.summary}", flush=True)
-    written = write_rows(converter.rows(source, _wanted(config, task, converter)), to, config.data)
+    written = write_rows(converter.rows(source, _row_options(config, task, converter)), to, config.data)
     if config.output == "json":
         print_json({"to": str(to), "format": converter.name, **written.as_dict()})
         return
@@ -50,13 +50,13 @@ def _own_task(section: ConvertSection) -> Task:
         raise UserError(f"convert.function={name} cannot be imported: {type(error).__name__}: {error}.") from None
     if not callable(function):
         raise UserError(
-            f"convert.function={name} is a {type(function).__name__}; it must be a function of (source, wanted)."
+            f"convert.function={name} is a {type(function).__name__}; it must be a function of (source, options)."
         )
     own = Converter("auto", f"read by {name}", lambda source: True, function, uses=_NOT_FOR_ALL)
     return Task(name, (own,), (section.form or "",))
 
 
-def _wanted(config: ConvertConfig, task: Task, converter: Converter) -> Wanted:
+def _row_options(config: ConvertConfig, task: Task, converter: Converter) -> RowOptions:
     section = config.convert
     form = section.form or task.forms[0]
     if form not in task.forms:
@@ -74,7 +74,7 @@ def _wanted(config: ConvertConfig, task: Task, converter: Converter) -> Wanted:
     if media is not None and not media.is_dir():
         raise UserError(f"convert.media={section.media}: there is no such folder.")
     system, without = section.system_of(form), frozenset(section.without)
-    return Wanted(Prompts(prompts, config.seed), form, media, system, without, _labels(section.labels))
+    return RowOptions(Prompts(prompts, config.seed), form, media, system, without, _labels(section.labels))
 
 
 def _refuse_unknown_forms(section: ConvertSection, task: Task) -> None:

@@ -18,7 +18,7 @@ class ConvertSection(Section):
     allow_code: bool
     """Whether `function` may be imported, which runs its code."""
     format: str
-    """The format of the source, by name. auto finds it out."""
+    """The format of the source, by name. auto matches it out."""
     form: str | None
     """The form of the answers. With null, it is the first one of the task."""
     prompts: dict[str, NameList] | NameList | None

@@ -136,9 +136,9 @@ def test_steps_of_an_agent(here, capfd):
 def test_ones_own_converter(here, monkeypatch, capfd):
     (here / "mine.py").write_text(
         "from pathlib import Path\n"
-        "def convert(source, wanted):\n"
+        "def convert(source, options):\n"
         "    for number, word in enumerate(Path(source).read_text().split()):\n"
-        "        question = wanted.prompts.ask(word)\n"
+        "        question = options.prompts.ask(word)\n"
         "        turns = [{'role': 'user', 'content': '<image>' + question}, {'role': 'assistant', 'content': word}]\n"
         "        yield {'id': word, 'messages': turns, 'images': [str(Path('a.png').absolute())]}\n"
     )
@@ -155,7 +155,7 @@ def test_ones_own_converter(here, monkeypatch, capfd):
 
 
 OWN = """
-def convert(source, wanted):
+def convert(source, options):
     yield {kind}
 """
 
@@ -169,7 +169,7 @@ def convert(source, wanted):
             "the row a: it cannot be written as JSON: 'utf-8' codec can't encode",
         ),
         ("turns('b') | {'x': float('nan')}", "the row a: "),
-        ("turns(wanted.prompts.ask('a'))", "convert.prompts has no question, and this converter asks one; set it"),
+        ("turns(options.prompts.ask('a'))", "convert.prompts has no question, and this converter asks one; set it"),
     ],
 )
 def test_what_is_wrong_with_a_row_of_ones_own_is_told(yielded, words, here, monkeypatch, capfd):
@@ -187,7 +187,7 @@ def test_images_of_ones_own_rows_may_be_one_text_or_inside_the_row(here, monkeyp
     inside = "data:image/png;base64," + base64.b64encode((here / "a.png").read_bytes()).decode()
     row = {"messages": [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "b"}]}
     rows = [row | {"images": [inside]}, row | {"images": "a.png"}]
-    (here / "rows_own.py").write_text(f"def convert(source, wanted):\n    yield from {rows!r}\n")
+    (here / "rows_own.py").write_text(f"def convert(source, options):\n    yield from {rows!r}\n")
     monkeypatch.syspath_prepend(str(here))
     own = ["convert", "convert.function=rows_own.convert", "convert.allow_code=true", "source=rows.csv", "to=own.jsonl"]
     assert main(own) == 0
