@@ -65,12 +65,12 @@ def draw_picture(rng: random.Random, colour: str | None = None, shape: str | Non
     width, height = rng.choice(SIZES)
     image = Image.new("RGB", (width, height), BACKGROUND)
     x, y = (side // 2 + rng.randint(-OFF_CENTRE, OFF_CENTRE) for side in (width, height))
-    _draw_shape(ImageDraw.Draw(image), shape, (x, y), rng.randint(*RADII), COLOURS[colour])
+    draw_shape(ImageDraw.Draw(image), shape, (x, y), rng.randint(*RADII), COLOURS[colour])
     return Picture(image, colour, shape)
 
 
-def _draw_shape(
-    canvas: ImageDraw.ImageDraw, shape: str, centre: tuple[int, int], radius: int, fill: tuple[int, int, int]
+def draw_shape(
+    canvas: ImageDraw.ImageDraw, shape: str, centre: tuple[int, int], radius: int, fill: tuple[int, int, int] | int
 ) -> None:
     x, y = centre
     third = radius // 3

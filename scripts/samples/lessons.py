@@ -1,0 +1,193 @@
+"""What the checkpoint of the sample sets is taught: questions about drawings, with answers in plain forms."""
+
+import json
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from samples.clip import frames, plan_clip
+from samples.desktop import Desktop
+from samples.device import Device
+from samples.drawing import WORDS, Box, Size
+from samples.page import draw_page
+from samples.phone import Phone
+from samples.receipt import draw_receipt
+from samples.scene import Thing, draw_scene
+
+Turn = dict[str, Any]
+FPS = 2
+"""Frames of a clip that the model sees in a second."""
+NEAR = 50
+"""The greatest difference of a number to the right one, in thousandths of the image."""
+
+
+FEW = 3
+"""How many things are told with their boxes at most."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    medium: Image.Image | list[Image.Image]
+    """An image, or the frames of a clip."""
+    questions: Sequence[str]
+    answers: Sequence[str | dict[str, Any]]
+    """Texts, or the arguments of calls of the tool."""
+    tool: str | None = None
+    near: int = 0
+    """The greatest difference of a number in a right answer."""
+
+    @property
+    def turns(self) -> list[Turn]:
+        turns = []
+        for question, answer in zip(self.questions, self.answers, strict=True):
+            turns += [_asked(question), _answered(answer, self.tool)]
+        return self._with_medium(turns)
+
+    @property
+    def asked(self) -> list[Turn]:
+        """Return the first question alone."""
+        return self._with_medium([_asked(self.questions[0])])
+
+    def _with_medium(self, turns: list[Turn]) -> list[Turn]:
+        part = {"type": "video" if isinstance(self.medium, list) else "image"}
+        return [{"role": "user", "content": [part, *turns[0]["content"]]}, *turns[1:]]
+
+    def is_right(self, said: str) -> bool:
+        """Return whether an answer to the first question is right."""
+        answer = self.answers[0]
+        if isinstance(answer, dict):
+            call = re.search(r"<tool_call>\s*(\{.*\})\s*</tool_call>", said, re.DOTALL)
+            said = call[1] if call else ""
+            answer = json.dumps({"name": self.tool, "arguments": answer})
+        numbers = [[int(number) for number in re.findall(r"\d+", text)] for text in (said, answer)]
+        same_text = re.sub(r"\d+", "0", said) == re.sub(r"\d+", "0", answer)
+        return same_text and all(abs(one - other) <= self.near for one, other in zip(*numbers, strict=True))
+
+
+def _asked(question: str) -> Turn:
+    return {"role": "user", "content": [{"type": "text", "text": question}]}
+
+
+def _answered(answer: str | dict[str, Any], tool: str | None) -> Turn:
+    if isinstance(answer, str):
+        return {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+    return {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": tool, "arguments": answer}}]}
+
+
+def things(rng: random.Random) -> Lesson:
+    """Ask where things are, what is at a place, and what there is."""
+    image, found = draw_scene(rng)
+    turns = []
+    for thing in rng.sample(found, min(3, len(found))):
+        point = json.dumps(_point(thing.box, image.size))
+        if rng.random() < 0.3:
+            turns.append((f"What is at {point}?", thing.name))
+        elif sum(other.name == thing.name for other in found) == 1:
+            turns.append((f"Where is {thing.name}?", point))
+    # The JSON of more boxes would be too long for so small a model to learn from.
+    whole = rng.choice((_boxes, _points, _names) if len(found) <= FEW else (_points, _names))
+    turns.append(whole(found, image.size))
+    return _lesson(image, rng.sample(turns, len(turns)), near=NEAR)
+
+
+def _boxes(found: Sequence[Thing], size: Size) -> tuple[str, str]:
+    rows = [f'\t{{"bbox_2d": {json.dumps(_thousandths(one.box, size))}, "label": "{one.name}"}}' for one in found]
+    return "Find all.", "```json\n[\n" + ",\n".join(rows) + "\n]\n```"
+
+
+def _points(found: Sequence[Thing], size: Size) -> tuple[str, str]:
+    return "List all.", "\n".join(f"{json.dumps(_point(one.box, size))} {one.name}" for one in found)
+
+
+def _names(found: Sequence[Thing], size: Size) -> tuple[str, str]:
+    return "Name all.", "\n".join(one.name for one in found)
+
+
+def text(rng: random.Random) -> Lesson:
+    """Ask for the text of a page or a receipt, and where its lines are."""
+    if rng.random() < 0.5:
+        image, elements = draw_page(rng)
+        lines = [(one.get("text") or _cells(one.get("html", "")), one["box"]) for one in elements]
+    else:
+        image, lines, _ = draw_receipt(rng)
+    lines = [(line, box) for line, box in lines if line]
+    turns = [("Read the text.", "\n".join(line for line, _ in lines))]
+    for line, box in rng.sample(lines, min(2, len(lines))):
+        turns.append((f"Where is the text {line}?", json.dumps(_thousandths(box, image.size))))
+    return _lesson(image, rng.sample(turns, len(turns)), near=NEAR)
+
+
+def _cells(html: str) -> str:
+    return " ".join(re.findall(r"<td>(.*?)</td>", html))
+
+
+def clip(rng: random.Random) -> Lesson:
+    """Ask when a shape is shown in a clip."""
+    seconds, shown = plan_clip(rng)
+    turns = [(f"When is {one.name} shown?", f"{one.start} to {one.end}") for one in rng.sample(shown, len(shown))]
+    return _lesson(frames(seconds, shown, FPS), turns)
+
+
+def phone(rng: random.Random) -> Lesson:
+    return _call(rng, Phone(rng))
+
+
+def desktop(rng: random.Random) -> Lesson:
+    return _call(rng, Desktop(rng))
+
+
+def _call(rng: random.Random, device: Device) -> Lesson:
+    """Ask for one action on a device, which is named. The goal of the device is not asked for."""
+    for _ in range(rng.randrange(6)):
+        device.act(device.next_action())
+    image, boxes = device.draw()
+    turns: list[tuple[str, Any]] = []
+    for name in rng.sample(list(boxes), min(2, len(boxes))):
+        words, action = rng.choice(device.clicks)
+        turns.append((f"{words} {name}.", {"action": action, "coordinate": _point(boxes[name], image.size)}))
+    word = rng.choice(WORDS)
+    words, arguments = rng.choice((*device.moves, (f"Write {word}.", {"action": "type", "text": word})))
+    turns.append((words, arguments))
+    return _lesson(image, rng.sample(turns, len(turns)), device.tool, NEAR)
+
+
+def _lesson(
+    medium: Image.Image | list[Image.Image],
+    turns: Sequence[tuple[str, str | dict[str, Any]]],
+    tool: str | None = None,
+    near: int = 0,
+) -> Lesson:
+    return Lesson(medium, [question for question, _ in turns], [answer for _, answer in turns], tool, near)
+
+
+def _thousandths(box: Box, size: Size) -> list[int]:
+    return [round(1000 * at / side) for at, side in zip(box, (*size, *size), strict=True)]
+
+
+def _point(box: Box, size: Size) -> list[int]:
+    x1, y1, x2, y2 = _thousandths(box, size)
+    return [(x1 + x2) // 2, (y1 + y2) // 2]
+
+
+@dataclass(frozen=True)
+class Kind:
+    draw: Callable[[random.Random], Lesson]
+    weight: float
+    """How often there is a step of such lessons, relative to the others."""
+    batch: int
+    """The lessons of a step."""
+    begins: float = field(default=0.0)
+    """The share of the steps before the first of these lessons."""
+
+
+KINDS = {
+    "things": Kind(things, 4, 12),
+    "text": Kind(text, 2, 12, begins=0.15),
+    "clip": Kind(clip, 1, 12, begins=0.15),
+    "phone": Kind(phone, 0.7, 4, begins=0.5),
+    "desktop": Kind(desktop, 0.7, 4, begins=0.5),
+}
