@@ -1,18 +1,21 @@
 """Let a model do tasks on a simulated device: python scripts/act.py phone run=runs/mine [tasks=50] [seed=1]
 
 The model sees the screen and what it has done, and its calls change the device, until it ends the task or has made 10
-calls. A task is done if its goal is reached when the model says so. All other words are those of `qwenvl-train chat`.
+calls. A task is done if its goal is reached when the model says so. With browser=true, Chromium draws the screens
+(apt install chromium, pip install playwright). All other words are those of `qwenvl-train chat`.
 """
 
 import random
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
+from PIL import Image
+from samples.canvas import SvgCanvas, browser
 from samples.desktop import Desktop
 from samples.device import Action, Device
 from samples.phone import Phone
@@ -21,6 +24,7 @@ from qwenvl_train.config.compose import compose
 from qwenvl_train.data.formats import to_sample
 from qwenvl_train.data.media.locate import Locator
 from qwenvl_train.data.sample import Sample
+from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.metrics.metric import Picture, Question
 from qwenvl_train.evaluation.metrics.tool_calls import Call, first_call
 from qwenvl_train.families.agent_tools import AgentTool
@@ -35,6 +39,7 @@ from qwenvl_train.verbs.table import load_verb
 
 DEVICES: dict[str, tuple[type[Device], str]] = {"phone": (Phone, "mobile_agent"), "desktop": (Desktop, "computer_use")}
 """The devices, and the tasks whose questions a model gets on them."""
+Screen = Callable[[Device], Image.Image]
 MOST_STEPS = 10
 MOST_TOKENS = 96
 AT_ONCE = 10
@@ -85,12 +90,35 @@ def _in_pixels(call: Call, size: tuple[int, int], family: Family, as_lists: bool
     return action
 
 
-def run(attempts: Sequence[Attempt], model: ChatModel, options: RowOptions, tool: AgentTool) -> None:
+def _drawn(device: Device) -> Image.Image:
+    image, _ = device.draw()
+    return image
+
+
+@contextmanager
+def _screens(by_browser: bool) -> Iterator[Screen]:
+    """Yield a function that returns the screen of a device."""
+    if not by_browser:
+        yield _drawn
+        return
+    with browser() as shown:
+
+        def screen(device: Device) -> Image.Image:
+            canvas = SvgCanvas(device.size)
+            device.draw_on(canvas)
+            return shown(canvas.page, device.size)
+
+        yield screen
+
+
+def run(
+    attempts: Sequence[Attempt], model: ChatModel, options: RowOptions, tool: AgentTool, screen: Screen = _drawn
+) -> None:
     """Do the tasks, some of them at a time."""
     with TemporaryDirectory() as folder:
         while going := [attempt for attempt in attempts if not attempt.ended]:
             some = going[:AT_ONCE]
-            samples = [_question(attempt, options, tool, Path(folder)) for attempt in some]
+            samples = [_question(attempt, screen(attempt.device), options, tool, Path(folder)) for attempt in some]
             said = model.decode([model.renderer.render(sample) for sample in samples], MOST_TOKENS)
             for attempt, piece in zip(some, said, strict=True):
                 attempt.take(first_call(piece.text), attempt.device.size, model.family)
@@ -99,8 +127,7 @@ def run(attempts: Sequence[Attempt], model: ChatModel, options: RowOptions, tool
         print(file=sys.stderr)
 
 
-def _question(attempt: Attempt, options: RowOptions, tool: AgentTool, folder: Path) -> Sample:
-    image, _ = attempt.device.draw()
+def _question(attempt: Attempt, image: Image.Image, options: RowOptions, tool: AgentTool, folder: Path) -> Sample:
     path = folder / f"{attempt.number}-{len(attempt.done)}.png"
     image.save(path)
     key = f"{attempt.number}/{len(attempt.done)}"
@@ -115,16 +142,20 @@ def main(words: list[str]) -> None:
     if not words or words[0] not in DEVICES:
         raise SystemExit(f"{__doc__}\nName a device first: {' or '.join(DEVICES)}.")
     device_class, task = DEVICES[words[0]]
-    own: dict[str, Any] = {"tasks": "50", "seed": "1"}
+    own = {"tasks": "50", "seed": "1", "browser": "false"}
     own |= dict(word.split("=", 1) for word in words[1:] if word.partition("=")[0] in own)
     others = [word for word in words[1:] if word.partition("=")[0] not in own]
-    convert = compose([f"+task={task}", "source=none", "to=none.jsonl"], load_verb("convert")).config.convert
+    try:
+        convert = compose([f"+task={task}", "source=none", "to=none.jsonl"], load_verb("convert")).config.convert
+        config = with_checkpoint(compose(others, load_verb("chat")).config)
+        model = open_model(config, load_family(config.model))
+    except UserError as error:
+        raise SystemExit(str(error)) from None
     options = RowOptions(Prompts(convert.prompts_of("call")), "call", system=convert.system_of("call"))
-    config = with_checkpoint(compose(others, load_verb("chat")).config)
-    model = open_model(config, load_family(config.model))
     rng = random.Random(f"{words[0]} {own['seed']}")
     attempts = [Attempt(number, device_class(rng)) for number in range(int(own["tasks"]))]
-    run(attempts, model, options, device_class.tool)
+    with _screens(own["browser"] == "true") as screen:
+        run(attempts, model, options, device_class.tool, screen)
     for ended, count in Counter(attempt.ended for attempt in attempts).most_common():
         print(f"{ended}: {count} of {len(attempts)}")
 

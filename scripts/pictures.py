@@ -1,8 +1,8 @@
-"""Make the pictures of the README: python scripts/pictures.py [--output docs/pictures]
+"""Make the pictures of the README and of the tasks: python scripts/pictures.py [--output docs/pictures]
 
 The demo is trained, and Chromium (apt install chromium) draws its report, the page of `inspect`, and the table of
-answers that W&B receives. The table is drawn from the files of the run, since the pages of W&B need its server. This
-takes about three minutes on two cores.
+answers that W&B receives. The table is drawn from the files of the run, since the pages of W&B need its server. Of each
+task, it draws what `inspect` shows of a row of its sample set. This takes about four minutes on two cores.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
+from samples.sources import SAMPLE_SETS
 
 from qwenvl_train.cli import main as qwenvl_train
 from qwenvl_train.reporting.folder import read_json_lines
@@ -44,6 +45,10 @@ def main() -> None:
         draw(browser, folder / "report.html", output / "report.png")
         draw(browser, page, output / "inspect.png", part=".sample")
         draw(browser, table, output / "wandb_table.png", part="table", width=1800)
+        for task in SAMPLE_SETS:
+            page = Path(scratch, f"{task}.html")
+            run("inspect", f"+task={task}", "data.eval=null", f"inspect.file={page}", "output=html")
+            draw(browser, page, output / f"task_{task}.png", part=".sample", height=1800)
         browser.close()
 
 
@@ -52,9 +57,11 @@ def run(*words: str) -> None:
         raise SystemExit(code)
 
 
-def draw(browser: Browser, page: Path, picture: Path, part: str | None = None, width: int = 1240) -> None:
+def draw(
+    browser: Browser, page: Path, picture: Path, part: str | None = None, width: int = 1240, height: int = 1130
+) -> None:
     """Write a picture of a part of a page, which a CSS selector names, or of the top of the page."""
-    tab = browser.new_page(viewport={"width": width, "height": 1130})
+    tab = browser.new_page(viewport={"width": width, "height": height})
     tab.goto(f"file://{page.absolute()}")
     tab.wait_for_timeout(500)
     shot = tab.locator(part).first.screenshot() if part else tab.screenshot()

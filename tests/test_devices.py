@@ -2,9 +2,11 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from qwenvl_train.config.compose import compose
@@ -144,3 +146,17 @@ def test_a_task_ends_after_some_steps(act):
         attempt.take(first_call(odd), attempt.device.size, FAMILIES["qwen3_vl"])
     assert attempt.ended == "too many steps"
     assert attempt.done == ["Key"] * act.MOST_STEPS
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
+@pytest.mark.parametrize("name", DEVICES)
+def test_chromium_shows_the_same_screens(name, act):
+    device = act.DEVICES[name][0](random.Random(0))
+    with act._screens(by_browser=True) as screen:
+        for _ in range(4):
+            drawn, _ = device.draw()
+            shown = screen(device)
+            assert shown.size == drawn.size
+            # Its curves and letters are smoother: 2.9 of 255 is the largest mean difference measured.
+            assert np.abs(np.asarray(shown, float) - np.asarray(drawn, float)).mean() < 4
+            device.act(device.next_action())

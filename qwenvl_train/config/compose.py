@@ -17,7 +17,7 @@ from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.flat import flat
 from qwenvl_train.config.inference import InferenceConfig, settings_of_run
 from qwenvl_train.config.keys import Keys, keys_of
-from qwenvl_train.config.layers import Layer, Layers, is_own_file, read_group_file
+from qwenvl_train.config.layers import Layer, Layers, is_own_file, option_layer, read_group_file
 from qwenvl_train.config.options import Names, verbs_with
 from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.config.validate import validate, value_problems
@@ -30,6 +30,8 @@ BASES = {
 """The option of each group that a user's own file for the group builds on, if it names no other. There is none for the
 group `task`, whose files hold settings of several groups."""
 
+SAMPLE_MODEL = "tiny_tasks"
+"""The model of the sample sets of tasks."""
 SHIPPED = Names()
 C = TypeVar("C", bound=RunConfig, covariant=True)
 
@@ -124,14 +126,16 @@ def _implied_groups(keys: Set[str], verb: Verb, task: str | None, names: Names) 
     """Return the options that keys and the task imply which the user has set. With data.train, the group data becomes
     files, so that the user's own files are not evaluated on the embedded shapes. With model.path, the group model
     becomes custom, since the user's own checkpoint is not a tiny one. A verb for trained models needs only data.eval,
-    and does not use the embedded shapes for the user's own model. A task comes with the sample set of its name, and
-    without one, it does not use the embedded shapes."""
+    and does not use the embedded shapes for the user's own model. A task comes with the sample set of its name, which
+    comes with a model that can learn it; without one, a task does not use the embedded shapes."""
     implied = [("data.train", "data=files"), ("model.path", "model=custom")]
     if issubclass(verb.config, InferenceConfig):
         implied += [("data.eval", "data=files"), ("model.path", "data=files")]
     found = dict(choice.split("=") for key, choice in implied if key in keys)
     if task is not None and verb.reads and "data" not in found:
         found["data"] = names.resolved("data", _sample_set(task, names))
+        if found["data"] != "files" and not is_own_file(found["data"]):
+            found = {"model": SAMPLE_MODEL} | found
     return found
 
 
@@ -173,7 +177,7 @@ def _tree(
     given: set[str] = set()
     files: dict[str, Path] = {}
     try:
-        for layer in [*in_files, *layers]:
+        for layer in [*_of_samples(choices, keys), *in_files, *layers]:
             for key, value in _with_replaced_length(layer.values).items():
                 if layer.file and not layer.is_run and value != _current(config, key):
                     given.add(key)
@@ -188,6 +192,15 @@ def _tree(
         where, reason = error.full_key or "a value", str(error).partition("\n")[0]
         raise UserError(f"{where}: {reason}") from None
     return _without_missing(tree), given, files
+
+
+def _of_samples(choices: Mapping[str, str], keys: Keys) -> list[Layer]:
+    """Return the settings of the sample set, if there is a task. They fit its few small rows, so that they take
+    precedence over those of the task, which fit rows of users."""
+    option = choices.get("data")
+    if option is None or choices.get("task") is None or is_own_file(option):
+        return []
+    return [option_layer("data", option, keys)]
 
 
 def _current(config: DictConfig, key: str) -> object:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.keys import Keys
 from qwenvl_train.config.options import YAML, Names, nearest, recipe_files
 from qwenvl_train.config.paths import anchored
@@ -139,6 +140,14 @@ def read_group_file(group: str, option: str, keys: Keys, names: Names) -> tuple[
         if base is None or not is_own_file(base):
             return base, layers
         path = _existing(path.parent, base, f"{path}: defaults")
+
+
+def option_layer(group: str, option: str, keys: Keys) -> Layer:
+    """Return the settings of an option of the package that also sets those of other groups. Of any other option, there
+    are none."""
+    tree = _load(asset_dir("configs") / group / f"{option}.yaml")
+    tree.pop("defaults", None)
+    return Layer(_values(tree, None, keys) if group in tree else {})
 
 
 def _settings_of(group: str, tree: dict[str, object], path: Path) -> dict[str, object]:

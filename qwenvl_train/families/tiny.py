@@ -149,22 +149,22 @@ sections for temporal, height and width positions add up to half of the width th
 
 
 @cache
-def _learned_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Return a vocabulary with all 256 bytes, so that every text can be encoded, and the merges learned from CORPUS."""
+def _learned_vocabulary(text: str, merges: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return a vocabulary with all 256 bytes, so that every text can be encoded, and merges learned from a text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     blank = Qwen2Tokenizer(vocab={symbol: index for index, symbol in enumerate(alphabet)}).backend_tokenizer
-    trainer = trainers.BpeTrainer(
-        vocab_size=len(alphabet) + LEARNED_MERGES, initial_alphabet=alphabet, show_progress=False
-    )
-    opening_words = CORPUS.split()
-    blank.train_from_iterator(CORPUS.splitlines() + opening_words, trainer)
+    trainer = trainers.BpeTrainer(vocab_size=len(alphabet) + merges, initial_alphabet=alphabet, show_progress=False)
+    opening_words = text.split()
+    blank.train_from_iterator(text.splitlines() + opening_words, trainer)
     learned = json.loads(blank.to_str())["model"]
     return learned["vocab"], [(left, right) for left, right in learned["merges"]]
 
 
-def build_tokenizer(model_type: str = "qwen2_5_vl") -> Qwen2Tokenizer | Qwen3_5Tokenizer:
+def build_tokenizer(
+    model_type: str = "qwen2_5_vl", text: str = CORPUS, merges: int = LEARNED_MERGES
+) -> Qwen2Tokenizer | Qwen3_5Tokenizer:
     """Return a tokenizer with Qwen's splitting and added tokens, and a small vocabulary to keep embeddings small."""
-    vocab, merges = _learned_vocabulary()
+    vocab, learned = _learned_vocabulary(text, merges)
     newer = model_type.startswith("qwen3_5")
     tokens = [(token, True) for token in ADDED_TOKENS] + [(word, False) for word in ADDED_WORDS if newer]
     added = {
@@ -173,7 +173,7 @@ def build_tokenizer(model_type: str = "qwen2_5_vl") -> Qwen2Tokenizer | Qwen3_5T
     }
     return (Qwen3_5Tokenizer if newer else Qwen2Tokenizer)(
         vocab=dict(vocab),
-        merges=list(merges),
+        merges=list(learned),
         added_tokens_decoder=added,
         extra_special_tokens=ADDED_TOKENS[1:],
         eos_token="<|im_end|>",
@@ -183,8 +183,12 @@ def build_tokenizer(model_type: str = "qwen2_5_vl") -> Qwen2Tokenizer | Qwen3_5T
     )
 
 
-def build_processor(model_type: str) -> ProcessorMixin:
-    """Return a processor of the family's class, with limits that keep a picture to a few visual tokens."""
+def build_processor(model_type: str, text: str = CORPUS, merges: int = LEARNED_MERGES) -> ProcessorMixin:
+    """Return a processor of the family's class, with limits that keep a picture to a few visual tokens.
+
+    Args:
+        text, merges: What the vocabulary is learned from, and how many merges are.
+    """
     match model_type:
         case "qwen2_vl" | "qwen2_5_vl":
             limits = {"shortest_edge": 56 * 56, "longest_edge": 112 * 112}
@@ -201,7 +205,7 @@ def build_processor(model_type: str) -> ProcessorMixin:
     )
     return processor_class(
         image_processor=images,
-        tokenizer=build_tokenizer(model_type),
+        tokenizer=build_tokenizer(model_type, text, merges),
         video_processor=videos,
         chat_template=chat_template(model_type),
     )
@@ -212,9 +216,10 @@ def build_config(
     tie: bool = True,
     text: dict[str, Any] | None = None,
     vision: dict[str, Any] | None = None,
+    tokenizer: Qwen2Tokenizer | Qwen3_5Tokenizer | None = None,
 ) -> PreTrainedConfig:
     """Return a complete small config. `text` and `vision` replace single values of its two halves."""
-    tokenizer = build_tokenizer(model_type)
+    tokenizer = tokenizer or build_tokenizer(model_type)
     text_base, vision_base, config_class = copy.deepcopy(_shapes(model_type))
     text_config = {
         **text_base,
@@ -270,12 +275,13 @@ def build_model(
     tie: bool = True,
     text: dict[str, Any] | None = None,
     vision: dict[str, Any] | None = None,
+    tokenizer: Qwen2Tokenizer | Qwen3_5Tokenizer | None = None,
 ) -> PreTrainedModel:
     """Return a random float32 model on the CPU.
 
     The same seed gives the same model. The random state of the caller does not change.
     """
-    config = build_config(model_type, tie, text, vision)
+    config = build_config(model_type, tie, text, vision, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
@@ -290,7 +296,13 @@ def build_model(
     return model.eval()
 
 
-def save_tiny(model_type: str, folder: str | Path, seed: int = 0, model: PreTrainedModel | None = None) -> Path:
+def save_tiny(
+    model_type: str,
+    folder: str | Path,
+    seed: int = 0,
+    model: PreTrainedModel | None = None,
+    processor: ProcessorMixin | None = None,
+) -> Path:
     """Save a checkpoint folder in bfloat16, like a published one, and return its path.
 
     Without `model`, a random model is saved.
@@ -301,5 +313,5 @@ def save_tiny(model_type: str, folder: str | Path, seed: int = 0, model: PreTrai
     for half in (weights.config.text_config, weights.config.vision_config):
         half.dtype = torch.bfloat16
     weights.save_pretrained(folder)
-    build_processor(model_type).save_pretrained(folder)
+    (processor or build_processor(model_type)).save_pretrained(folder)
     return folder

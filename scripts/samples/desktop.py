@@ -4,10 +4,9 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image
-
+from samples.canvas import Canvas
 from samples.device import Action, Device
-from samples.drawing import DARK, GREY, NAMES, WHITE, WORDS, YELLOW, Box, Shape, blank, fill, write
+from samples.drawing import DARK, GREY, NAMES, WHITE, WORDS, YELLOW, Box, Shape, fill, write
 
 ROWS, COLUMNS, CELL = 2, 4, 40
 RADIUS = 13
@@ -47,12 +46,11 @@ class Desktop(Device):
     def _enter(self, program: str | None) -> None:
         self.open, self.first, self.chosen = program, 0, ""
 
-    def draw(self) -> tuple[Image.Image, dict[str, Box]]:
-        image, canvas = blank(self.size)
+    def draw_on(self, canvas: Canvas) -> dict[str, Box]:
         fill(canvas, (0, 86, *self.size), GREY)
-        return image, self._draw_icons(canvas) if self.open is None else self._draw_window(canvas, self.open)
+        return self._draw_icons(canvas) if self.open is None else self._draw_window(canvas, self.open)
 
-    def _draw_icons(self, canvas: Any) -> dict[str, Box]:
+    def _draw_icons(self, canvas: Canvas) -> dict[str, Box]:
         boxes = {}
         for name, (column, row) in self.icons.items():
             shape = Shape(name, CELL * column + CELL // 2, CELL * row + CELL // 2 + 2, RADIUS)
@@ -60,7 +58,7 @@ class Desktop(Device):
             boxes[name] = shape.box
         return boxes
 
-    def _draw_window(self, canvas: Any, program: str) -> dict[str, Box]:
+    def _draw_window(self, canvas: Canvas, program: str) -> dict[str, Box]:
         fill(canvas, WINDOW, WHITE, DARK)
         fill(canvas, TITLE, DARK)
         fill(canvas, CLOSE, (214, 40, 40))

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from samples.drawing import Box, Size
+from samples.canvas import Canvas
+from samples.drawing import Box, Size, blank
 
 Point = tuple[float, float]
 Action = dict[str, Any]
@@ -30,8 +31,8 @@ class Device(ABC):
         """Draw a goal and a state to start from."""
 
     @abstractmethod
-    def draw(self) -> tuple[Image.Image, dict[str, Box]]:
-        """Return the screen, and the boxes of what can be clicked on."""
+    def draw_on(self, canvas: Canvas) -> dict[str, Box]:
+        """Draw the screen, and return the boxes of what can be clicked on."""
 
     @abstractmethod
     def act(self, action: Mapping[str, Any]) -> None:
@@ -44,6 +45,11 @@ class Device(ABC):
     @abstractmethod
     def next_action(self) -> Action:
         """Return the action that leads on to the goal, or ends the task if it is reached."""
+
+    def draw(self) -> tuple[Image.Image, dict[str, Box]]:
+        """Return the screen, and the boxes of what can be clicked on."""
+        image, canvas = blank(self.size)
+        return image, self.draw_on(canvas)
 
     def under(self, point: Any) -> str | None:
         """Return the name of what is at a point of the screen."""

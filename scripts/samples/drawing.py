@@ -8,6 +8,8 @@ from functools import cache
 from PIL import Image, ImageDraw, ImageFont
 from shapes import BACKGROUND, COLOURS, SHAPES, draw_shape
 
+from samples.canvas import Canvas
+
 Box = tuple[int, int, int, int]
 """`x1, y1, x2, y2` in pixels. The last two are those of the first pixel that is no longer inside."""
 Size = tuple[int, int]
@@ -36,7 +38,7 @@ class Shape:
         x1, y1, x2, y2 = _extent(self.name.split()[1], self.radius)
         return self.x + x1, self.y + y1, self.x + x2, self.y + y2
 
-    def draw(self, canvas: ImageDraw.ImageDraw) -> None:
+    def draw(self, canvas: Canvas) -> None:
         colour, shape = self.name.split()
         draw_shape(canvas, shape, (self.x, self.y), self.radius, COLOURS[colour])
 
@@ -73,7 +75,7 @@ def scatter(rng: random.Random, names: Sequence[str], size: Size, radii: tuple[i
                 break
 
 
-def fill(canvas: ImageDraw.ImageDraw, box: Box, colour: Colour, outline: Colour | None = None, width: int = 1) -> None:
+def fill(canvas: Canvas, box: Box, colour: Colour, outline: Colour | None = None, width: int = 1) -> None:
     """Fill a box. Pillow takes the last pixel of a rectangle as inside."""
     canvas.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=colour, outline=outline, width=width)
 
@@ -92,9 +94,7 @@ def extent(text: str, size: int = FONT_SIZE) -> Size:
     return round(right - left), round(bottom - top)
 
 
-def write(
-    canvas: ImageDraw.ImageDraw, text: str, place: tuple[int, int], size: int = FONT_SIZE, colour: Colour = INK
-) -> Box:
+def write(canvas: Canvas, text: str, place: tuple[int, int], size: int = FONT_SIZE, colour: Colour = INK) -> Box:
     """Write a line of text with its top left corner at a place, and return its box."""
     left, top, _, _ = _font(size).getbbox(text)
     canvas.text((place[0] - left, place[1] - top), text, fill=colour, font=_font(size))

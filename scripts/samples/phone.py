@@ -4,10 +4,9 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from PIL import Image
-
+from samples.canvas import Canvas
 from samples.device import Action, Device
-from samples.drawing import BLUE, DARK, GREEN, GREY, NAMES, WHITE, WORDS, Box, Shape, blank, fill, write
+from samples.drawing import BLUE, DARK, GREEN, GREY, NAMES, WHITE, WORDS, Box, Shape, fill, write
 
 ROWS, COLUMNS = 3, 2
 CELL = 48, 40
@@ -51,11 +50,10 @@ class Phone(Device):
     def _enter(self, app: str | None) -> None:
         self.open, self.has_keyboard, self.written, self.sent = app, False, "", ""
 
-    def draw(self) -> tuple[Image.Image, dict[str, Box]]:
-        return self._draw_pages() if self.open is None else self._draw_app(self.open)
+    def draw_on(self, canvas: Canvas) -> dict[str, Box]:
+        return self._draw_pages(canvas) if self.open is None else self._draw_app(canvas, self.open)
 
-    def _draw_pages(self) -> tuple[Image.Image, dict[str, Box]]:
-        image, canvas = blank(self.size)
+    def _draw_pages(self, canvas: Canvas) -> dict[str, Box]:
         boxes = {}
         for name, (column, row) in self.pages[self.page].items():
             x, y = (side * number + side // 2 for side, number in zip(CELL, (column, row), strict=True))
@@ -65,10 +63,9 @@ class Phone(Device):
         for page in range(len(self.pages)):
             x = self.size[0] // 2 - 8 + 16 * page
             canvas.ellipse((x - 3, 145, x + 3, 151), fill=DARK if page == self.page else GREY)
-        return image, boxes
+        return boxes
 
-    def _draw_app(self, app: str) -> tuple[Image.Image, dict[str, Box]]:
-        image, canvas = blank(self.size)
+    def _draw_app(self, canvas: Canvas, app: str) -> dict[str, Box]:
         fill(canvas, (0, 0, 96, TOP), GREY)
         Shape(app, 48, 44, RADIUS).draw(canvas)
         fill(canvas, FIELD, WHITE, BLUE if self.has_keyboard else DARK, width=2)
@@ -84,7 +81,7 @@ class Phone(Device):
         elif self.sent:
             fill(canvas, SENT, GREEN)
             write(canvas, self.sent, (SENT[0] + 6, SENT[1] + 5))
-        return image, {"field": FIELD, "OK": SEND}
+        return {"field": FIELD, "OK": SEND}
 
     def act(self, action: Mapping[str, Any]) -> None:
         match action:

@@ -1,0 +1,246 @@
+"""Make the checkpoint of the tasks' sample sets: python scripts/make_tiny_tasks.py [--output data/tiny_tasks]
+
+It is a Qwen3-VL that is trained from scratch on drawings. First its vision tower learns what is at each visual token.
+Then all of it learns to tell what is where, to read, to tell times, and to call tools. It does not know the forms of
+answers, the names and the rules that the sample sets teach. The script takes about an hour on one core.
+"""
+
+import argparse
+import json
+import math
+import random
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from samples.lessons import FPS, KINDS, Lesson
+from samples.scene import THINGS, Thing, draw_scene, shared
+from torch import nn
+from torch.nn import functional
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BatchFeature,
+    PreTrainedModel,
+    ProcessorMixin,
+    logging,
+)
+
+from qwenvl_train.config.assets import asset_dir
+from qwenvl_train.families import FAMILIES
+from qwenvl_train.families.agent_tools import AGENT_TOOLS, schema_of, screen_of
+from qwenvl_train.families.tiny import CORPUS, ROPE_3, TEXT_2_5, VISION_2_5, build_model, build_processor, save_tiny
+
+MODEL_TYPE = "qwen3_vl"
+MERGES = 1500
+"""More than the other embedded checkpoints have, so that the long schemas of tools become fewer tokens."""
+CELL = 32
+"""Width and height of a visual token, in pixels."""
+TEXT = {**TEXT_2_5, "head_dim": 32, "rope_parameters": {**ROPE_3, "mrope_section": [6, 5, 5]}}
+VISION = {
+    "depth": 4,
+    "hidden_size": VISION_2_5["hidden_size"],
+    "intermediate_size": VISION_2_5["intermediate_size"],
+    "initializer_range": VISION_2_5["initializer_range"],
+    "num_position_embeddings": 64,
+    "deepstack_visual_indexes": [0, 2],
+}
+BINS = 40
+"""In so many parts of a side the vision tower learns to tell where a thing begins and ends."""
+SHARE = 0.3
+"""A visual token tells of a thing if it holds this share of it, or if this share of the token is covered by it."""
+SCENES = 16
+"""The images in a step of the vision tower."""
+PEAK_LR = 2e-3
+SLOWER = 0.1
+"""The learning rate of the vision tower in the second part, relative to that of the language model."""
+WARMUP_STEPS = 50
+SEEDS = {"scenes": 3, "lessons": 5, "held out": 77}
+
+
+def build() -> tuple[PreTrainedModel, ProcessorMixin]:
+    processor = build_processor(MODEL_TYPE, "\n".join([CORPUS, *_texts()]), MERGES)
+    model = build_model(MODEL_TYPE, text=TEXT, vision=VISION, tokenizer=processor.tokenizer)
+    places = model.model.visual.pos_embed
+    places.weight.data.copy_(_waves(math.isqrt(places.num_embeddings), places.embedding_dim))
+    return model, processor
+
+
+def _texts() -> Iterator[str]:
+    """Yield the text that the model meets: the prompts of tasks, and the schemas of tools."""
+    family = FAMILIES[MODEL_TYPE]
+    for tool in AGENT_TOOLS:
+        yield json.dumps(schema_of(tool, family, screen_of(tool, family, (128, 128))))
+    for path in sorted((asset_dir("configs") / "task").glob("*.yaml")):
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))["convert"]
+        yield from _strings([settings["prompts"], settings.get("system")])
+    yield " ".join(THINGS)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            yield from _strings(list(value.values()))
+        case list():
+            for one in value:
+                yield from _strings(one)
+
+
+def _waves(side: int, width: int) -> torch.Tensor:
+    """Return sines and cosines of the position as a first position embedding. Random numbers as small as those of other
+    weights are too faint beside those of the pixels to be learned from."""
+    rates = torch.exp(torch.linspace(math.log(0.25), math.log(4), width // 4))
+    angles = (torch.arange(side) + 0.5)[:, None] / side * math.pi * rates
+    axis = torch.cat([angles.sin(), angles.cos()], dim=1)
+    grid = [axis[:, None].expand(side, side, -1), axis[None].expand(side, side, -1)]
+    return torch.cat(grid, dim=-1).reshape(side * side, width)
+
+
+def learning_rate(step: int, steps: int) -> float:
+    return PEAK_LR * min(1, (step + 1) / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def teach_vision(model: PreTrainedModel, processor: ProcessorMixin, steps: int) -> None:
+    """Train the vision tower to tell at each visual token which things are there and where the largest one begins and
+    ends, through two linear layers that are dropped afterwards. This is much faster than learning it from answers."""
+    tower = model.model.visual
+    width = model.config.text_config.hidden_size
+    names, sides = nn.Linear(width, len(THINGS)), nn.Linear(width, 4 * BINS)
+    parameters = [*tower.parameters(), *names.parameters(), *sides.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=PEAK_LR, weight_decay=0.01, betas=(0.9, 0.98))
+    rng, started = random.Random(SEEDS["scenes"]), time.time()
+    for step in range(steps):
+        scenes = [draw_scene(rng) for _ in range(SCENES)]
+        pictures = processor.image_processor(images=[image for image, _ in scenes], return_tensors="pt")
+        cells = [cell for image, things in scenes for cell in _cells(image.size, things)]
+        present = torch.tensor([[name in held for name in THINGS] for held, _ in cells], dtype=torch.float32)
+        places = torch.tensor([place or (0, 0, 0, 0) for _, place in cells])
+        is_placed = torch.tensor([place is not None for _, place in cells])
+        seen = tower(pictures["pixel_values"], grid_thw=pictures["image_grid_thw"]).pooler_output
+        loss = functional.binary_cross_entropy_with_logits(names(seen), present, reduction="sum") / present.sum()
+        placed = sides(seen)[is_placed].view(-1, BINS)
+        loss = loss + functional.cross_entropy(placed, places[is_placed].flatten())
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, steps)
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % 250 == 0 or step + 1 == steps:
+            found = ((names(seen) > 0) & (present > 0)).sum() / present.sum()
+            off = (placed.argmax(-1) - places[is_placed].flatten()).abs().float().mean() / BINS
+            print(
+                f"vision {step + 1}/{steps}  loss {loss:.3f}  found {found:.0%}  sides off by {off:.1%}  "
+                f"{time.time() - started:.0f} s",
+                flush=True,
+            )
+
+
+def _cells(size: tuple[int, int], things: list[Thing]) -> Iterator[tuple[set[str], tuple[int, ...] | None]]:
+    """Yield the names of the things in each visual token, and the sides of the largest one in parts of the image."""
+    width, height = size
+    for y in range(0, height, CELL):
+        for x in range(0, width, CELL):
+            cell = x, y, x + CELL, y + CELL
+            areas = {thing: shared(thing.box, cell) for thing in things}
+            held = [one for one, area in areas.items() if area >= SHARE * min(CELL**2, shared(one.box, one.box))]
+            largest = max(held, key=lambda one: areas[one] / shared(one.box, one.box), default=None)
+            sides = largest and zip(largest.box, (width, height, width, height), strict=True)
+            yield {one.name for one in held}, sides and tuple(min(BINS - 1, BINS * at // side) for at, side in sides)
+
+
+def encode(processor: ProcessorMixin, lessons: list[Lesson], side: str, only_first: bool = False) -> BatchFeature:
+    """Return the inputs of lessons of one kind, or of their first questions alone."""
+    family, tool = FAMILIES[MODEL_TYPE], lessons[0].tool
+    tools = [schema_of(tool, family, screen_of(tool, family, (128, 128)))] if tool else None
+    turns = [lesson.asked if only_first else lesson.turns for lesson in lessons]
+    texts = [processor.apply_chat_template(one, tools=tools, add_generation_prompt=only_first) for one in turns]
+    media = [lesson.medium for lesson in lessons]
+    if isinstance(media[0], list):
+        metadata = [
+            {"fps": FPS, "total_num_frames": len(one), "frames_indices": list(range(len(one)))} for one in media
+        ]
+        given = {"videos": media, "video_metadata": metadata, "do_sample_frames": False}
+    else:
+        given = {"images": media}
+    return processor(text=texts, **given, padding=True, padding_side=side, return_tensors="pt")
+
+
+def answer_labels(processor: ProcessorMixin, input_ids: torch.Tensor) -> torch.Tensor:
+    """Return labels for all answers, each with its <|im_end|>. All other tokens are ignored in the loss."""
+    opening = processor.tokenizer("<|im_start|>assistant\n").input_ids
+    turn_end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    labels = torch.full_like(input_ids, -100)
+    for row, ids in enumerate(input_ids.tolist()):
+        for start in range(len(ids)):
+            if ids[start : start + len(opening)] == opening:
+                first, end = start + len(opening), ids.index(turn_end, start) + 1
+                labels[row, first:end] = input_ids[row, first:end]
+    return labels
+
+
+def teach_answers(model: PreTrainedModel, processor: ProcessorMixin, steps: int) -> None:
+    """Train all parameters on the answers. The lessons of a step are of one kind."""
+    tower = {id(parameter) for parameter in model.model.visual.parameters()}
+    groups = [
+        {"params": [one for one in model.parameters() if (id(one) in tower) == is_tower], "factor": factor}
+        for is_tower, factor in ((False, 1), (True, SLOWER))
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=PEAK_LR, weight_decay=0.01, betas=(0.9, 0.98))
+    rng, started = random.Random(SEEDS["lessons"]), time.time()
+    for step in range(steps):
+        model.train()
+        possible = [kind for kind in KINDS.values() if step >= kind.begins * steps]
+        (kind,) = rng.choices(possible, [one.weight for one in possible])
+        inputs = encode(processor, [kind.draw(rng) for _ in range(kind.batch)], "right")
+        loss = model(**inputs, labels=answer_labels(processor, inputs["input_ids"]), use_cache=False).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = group["factor"] * learning_rate(step, steps)
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % 250 == 0 or step + 1 == steps:
+            right = "  ".join(f"{name} {share:.0%}" for name, share in scores(model, processor, 24).items())
+            print(f"answers {step + 1}/{steps}  loss {loss:.4f}  {right}  {time.time() - started:.0f} s", flush=True)
+
+
+@torch.no_grad()
+def scores(model: PreTrainedModel, processor: ProcessorMixin, count: int) -> Mapping[str, float]:
+    """Return the share of right first answers of each kind, on images drawn with another seed."""
+    model.eval()
+    found = {}
+    for name, kind in KINDS.items():
+        rng = random.Random(SEEDS["held out"])
+        lessons = [kind.draw(rng) for _ in range(count)]
+        inputs = encode(processor, lessons, "left", only_first=True)
+        answers = model.generate(**inputs, max_new_tokens=160)[:, inputs["input_ids"].shape[1] :]
+        spoken = processor.batch_decode(answers, skip_special_tokens=True)
+        found[name] = sum(lesson.is_right(said) for said, lesson in zip(spoken, lessons, strict=True)) / count
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=asset_dir("data") / "tiny_tasks")
+    parser.add_argument("--vision-steps", type=int, default=3500)
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.disable_progress_bar()
+    model, processor = build()
+    teach_vision(model, processor, options.vision_steps)
+    teach_answers(model, processor, options.steps)
+    save_tiny(MODEL_TYPE, options.output, model=model, processor=processor)
+    saved = AutoModelForImageTextToText.from_pretrained(options.output)
+    for name, share in scores(saved, AutoProcessor.from_pretrained(options.output), 200).items():
+        print(f"{name}: {share:.1%} of 200 held-out answers are right, by the saved {saved.dtype} weights")
+
+
+if __name__ == "__main__":
+    main()
