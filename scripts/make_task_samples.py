@@ -4,13 +4,12 @@ Each is drawn in a format that people have, and converted as they would convert 
 """
 
 import argparse
-import random
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from samples.sources import SAMPLE_SETS
+from samples.sources import SAMPLE_SETS, Fresh
 
 SEED = 2027
 
@@ -19,9 +18,9 @@ def make(task: str, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for media in ("images", "clips"):
         (folder / media).mkdir(parents=True)
-    rng, samples = random.Random(SEED), SAMPLE_SETS[task]
+    fresh, samples = Fresh(SEED), SAMPLE_SETS[task]
     for split, count in samples.counts.items():
-        source = samples.draw(folder, split, count, rng)
+        source = samples.draw(folder, split, count, fresh)
         words = [f"+task={task}", f"source={source}", f"to={folder / f'{split}.jsonl'}", *samples.words]
         subprocess.run([sys.executable, "-m", "qwenvl_train", "convert", *words], check=True)
     for media in ("images", "clips"):

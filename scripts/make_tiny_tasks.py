@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import yaml
-from samples.lessons import FPS, KINDS, Lesson
+from samples.lessons import CALLS, FPS, LESSONS, Kind, Lesson
 from samples.scene import THINGS, Thing, draw_scene, shared
 from torch import nn
 from torch.nn import functional
@@ -58,7 +58,8 @@ PEAK_LR = 2e-3
 SLOWER = 0.1
 """The learning rate of the vision tower in the second part, relative to that of the language model."""
 WARMUP_STEPS = 50
-SEEDS = {"scenes": 3, "lessons": 5, "held out": 77}
+CALLS_LR = 1e-3
+SEEDS = {"scenes": 3, "lessons": 5, "calls": 9, "held out": 77}
 
 
 def build() -> tuple[PreTrainedModel, ProcessorMixin]:
@@ -101,8 +102,8 @@ def _waves(side: int, width: int) -> torch.Tensor:
     return torch.cat(grid, dim=-1).reshape(side * side, width)
 
 
-def learning_rate(step: int, steps: int) -> float:
-    return PEAK_LR * min(1, (step + 1) / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
+def learning_rate(step: int, steps: int, peak: float = PEAK_LR) -> float:
+    return peak * min(1, (step + 1) / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def teach_vision(model: PreTrainedModel, processor: ProcessorMixin, steps: int) -> None:
@@ -183,25 +184,27 @@ def answer_labels(processor: ProcessorMixin, input_ids: torch.Tensor) -> torch.T
     return labels
 
 
-def teach_answers(model: PreTrainedModel, processor: ProcessorMixin, steps: int) -> None:
+def teach_answers(
+    model: PreTrainedModel, processor: ProcessorMixin, kinds: Mapping[str, Kind], steps: int, seed: int, peak: float
+) -> None:
     """Train all parameters on the answers. The lessons of a step are of one kind."""
     tower = {id(parameter) for parameter in model.model.visual.parameters()}
     groups = [
         {"params": [one for one in model.parameters() if (id(one) in tower) == is_tower], "factor": factor}
         for is_tower, factor in ((False, 1), (True, SLOWER))
     ]
-    optimizer = torch.optim.AdamW(groups, lr=PEAK_LR, weight_decay=0.01, betas=(0.9, 0.98))
-    rng, started = random.Random(SEEDS["lessons"]), time.time()
+    optimizer = torch.optim.AdamW(groups, lr=peak, weight_decay=0.01, betas=(0.9, 0.98))
+    rng, started = random.Random(seed), time.time()
     for step in range(steps):
         model.train()
-        possible = [kind for kind in KINDS.values() if step >= kind.begins * steps]
+        possible = [kind for kind in kinds.values() if kind.begins * steps <= step <= kind.ends * steps]
         (kind,) = rng.choices(possible, [one.weight for one in possible])
         inputs = encode(processor, [kind.draw(rng) for _ in range(kind.batch)], "right")
         loss = model(**inputs, labels=answer_labels(processor, inputs["input_ids"]), use_cache=False).loss
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = group["factor"] * learning_rate(step, steps)
+            group["lr"] = group["factor"] * learning_rate(step, steps, peak)
         optimizer.step()
         optimizer.zero_grad()
         if (step + 1) % 250 == 0 or step + 1 == steps:
@@ -214,7 +217,7 @@ def scores(model: PreTrainedModel, processor: ProcessorMixin, count: int) -> Map
     """Return the share of right first answers of each kind, on images drawn with another seed."""
     model.eval()
     found = {}
-    for name, kind in KINDS.items():
+    for name, kind in LESSONS.items():
         rng = random.Random(SEEDS["held out"])
         lessons = [kind.draw(rng) for _ in range(count)]
         inputs = encode(processor, lessons, "left", only_first=True)
@@ -229,13 +232,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=asset_dir("data") / "tiny_tasks")
     parser.add_argument("--vision-steps", type=int, default=3500)
     parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--call-steps", type=int, default=600)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.disable_progress_bar()
     model, processor = build()
     teach_vision(model, processor, options.vision_steps)
-    teach_answers(model, processor, options.steps)
+    teach_answers(model, processor, LESSONS, options.steps, SEEDS["lessons"], PEAK_LR)
+    teach_answers(model, processor, CALLS, options.call_steps, SEEDS["calls"], CALLS_LR)
     save_tiny(MODEL_TYPE, options.output, model=model, processor=processor)
     saved = AutoModelForImageTextToText.from_pretrained(options.output)
     for name, share in scores(saved, AutoProcessor.from_pretrained(options.output), 200).items():

@@ -4,7 +4,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
@@ -25,6 +25,7 @@ NEAR = 50
 """The greatest difference of a number to the right one, in thousandths of the image."""
 
 
+_PLACE = re.compile(r"\[[\d, ]+\]")
 FEW = 3
 """How many things are told with their boxes at most."""
 
@@ -63,9 +64,14 @@ class Lesson:
             call = re.search(r"<tool_call>\s*(\{.*\})\s*</tool_call>", said, re.DOTALL)
             said = call[1] if call else ""
             answer = json.dumps({"name": self.tool, "arguments": answer})
-        numbers = [[int(number) for number in re.findall(r"\d+", text)] for text in (said, answer)]
-        same_text = re.sub(r"\d+", "0", said) == re.sub(r"\d+", "0", answer)
-        return same_text and all(abs(one - other) <= self.near for one, other in zip(*numbers, strict=True))
+        given, right = _numbers(said), _numbers(answer)
+        same_text = _PLACE.sub("[]", said) == _PLACE.sub("[]", answer) and len(given) == len(right)
+        return same_text and all(abs(one - other) <= self.near for one, other in zip(given, right, strict=True))
+
+
+def _numbers(text: str) -> list[int]:
+    """Return the numbers of the places in a text."""
+    return [int(number) for place in _PLACE.findall(text) for number in re.findall(r"\d+", place)]
 
 
 def _asked(question: str) -> Turn:
@@ -78,9 +84,13 @@ def _answered(answer: str | dict[str, Any], tool: str | None) -> Turn:
     return {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": tool, "arguments": answer}}]}
 
 
-def things(rng: random.Random) -> Lesson:
+def few_things(rng: random.Random) -> Lesson:
+    return things(rng, most=2)
+
+
+def things(rng: random.Random, most: int = 99) -> Lesson:
     """Ask where things are, what is at a place, and what there is."""
-    image, found = draw_scene(rng)
+    image, found = draw_scene(rng, most)
     turns = []
     for thing in rng.sample(found, min(3, len(found))):
         point = json.dumps(_point(thing.box, image.size))
@@ -165,12 +175,14 @@ def _lesson(
 
 
 def _thousandths(box: Box, size: Size) -> list[int]:
-    return [round(1000 * at / side) for at, side in zip(box, (*size, *size), strict=True)]
+    """Return a box in thousandths of the image. They are multiples of ten: such small images do not tell the last
+    digit, and a model that has to guess it learns the others more slowly."""
+    return [round(100 * at / side) * 10 for at, side in zip(box, (*size, *size), strict=True)]
 
 
 def _point(box: Box, size: Size) -> list[int]:
     x1, y1, x2, y2 = _thousandths(box, size)
-    return [(x1 + x2) // 2, (y1 + y2) // 2]
+    return [(x1 + x2) // 20 * 10, (y1 + y2) // 20 * 10]
 
 
 @dataclass(frozen=True)
@@ -180,14 +192,26 @@ class Kind:
     """How often there is a step of such lessons, relative to the others."""
     batch: int
     """The lessons of a step."""
-    begins: float = field(default=0.0)
+    begins: float = 0.0
     """The share of the steps before the first of these lessons."""
+    ends: float = 1.0
+    """The share of the steps before the last of them."""
 
 
-KINDS = {
-    "things": Kind(things, 4, 12),
-    "text": Kind(text, 2, 12, begins=0.15),
-    "clip": Kind(clip, 1, 12, begins=0.15),
+LESSONS = {
+    "few things": Kind(few_things, 4, 16, ends=0.35),
+    "things": Kind(things, 4, 12, begins=0.25),
+    "text": Kind(text, 2, 12, begins=0.25),
+    "clip": Kind(clip, 1, 12, begins=0.25),
     "phone": Kind(phone, 0.7, 4, begins=0.5),
     "desktop": Kind(desktop, 0.7, 4, begins=0.5),
 }
+
+CALLS = {
+    "things": Kind(things, 0.5, 12),
+    "text": Kind(text, 0.4, 12),
+    "clip": Kind(clip, 0.4, 12),
+    "phone": Kind(phone, 1, 4),
+    "desktop": Kind(desktop, 1, 4),
+}
+"""The last lessons, of which most are calls. The schema of a tool makes them long, so that they come last."""

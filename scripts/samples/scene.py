@@ -26,12 +26,12 @@ class Thing:
     box: Box
 
 
-def draw_scene(rng: random.Random) -> tuple[Image.Image, list[Thing]]:
-    """Return an image, and what is in it in the order of reading."""
+def draw_scene(rng: random.Random, most: int = 99) -> tuple[Image.Image, list[Thing]]:
+    """Return an image, and what is in it in the order of reading: up to `most` things, as far as there is room."""
     size = rng.choice(SIZES)
     image, canvas = blank(size)
     things: list[Thing] = []
-    for _ in range(rng.randint(1, 1 + size[0] * size[1] // AREA)):
+    for _ in range(rng.randint(1, min(most, 1 + size[0] * size[1] // AREA))):
         for _ in range(8):
             thing, draw = _shape(rng, size) if rng.random() < 0.55 else _text(rng, size)
             if thing.box[2] < size[0] and all(shared((*_enlarged(thing.box),), other.box) == 0 for other in things):

@@ -5,10 +5,12 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from PIL import Image
 from shapes import COLOURS, SHAPES, draw_picture
 
 from samples.clip import frames, plan_clip, write_clip
@@ -21,8 +23,24 @@ from samples.receipt import draw_receipt
 
 PARTS = dict(zip(SHAPES, (("disc", "coin"), ("plate", "tile"), ("wedge",), ("washer", "seal"), ("hub",)), strict=True))
 """The names of a part of each shape, whatever its colour. The first one is the answer."""
+Drawing = TypeVar("Drawing", bound=tuple[Any, ...])
 SCENE = 128, 128
 RADII = 13, 20
+
+
+class Fresh:
+    """Draws images that were not drawn before."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self._seen: set[bytes] = set()
+
+    def __call__(self, draw: Callable[[random.Random], Drawing]) -> Drawing:
+        """Return what a function draws, whose first part is the image."""
+        while (drawn := draw(self.rng))[0].tobytes() in self._seen:
+            pass
+        self._seen.add(drawn[0].tobytes())
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -30,45 +48,53 @@ class SampleSet:
     counts: dict[str, int]
     """How many images, or clips or episodes, there are in the training and in the evaluation. Of parts, how many of
     each shape and colour."""
-    draw: Callable[[Path, str, int, random.Random], Path]
+    draw: Callable[[Path, str, int, "Fresh"], Path]
     """Draw a split into a folder, and return the file or folder that is to be converted."""
     words: tuple[str, ...] = ()
     """Further words of the command that converts it."""
 
 
-def draw_recognition(folder: Path, split: str, count: int, rng: random.Random) -> Path:
+def draw_recognition(folder: Path, split: str, count: int, fresh: Fresh) -> Path:
     """Draw parts, and a table that names them."""
-    table, seen = [], set()
+    table = []
     for number, (colour, shape) in enumerate(list(product(COLOURS, SHAPES)) * count):
-        picture = draw_picture(rng, colour, shape)
-        while picture.image.tobytes() in seen:
-            picture = draw_picture(rng, colour, shape)
-        seen.add(picture.image.tobytes())
+        image, *_ = fresh(partial(_part, colour=colour, shape=shape))
         name = f"images/{split}-{number:03}.png"
-        picture.image.save(folder / name, optimize=True)
+        image.save(folder / name, optimize=True)
         label, *aliases = PARTS[shape]
         table.append((name, label, "|".join(aliases)))
-    rng.shuffle(table)
+    fresh.rng.shuffle(table)
     source = folder / f"{split}.csv"
     with source.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("image", "label", "aliases"), *table])
     return source
 
 
-def draw_grounding(folder: Path, split: str, count: int, rng: random.Random) -> Path:
+def _part(rng: random.Random, colour: str, shape: str) -> tuple[Image.Image]:
+    return (draw_picture(rng, colour, shape).image,)
+
+
+def draw_grounding(folder: Path, split: str, count: int, fresh: Fresh) -> Path:
     """Draw scenes of parts, and their boxes as COCO has them."""
     labels = [names[0] for names in PARTS.values()]
     images, annotations = [], []
     for number in range(count):
-        image, canvas = blank(SCENE)
+        image, shapes = fresh(_scene)
         name = f"images/{split}-{number:03}.png"
-        for shape in scatter(rng, rng.sample(NAMES, rng.choice((1, 2))), SCENE, RADII):
-            shape.draw(canvas)
+        for shape in shapes:
             annotations.append(_annotation(shape, number, len(annotations), labels))
         image.save(folder / name, optimize=True)
         images.append({"id": number, "file_name": name, "width": SCENE[0], "height": SCENE[1]})
     categories = [{"id": number, "name": label} for number, label in enumerate(labels, start=1)]
     return _write(folder / f"{split}.json", {"images": images, "annotations": annotations, "categories": categories})
+
+
+def _scene(rng: random.Random) -> tuple[Image.Image, list[Shape]]:
+    image, canvas = blank(SCENE)
+    shapes = list(scatter(rng, rng.sample(NAMES, rng.choice((1, 2))), SCENE, RADII))
+    for shape in shapes:
+        shape.draw(canvas)
+    return image, shapes
 
 
 def _annotation(shape: Shape, image: int, number: int, labels: list[str]) -> dict[str, Any]:
@@ -78,23 +104,23 @@ def _annotation(shape: Shape, image: int, number: int, labels: list[str]) -> dic
     return {"id": number, "image_id": image, "category_id": labels.index(label) + 1, "bbox": box, "iscrowd": 0}
 
 
-def draw_documents(folder: Path, split: str, count: int, rng: random.Random) -> Path:
+def draw_documents(folder: Path, split: str, count: int, fresh: Fresh) -> Path:
     """Draw pages, and their elements in our layout JSON."""
     pages = []
     for number in range(count):
-        image, elements = draw_page(rng)
+        image, elements = fresh(draw_page)
         name = f"images/{split}-{number:03}.png"
         image.save(folder / name, optimize=True)
         pages.append({"id": f"{split}-{number:03}", "image": name, "elements": elements})
     return _write_lines(folder / f"{split}.layout.jsonl", pages)
 
 
-def draw_ocr(folder: Path, split: str, count: int, rng: random.Random) -> Path:
+def draw_ocr(folder: Path, split: str, count: int, fresh: Fresh) -> Path:
     """Draw receipts, and their lines and key information in the folders of SROIE."""
     for kind in ("img", "box", "entities"):
         (folder / split / kind).mkdir(parents=True)
     for number in range(count):
-        image, lines, fields = draw_receipt(rng)
+        image, lines, fields = fresh(draw_receipt)
         name = f"{split}-{number:03}"
         image.save(folder / split / "img" / f"{name}.png", optimize=True)
         text = "".join(f"{_corners(box)},{line}\n" for line, box in lines)
@@ -108,11 +134,11 @@ def _corners(box: Box) -> str:
     return ",".join(map(str, (x1, y1, x2, y1, x2, y2, x1, y2)))
 
 
-def draw_video(folder: Path, split: str, count: int, rng: random.Random) -> Path:
+def draw_video(folder: Path, split: str, count: int, fresh: Fresh) -> Path:
     """Draw clips, and the times of their events as in ActivityNet Captions."""
     found = {}
     for number in range(count):
-        seconds, shown = plan_clip(rng)
+        seconds, shown = plan_clip(fresh.rng)
         name = f"clips/{split}-{number:03}"
         write_clip(folder / f"{name}.mp4", frames(seconds, shown))
         times = [[one.start, one.end] for one in shown]
@@ -120,11 +146,11 @@ def draw_video(folder: Path, split: str, count: int, rng: random.Random) -> Path
     return _write(folder / f"{split}.json", found)
 
 
-def draw_mobile_agent(folder: Path, split: str, count: int, rng: random.Random) -> Path:
+def draw_mobile_agent(folder: Path, split: str, count: int, fresh: Fresh) -> Path:
     """Do tasks on the simulated phone, and write them down as the JSON of AndroidControl."""
     episodes = []
     for number in range(count):
-        device = Phone(rng)
+        device = Phone(fresh.rng)
         key = f"{split}-{number:03}"
         names, actions = zip(*_steps(device, folder, key), strict=True)
         done = [_android(action) for action in actions[:-1]]  # the last one, terminate, is the converter's
@@ -144,11 +170,11 @@ def _android(action: Action) -> dict[str, Any]:
     return {"action_type": "navigate_home"}
 
 
-def draw_computer_use(folder: Path, split: str, count: int, rng: random.Random) -> Path:
+def draw_computer_use(folder: Path, split: str, count: int, fresh: Fresh) -> Path:
     """Do tasks on the simulated desktop, and write them down as AgentNet does."""
     episodes = []
     for number in range(count):
-        device = Desktop(rng)
+        device = Desktop(fresh.rng)
         key = f"{split}-{number:03}"
         traj = [
             {"image": name, "value": {"code": _code(action, device)}} for name, action in _steps(device, folder, key)

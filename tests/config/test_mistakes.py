@@ -73,7 +73,7 @@ def problems(*words: str) -> list[str]:
         (["+recipe=sft_lorra"], "there is no such option; did you mean recipe=sft_lora? Options: dpo_full"),
         ([LORA, "model=Qwen2.5-VL-7B"], "did you mean model=qwen2_5_vl_7b?"),
         ([LORA, "model=Qwen/Qwen2.5-VL-7B-Instruct"], "your own: model.path="),
-        ([LORA, "data=mine.jsonl"], "Options: files, recognition, shape_pairs, shapes (your own: data.train=…)"),
+        ([LORA, "data=mine.jsonl"], "recognition, shape_pairs, shapes, video (your own: data.train=…)"),
         ([LORA, "deepspeed=ds_config.json"], "Options: none, zero1, zero2, zero2_offload, zero3"),
         ([LORA, "optim=null"], "optim=null: there is no such option. Options: adamw"),
     ],

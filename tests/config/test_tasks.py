@@ -2,9 +2,11 @@
 
 import pytest
 
+from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.compose import compose
 from qwenvl_train.config.options import Names
 from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.table import TASKS
 from qwenvl_train.verbs.table import load_verb
 
 
@@ -48,3 +50,27 @@ def test_prompts_by_form_and_for_all_forms_replace_each_other(task, given):
     words = [f"+task={task}", "source=a", "to=b.jsonl", f"convert.prompts={given}"]
     prompts = compose(words, load_verb("convert")).config.convert.prompts
     assert prompts == (("a", "b") if task == "grounding" else {"name": ("a", "b")})
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_comes_with_a_sample_set_and_a_model(task):
+    config = compose(["+recipe=sft_lora", f"+task={task}"]).config
+    folder = asset_dir("data")
+    assert config.model.path == str(folder / "tiny_tasks")
+    assert (config.data.train[0].path, config.data.eval[0].path) == tuple(
+        str(folder / task / f"{split}.jsonl") for split in ("train", "eval")
+    )
+    # Its small rows need other limits than those of users, which are the task's.
+    assert (config.model.min_pixels, config.data.max_length < 2048) == (None, True)
+    own = compose(["+recipe=sft_lora", f"+task={task}", "data.train=mine.jsonl", "data.eval=5%"]).config
+    assert (own.model.path, own.data.train[0].path) == (str(folder / "tiny"), "mine.jsonl")
+    assert own.eval.max_new_tokens >= config.eval.max_new_tokens
+
+
+def test_the_settings_of_a_sample_set_are_below_those_of_the_user():
+    words = ["+recipe=sft_lora", "+task=documents", "model=qwen3_vl_2b", "model.min_pixels=50176", "train.epochs=2"]
+    config = compose(words).config
+    assert config.model.path == "Qwen/Qwen3-VL-2B-Instruct"
+    assert (config.model.min_pixels, config.model.max_pixels, config.train.epochs) == (50176, None, 2)
+    own = compose([*words[:3], "data.train=mine.jsonl", "data.eval=5%"]).config
+    assert (own.model.min_pixels, own.data.max_length, own.eval.max_new_tokens) == (401408, 16384, 8192)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,8 +14,18 @@ from qwenvl_train.config.assets import asset_dir
 from tests.commands import read_lines, rows, train
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_task_samples.py"
-SCORES = {"recognition": ("eval_generated/exact_match", 0.6, 0.35)}
-"""The metric of each task, the least that it rises to, and the most with shuffled images, where a fifth is chance."""
+# The metric of each task, the least that it rises to, and the most with shuffled media.
+SCORES = {
+    "recognition": ("eval_generated/exact_match", 0.6, 0.35),
+    "grounding": ("eval_generated/grounding", 0.5, 0.2),
+    "documents": ("eval_generated/layout", 0.5, 0.2),
+    "ocr": ("eval_generated/fields", 0.5, 0.2),
+    "video": ("eval_generated/temporal", 0.5, 0.2),
+    "mobile_agent": ("eval_generated/agent_action", 0.5, 0.3),
+    "computer_use": ("eval_generated/agent_action", 0.5, 0.3),
+}
+SHIFT = 97
+"""How many rows away the image is that a row gets instead of its own."""
 
 
 @pytest.mark.nightly
@@ -32,11 +43,13 @@ def test_images_of_other_rows_teach_nothing(task, tmp_path):
     metric, _, most = SCORES[task]
     folder = asset_dir("data") / task
     read = read_lines(folder / "train.jsonl")
-    for row, other in zip(read, read[97:] + read[:97], strict=True):
-        row["images"] = [str(folder / name) for name in other["images"]]
+    media = "videos" if task == "video" else "images"
+    shown = [[str(folder / name) for name in row[media]] for row in read]
+    for row, others in zip(read, shown[SHIFT:] + shown[:SHIFT], strict=True):
+        row[media] = others
     shuffled = tmp_path / "shuffled.jsonl"
     shuffled.write_text("".join(json.dumps(row) + "\n" for row in read), encoding="utf-8")
-    words = ("+recipe=sft_lora", f"+task={task}", f"data={task}", f"data.train={shuffled}")
+    words = ("+recipe=sft_lora", f"+task={task}", f"data={task}", "model=tiny_tasks", f"data.train={shuffled}")
     assert rows(train(tmp_path, *words), metric)[-1][metric] <= most
 
 
@@ -47,6 +60,16 @@ def test_the_script_draws_the_same_again(task, tmp_path):
     folder = asset_dir("data") / task
     for name in ("train.jsonl", "eval.jsonl"):
         assert read_lines(tmp_path / task / name) == read_lines(folder / name)
-    for path in (folder / "images").iterdir():
-        drawn = np.asarray(Image.open(tmp_path / task / "images" / path.name))
-        np.testing.assert_array_equal(drawn, np.asarray(Image.open(path)))
+    drawn = [path for path in folder.rglob("*.*") if path.suffix in (".png", ".mp4")]
+    assert drawn
+    for path in drawn:
+        again = tmp_path / task / path.relative_to(folder)
+        if path.suffix == ".png":
+            np.testing.assert_array_equal(np.asarray(Image.open(again)), np.asarray(Image.open(path)))
+        else:
+            assert decoded(again) == decoded(path)
+
+
+def decoded(path: Path) -> list[bytes]:
+    with av.open(str(path)) as file:
+        return [frame.to_ndarray(format="rgb24").tobytes() for frame in file.decode(video=0)]
