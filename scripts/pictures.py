@@ -47,7 +47,8 @@ def main() -> None:
         draw(browser, table, output / "wandb_table.png", part="table", width=1800)
         for task in SAMPLE_SETS:
             page = Path(scratch, f"{task}.html")
-            run("inspect", f"+task={task}", "data.eval=null", f"inspect.file={page}", "output=html")
+            words = (f"+task={task}", f"data={task}", "model=tiny_tasks", f"data.train=data/{task}/train.jsonl")
+            run("inspect", *words, "data.eval=null", f"inspect.file={page}", "output=html")
             draw(browser, page, output / f"task_{task}.png", part=".sample", height=1800)
         browser.close()
 

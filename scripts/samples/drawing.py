@@ -16,6 +16,8 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 Colour = tuple[int, int, int]
 NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
+PARTS = ("disc", "plate", "wedge", "washer", "hub")
+"""The names that a part of each shape has in the sample sets."""
 WORDS = ("tea", "rice", "milk", "soap", "lamp", "book", "shoe", "coat", "fish", "corn", "salt", "cake")
 FONT_SIZE = 14
 INK, DARK, GREY, WHITE, BLUE = (30, 30, 30), (70, 70, 80), (205, 205, 210), (255, 255, 255), (40, 80, 220)

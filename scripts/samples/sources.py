@@ -16,13 +16,12 @@ from shapes import COLOURS, SHAPES, draw_picture
 from samples.clip import frames, plan_clip, write_clip
 from samples.desktop import Desktop
 from samples.device import Action, Device
-from samples.drawing import NAMES, Box, Shape, blank, scatter
+from samples.drawing import NAMES, PARTS, Box, Shape, blank, scatter
 from samples.page import draw_page
 from samples.phone import Phone
 from samples.receipt import draw_receipt
 
-PARTS = dict(zip(SHAPES, (("disc", "coin"), ("plate", "tile"), ("wedge",), ("washer", "seal"), ("hub",)), strict=True))
-"""The names of a part of each shape, whatever its colour. The first one is the answer."""
+ALIASES = {"disc": ["coin"], "plate": ["tile"], "washer": ["seal"]}
 Drawing = TypeVar("Drawing", bound=tuple[Any, ...])
 SCENE = 128, 128
 RADII = 13, 20
@@ -61,8 +60,8 @@ def draw_recognition(folder: Path, split: str, count: int, fresh: Fresh) -> Path
         image, *_ = fresh(partial(_part, colour=colour, shape=shape))
         name = f"images/{split}-{number:03}.png"
         image.save(folder / name, optimize=True)
-        label, *aliases = PARTS[shape]
-        table.append((name, label, "|".join(aliases)))
+        label = PARTS[SHAPES.index(shape)]
+        table.append((name, label, "|".join(ALIASES.get(label, ()))))
     fresh.rng.shuffle(table)
     source = folder / f"{split}.csv"
     with source.open("w", encoding="utf-8", newline="") as file:
@@ -76,16 +75,15 @@ def _part(rng: random.Random, colour: str, shape: str) -> tuple[Image.Image]:
 
 def draw_grounding(folder: Path, split: str, count: int, fresh: Fresh) -> Path:
     """Draw scenes of parts, and their boxes as COCO has them."""
-    labels = [names[0] for names in PARTS.values()]
     images, annotations = [], []
     for number in range(count):
         image, shapes = fresh(_scene)
         name = f"images/{split}-{number:03}.png"
         for shape in shapes:
-            annotations.append(_annotation(shape, number, len(annotations), labels))
+            annotations.append(_annotation(shape, number, len(annotations)))
         image.save(folder / name, optimize=True)
         images.append({"id": number, "file_name": name, "width": SCENE[0], "height": SCENE[1]})
-    categories = [{"id": number, "name": label} for number, label in enumerate(labels, start=1)]
+    categories = [{"id": number, "name": label} for number, label in enumerate(PARTS, start=1)]
     return _write(folder / f"{split}.json", {"images": images, "annotations": annotations, "categories": categories})
 
 
@@ -97,11 +95,11 @@ def _scene(rng: random.Random) -> tuple[Image.Image, list[Shape]]:
     return image, shapes
 
 
-def _annotation(shape: Shape, image: int, number: int, labels: list[str]) -> dict[str, Any]:
+def _annotation(shape: Shape, image: int, number: int) -> dict[str, Any]:
     x1, y1, x2, y2 = shape.box
-    label = PARTS[shape.name.split()[1]][0]
+    category = SHAPES.index(shape.name.split()[1]) + 1
     box = [x1, y1, x2 - x1, y2 - y1]
-    return {"id": number, "image_id": image, "category_id": labels.index(label) + 1, "bbox": box, "iscrowd": 0}
+    return {"id": number, "image_id": image, "category_id": category, "bbox": box, "iscrowd": 0}
 
 
 def draw_documents(folder: Path, split: str, count: int, fresh: Fresh) -> Path:

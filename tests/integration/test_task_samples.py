@@ -11,18 +11,17 @@ import pytest
 from PIL import Image
 
 from qwenvl_train.config.assets import asset_dir
+from qwenvl_train.tasks.table import TASKS
 from tests.commands import read_lines, rows, train
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_task_samples.py"
 # The metric of each task, the least that it rises to, and the most with shuffled media.
 SCORES = {
-    "recognition": ("eval_generated/exact_match", 0.6, 0.35),
-    "grounding": ("eval_generated/grounding", 0.5, 0.2),
-    "documents": ("eval_generated/layout", 0.5, 0.2),
-    "ocr": ("eval_generated/fields", 0.5, 0.2),
-    "video": ("eval_generated/temporal", 0.5, 0.2),
-    "mobile_agent": ("eval_generated/agent_action", 0.5, 0.3),
-    "computer_use": ("eval_generated/agent_action", 0.5, 0.3),
+    "recognition": ("eval_generated/exact_match", 0.8, 0.4),
+    "grounding": ("eval_generated/grounding", 0.45, 0.25),
+    "ocr": ("eval_generated/fields", 0.7, 0.35),
+    "mobile_agent": ("eval_generated/agent_action", 0.45, 0.4),
+    "computer_use": ("eval_generated/agent_action", 0.4, 0.35),
 }
 SHIFT = 97
 """How many rows away the image is that a row gets instead of its own."""
@@ -33,7 +32,7 @@ SHIFT = 97
 def test_the_score_rises(task, tmp_path):
     metric, least, _ = SCORES[task]
     found = rows(train(tmp_path, "+recipe=sft_lora", f"+task={task}"), metric)
-    assert found[0][metric] <= 0.1
+    assert found[0][metric] <= 0.15
     assert found[-1][metric] >= least
 
 
@@ -54,7 +53,7 @@ def test_images_of_other_rows_teach_nothing(task, tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("task", SCORES)
+@pytest.mark.parametrize("task", TASKS)
 def test_the_script_draws_the_same_again(task, tmp_path):
     subprocess.run([sys.executable, str(SCRIPT), "--output", str(tmp_path), "--only", task], check=True)
     folder = asset_dir("data") / task
