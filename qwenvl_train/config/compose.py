@@ -73,7 +73,7 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
         problems.append(
             "task has no effect on a run, whose own settings are used; set eval.metrics and others yourself"
         )
-    choices = read.choices | _implied_groups(set_by_user, verb, chosen.get("task"), names) | chosen
+    choices = read.choices | _implied_groups(set_by_user, verb, chosen, names) | chosen
     choices = {group: option for group, option in choices.items() if _has_group(verb, group)}
     tree, given, files = _tree(choices, [*read.layers, Layer(arguments.values)], verb, keys, names)
     tree = _without_other_verbs(tree, arguments.values, verb)
@@ -104,7 +104,7 @@ def _changes(
         chosen: The groups whose options the command line names. Only their own settings count as changed.
     """
     in_recipe = {key for layer in read.layers if layer.file for key in layer.values}
-    own = read.choices | _implied_groups(in_recipe, verb, read.own_choices.get("task"), names) | read.own_choices
+    own = read.choices | _implied_groups(in_recipe, verb, read.own_choices, names) | read.own_choices
     try:
         alone, with_same_groups = (
             flat(_without_other_verbs(_tree(groups, read.layers, verb, keys, names)[0], (), verb))
@@ -122,20 +122,24 @@ def _changes(
     return changed
 
 
-def _implied_groups(keys: Set[str], verb: Verb, task: str | None, names: Names) -> dict[str, str]:
-    """Return the options that keys and the task imply which the user has set. With data.train, the group data becomes
-    files, so that the user's own files are not evaluated on the embedded shapes. With model.path, the group model
-    becomes custom, since the user's own checkpoint is not a tiny one. A verb for trained models needs only data.eval,
-    and does not use the embedded shapes for the user's own model. A task comes with the sample set of its name, which
-    comes with a model that can learn it; without one, a task does not use the embedded shapes."""
+def _implied_groups(keys: Set[str], verb: Verb, chosen: Mapping[str, str], names: Names) -> dict[str, str]:
+    """Return the options that are implied by the keys and the options that the user has set.
+
+    With data.train, the group data becomes files, so that the user's own files are not evaluated on the embedded
+    shapes. With model.path, the group model becomes custom, since the user's own checkpoint is not a tiny one. A verb
+    for trained models needs only data.eval, and does not use the embedded shapes for the user's own model. A task comes
+    with the sample set of its name, which comes with a model that can learn it; without one, a task does not use the
+    embedded shapes.
+    """
     implied = [("data.train", "data=files"), ("model.path", "model=custom")]
     if issubclass(verb.config, InferenceConfig):
         implied += [("data.eval", "data=files"), ("model.path", "data=files")]
     found = dict(choice.split("=") for key, choice in implied if key in keys)
-    if task is not None and verb.reads and "data" not in found:
-        found["data"] = names.resolved("data", _sample_set(task, names))
-        if found["data"] != "files" and not is_own_file(found["data"]):
-            found = {"model": SAMPLE_MODEL} | found
+    if (task := chosen.get("task")) is not None and verb.reads:
+        samples = _sample_set(task, names)
+        found.setdefault("data", names.resolved("data", samples))
+        if chosen.get("data", found["data"]) == samples != "files":
+            found.setdefault("model", SAMPLE_MODEL)
     return found
 
 

@@ -67,6 +67,14 @@ def test_a_task_comes_with_a_sample_set_and_a_model(task):
     assert own.eval.max_new_tokens >= config.eval.max_new_tokens
 
 
+@pytest.mark.parametrize(("data", "model"), [("grounding", "tiny_tasks"), ("shapes", "tiny"), ("mine.yaml", "tiny")])
+def test_only_the_sample_set_of_a_task_comes_with_its_model(data, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("train: rows.jsonl\n")
+    config = compose(["+recipe=sft_lora", "+task=grounding", f"data={data}"]).config
+    assert config.model.path == str(asset_dir("data") / model)
+
+
 def test_the_settings_of_a_sample_set_are_below_those_of_the_user():
     words = ["+recipe=sft_lora", "+task=documents", "model=qwen3_vl_2b", "model.min_pixels=50176", "train.epochs=2"]
     config = compose(words).config
