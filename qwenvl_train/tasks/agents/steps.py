@@ -65,7 +65,7 @@ def rows_of_episodes(where: str, episodes: Iterator[Episode], tool: AgentTool, o
 
 
 def rows_of_episode(episode: Episode, tool: AgentTool, options: RowOptions) -> Iterator[Raw]:
-    """Yield the row of each step that is options and has no action of `options.without`."""
+    """Yield the row of each step that is wanted and has no action of `options.without`."""
     done: list[str] = []
     rows: list[Raw] = []
     for number, step in enumerate(episode.steps, start=1):
