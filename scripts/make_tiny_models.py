@@ -56,15 +56,15 @@ def encode(processor: ProcessorMixin, conversations: list[list[dict]], side: str
 
 
 def answer_labels(processor: ProcessorMixin, input_ids: torch.Tensor) -> torch.Tensor:
-    """Return labels for the answer of the last turn and its <|im_end|>. All other tokens are ignored in the loss."""
-    tokenizer = processor.tokenizer
-    opening = len(tokenizer("<|im_start|>assistant\n").input_ids)
-    turn_start, turn_end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    """Return labels for all answers, each with its <|im_end|>. All other tokens are ignored in the loss."""
+    opening = processor.tokenizer("<|im_start|>assistant\n").input_ids
+    turn_end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
     labels = torch.full_like(input_ids, -100)
     for row, ids in enumerate(input_ids.tolist()):
-        first = len(ids) - 1 - ids[::-1].index(turn_start) + opening
-        end = ids.index(turn_end, first) + 1
-        labels[row, first:end] = input_ids[row, first:end]
+        for start in range(len(ids)):
+            if ids[start : start + len(opening)] == opening:
+                first, end = start + len(opening), ids.index(turn_end, start) + 1
+                labels[row, first:end] = input_ids[row, first:end]
     return labels
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import yaml
+from make_tiny_models import answer_labels
 from samples.lessons import CALLS, FPS, LESSONS, Kind, Lesson
 from samples.scene import THINGS, Thing, draw_scene, shared
 from torch import nn
@@ -102,7 +103,7 @@ def _waves(side: int, width: int) -> torch.Tensor:
     return torch.cat(grid, dim=-1).reshape(side * side, width)
 
 
-def learning_rate(step: int, steps: int, peak: float = PEAK_LR) -> float:
+def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * min(1, (step + 1) / WARMUP_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
@@ -128,7 +129,7 @@ def teach_vision(model: PreTrainedModel, processor: ProcessorMixin, steps: int) 
         loss = loss + functional.cross_entropy(placed, places[is_placed].flatten())
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.param_groups[0]["lr"] = learning_rate(step, steps)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, steps, PEAK_LR)
         optimizer.step()
         optimizer.zero_grad()
         if (step + 1) % 250 == 0 or step + 1 == steps:
@@ -169,19 +170,6 @@ def encode(processor: ProcessorMixin, lessons: list[Lesson], side: str, only_fir
     else:
         given = {"images": media}
     return processor(text=texts, **given, padding=True, padding_side=side, return_tensors="pt")
-
-
-def answer_labels(processor: ProcessorMixin, input_ids: torch.Tensor) -> torch.Tensor:
-    """Return labels for all answers, each with its <|im_end|>. All other tokens are ignored in the loss."""
-    opening = processor.tokenizer("<|im_start|>assistant\n").input_ids
-    turn_end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    labels = torch.full_like(input_ids, -100)
-    for row, ids in enumerate(input_ids.tolist()):
-        for start in range(len(ids)):
-            if ids[start : start + len(opening)] == opening:
-                first, end = start + len(opening), ids.index(turn_end, start) + 1
-                labels[row, first:end] = input_ids[row, first:end]
-    return labels
 
 
 def teach_answers(

@@ -10,12 +10,12 @@ import base64
 import io
 import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
+from samples.canvas import chromium
 from samples.sources import SAMPLE_SETS
 
 from qwenvl_train.cli import main as qwenvl_train
@@ -25,7 +25,6 @@ from qwenvl_train.reporting.tracking import tracked_answers
 from qwenvl_train.reporting.wandb_content import table_of_answers
 
 MOST_BYTES = 300_000
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 RECIPE = "+recipe=sft_lora"
 
 
@@ -35,13 +34,12 @@ def main() -> None:
     arguments = parser.parse_args()
     output = arguments.output.absolute()
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as scratch, chromium() as browser:
         os.chdir(Path(__file__).parents[1])  # so that the pages show short paths
         folder, page, table = Path(scratch, "demo"), Path(scratch, "inspect.html"), Path(scratch, "table.html")
         run("train", RECIPE, "run_name=demo", f"output_dir={scratch}", "logging.wandb.mode=offline")
         run("inspect", RECIPE, "data.train=data/shapes/train.jsonl", f"inspect.file={page}", "output=html")
         table.write_text(table_page(folder), encoding="utf-8")
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         draw(browser, folder / "report.html", output / "report.png")
         draw(browser, page, output / "inspect.png", part=".sample")
         draw(browser, table, output / "wandb_table.png", part="table", width=1800)
@@ -50,7 +48,6 @@ def main() -> None:
             words = (f"+task={task}", f"data={task}", "model=tiny_tasks", f"data.train=data/{task}/train.jsonl")
             run("inspect", *words, "data.eval=null", f"inspect.file={page}", "output=html")
             draw(browser, page, output / f"task_{task}.png", part=".sample", height=1800)
-        browser.close()
 
 
 def run(*words: str) -> None:

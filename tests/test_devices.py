@@ -160,3 +160,23 @@ def test_chromium_shows_the_same_screens(name, act):
             # Its curves and letters are smoother: 2.9 of 255 is the largest mean difference measured.
             assert np.abs(np.asarray(shown, float) - np.asarray(drawn, float)).mean() < 4
             device.act(device.next_action())
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
+def test_chromium_draws_each_shape_and_text(act):
+    """As much ink at the same place, for each alone."""
+    from samples.canvas import SvgCanvas, browser
+    from samples.drawing import Shape, blank, write
+
+    drawings = [Shape(f"blue {shape}", 24, 24, 14).draw for shape in ("circle", "square", "triangle", "ring", "cross")]
+    drawings += [lambda canvas, text=text: write(canvas, text, (6, 12)) for text in ("cake", "OK", "soap")]
+    with browser() as screen:
+        for draw in drawings:
+            canvas, (image, pillow) = SvgCanvas((48, 48)), blank((48, 48))
+            draw(canvas)
+            draw(pillow)
+            ink = [255 - np.asarray(one, float).mean(-1) for one in (screen(canvas.page, (48, 48)), image)]
+            # Measured: 0.882 of the ink of a triangle, and corners of the box of a word that are 2 pixels away.
+            assert 0.85 < ink[0].sum() / ink[1].sum() < 1.15
+            boxes = [(found.min(0), found.max(0)) for found in (np.argwhere(one > 60) for one in ink)]
+            assert np.abs(np.subtract(*boxes)).max() <= 2

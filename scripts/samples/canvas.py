@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -31,7 +32,8 @@ class SvgCanvas:
     def __init__(self, size: tuple[int, int]) -> None:
         self.size = size
         self._parts: list[str] = []
-        self._fonts: dict[int, str] = {}
+        self._fonts: dict[str, str] = {}
+        """The font file of each name, in base64."""
         self.rectangle((0, 0, size[0], size[1]), fill=BACKGROUND)
 
     def rectangle(self, xy: Sequence[float], fill: Fill = None, outline: Fill = None, width: int = 1) -> None:
@@ -50,9 +52,9 @@ class SvgCanvas:
 
     def text(self, xy: Any, text: str, fill: Fill = None, font: Any = None) -> None:
         assert isinstance(font, ImageFont.FreeTypeFont)
-        name = self._fonts.setdefault(font.size, f"font{font.size}")
         assert isinstance(font.path, io.BytesIO)
-        self._font = base64.b64encode(font.path.getvalue()).decode()
+        name = f"font{font.size}"
+        self._fonts[name] = base64.b64encode(font.path.getvalue()).decode()
         x, y = xy[0], xy[1] + font.getmetrics()[0]
         style = f'font-family="{name}" font-size="{font.size}"'
         self._parts.append(f'<text x="{x}" y="{y}" {style} fill="{_colour(fill)}">{text}</text>')
@@ -65,8 +67,8 @@ class SvgCanvas:
     def page(self) -> str:
         """Return a page that shows what is drawn."""
         faces = "".join(
-            f"@font-face {{ font-family: {name}; src: url(data:font/ttf;base64,{self._font}) }}"
-            for name in self._fonts.values()
+            f"@font-face {{ font-family: {name}; src: url(data:font/ttf;base64,{file}) }}"
+            for name, file in self._fonts.items()
         )
         width, height = self.size
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">{"".join(self._parts)}</svg>'
@@ -84,17 +86,23 @@ def _colour(colour: Fill) -> str:
 
 
 @contextmanager
-def browser() -> Iterator[Any]:
-    """Open Chromium, and yield a function that returns the screen of a page of a size."""
-    import shutil
-
+def chromium() -> Iterator[Any]:
+    """Open Chromium without a window, and yield Playwright's browser."""
     from playwright.sync_api import sync_playwright
 
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        raise SystemExit("There is no Chromium here: apt install chromium, or leave out browser=true.")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        raise SystemExit("There is no Chromium here: apt install chromium.")
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """Open Chromium, and yield a function that returns the screen of a page of a size."""
+    with chromium() as opened:
         tab = opened.new_page()
 
         def screen(page: str, size: tuple[int, int]) -> Image.Image:
@@ -104,4 +112,3 @@ def browser() -> Iterator[Any]:
             return Image.open(io.BytesIO(tab.screenshot())).convert("RGB")
 
         yield screen
-        opened.close()

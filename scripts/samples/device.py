@@ -10,7 +10,6 @@ from PIL import Image
 from samples.canvas import Canvas
 from samples.drawing import Box, Size, blank
 
-Point = tuple[float, float]
 Action = dict[str, Any]
 """The arguments of a call of the device's tool, with points in pixels of the screenshot."""
 

@@ -34,7 +34,7 @@ def draw_scene(rng: random.Random, most: int = 99) -> tuple[Image.Image, list[Th
     for _ in range(rng.randint(1, min(most, 1 + size[0] * size[1] // AREA))):
         for _ in range(8):
             thing, draw = _shape(rng, size) if rng.random() < 0.55 else _text(rng, size)
-            if thing.box[2] < size[0] and all(shared((*_enlarged(thing.box),), other.box) == 0 for other in things):
+            if thing.box[2] < size[0] and all(shared(_enlarged(thing.box), other.box) == 0 for other in things):
                 draw(canvas)
                 things.append(thing)
                 break
