@@ -27,9 +27,9 @@ class Desktop(Device):
     size = (160, 96)
     clicks = (("Click", "left_click"), ("Open", "double_click"))
     moves = (
-        ("Scroll down.", {"action": "scroll", "pixels": -5}),
-        ("Scroll up.", {"action": "scroll", "pixels": 5}),
-        ("End.", {"action": "terminate", "status": "success"}),
+        ("Scroll down", {"action": "scroll", "pixels": -5}),
+        ("Scroll up", {"action": "scroll", "pixels": 5}),
+        ("End", {"action": "terminate", "status": "success"}),
     )
 
     def __init__(self, rng: random.Random) -> None:

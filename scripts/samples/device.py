@@ -24,6 +24,8 @@ class Device(ABC):
     moves: ClassVar[tuple[tuple[str, Action], ...]]
     """Words for the other actions, and the actions, with points in thousandths of the screen."""
     goal: str
+    open: str | None
+    """The name of the app or program that is open."""
 
     @abstractmethod
     def __init__(self, rng: random.Random) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from samples.clip import frames, plan_clip
 from samples.desktop import Desktop
 from samples.device import Device
-from samples.drawing import WORDS, Box, Size
+from samples.drawing import NAMES, PARTS, WORDS, Box, Size
 from samples.page import draw_page
 from samples.phone import Phone
 from samples.receipt import draw_receipt
@@ -26,14 +26,16 @@ NEAR = 50
 
 
 _PLACE = re.compile(r"\[[\d, ]+\]")
+ASKING = ("{}.", "{}", "The user query: {}.", "Instruction: {}", "Next: {}.")
+"""How one is asked for an action on a device."""
 FEW = 3
 """How many things are told with their boxes at most."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    medium: Image.Image | list[Image.Image]
-    """An image, or the frames of a clip."""
+    medium: Image.Image | list[Image.Image] | None
+    """An image, the frames of a clip, or nothing."""
     questions: Sequence[str]
     answers: Sequence[str | dict[str, Any]]
     """Texts, or the arguments of calls of the tool."""
@@ -54,6 +56,8 @@ class Lesson:
         return self._with_medium([_asked(self.questions[0])])
 
     def _with_medium(self, turns: list[Turn]) -> list[Turn]:
+        if self.medium is None:
+            return turns
         part = {"type": "video" if isinstance(self.medium, list) else "image"}
         return [{"role": "user", "content": [part, *turns[0]["content"]]}, *turns[1:]]
 
@@ -92,14 +96,14 @@ def things(rng: random.Random, most: int = 99) -> Lesson:
     """Ask where things are, what is at a place, and what there is."""
     image, found = draw_scene(rng, most)
     turns = []
-    for thing in rng.sample(found, min(3, len(found))):
+    for thing in rng.sample(found, min(4, len(found))):
         point = json.dumps(_point(thing.box, image.size))
-        if rng.random() < 0.3:
+        if rng.random() < 0.15:
             turns.append((f"What is at {point}?", thing.name))
         elif sum(other.name == thing.name for other in found) == 1:
             turns.append((f"Where is {thing.name}?", point))
     # The JSON of more boxes would be too long for so small a model to learn from.
-    whole = rng.choice((_boxes, _points, _names) if len(found) <= FEW else (_points, _names))
+    whole = rng.choice((_boxes, _boxes, _points, _names) if len(found) <= FEW else (_points, _names))
     turns.append(whole(found, image.size))
     return _lesson(image, rng.sample(turns, len(turns)), near=NEAR)
 
@@ -118,14 +122,16 @@ def _names(found: Sequence[Thing], size: Size) -> tuple[str, str]:
 
 
 def text(rng: random.Random) -> Lesson:
-    """Ask for the text of a page or a receipt, and where its lines are."""
+    """Ask for the text of a page or a receipt, where its lines are, and what a receipt tells."""
     if rng.random() < 0.5:
         image, elements = draw_page(rng)
         lines = [(one.get("text") or _cells(one.get("html", "")), one["box"]) for one in elements]
+        told = []
     else:
-        image, lines, _ = draw_receipt(rng)
+        image, lines, fields = draw_receipt(rng)
+        told = [("What is the total?", fields["total"]), ("What is the company?", fields["company"])]
     lines = [(line, box) for line, box in lines if line]
-    turns = [("Read the text.", "\n".join(line for line, _ in lines))]
+    turns = [("Read the text.", "\n".join(line for line, _ in lines)), *told]
     for line, box in rng.sample(lines, min(2, len(lines))):
         turns.append((f"Where is the text {line}?", json.dumps(_thousandths(box, image.size))))
     return _lesson(image, rng.sample(turns, len(turns)), near=NEAR)
@@ -138,35 +144,89 @@ def _cells(html: str) -> str:
 def clip(rng: random.Random) -> Lesson:
     """Ask when a shape is shown in a clip."""
     seconds, shown = plan_clip(rng)
-    turns = [(f"When is {one.name} shown?", f"{one.start} to {one.end}") for one in rng.sample(shown, len(shown))]
+    turns = [
+        (f"When is {one.name} shown?", f"Begins at {one.start}, ends at {one.end}")
+        for one in rng.sample(shown, len(shown))
+    ]
     return _lesson(frames(seconds, shown, FPS), turns)
 
 
+def repeat(rng: random.Random) -> Lesson:
+    """Ask to repeat texts that have the notations of the sample sets. Adapters cannot teach a model tokens that it has
+    never seen, nor to copy the words of a question."""
+    word, other, cell, *_ = words = rng.sample(WORDS, 4)
+    name, numbers = rng.choice(NAMES), [rng.randint(0, 99) * 10 for _ in range(4)]
+    box, point = f'data-bbox="{" ".join(map(str, numbers))}"', numbers[:2]
+    start, end = (f"00:0{number // 100}.00" for number in numbers[:2])
+    texts = (
+        f"<h1 {box}>{word}</h1>",
+        f"<p {box}>{word} {other}</p>",
+        f'<div class="image" {box}><img {box}/></div>',
+        f'<table {box} class="table1"><tr><td>{word}</td><td>{other}</td></tr><tr><td>{cell}</td></tr></table>',
+        f"```html\n<html><body>\n{word}\n</body></html>\n```",
+        f'```json\n{{\n  "company": "{word.upper()}",\n  "total": "{numbers[0]}"\n}}\n```',
+        f'{{\n    "{start} - {end}": "A shape is shown: {name}."\n}}',
+        f'{{"action": "type", "text": "{word}"}}',
+        f'{{"action": "click", "coordinate": {point}}}',
+        f"Write {word} in the {name}",
+        f"Choose {word} in the {name}",
+        f"Open the {name}",
+        " ".join(words),
+        " ".join(rng.sample(PARTS, 3)),
+    )
+    return _lesson(None, [(f"Repeat: {text}", text) for text in rng.sample(texts, 2)])
+
+
+def screen(rng: random.Random) -> Lesson:
+    """Ask where things are on the screen of a device, and what is open."""
+    device = _in_use(rng.choice((Phone, Desktop)), rng)
+    image, boxes = device.draw()
+    turns = [
+        (f"Where is {name}?", json.dumps(_point(boxes[name], image.size)))
+        for name in rng.sample(list(boxes), min(4, len(boxes)))
+    ]
+    if device.open:
+        name = device.open if rng.random() < 0.5 else rng.choice(NAMES)
+        turns.append((f"Is {name} open?", "yes" if name == device.open else "no"))
+        turns.append(("What is open?", device.open))
+    return _lesson(image, rng.sample(turns, len(turns)), near=NEAR)
+
+
 def phone(rng: random.Random) -> Lesson:
-    return _call(rng, Phone(rng))
+    return _call(rng, Phone)
 
 
 def desktop(rng: random.Random) -> Lesson:
-    return _call(rng, Desktop(rng))
+    return _call(rng, Desktop)
 
 
-def _call(rng: random.Random, device: Device) -> Lesson:
-    """Ask for one action on a device, which is named. The goal of the device is not asked for."""
+def _in_use(device_class: type[Device], rng: random.Random) -> Device:
+    """Return a device on which some steps towards its goal are done."""
+    device = device_class(rng)
     for _ in range(rng.randrange(6)):
         device.act(device.next_action())
+    return device
+
+
+def _call(rng: random.Random, device_class: type[Device]) -> Lesson:
+    """Ask for one action on a device, which is named. The goal of the device is not asked for."""
+    device = _in_use(device_class, rng)
     image, boxes = device.draw()
     turns: list[tuple[str, Any]] = []
     for name in rng.sample(list(boxes), min(2, len(boxes))):
         words, action = rng.choice(device.clicks)
-        turns.append((f"{words} {name}.", {"action": action, "coordinate": _point(boxes[name], image.size)}))
+        article = "" if rng.random() < 0.3 else "the "
+        turns.append((f"{words} {article}{name}", {"action": action, "coordinate": _point(boxes[name], image.size)}))
     word = rng.choice(WORDS)
-    words, arguments = rng.choice((*device.moves, (f"Write {word}.", {"action": "type", "text": word})))
-    turns.append((words, arguments))
+    where = f" in the {device.open}" if device.open and rng.random() < 0.7 else ""
+    typing = f"Write {word}{where}", {"action": "type", "text": word}
+    turns.append(typing if rng.random() < 0.4 else rng.choice(device.moves))
+    turns = [(rng.choice(ASKING).format(words), arguments) for words, arguments in turns]
     return _lesson(image, rng.sample(turns, len(turns)), device.tool, NEAR)
 
 
 def _lesson(
-    medium: Image.Image | list[Image.Image],
+    medium: Image.Image | list[Image.Image] | None,
     turns: Sequence[tuple[str, str | dict[str, Any]]],
     tool: str | None = None,
     near: int = 0,
@@ -200,17 +260,22 @@ class Kind:
 
 LESSONS = {
     "few things": Kind(few_things, 4, 16, ends=0.35),
-    "things": Kind(things, 4, 12, begins=0.25),
+    "things": Kind(things, 4, 12, begins=0.2),
+    "screen": Kind(screen, 2, 12, begins=0.2),
     "text": Kind(text, 2, 12, begins=0.25),
-    "clip": Kind(clip, 1, 12, begins=0.25),
+    "clip": Kind(clip, 1.5, 12, begins=0.25),
+    "repeat": Kind(repeat, 1, 16, begins=0.25),
     "phone": Kind(phone, 0.7, 4, begins=0.5),
     "desktop": Kind(desktop, 0.7, 4, begins=0.5),
 }
 
 CALLS = {
-    "things": Kind(things, 0.5, 12),
-    "text": Kind(text, 0.4, 12),
-    "clip": Kind(clip, 0.4, 12),
+    "few things": Kind(few_things, 0.5, 16),
+    "things": Kind(things, 0.4, 12),
+    "screen": Kind(screen, 0.4, 12),
+    "text": Kind(text, 0.7, 12),
+    "clip": Kind(clip, 0.7, 12),
+    "repeat": Kind(repeat, 0.3, 16),
     "phone": Kind(phone, 1, 4),
     "desktop": Kind(desktop, 1, 4),
 }

@@ -25,12 +25,12 @@ TO_WRITE = 0.5
 class Phone(Device):
     tool = "mobile_use"
     size = (96, 160)
-    clicks = (("Click", "click"),)
+    clicks = (("Click", "click"), ("Open", "click"))
     moves = (
-        ("Swipe left.", {"action": "swipe", "coordinate": [500, 500], "coordinate2": [198, 500]}),
-        ("Swipe right.", {"action": "swipe", "coordinate": [500, 500], "coordinate2": [802, 500]}),
-        ("Go home.", {"action": "system_button", "button": "Home"}),
-        ("End.", {"action": "terminate", "status": "success"}),
+        ("Swipe left", {"action": "swipe", "coordinate": [500, 500], "coordinate2": [198, 500]}),
+        ("Swipe right", {"action": "swipe", "coordinate": [500, 500], "coordinate2": [802, 500]}),
+        ("Go home", {"action": "system_button", "button": "Home"}),
+        ("End", {"action": "terminate", "status": "success"}),
     )
 
     def __init__(self, rng: random.Random) -> None:
