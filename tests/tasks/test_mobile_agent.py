@@ -201,6 +201,13 @@ def test_steps_without_an_action_that_a_generation_lacks(screens, write):
         (control(TAP | {"x": float("nan")}), "step 1: its point is [nan, 100]; expected two numbers"),
         (control(TAP, screenshot_path=["x" * 300, "1.png"]), "cannot be read: File name too long"),
         (control(TAP, screenshot_widths=[10**400] * 2), "expected width and height"),
+        (control({"action_type": "tap"}), "the action 'tap' is unknown; known are click, long_press, scroll"),
+        (control(TAP, screenshot_heights=[300] * 2), "has 200 x 400 pixels, but screenshot_widths and screenshot_heig"),
+        (
+            control(TAP, accessibility_tree=[[{"bbox": [0, 0, 9, 9]}]] * 2),
+            "no element in accessibility_tree has bounds",
+        ),
+        (control(TAP, accessibility_tree={"nodes": 1}), "accessibility_tree is {"),
         (control(TAP, accessibility_tree=[NO_LEFT] * 2), "the bounds of an element is [None, 0, 0, 0]; expected four"),
         (control(TAP, accessibility_tree=[f"bounds_in_screen {{ left: {'9' * 5000} }}"] * 2), "expected four numbers"),
         (["a"], "it is no object"),

@@ -29,6 +29,8 @@ from qwenvl_train.tasks.numbers import numbers, shown
 
 NEAREST = 5
 """The number of elements nearest to a point that are its targets, as Qwen's evaluator has it for AndroidControl."""
+SAME_SHAPE = 0.05
+"""How far the two factors from the size that a record tells to that of the screenshot's file may be apart."""
 _SCREENSHOTS = ("screenshot_path", "screenshot_paths", "screenshots")
 _TREES = ("accessibility_tree", "accessibility_trees", "node_info")
 _OPPOSITE = {"up": "down", "down": "up", "left": "right", "right": "left"}
@@ -124,7 +126,10 @@ def _call(action: Mapping[str, Any], point: Point | None, size: Size) -> Argumen
         case "wait":
             return wait()
         case other:
-            raise UserError(f"the action {other!r} is unknown")
+            raise UserError(
+                f"the action {other!r} is unknown; known are click, long_press, scroll, input_text, open_app, "
+                "navigate_home, navigate_back and wait"
+            )
 
 
 def _scale(record: Mapping[str, Any], number: int, size: Size) -> tuple[float, float]:
@@ -136,13 +141,26 @@ def _scale(record: Mapping[str, Any], number: int, size: Size) -> tuple[float, f
     width, height = numbers(given, 2, "the size of its screenshot", "width and height")
     if min(width, height) <= 0:
         raise UserError(f"the size of its screenshot is {given}; expected width and height")
-    return size[0] / width, size[1] / height
+    scale = size[0] / width, size[1] / height
+    if abs(scale[0] / scale[1] - 1) > SAME_SHAPE:
+        raise UserError(
+            f"its screenshot has {size[0]} x {size[1]} pixels, but screenshot_widths and screenshot_heights tell "
+            f"{width:g} x {height:g}, which is another shape"
+        )
+    return scale
 
 
 def _nearest(record: Mapping[str, Any], number: int, point: Point, scale: tuple[float, float]) -> tuple[Box, ...]:
     """Return the boxes of the elements whose middles are nearest to a point, without those that have no area."""
-    trees: list[Any] = next((record[key] for key in _TREES if isinstance(record.get(key), list)), [])
-    boxes = list(_boxes(trees[number])) if number < len(trees) else []
+    key = next((key for key in _TREES if record.get(key) is not None), _TREES[0])
+    trees = list_of(record.get(key) or [], key)
+    tree = trees[number] if number < len(trees) else None
+    boxes = list(_boxes(tree))
+    if tree and not boxes:
+        raise UserError(
+            f"no element in {key} has bounds_in_screen with left, top, right and bottom; without {key}, rows have no "
+            "targets"
+        )
     scaled = [(x1 * scale[0], y1 * scale[1], x2 * scale[0], y2 * scale[1]) for x1, y1, x2, y2 in boxes]
 
     def away(box: Box) -> float:
