@@ -16,7 +16,7 @@ from tests.commands import read_lines, rows, train
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_task_samples.py"
 # The metric of each task, the least that it rises to, and the most with shuffled media. The screens of the phone are
-# not shuffled: its goals and history tell much of what to do, and the model can click before the training.
+# not shuffled: the model learns the steps that follow from the goal and the history alone, and no others.
 SCORES = {
     "recognition": ("eval_generated/exact_match", 0.9, 0.4),
     "grounding": ("eval_generated/grounding", 0.5, 0.2),
