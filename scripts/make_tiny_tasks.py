@@ -1,8 +1,8 @@
 """Make the checkpoint of the tasks' sample sets: python scripts/make_tiny_tasks.py [--output data/tiny_tasks]
 
 It is a Qwen3-VL that is trained from scratch on drawings. First its vision tower learns what is at each visual token.
-Then all of it learns to tell what is where, to read, to tell times, and to call tools. It does not know the forms of
-answers, the names and the rules that the sample sets teach. The script takes a good hour on one core.
+Then all of it learns to tell what is where, to read, to tell times, and to call tools. It meets the notations of the
+sample sets' answers only as texts to repeat, and not their rules. The script takes a good hour on one core.
 """
 
 import argparse
