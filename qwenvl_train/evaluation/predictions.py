@@ -9,7 +9,8 @@ def prediction(answered: Row, when: Literal["before", "after"], stored: Row | No
     """Return the row of predictions.jsonl of an answer.
 
     Args:
-        answered: The row of the answer, as `answering` makes it. `scores` are its figures by metric, if it has any.
+        answered: The row of the answer, as `answering` makes it. `scores` are its figures by metric, if it has any, and
+            `right` tells whether the first metric counts it as right.
         when: The time at which the answer was generated.
         stored: The row that the file has so far, from which the other answer is taken.
     """
@@ -17,6 +18,7 @@ def prediction(answered: Row, when: Literal["before", "after"], stored: Row | No
     found = answered.get("regions", {})
     regions = {"expected": found.get("expected", []), **_joined("regions", when, found.get("answer", []), stored, [])}
     scores = _joined("scores", when, answered.get("scores", {}), stored, {})
+    right = _joined("right", when, answered.get("right"), stored, None)
     return {
         **{key: answered[key] for key in ("id", "source", "line", "turn")},
         "images": [path for path in answered["images"] if path is not None],
@@ -27,6 +29,7 @@ def prediction(answered: Row, when: Literal["before", "after"], stored: Row | No
         when: answered["answer"],
         **({"regions": regions} if any(regions.values()) else {}),
         **({"scores": scores} if any(scores.values()) else {}),
+        **({"right": right} if any(one is not None for one in right.values()) else {}),
     }
 
 

@@ -57,6 +57,9 @@ class ScoredRow:
     row: Row
     scores: Mapping[str, Scores]
     """The scores by metric."""
+    right: bool | None = None
+    """Whether the first metric gives the answer its best score, or None if that metric is the user's own, whose best
+    score is not known."""
 
     def plain(self) -> dict[str, dict[str, float]]:
         """Return the scores as numbers, as predictions.jsonl has them."""
@@ -161,8 +164,15 @@ def score(
         if row.get("metrics"):
             names = tuple(name for name in names if name in row["metrics"]) or names
         scores = {name: _scores(row, name, metrics[name], question) for name in names}
-        scored.append(ScoredRow(row, scores))
+        scored.append(ScoredRow(row, scores, _is_right(scores, metrics)))
     return scored
+
+
+def _is_right(scores: Mapping[str, Scores], metrics: Mapping[str, Metric]) -> bool | None:
+    first = next(iter(scores), None)
+    if first is None or is_own_metric(first):
+        return None
+    return metrics[first].is_best(next(iter(scores[first].values())).value)
 
 
 def _scores(row: Row, name: str, metric: Metric, question: Question) -> Scores:

@@ -77,8 +77,16 @@ def read_run(folder: Path) -> RecordedRun:
     )
 
 
-def is_right(answer: str, expected: str) -> bool:
-    """Return whether two answers are the same apart from their thoughts."""
+def is_right(row: Row, kind: str) -> bool:
+    """Return whether an answer of a row of predictions.jsonl, such as that after training, is right: it is the expected
+    one, or its metric gives it the best score. For pairs of answers, only the first counts."""
+    if is_same(row[kind], row["expected"]):
+        return True
+    return row.get("rejected") is None and bool((row.get("right") or {}).get(kind))
+
+
+def is_same(answer: str, expected: str) -> bool:
+    """Return whether two answers are the same apart from their thoughts and white space around them."""
     return without_thoughts(answer).strip() == without_thoughts(expected).strip()
 
 

@@ -83,12 +83,8 @@ class TrackedAnswer:
     """Boxes and points over the first picture, as shares of its width and height."""
     scores: dict[str, float]
     """The scores by metric and time, such as "anls before". Those of an evaluation have the names of the metrics."""
-
-    @property
-    def right(self) -> bool | None:
-        """Whether the newest answer is the expected one."""
-        given = [answer for answer in self.answers.values() if answer is not None]
-        return is_right(given[-1], self.expected) if given else None
+    right: bool | None
+    """Whether the newest answer is right."""
 
     @property
     def changed(self) -> bool | None:
@@ -111,6 +107,8 @@ def _answer(row: Row, named: bool) -> TrackedAnswer:
         width, height = pictures[0].size
         for kind, regions in (row.get("regions") or {}).items():
             shapes += [_scaled(shape(kind, region), width, height) for region in regions]
+    answers = {when: row.get(when) for when in (("answer",) if "answer" in row else ("before", "after"))}
+    given = [when for when, answer in answers.items() if answer is not None]
     turn = row.get("turn", 1)
     place = f"{Path(row['source']).name}:{row['line']}" + (f" turn {turn}" if turn > 1 else "")
     return TrackedAnswer(
@@ -118,11 +116,12 @@ def _answer(row: Row, named: bool) -> TrackedAnswer:
         row["prompt"],
         row["expected"],
         row.get("rejected"),
-        {when: row.get(when) for when in (("answer",) if "answer" in row else ("before", "after"))},
+        answers,
         [smaller(picture, SIDE) for picture in pictures],
         [Path(video) for video in row.get("videos", ()) if _can_be_shown(video)],
         shapes,
         _scores(row),
+        is_right(row, given[-1]) if given else None,
     )
 
 

@@ -42,11 +42,12 @@ class ShownAnswers:
             check_metrics(config.eval, config.data)
 
     def __call__(self, model: PreTrainedModel | PeftModel, step: int, sharded: bool) -> list[Row]:
-        """Return the answers in the order of the samples, each with its figure by each metric as `scores`. With sharded
-        weights, all processes must call this together."""
+        """Return the answers in the order of the samples, each with its figure by each metric as `scores`, and with
+        whether it is `right`. With sharded weights, all processes must call this together."""
         scored = self._scorer.answers_of(step) if self._scorer else self._scored(self._generated(model, sharded))
         chosen = set(self._indices)
-        answered = [{**one.row, "scores": one.figures()} for one in scored if one.row["index"] in chosen]
+        shown = [one for one in scored if one.row["index"] in chosen]
+        answered = [{**one.row, "scores": one.figures(), "right": one.right} for one in shown]
         return sorted(answered, key=lambda row: (row["index"], row["turn"]))
 
     def _generated(self, model: PreTrainedModel | PeftModel, sharded: bool) -> list[Row]:

@@ -61,14 +61,18 @@ def answered(text: str, **more) -> dict:
 
 
 def test_an_answer_after_training_joins_the_one_before_it():
-    before = prediction(answered("Blue.", scores={"anls": 0.0}), "before", None)
-    after = prediction(answered("Red.", scores={"anls": 1.0}), "after", before)
+    before = prediction(answered("Blue.", scores={"anls": 0.0}, right=False), "before", None)
+    after = prediction(answered("Red.", scores={"anls": 1.0}, right=True), "after", before)
     assert (before["before"], before["after"]) == ("Blue.", None)
     assert (after["before"], after["after"]) == ("Blue.", "Red.")
     box = {"label": "cat", "coordinates": [1.0, 2, 3, 4]}
     assert after["regions"] == {"expected": [box], "before": [], "after": []}
     assert before["scores"] == {"before": {"anls": 0.0}, "after": {}}
     assert after["scores"] == {"before": {"anls": 0.0}, "after": {"anls": 1.0}}
+    assert (before["right"], after["right"]) == (
+        {"before": False, "after": None},
+        {"before": False, "after": True},
+    )
     assert place_of(before) == place_of(after) == ("large.jsonl", 3, 1)
 
 

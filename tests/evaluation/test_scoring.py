@@ -121,6 +121,22 @@ def test_a_metric_reads_accepted_answers_and_the_size_of_the_picture():
     assert question.family is FAMILIES["qwen3_vl"]
 
 
+def test_an_answer_is_right_if_its_first_metric_gives_the_best_score():
+    """A metric of the user's own has no known best score."""
+    rows = [row(0, answer="[1, 2]")]
+
+    def right(value, name="m", **more):
+        metric = Metric(name, "", lambda answer, expected, question: value, **more)
+        other = Metric("other", "", lambda answer, expected, question: 0.5)
+        chosen = {"a.jsonl": Chosen((name, "other"), "")}
+        (scored,) = score(rows, chosen, {name: metric, "other": other}, FAMILIES["qwen3_vl"])
+        return scored.right
+
+    assert [right(value) for value in (1.0, Part(3, 3), 0.99, 0.0)] == [True, True, False, False]
+    assert [right(value, higher_is_better=False) for value in (0.0, 0.01, 1.0)] == [True, False, False]
+    assert right(1.0, "mine.metric") is None
+
+
 def test_an_answer_that_a_metric_cannot_read_counts_as_an_empty_one():
     def fragile(answer, expected, question):
         return 1 / len(answer.replace("x", "")) if answer else 0.25

@@ -14,7 +14,7 @@ from qwenvl_train.reporting.folder import RunFolder
 from qwenvl_train.reporting.metrics import MetricsFile
 from qwenvl_train.reporting.pages.answers import Folded, folded
 from qwenvl_train.reporting.pages.report import write_report
-from qwenvl_train.reporting.recorded import is_right
+from qwenvl_train.reporting.recorded import is_right, is_same
 from qwenvl_train.reporting.repeat import command
 
 from .rows import SUMMARY, draw_receipt, evaluation_row, training_row, write_run
@@ -210,9 +210,24 @@ def test_an_answer_that_was_not_asked_for_has_no_mark(run):
     assert "after training ✗ wrong (empty)" in text
 
 
-def test_right_means_equal_but_for_white_space_around():
-    assert is_right(" 12.80\n", "12.80") is True
-    assert is_right("12.8", "12.80") is False
+def test_an_answer_is_right_if_it_is_the_same_or_its_metric_says_so():
+    assert is_same(" 12.80\n", "12.80")
+    assert not is_same("12.8", "12.80")
+    row = {"expected": "[100, 200]", "before": "[100, 201]", "after": "[100, 203]"}
+    assert not is_right(row, "after")
+    scored = row | {"right": {"before": False, "after": True}}
+    assert is_right(scored, "after")
+    assert not is_right(scored, "before")
+    assert not is_right(scored | {"rejected": "[0, 0]"}, "after")
+
+
+def test_the_page_counts_answers_by_their_metric(run):
+    row = {"id": "1", "source": "e.jsonl", "line": 1, "images": [], "prompt": "Where?", "expected": "[100, 200]"}
+    right = {"before": False, "after": True}
+    RunFolder(run.folder).write_predictions([{**row, "before": "[9, 9]", "after": "[100, 201]", "right": right}])
+    text = page_of(run).text
+    assert "before training ✗ wrong" in text
+    assert "after training ✓ right" in text
 
 
 def test_a_page_that_cannot_be_made_leaves_the_old_one(run, tmp_path):

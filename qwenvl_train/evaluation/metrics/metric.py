@@ -53,6 +53,9 @@ class Part(NamedTuple):
         return self.numerator / (self.denominator or 1)
 
 
+_ROUNDING = 1e-6
+"""By so much a score of a sample can differ from the best one."""
+
 Scores = Mapping[str, Part]
 """The scores of one sample by the name of the sub-score. One that does not apply to the sample is absent."""
 
@@ -74,6 +77,10 @@ class Metric:
         found = self.function(without_thoughts(answer), without_thoughts(expected), question or Question())
         named = found if isinstance(found, Mapping) else {self.name: found}
         return {name: self._part(value) for name, value in named.items()}
+
+    def is_best(self, value: float) -> bool:
+        """Return whether a score of a sample is the best that there is, for metrics whose scores are shares."""
+        return value >= 1 - _ROUNDING if self.higher_is_better else value <= _ROUNDING
 
     def _part(self, value: object) -> Part:
         match value:

@@ -107,7 +107,7 @@ def _answers(row: Row) -> list[Shown]:
         found.append(Shown("rejected", "rejected", row["rejected"]))
     for kind in ("before", "after"):
         if row.get(kind) is not None:
-            right = is_right(row[kind], row["expected"])
+            right = is_right(row, kind)
             verdicts = ("✓ equals chosen", "✗ differs") if pair else ("✓ right", "✗ wrong")
             found.append(Shown(kind, f"{kind} training", row[kind], right, verdicts[0 if right else 1]))
     return found

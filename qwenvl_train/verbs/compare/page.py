@@ -28,7 +28,7 @@ def _card(answer: ComparedAnswer) -> Row:
     first = next(iter(answer.rows.values()))
     shown = [Shown("expected", "expected", first["expected"])]
     for name, row in answer.rows.items():
-        right = is_right(row["after"], row["expected"])
+        right = is_right(row, "after")
         shown.append(Shown(name, name, row["after"], right, "✓ right" if right else "✗ wrong"))
     regions = {"expected": (first.get("regions") or {}).get("expected") or []}
     return card_of(first | {"regions": regions if any(regions.values()) else {}}, shown)

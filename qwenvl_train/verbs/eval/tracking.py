@@ -21,5 +21,7 @@ def evaluation_of(results: Results) -> Evaluation:
         asked=digest_of(first.answers.asked),
         facts=first.answers.asked | {"data": data},
         figures=figures,
-        answers=[{**one.row, "scores": {"answer": one.figures()}} for one in results.worst()],
+        answers=[
+            {**one.row, "scores": {"answer": one.figures()}, "right": {"answer": one.right}} for one in results.worst()
+        ],
     )
