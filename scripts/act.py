@@ -30,6 +30,7 @@ from qwenvl_train.evaluation.metrics.tool_calls import Call, first_call
 from qwenvl_train.families.agent_tools import AgentTool
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.pretrained import load_family
+from qwenvl_train.reporting.bar import counting
 from qwenvl_train.run.finished import with_checkpoint
 from qwenvl_train.tasks.agents.actions import described
 from qwenvl_train.tasks.agents.steps import Step, asked, row_of_step
@@ -115,16 +116,18 @@ def run(
     attempts: Sequence[Attempt], model: ChatModel, options: RowOptions, tool: AgentTool, screen: Screen = _drawn
 ) -> None:
     """Do the tasks, some of them at a time."""
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, counting("Tasks", len(attempts), tell=_tell) as ended:
         while going := [attempt for attempt in attempts if not attempt.ended]:
             some = going[:AT_ONCE]
             samples = [_question(attempt, screen(attempt.device), options, tool, Path(folder)) for attempt in some]
             said = model.decode([model.renderer.render(sample) for sample in samples], MOST_TOKENS)
             for attempt, piece in zip(some, said, strict=True):
                 attempt.take(first_call(piece.text), attempt.device.size, model.family)
-            ended = sum(bool(attempt.ended) for attempt in attempts)
-            print(f"\r{ended} of {len(attempts)} tasks ended", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
+            ended(sum(bool(attempt.ended) for attempt in attempts))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _question(attempt: Attempt, image: Image.Image, options: RowOptions, tool: AgentTool, folder: Path) -> Sample:
@@ -156,6 +159,13 @@ def main(words: list[str]) -> None:
     attempts = [Attempt(number, device_class(rng)) for number in range(int(own["tasks"]))]
     with _screens(own["browser"] == "true") as screen:
         run(attempts, model, options, device_class.tool, screen)
+    _show(attempts)
+
+
+def _show(attempts: Sequence[Attempt]) -> None:
+    """Print what became of each task, and how many ended in which way."""
+    for attempt in attempts:
+        print(f"{attempt.number + 1}. {attempt.device.goal}: {attempt.ended} ({'; '.join(attempt.done) or 'no step'})")
     for ended, count in Counter(attempt.ended for attempt in attempts).most_common():
         print(f"{ended}: {count} of {len(attempts)}")
 
