@@ -10,14 +10,14 @@ from contextlib import AbstractContextManager, nullcontext
 from shutil import get_terminal_size
 
 from qwenvl_train import __version__
-from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.flags import read_flags
-from qwenvl_train.config.options import Names, nearest, recipe_files, recipe_summary
+from qwenvl_train.config.options import Names, nearest, recipe_files
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.files import is_full_disk
 from qwenvl_train.reporting.encoding import replace_unencodable
 from qwenvl_train.reporting.stdout import reserve_stdout
 from qwenvl_train.reporting.wrapping import wrapped
+from qwenvl_train.usage import help_of
 from qwenvl_train.verbs.table import FOLDER_VERBS, VERBS, load_verb, run_on_folders
 
 # Some launchers append this argument for each process. It is ignored: the rank is read from the environment.
@@ -30,53 +30,6 @@ SILENCED = {
     "GRADIO_ANALYTICS_ENABLED": "False",
 }
 """Variables that keep libraries from sending facts about their use to their makers."""
-
-_WIDTH = 110
-"""The most columns of the help."""
-_HELP = """\
-Fine-tune Qwen vision-language models from one YAML recipe.
-
-  qwenvl-train [verb] +recipe=<recipe> [group=<option> …] [key=value …]
-  qwenvl-train [verb] -m +recipe=<recipe> key=value,value,… …
-  qwenvl-train report <run folder>
-  qwenvl-train compare <run folder> <run folder> …
-  qwenvl-train watch <run folder> [port=<port>]
-
-Verbs
-{verbs}
-
-Recipes: how to train
-{recipes}
-
-Groups: what to train, on what, and where
-{groups}
-
-Models whose names end in the number of active parameters, such as qwen3_vl_30b_a3b (58 GiB in 16 bits) and \
-qwen3_vl_235b_a22b (439 GiB), are mixtures of experts; deepspeed=zero3 shards them.
-
-Examples
-  qwenvl-train +recipe=sft_lora
-  qwenvl-train +recipe=sft_lora model=qwen2_5_vl_7b data.train=my.jsonl data.eval=held_out.jsonl
-  qwenvl-train inspect model=qwen2_5_vl_7b data.train=my.jsonl output=html
-  qwenvl-train plan +recipe=sft_full model=qwen2_5_vl_7b data.train=my.jsonl deepspeed=zero2 plan.devices=8
-  qwenvl-train chat run=runs/first
-  qwenvl-train compare runs/first runs/second
-  qwenvl-train +recipe=./mine.yaml train.lr=1e-4
-  qwenvl-train +recipe=sft_full model.path=/models/mine data.train='[a.jsonl,b.jsonl]' train.max_steps=500
-  qwenvl-train -m +recipe=sft_lora train.lr=1e-4,2e-4 lora.rank=8,16 run_name=rates
-  qwenvl-train --config-dir my_configs +recipe=mine model=my_model
-  torchrun --nproc_per_node=8 -m qwenvl_train +recipe=sft_full deepspeed=zero2
-
-Flags
-  -m, --multirun    one run for each combination of values, and a comparison of them
-  --config-dir DIR  recipes (*.yaml, recipe/*.yaml) and options of groups (model/*.yaml, …) of your own, by name
-
-Every key and its default: {configs}/train.yaml.
-Keys of the other verbs: {own} in the same folder.
-
-Exit codes: 0 success, 1 an error in qwenvl-train, 2 an error in the input,
-130 or 143 interrupted (training saves a checkpoint first)
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -101,7 +54,7 @@ def _run(words: list[str]) -> None:
     flags, arguments = read_flags(words)
     names = Names.within(flags.folder)
     if arguments[:1] == ["help"] or not {"-h", "--help"}.isdisjoint(arguments):
-        print(_help(names), end="")
+        print(help_of(_verb_in(arguments), names), end="")
     elif "--version" in arguments:
         print(f"qwenvl-train {__version__}")
     elif flags.several:
@@ -158,6 +111,11 @@ def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
     raise UserError(f"{word}: there is no such verb{_meant_by(word)} Verbs: {verbs}")
 
 
+def _verb_in(arguments: list[str]) -> str | None:
+    """Return the verb that help is asked for, if one is named."""
+    return next((word for word in arguments if word in VERBS or word in FOLDER_VERBS), None)
+
+
 def _meant_by(word: str) -> str:
     if word in recipe_files():
         return f"; did you mean +recipe={word}?"
@@ -209,31 +167,3 @@ def _for_terminal(text: str) -> str:
         return text
     width = get_terminal_size().columns
     return "\n".join(wrapped(line, width, hanging="    ") for line in text.splitlines())
-
-
-def _help(names: Names) -> str:
-    recipes = {name: recipe_summary(path) for name, path in (recipe_files() | names.own.get("recipe", {})).items()}
-    options = {f"{group}=": ", ".join(options) for group, options in names.groups.items()}
-    text = _HELP.format(
-        verbs=_table(
-            {name: entry.summary for name, entry in VERBS.items()}
-            | {name: entry.summary for name, entry in FOLDER_VERBS.items()}
-        ),
-        recipes=_table(recipes),
-        groups=_table(options),
-        configs=asset_dir("configs"),
-        own=", ".join(f"{name}.yaml" for name in VERBS if name != "train"),
-    )
-    return "".join(f"{wrapped(line, _columns())}\n" for line in text.splitlines())
-
-
-def _columns() -> int:
-    """Return the width of the help, which is at most that of the terminal."""
-    return min(get_terminal_size((_WIDTH, 24)).columns, _WIDTH)
-
-
-def _table(rows: dict[str, str]) -> str:
-    width = max(map(len, rows), default=0)
-    return "\n".join(
-        wrapped(f"  {name:<{width}}  {text}", _columns(), hanging=" " * (width + 4)) for name, text in rows.items()
-    )

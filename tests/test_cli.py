@@ -6,10 +6,13 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from qwenvl_train import __version__, cli
+from qwenvl_train.config.assets import asset_dir
 from qwenvl_train.config.options import groups, recipe_files
 from qwenvl_train.errors import UserError, message_of
+from qwenvl_train.verbs.table import VERBS
 
 LORA = "+recipe=sft_lora"
 
@@ -138,6 +141,24 @@ def test_help_lists_verbs_recipes_and_groups(words, capsys):
         "Exit codes",
     ]:
         assert name in out
+
+
+@pytest.mark.parametrize("verb", [name for name in VERBS if name != "train"])
+def test_the_help_of_a_verb_has_its_settings(verb, capsys):
+    assert cli.main([verb, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"qwenvl-train {verb}: ")
+    settings = yaml.safe_load((asset_dir("configs") / f"{verb}.yaml").read_text())
+    for name in settings.keys() - {"defaults"}:
+        assert f"\n{name}:" in out
+    assert "defaults:" not in out
+    for name in settings.get(verb, {}):
+        assert f"  {name}:" in out
+
+
+def test_the_help_of_a_verb_on_folders_has_its_settings(capsys):
+    assert cli.main(["help", "watch"]) == 0
+    assert "  qwenvl-train watch runs/mine [port=…]\n" in capsys.readouterr().out
 
 
 def test_help_fits_into_the_columns_of_the_terminal(capsys, monkeypatch):

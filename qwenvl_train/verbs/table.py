@@ -18,43 +18,56 @@ class VerbEntry(NamedTuple):
     summary: str
     verb: str
     """Where the verb's `Verb` is, as module:name."""
+    example: str
+    """The rest of a command, as its help shows it."""
 
 
 VERBS = {
-    "train": VerbEntry("fine-tune a model (the default verb)", "qwenvl_train.config.verb:TRAIN"),
+    "train": VerbEntry("fine-tune a model (the default verb)", "qwenvl_train.config.verb:TRAIN", "+recipe=sft_lora"),
     "convert": VerbEntry(
         "write rows from the files of published data sets, such as COCO, OmniDocBench and AndroidControl",
         "qwenvl_train.verbs.convert.settings:CONVERT",
+        "+task=grounding source=coco/instances_train.json to=boxes.jsonl",
     ),
     "inspect": VerbEntry(
         "show what a run trains on: tokens, labels, images, videos, boxes, lengths",
         "qwenvl_train.verbs.inspect.settings:INSPECT",
+        "model=qwen2_5_vl_7b data.train=my.jsonl output=html",
     ),
     "eval": VerbEntry(
-        "generate a model's answers to held-out samples, and score them", "qwenvl_train.verbs.eval.settings:EVAL"
+        "generate a model's answers to held-out samples, and score them",
+        "qwenvl_train.verbs.eval.settings:EVAL",
+        "run=runs/mine data.eval=held_out.jsonl",
     ),
     "sample": VerbEntry(
         "draw several answers to each row, and write those that are right as rows and as pairs to train on",
         "qwenvl_train.verbs.sample.settings:SAMPLE",
+        "run=runs/mine data.train=my.jsonl",
     ),
     "plan": VerbEntry(
         "predict the steps, the memory of each device and the time of a run; needs no weights",
         "qwenvl_train.verbs.plan.settings:PLAN",
+        "+recipe=sft_full model=qwen2_5_vl_7b data.train=my.jsonl deepspeed=zero2 plan.devices=8",
     ),
     "filter": VerbEntry(
         "leave out bad rows by rules: repeated, unfinished, malformed or nearly equal ones, unreadable images",
         "qwenvl_train.verbs.filter.settings:FILTER",
+        "filter=strict data.train=my.jsonl",
     ),
     "export": VerbEntry(
         "write the model of a run as one model, or as an adapter for vLLM, and compare it with the run",
         "qwenvl_train.verbs.export.settings:EXPORT",
+        "run=runs/mine",
     ),
     "chat": VerbEntry(
         "ask a trained model: on the terminal, once, for the rows of a file, or on a page",
         "qwenvl_train.verbs.chat.settings:CHAT",
+        "run=runs/mine",
     ),
     "dashboard": VerbEntry(
-        "make a W&B workspace for the runs of a project", "qwenvl_train.verbs.dashboard.settings:DASHBOARD"
+        "make a W&B workspace for the runs of a project",
+        "qwenvl_train.verbs.dashboard.settings:DASHBOARD",
+        "logging.wandb.project=my_project",
     ),
 }
 
@@ -67,6 +80,9 @@ class FolderVerb(NamedTuple):
     """Whether it takes several run folders, instead of one."""
     settings: tuple[str, ...] = ()
     """The names of its settings. The function takes each as a text."""
+
+    def example(self, name: str) -> str:
+        return f"qwenvl-train {name} {'runs/a runs/b' if self.several else 'runs/mine'}"
 
 
 FOLDER_VERBS = {
@@ -98,7 +114,7 @@ def run_on_folders(name: str, arguments: list[str]) -> None:
     wrong = len(folders) < 2 if entry.several else len(folders) != 1
     if wrong or not settings.keys() <= set(entry.settings) or any(word.startswith("-") for word in folders):
         given = f"got {' '.join(arguments)}" if arguments else "no folder is given"
-        what, such = ("two or more run folders", "runs/a runs/b") if entry.several else ("a run folder", "runs/mine")
+        what = "two or more run folders" if entry.several else "a run folder"
         also = " and ".join(f"{setting}=…" for setting in entry.settings) or "nothing else"
-        raise UserError(f"{name} takes {what} and {also}, such as qwenvl-train {name} {such}; {given}.")
+        raise UserError(f"{name} takes {what} and {also}, such as {entry.example(name)}; {given}.")
     resolve_name(entry.function)(*map(Path, folders), **settings)
