@@ -39,10 +39,14 @@ EXTRA = ("apted", "jiwer", "lxml", "rapidfuzz")
 
 def load_metric(name: str) -> Metric:
     """Return the metric of this name, or the user's own metric if the name is dotted, such as my_package.my_metric."""
-    if name in METRICS:
-        return _built_in(name)
-    if "." in name:
-        return _own(name)
+    refuse_unknown(name)
+    return _built_in(name) if name in METRICS else _own(name)
+
+
+def refuse_unknown(name: str) -> None:
+    """Raise UserError if there is no metric of this name, unless it may be the user's own."""
+    if name in METRICS or "." in name:
+        return
     near = get_close_matches(name, METRICS, n=1)
     hint = (
         f"did you mean {near[0]}?" if near else f"it is one of {', '.join(METRICS)}, or your own as package.function."

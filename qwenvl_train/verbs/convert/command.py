@@ -9,6 +9,7 @@ from yaml import YAMLError
 
 from qwenvl_train.config.compose import Composed
 from qwenvl_train.errors import UserError
+from qwenvl_train.evaluation.metrics.table import refuse_unknown
 from qwenvl_train.reporting.stdout import print_json
 from qwenvl_train.tasks.converter import Converter, Prompts, RowOptions, Task
 from qwenvl_train.tasks.table import load_task
@@ -27,6 +28,9 @@ def run(composed: Composed[ConvertConfig]) -> None:
         raise UserError(f"source={config.source}: there is no such file or folder.")
     if to.exists():
         raise UserError(f"to={config.to} exists already; name another file.")
+    for metric in config.eval.metrics:
+        if metric != "auto":
+            refuse_unknown(metric)  # a task's YAML file names them, too
     task = _own_task(config.convert) if config.convert.function else load_task(config.convert.task or "")
     converter = task.converter(config.convert.format, source)
     if config.output == "text":
@@ -38,7 +42,7 @@ def run(composed: Composed[ConvertConfig]) -> None:
     print(f"rows      {to}  {written.rows:,}")
     if written.skipped:
         print(f"left out  {written.skipped_file}  {written.skipped:,}, the first: {written.first_skipped}")
-    print(f"look at them: qwenvl-train inspect data.train={to} output=html")
+    print(f"look at them, as Qwen3-VL gets them: qwenvl-train inspect model=tiny_qwen3_vl data.train={to} output=html")
 
 
 def _own_task(section: ConvertSection) -> Task:
