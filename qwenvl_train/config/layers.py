@@ -61,6 +61,14 @@ class Layers:
         for key in ("eval.samples", "eval.batch_size", "eval.allow_code"):
             self.layers[-1].values.pop(key, None)
 
+    def drop_sections_of_runs(self, groups: Iterable[str]) -> None:
+        """Take out what runs have set in the sections of these groups. A run sets every key, so that options that the
+        user names for the groups would have no effect."""
+        for layer in self.layers:
+            if layer.is_run:
+                for key in [key for key in layer.values if key.partition(".")[0] in groups]:
+                    del layer.values[key]
+
     def _read(self, path: Path, own: bool, above: tuple[Path, ...] = ()) -> None:
         if path in above:
             raise _circle([*above, path])

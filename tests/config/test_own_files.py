@@ -130,6 +130,9 @@ def test_the_settings_of_a_run_are_a_recipe(write, tmp_path):
     assert (again.recipe, again.given) == ("first", frozenset())
     changed = compose([f"+recipe={stored}", "train.epochs=1"]).config.train
     assert (changed.epochs, changed.max_steps) == (1, None)
+    sharded = compose([f"+recipe={stored}", "deepspeed=zero2", "model=tiny_qwen3_vl"]).config
+    assert (sharded.deepspeed.stage, sharded.model.family) == (2, "qwen3_vl")
+    assert sharded.data == first.data
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """+task= sets what answers are like and how they are scored, between the groups and the recipe."""
 
+from pathlib import Path
+
 import pytest
 
 from qwenvl_train.config.assets import asset_dir
@@ -43,6 +45,18 @@ def test_a_run_keeps_its_own_settings(tmp_path):
     (tmp_path / "environment.json").write_text("{}")
     with pytest.raises(UserError, match="task has no effect on a run, whose own settings are used"):
         compose(["+task=grounding", f"run={tmp_path}"], load_verb("eval"))
+    with pytest.raises(UserError, match="run and model both name a model"):
+        compose(["model=tiny", f"run={tmp_path}"], load_verb("eval"))
+
+
+def test_data_that_is_named_is_not_that_of_the_run(tmp_path):
+    (tmp_path / "config.yaml").write_text("data: {eval: [{path: mine.jsonl}]}\n")
+    (tmp_path / "environment.json").write_text("{}")
+    own, named = (
+        compose([f"run={tmp_path}", *words], load_verb("eval")).config.data.eval_entries[0].path
+        for words in ((), ("data=shapes",))
+    )
+    assert (Path(own).name, named) == ("mine.jsonl", str(asset_dir("data") / "shapes" / "eval.jsonl"))
 
 
 @pytest.mark.parametrize(("task", "given"), [("grounding", "[a,b]"), ("recognition", "{name:[a,b]}")])
