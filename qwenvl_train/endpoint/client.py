@@ -41,7 +41,7 @@ class _Response(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedRequest:
     """That the server refuses one request, which others need not share."""
 
     told: str
@@ -112,7 +112,9 @@ class Endpoint:
         except Lie as lie:
             raise UserError(f"{self._key}: {self._shown(str(lie))} ({self.url}).") from None
 
-    def complete_all(self, requests: Iterable[tuple[int, dict]]) -> Generator[list[Completion] | Refused, None, None]:
+    def complete_all(
+        self, requests: Iterable[tuple[int, dict]]
+    ) -> Generator[list[Completion] | RefusedRequest, None, None]:
         """Yield the answers to each request in the order of the requests, or that the server refuses this one.
 
         Several are sent at a time, and few requests are read ahead.
@@ -144,7 +146,7 @@ class Endpoint:
                 refused = row
                 if self._rows_refused >= MOST_REFUSED and not self.proven:
                     raise answer
-                yield Refused(answer.told)
+                yield RefusedRequest(answer.told)
         finally:
             self._closed.set()  # no request waits for its next attempt
             answers.close()

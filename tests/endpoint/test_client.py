@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from qwenvl_train.endpoint import client as module
-from qwenvl_train.endpoint.client import Endpoint, Refused
+from qwenvl_train.endpoint.client import Endpoint, RefusedRequest
 from qwenvl_train.endpoint.messages import messages_of
 from qwenvl_train.endpoint.settings import EndpointConfig
 from qwenvl_train.errors import UserError
@@ -250,7 +250,7 @@ def test_a_refused_request_is_left_to_its_row(status, rows):
         if row.islower():
             assert one[0].text == row
         else:
-            assert isinstance(one, Refused)
+            assert isinstance(one, RefusedRequest)
             assert re.search(f"refuses the request: {status} .*, maximum context length is 9$", one.told)
 
 

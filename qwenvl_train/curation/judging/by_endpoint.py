@@ -7,7 +7,7 @@ from typing import Any
 
 from qwenvl_train.curation.judging.engine import Answered, Asked
 from qwenvl_train.curation.judging.prompts import Choice, Figures, normalized
-from qwenvl_train.endpoint.client import Endpoint, Refused
+from qwenvl_train.endpoint.client import Endpoint, RefusedRequest
 from qwenvl_train.endpoint.completions import Completion
 from qwenvl_train.endpoint.messages import messages_of
 from qwenvl_train.errors import UserError, message_of
@@ -47,10 +47,10 @@ class EndpointEngine:
                 yield [self._answered(told[number], answers)]
         yield problems
 
-    def _answered(self, row: Asked, answers: Sequence[Completion | Refused]) -> Answered:
+    def _answered(self, row: Asked, answers: Sequence[Completion | RefusedRequest]) -> Answered:
         figures = []
         for prompt, answer in zip(row.prompts, answers, strict=True):
-            if isinstance(answer, Refused):
+            if isinstance(answer, RefusedRequest):
                 return Answered(row.number, (), f"{row.sample.where}: {answer.told}.")
             top, choice = answer.top_logprobs[0], _choice(prompt)
             if not (found := log_probs_of(choice, top)):
@@ -75,13 +75,13 @@ def log_probs_of(choice: Choice, top: dict[str, float]) -> Figures:
 
 
 def _by_row(
-    completions: Iterable[list[Completion] | Refused], rows: Sequence[Asked]
-) -> Iterator[list[Completion | Refused]]:
+    completions: Iterable[list[Completion] | RefusedRequest], rows: Sequence[Asked]
+) -> Iterator[list[Completion | RefusedRequest]]:
     """Yield the answers to the prompts of each row. `rows` grows while they are read."""
     number = 0
-    answers: list[Completion | Refused] = []
+    answers: list[Completion | RefusedRequest] = []
     for completion in completions:
-        answers.append(completion if isinstance(completion, Refused) else completion[0])
+        answers.append(completion if isinstance(completion, RefusedRequest) else completion[0])
         if len(answers) == len(rows[number].prompts):
             yield answers
             number, answers = number + 1, []

@@ -7,7 +7,7 @@ from typing import Any
 
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.index.lengths import Problem, problem_of
-from qwenvl_train.endpoint.client import Endpoint, Refused
+from qwenvl_train.endpoint.client import Endpoint, RefusedRequest
 from qwenvl_train.endpoint.completions import Completion
 from qwenvl_train.endpoint.messages import messages_of
 from qwenvl_train.errors import UserError
@@ -62,10 +62,10 @@ class _Asking:
         """Yield the rows of all answers to a sample, sample by sample. Samples with a request that the server refuses
         become problems."""
         answers: list[Answer] = []
-        refused: Refused | None = None
+        refused: RefusedRequest | None = None
         for completions in self._endpoint.complete_all(self._requests(indices)):
             index, request, drawn, last = self._waiting.popleft()
-            if isinstance(completions, Refused):
+            if isinstance(completions, RefusedRequest):
                 refused = refused or completions
             else:
                 answers.append(self._answer(request, completions, drawn))
