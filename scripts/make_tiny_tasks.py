@@ -1,8 +1,9 @@
 """Make the checkpoint of the tasks' sample sets: python scripts/make_tiny_tasks.py [--output data/tiny_tasks]
 
 It is a Qwen3-VL that is trained from scratch on drawings. First its vision tower learns what is at each visual token.
-Then all of it learns to tell what is where, to read, to tell times, and to call tools. It meets the notations of the
-sample sets' answers only as texts to repeat, and not their rules. The script takes a good hour on one core.
+Then all of it learns to tell what is where, to read, to tell times, and to call tools, while two attention heads are
+taught where to look. It meets the notations of the sample sets' answers only as texts to repeat, and not their rules.
+The script takes a good hour on one core.
 """
 
 import argparse
@@ -10,13 +11,16 @@ import json
 import math
 import random
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from make_tiny_models import answer_labels
+from samples.drawing import Box, Size
 from samples.lessons import CALLS, FPS, LESSONS, Kind, Lesson, repeat
 from samples.scene import THINGS, Thing, draw_scene, shared
 from torch import nn
@@ -62,12 +66,19 @@ SLOWER = 0.1
 """The learning rate of the vision tower in the second part, relative to that of the language model."""
 WARMUP_STEPS = 50
 CALLS_LR = 1e-3
+HEADS = {"finds": 0, "copies": 2}
+"""The attention heads that are taught where to look. Each has keys of its own. From answers alone, so small a model has
+not learned in thousands of steps to find what it is asked for among several things."""
+HEADS_LAYER = 2
+ATTENTION_WEIGHT = 0.3
+"""The weight of the loss on these heads, relative to that on the answers."""
 SEEDS = {"texts": 2, "scenes": 3, "lessons": 5, "calls": 9, "held out": 77}
 
 
 def build() -> tuple[PreTrainedModel, ProcessorMixin]:
     processor = build_processor(MODEL_TYPE, "\n".join([CORPUS, *_texts()]), MERGES)
     model = build_model(MODEL_TYPE, text=TEXT, vision=VISION, tokenizer=processor.tokenizer)
+    model.set_attn_implementation("eager")  # other implementations do not return the weights of the attention
     places = model.model.visual.pos_embed
     places.weight.data.copy_(_waves(math.isqrt(places.num_embeddings), places.embedding_dim))
     return model, processor
@@ -84,7 +95,7 @@ def _texts() -> Iterator[str]:
     yield " ".join(THINGS)
     rng = random.Random(SEEDS["texts"])
     for _ in range(40):
-        yield from (answer for answer in repeat(rng).answers if isinstance(answer, str))
+        yield from (one.answer for one in repeat(rng).exchanges if isinstance(one.answer, str))
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -176,18 +187,23 @@ def _cells(size: tuple[int, int], things: list[Thing]) -> Iterator[tuple[set[str
         for x in range(0, width, CELL):
             cell = x, y, x + CELL, y + CELL
             areas = {thing: shared(thing.box, cell) for thing in things}
-            held = [one for one, area in areas.items() if area >= SHARE * min(CELL**2, shared(one.box, one.box))]
+            held = [one for one in areas if _is_in(one.box, cell)]
             largest = max(held, key=lambda one: areas[one] / shared(one.box, one.box), default=None)
             words = {word for one in held for word in one.name.split()}
             sides = largest and zip(largest.box, (width, height, width, height), strict=True)
             yield words, sides and tuple(min(BINS - 1, BINS * at // side) for at, side in sides)
 
 
+def _is_in(box: Box, cell: Box) -> bool:
+    """Return whether a visual token tells of what is in a box."""
+    return shared(box, cell) >= SHARE * min(CELL**2, shared(box, box))
+
+
 def encode(processor: ProcessorMixin, lessons: list[Lesson], side: str, only_first: bool = False) -> BatchFeature:
     """Return the inputs of lessons of one kind, or of their first questions alone."""
     family, tool = FAMILIES[MODEL_TYPE], lessons[0].tool
     tools = [schema_of(tool, family, screen_of(tool, family, (128, 128)))] if tool else None
-    turns = [lesson.asked if only_first else lesson.turns for lesson in lessons]
+    turns = [lesson.first_question if only_first else lesson.turns for lesson in lessons]
     texts = [processor.apply_chat_template(one, tools=tools, add_generation_prompt=only_first) for one in turns]
     media, given = [lesson.medium for lesson in lessons], {}
     if isinstance(media[0], list):
@@ -198,6 +214,46 @@ def encode(processor: ProcessorMixin, lessons: list[Lesson], side: str, only_fir
     elif media[0] is not None:
         given = {"images": media}
     return processor(text=texts, **given, padding=True, padding_side=side, return_tensors="pt")
+
+
+def where_to_look(
+    processor: ProcessorMixin, input_ids: torch.Tensor, labels: torch.Tensor, lessons: list[Lesson]
+) -> dict[str, torch.Tensor]:
+    """Return for each head whether it is to look from a token of an answer at an earlier token, as (lesson, token,
+    earlier token): at the visual tokens that hold what the answer is about, or at the word of the question that comes
+    next in the answer."""
+    shape = *input_ids.shape, input_ids.shape[1]
+    wanted = {name: torch.zeros(shape, dtype=torch.bool) for name in HEADS}
+    for row, lesson in enumerate(lessons):
+        ids = input_ids[row].tolist()
+        ends = list(accumulate(len(processor.tokenizer.decode([one])) for one in ids))
+        text = processor.tokenizer.decode(ids)
+        for (start, end), one in zip(_spans(labels[row]), lesson.exchanges, strict=True):
+            # The token before the first one of an answer predicts it.
+            if one.box is not None:
+                held = _tokens_in(one.box, lesson.medium.size, ids, processor.image_token_id)
+                for token in range(start - 1, end - 1):
+                    wanted["finds"][row, token, held] = True
+            if one.copied:
+                to, source = text.index(one.copied, ends[start - 1]), text.rindex(one.copied, 0, ends[start - 1])
+                for at in range(len(one.copied)):
+                    token = bisect_right(ends, to + at)
+                    wanted["copies"][row, token - 1, bisect_right(ends, source + at)] = True
+    return wanted
+
+
+def _tokens_in(box: Box, size: Size, ids: list[int], image_token: int) -> list[int]:
+    """Return the visual tokens that hold what is in a box, by their places in the text."""
+    places = [at for at, token in enumerate(ids) if token == image_token]
+    corners = [(x, y) for y in range(0, size[1], CELL) for x in range(0, size[0], CELL)]
+    return [at for at, (x, y) in zip(places, corners, strict=True) if _is_in(box, (x, y, x + CELL, y + CELL))]
+
+
+def _spans(labels: torch.Tensor) -> list[tuple[int, int]]:
+    """Return the start and the end of each answer."""
+    is_answer = torch.nn.functional.pad((labels != -100).int(), (1, 1)).diff()
+    starts, ends = (is_answer == 1).nonzero().flatten().tolist(), (is_answer == -1).nonzero().flatten().tolist()
+    return list(zip(starts, ends, strict=True))
 
 
 def teach_answers(
@@ -215,8 +271,16 @@ def teach_answers(
         model.train()
         possible = [kind for kind in kinds.values() if kind.begins * steps <= step <= kind.ends * steps]
         (kind,) = rng.choices(possible, [one.weight for one in possible])
-        inputs = encode(processor, [kind.draw(rng) for _ in range(kind.batch)], "right")
-        loss = model(**inputs, labels=answer_labels(processor, inputs["input_ids"]), use_cache=False).loss
+        lessons = [kind.draw(rng) for _ in range(kind.batch)]
+        inputs = encode(processor, lessons, "right")
+        labels = answer_labels(processor, inputs["input_ids"])
+        outputs = model(**inputs, labels=labels, use_cache=False, output_attentions=True)
+        loss = outputs.loss
+        for name, tokens in where_to_look(processor, inputs["input_ids"], labels, lessons).items():
+            if (is_taught := tokens.any(-1)).any():
+                weights = outputs.attentions[HEADS_LAYER][:, HEADS[name]]
+                found = (weights * tokens).sum(-1)[is_taught]
+                loss = loss - ATTENTION_WEIGHT * found.clamp_min(1e-6).log().mean()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
@@ -247,8 +311,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=asset_dir("data") / "tiny_tasks")
     parser.add_argument("--vision-steps", type=int, default=3500)
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--call-steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--call-steps", type=int, default=1300)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

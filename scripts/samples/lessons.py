@@ -5,7 +5,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -28,42 +28,60 @@ NEAR = 50
 _PLACE = re.compile(r"\[[\d, ]+\]")
 ASKING = ("{}.", "{}", "The user query: {}.", "Instruction: {}", "Next: {}.")
 """How one is asked for an action on a device."""
+DONE = ("Press Home", "Press Back", "Swipe left", "Swipe right", "Click", "Double-click", "Scroll", "Type")
+BEFORE = ("", "", "", "\nDone so far: {}.", "\nBefore: {}.", "\nSteps: {}")
+"""What follows the question, with some of the steps that may have been done."""
+ASKED_FIRST = 0.6
+"""The share of lessons about devices with the question before the screen, as in the prompt of mobile_agent."""
 FEW = 3
 """How many things are told with their boxes at most."""
+
+
+class Exchange(NamedTuple):
+    """A question of a lesson, and its answer."""
+
+    question: str
+    answer: str | dict[str, Any]
+    """A text, or the arguments of a call of the tool."""
+    box: Box | None = None
+    """Where in the image that is which the answer is about, if it is about one thing."""
+    copied: str = ""
+    """The part of the answer that is copied from the question."""
 
 
 @dataclass(frozen=True)
 class Lesson:
     medium: Image.Image | list[Image.Image] | None
     """An image, the frames of a clip, or nothing."""
-    questions: Sequence[str]
-    answers: Sequence[str | dict[str, Any]]
-    """Texts, or the arguments of calls of the tool."""
+    exchanges: Sequence[Exchange]
     tool: str | None = None
     near: int = 0
     """The greatest difference of a number in a right answer."""
+    is_asked_first: bool = False
+    """Whether the first question comes before the medium."""
 
     @property
     def turns(self) -> list[Turn]:
         turns = []
-        for question, answer in zip(self.questions, self.answers, strict=True):
-            turns += [_asked(question), _answered(answer, self.tool)]
+        for one in self.exchanges:
+            turns += [_user(one.question), _assistant(one.answer, self.tool)]
         return self._with_medium(turns)
 
     @property
-    def asked(self) -> list[Turn]:
-        """Return the first question alone."""
-        return self._with_medium([_asked(self.questions[0])])
+    def first_question(self) -> list[Turn]:
+        return self._with_medium([_user(self.exchanges[0].question)])
 
     def _with_medium(self, turns: list[Turn]) -> list[Turn]:
         if self.medium is None:
             return turns
         part = {"type": "video" if isinstance(self.medium, list) else "image"}
-        return [{"role": "user", "content": [part, *turns[0]["content"]]}, *turns[1:]]
+        question = turns[0]["content"]
+        content = [*question, part] if self.is_asked_first else [part, *question]
+        return [{"role": "user", "content": content}, *turns[1:]]
 
     def is_right(self, said: str) -> bool:
         """Return whether an answer to the first question is right."""
-        answer = self.answers[0]
+        answer = self.exchanges[0].answer
         if isinstance(answer, dict):
             call = re.search(r"<tool_call>\s*(\{.*\})\s*</tool_call>", said, re.DOTALL)
             said = call[1] if call else ""
@@ -78,11 +96,11 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for place in _PLACE.findall(text) for number in re.findall(r"\d+", place)]
 
 
-def _asked(question: str) -> Turn:
+def _user(question: str) -> Turn:
     return {"role": "user", "content": [{"type": "text", "text": question}]}
 
 
-def _answered(answer: str | dict[str, Any], tool: str | None) -> Turn:
+def _assistant(answer: str | dict[str, Any], tool: str | None) -> Turn:
     if isinstance(answer, str):
         return {"role": "assistant", "content": [{"type": "text", "text": answer}]}
     return {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": tool, "arguments": answer}}]}
@@ -99,26 +117,26 @@ def things(rng: random.Random, most: int = 99) -> Lesson:
     for thing in rng.sample(found, min(4, len(found))):
         point = json.dumps(_point(thing.box, image.size))
         if rng.random() < 0.15:
-            turns.append((f"What is at {point}?", thing.name))
+            turns.append(Exchange(f"What is at {point}?", thing.name, thing.box))
         elif sum(other.name == thing.name for other in found) == 1:
-            turns.append((f"Where is {thing.name}?", point))
+            turns.append(Exchange(f"Where is {thing.name}?", point, thing.box))
     # The JSON of more boxes would be too long for so small a model to learn from.
     whole = rng.choice((_boxes, _boxes, _points, _names) if len(found) <= FEW else (_points, _names))
     turns.append(whole(found, image.size))
-    return _lesson(image, rng.sample(turns, len(turns)), near=NEAR)
+    return Lesson(image, rng.sample(turns, len(turns)), near=NEAR)
 
 
-def _boxes(found: Sequence[Thing], size: Size) -> tuple[str, str]:
+def _boxes(found: Sequence[Thing], size: Size) -> Exchange:
     rows = [f'\t{{"bbox_2d": {json.dumps(_thousandths(one.box, size))}, "label": "{one.name}"}}' for one in found]
-    return "Find all.", "```json\n[\n" + ",\n".join(rows) + "\n]\n```"
+    return Exchange("Find all.", "```json\n[\n" + ",\n".join(rows) + "\n]\n```")
 
 
-def _points(found: Sequence[Thing], size: Size) -> tuple[str, str]:
-    return "List all.", "\n".join(f"{json.dumps(_point(one.box, size))} {one.name}" for one in found)
+def _points(found: Sequence[Thing], size: Size) -> Exchange:
+    return Exchange("List all.", "\n".join(f"{json.dumps(_point(one.box, size))} {one.name}" for one in found))
 
 
-def _names(found: Sequence[Thing], size: Size) -> tuple[str, str]:
-    return "Name all.", "\n".join(one.name for one in found)
+def _names(found: Sequence[Thing], size: Size) -> Exchange:
+    return Exchange("Name all.", "\n".join(one.name for one in found))
 
 
 def text(rng: random.Random) -> Lesson:
@@ -129,12 +147,12 @@ def text(rng: random.Random) -> Lesson:
         told = []
     else:
         image, lines, fields = draw_receipt(rng)
-        told = [("What is the total?", fields["total"]), ("What is the company?", fields["company"])]
+        told = [Exchange("What is the total?", fields["total"]), Exchange("What is the company?", fields["company"])]
     lines = [(line, box) for line, box in lines if line]
-    turns = [("Read the text.", "\n".join(line for line, _ in lines)), *told]
+    turns = [Exchange("Read the text.", "\n".join(line for line, _ in lines)), *told]
     for line, box in rng.sample(lines, min(2, len(lines))):
-        turns.append((f"Where is the text {line}?", json.dumps(_thousandths(box, image.size))))
-    return _lesson(image, rng.sample(turns, len(turns)), near=NEAR)
+        turns.append(Exchange(f"Where is the text {line}?", json.dumps(_thousandths(box, image.size)), box))
+    return Lesson(image, rng.sample(turns, len(turns)), near=NEAR)
 
 
 def _cells(html: str) -> str:
@@ -145,10 +163,10 @@ def clip(rng: random.Random) -> Lesson:
     """Ask when a shape is shown in a clip."""
     seconds, shown = plan_clip(rng)
     turns = [
-        (f"When is {one.name} shown?", f"Begins at {one.start}, ends at {one.end}")
+        Exchange(f"When is {one.name} shown?", f"Begins at {one.start}, ends at {one.end}")
         for one in rng.sample(shown, len(shown))
     ]
-    return _lesson(frames(seconds, shown, FPS), turns)
+    return Lesson(frames(seconds, shown, FPS), turns)
 
 
 def repeat(rng: random.Random) -> Lesson:
@@ -174,7 +192,7 @@ def repeat(rng: random.Random) -> Lesson:
         " ".join(words),
         " ".join(rng.sample(PARTS, 3)),
     )
-    return _lesson(None, [(f"Repeat: {text}", text) for text in rng.sample(texts, 2)])
+    return Lesson(None, [Exchange(f"Repeat: {text}", text, copied=text) for text in rng.sample(texts, 2)])
 
 
 def screen(rng: random.Random) -> Lesson:
@@ -182,14 +200,14 @@ def screen(rng: random.Random) -> Lesson:
     device = _in_use(rng.choice((Phone, Desktop)), rng)
     image, boxes = device.draw()
     turns = [
-        (f"Where is {name}?", json.dumps(_point(boxes[name], image.size)))
+        Exchange(f"Where is {name}?", json.dumps(_point(boxes[name], image.size)), boxes[name])
         for name in rng.sample(list(boxes), min(4, len(boxes)))
     ]
     if device.open:
         name = device.open if rng.random() < 0.5 else rng.choice(NAMES)
-        turns.append((f"Is {name} open?", "yes" if name == device.open else "no"))
-        turns.append(("What is open?", device.open))
-    return _lesson(image, rng.sample(turns, len(turns)), near=NEAR)
+        turns.append(Exchange(f"Is {name} open?", "yes" if name == device.open else "no"))
+        turns.append(Exchange("What is open?", device.open))
+    return _device_lesson(rng, image, turns)
 
 
 def phone(rng: random.Random) -> Lesson:
@@ -212,26 +230,29 @@ def _call(rng: random.Random, device_class: type[Device]) -> Lesson:
     """Ask for one action on a device, which is named. The goal of the device is not asked for."""
     device = _in_use(device_class, rng)
     image, boxes = device.draw()
-    turns: list[tuple[str, Any]] = []
+    turns: list[Exchange] = []
     for name in rng.sample(list(boxes), min(2, len(boxes))):
         words, action = rng.choice(device.clicks)
         article = "" if rng.random() < 0.3 else "the "
-        turns.append((f"{words} {article}{name}", {"action": action, "coordinate": _point(boxes[name], image.size)}))
+        click = {"action": action, "coordinate": _point(boxes[name], image.size)}
+        turns.append(Exchange(f"{words} {article}{name}", click, boxes[name]))
     word = rng.choice(WORDS)
     where = f" in the {device.open}" if device.open and rng.random() < 0.7 else ""
-    typing = f"Write {word}{where}", {"action": "type", "text": word}
-    turns.append(typing if rng.random() < 0.4 else rng.choice(device.moves))
-    turns = [(rng.choice(ASKING).format(words), arguments) for words, arguments in turns]
-    return _lesson(image, rng.sample(turns, len(turns)), device.tool, NEAR)
+    typing = Exchange(f"Write {word}{where}", {"action": "type", "text": word}, copied=word)
+    turns.append(typing if rng.random() < 0.4 else Exchange(*rng.choice(device.moves)))
+    turns = [one._replace(question=rng.choice(ASKING).format(one.question) + _done(rng)) for one in turns]
+    return _device_lesson(rng, image, turns, device.tool)
 
 
-def _lesson(
-    medium: Image.Image | list[Image.Image] | None,
-    turns: Sequence[tuple[str, str | dict[str, Any]]],
-    tool: str | None = None,
-    near: int = 0,
+def _done(rng: random.Random) -> str:
+    steps = [f"{number}. {step}" for number, step in enumerate(rng.sample(DONE, rng.randrange(4)), start=1)]
+    return rng.choice(BEFORE).format("; ".join(steps))
+
+
+def _device_lesson(
+    rng: random.Random, image: Image.Image, turns: Sequence[Exchange], tool: str | None = None
 ) -> Lesson:
-    return Lesson(medium, [question for question, _ in turns], [answer for _, answer in turns], tool, near)
+    return Lesson(image, rng.sample(turns, len(turns)), tool, NEAR, rng.random() < ASKED_FIRST)
 
 
 def _thousandths(box: Box, size: Size) -> list[int]:
