@@ -251,7 +251,7 @@ def _tokens_in(box: Box, size: Size, ids: list[int], image_token: int) -> list[i
 
 def _spans(labels: torch.Tensor) -> list[tuple[int, int]]:
     """Return the start and the end of each answer."""
-    is_answer = torch.nn.functional.pad((labels != -100).int(), (1, 1)).diff()
+    is_answer = functional.pad((labels != -100).int(), (1, 1)).diff()
     starts, ends = (is_answer == 1).nonzero().flatten().tolist(), (is_answer == -1).nonzero().flatten().tolist()
     return list(zip(starts, ends, strict=True))
 

@@ -62,7 +62,6 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
         read.add_recipe(recipe)
     if isinstance(run := arguments.values.get("run"), str) and issubclass(verb.config, InferenceConfig):
         read.add_run(settings_of_run(run).absolute())
-    read.drop_sections_of_runs(arguments.choices.keys())
     others = {group: option for group, option in arguments.choices.items() if not _has_group(verb, group)}
     problems = [
         f"{group}={option}: {group} is a verb of its own: qwenvl-train {group} +{group}={option} …"
@@ -70,7 +69,7 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
     ]
     set_by_user = arguments.values.keys() | {key for layer in read.layers if layer.file for key in layer.values}
     chosen = read.own_choices | arguments.choices
-    if "task" in chosen and "run" in arguments.values:
+    if "task" in chosen and any(layer.is_run for layer in read.layers):
         problems.append(
             "task has no effect on a run, whose own settings are used; set eval.metrics and others yourself"
         )
@@ -78,7 +77,8 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
         problems.append("run and model both name a model; set one of the two")
     choices = read.choices | _implied_groups(set_by_user, verb, chosen, names) | chosen
     choices = {group: option for group, option in choices.items() if _has_group(verb, group)}
-    tree, given, files = _tree(choices, [*read.layers, Layer(arguments.values)], verb, keys, names)
+    layers = [layer.below(chosen) for layer in read.layers]
+    tree, given, files = _tree(choices, [*layers, Layer(arguments.values)], verb, keys, names)
     tree = _without_other_verbs(tree, arguments.values, verb)
     given |= arguments.values.keys()
     if problems := arguments.problems + problems:

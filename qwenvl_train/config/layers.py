@@ -4,8 +4,8 @@ A layer is read from one file. The file's `defaults` name the recipes that it bu
 and the options of groups that it chooses.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -27,6 +27,13 @@ class Layer:
     """The user's own file that sets these values. None for a recipe of the package."""
     is_run: bool = False
     """Whether the file is the config.yaml of a run folder, which sets every key."""
+
+    def below(self, chosen: Container[str]) -> "Layer":
+        """Return the layer with room for the options that the user has named for groups. A run sets every key, so that
+        they would have no effect: it gives up the sections of these groups."""
+        if not self.is_run:
+            return self
+        return replace(self, values={key: one for key, one in self.values.items() if key.split(".")[0] not in chosen})
 
 
 def is_own_file(option: str) -> bool:
@@ -60,14 +67,6 @@ class Layers:
         self._read(file, own=True)
         for key in ("eval.samples", "eval.batch_size", "eval.allow_code"):
             self.layers[-1].values.pop(key, None)
-
-    def drop_sections_of_runs(self, groups: Iterable[str]) -> None:
-        """Take out what runs have set in the sections of these groups. A run sets every key, so that options that the
-        user names for the groups would have no effect."""
-        for layer in self.layers:
-            if layer.is_run:
-                for key in [key for key in layer.values if key.partition(".")[0] in groups]:
-                    del layer.values[key]
 
     def _read(self, path: Path, own: bool, above: tuple[Path, ...] = ()) -> None:
         if path in above:

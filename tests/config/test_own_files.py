@@ -130,9 +130,22 @@ def test_the_settings_of_a_run_are_a_recipe(write, tmp_path):
     assert (again.recipe, again.given) == ("first", frozenset())
     changed = compose([f"+recipe={stored}", "train.epochs=1"]).config.train
     assert (changed.epochs, changed.max_steps) == (1, None)
-    sharded = compose([f"+recipe={stored}", "deepspeed=zero2", "model=tiny_qwen3_vl"]).config
-    assert (sharded.deepspeed.stage, sharded.model.family) == (2, "qwen3_vl")
-    assert sharded.data == first.data
+
+
+def test_an_option_that_is_named_replaces_what_a_run_has_for_its_group(write):
+    rows = "data.train=/rows.jsonl"
+    first = compose(["+recipe=sft_full", rows, "data.eval=/held_out.jsonl", "deepspeed=zero3"]).config
+    write("first/environment.json", "{}")
+    stored = write("first/config.yaml", yaml.safe_dump(first.model_dump(mode="json")))
+    mine = write("own.yaml", f"defaults: [{stored}, {{deepspeed: zero2}}]\n")
+    for words in ([f"+recipe={stored}", "deepspeed=zero2"], [f"+recipe={mine}"]):
+        again = compose(words)
+        assert again.config.deepspeed.stage == 2
+        assert again.config.data == first.data
+    changes = compose([f"+recipe={stored}", "deepspeed=zero2"]).changes()
+    assert changes == {"deepspeed.stage": (3, 2)}
+    with pytest.raises(UserError, match="task has no effect on a run"):
+        compose([f"+recipe={stored}", "+task=grounding"])
 
 
 @pytest.mark.parametrize(

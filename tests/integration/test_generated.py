@@ -57,6 +57,8 @@ def test_some_of_the_scored_answers_are_shown_with_their_scores(patient):
         assert row["after"] == one["answer"]
         assert row["scores"]["after"] == {name: parts[name] for name, parts in one["scores"].items()}
         assert row["scores"]["before"].keys() == {"exact_match", "anls"}
+        first = {when: next(iter(scores.values())) for when, scores in row["scores"].items()}
+        assert row["right"] == {when: value == 1 for when, value in first.items()}
 
 
 def test_a_run_without_better_scores_ends(patient, capsys):
