@@ -15,16 +15,16 @@ from qwenvl_train.tasks.table import TASKS
 from tests.commands import read_lines, rows, train
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_task_samples.py"
-# The metric of each task, the least that it rises to, and the most with shuffled media. The screens of the phone are
-# not shuffled: the model learns the steps that follow from the goal and the history alone, and no others.
+# The metric of each task, the least that it rises to, and the most with shuffled media. Some steps of agents follow
+# from the goal and the history alone; where to click is told by the screen.
 SCORES = {
     "recognition": ("eval_generated/exact_match", 0.9, 0.4),
     "grounding": ("eval_generated/grounding", 0.5, 0.2),
     "ocr": ("eval_generated/fields", 0.75, 0.3),
     "documents": ("eval_generated/layout", 0.55, 0.3),
     "video": ("eval_generated/temporal", 0.33, 0.2),
-    "mobile_agent": ("eval_generated/agent_action", 0.45, None),
-    "computer_use": ("eval_generated/agent_action_point", 0.32, 0.26),
+    "mobile_agent": ("eval_generated/agent_action_point", 0.65, 0.58),
+    "computer_use": ("eval_generated/agent_action_point", 0.4, 0.3),
 }
 SHORTER = {"recognition": ("train.epochs=2", 0.7), "ocr": ("train.epochs=2", 0.4)}
 """Shorter trainings, and the least that the scores rise to in them."""
@@ -44,7 +44,7 @@ def test_the_score_rises_in_a_shorter_training(task, tmp_path):
 @pytest.mark.parametrize("task", SCORES)
 def test_the_score_rises(task, tmp_path):
     before, after = before_and_after(tmp_path, task)
-    assert before <= 0.2
+    assert before <= 0.25
     assert after >= SCORES[task][1]
 
 
@@ -55,7 +55,7 @@ def before_and_after(tmp_path: Path, task: str, *settings: str) -> tuple[float, 
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("task", [task for task, (*_, most) in SCORES.items() if most is not None])
+@pytest.mark.parametrize("task", SCORES)
 def test_images_of_other_rows_teach_nothing(task, tmp_path):
     metric, _, most = SCORES[task]
     folder = asset_dir("data") / task
