@@ -218,4 +218,4 @@ def about_stream(config: RunConfig, stream: Stream, held_out: Rows | None, steps
 
 
 def _evaluated(held_out: Rows | None) -> str:
-    return f"; {int(held_out.lengths.usable.sum()):,} held-out samples" if held_out else ""
+    return f"; {many(int(held_out.lengths.usable.sum()), 'held-out sample')}" if held_out else ""

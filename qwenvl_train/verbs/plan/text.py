@@ -103,7 +103,8 @@ def _steps(plan: PlanDict) -> Iterator[str]:
         yield many(plan["steps"], "step")
     else:
         epochs = "" if plan["epochs"] is None else f", {plan['epochs']:.2f} epochs"
-        yield f"{many(plan['steps'], 'step')} of {plan['samples_per_step']:,.4g} samples{epochs}"
+        samples = "1 sample" if plan["samples_per_step"] == 1 else f"{plan['samples_per_step']:,.4g} samples"
+        yield f"{many(plan['steps'], 'step')} of {samples}{epochs}"
 
 
 def _pass(plan: PlanDict) -> str:
