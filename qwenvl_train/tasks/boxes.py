@@ -14,9 +14,15 @@ OUTSIDE = 2.0
 
 
 @lru_cache(maxsize=4096)
-def size_of(image: Path, where: str) -> tuple[int, int]:
+def size_of(image: Path) -> tuple[int, int]:
     """Return the width and height of an image as it is displayed."""
-    height, width = upright_size(str(image), where)
+    try:
+        image.stat()
+    except FileNotFoundError:
+        raise UserError(f"there is no file {image}; convert.media names the folder of the images and videos") from None
+    except (OSError, ValueError):
+        pass  # reading it tells what is wrong
+    height, width = upright_size(str(image), str(image))
     return width, height
 
 

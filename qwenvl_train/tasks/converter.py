@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,16 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Empty:
+    """A record of the source that rightly gives no row, such as an image without objects."""
+
+    where: str
+    """The file and the record."""
+    reason: str
+    """What it lacks, as a clause."""
+
+
+@dataclass(frozen=True)
 class Prompts:
     """The questions of the rows, of which each row gets one."""
 
@@ -36,6 +47,9 @@ class Prompts:
 
         Args:
             names: What stands for {name} in a prompt. Other brackets are plain text.
+
+        Raises:
+            UserError: If the prompt has a bracket that is nearly one of the names.
         """
         return filled(self.template(key), names)
 
@@ -49,7 +63,13 @@ class Prompts:
 
 def filled(template: str, names: Mapping[str, str]) -> str:
     """Return a prompt with the values of {name}. Brackets in a value are plain text."""
-    return re.sub(r"\{(\w+)\}", lambda found: names.get(found[1], found[0]), template)
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in names and (near := get_close_matches(found[1], names, n=1)):
+            raise UserError(f"convert.prompts has {found[0]}; did you mean {{{near[0]}}}?")
+        return names.get(found[1], found[0])
+
+    return re.sub(r"\{(\w+)\}", value, template)
 
 
 @dataclass(frozen=True)
@@ -97,7 +117,7 @@ class RowOptions:
         return found
 
 
-Records = Iterator[Raw | Refused]
+Records = Iterator[Raw | Refused | Empty]
 
 
 def rows_or_refused(where: str, rows: Iterator[Raw]) -> Records:
@@ -139,4 +159,7 @@ class Task:
         for converter in self.converters:
             if converter.matches(source):
                 return converter
-        raise UserError(f"source={source}: no format of {self.name} is found there. There are: {known}.")
+        raise UserError(
+            f"source={source}: no format of {self.name} is found there. There are: {known}. With convert.format=… you "
+            "are told what it lacks of one of them."
+        )

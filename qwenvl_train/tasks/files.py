@@ -69,6 +69,15 @@ def first_record(path: Path) -> Any:
     return (found[0] if found else None) if isinstance(found, list) else found
 
 
+def refuse_broken_json(path: Path) -> None:
+    """Raise UserError if a .json file, or the first record of a .jsonl file, cannot be read. Formats are found by what
+    is in it."""
+    if path.is_file() and path.suffix == ".jsonl":
+        next(records_of(path), None)
+    elif path.is_file() and path.suffix == ".json":
+        read_json(path)
+
+
 def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]] | Refused]:
     """Yield the rows of a .csv or .tsv file with a line of column names, each with its name in messages, and the lines
     with more cells than columns. The separator is the one that the line of column names has most of."""

@@ -7,7 +7,7 @@ import pytest
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks import boxes
 from qwenvl_train.tasks.boxes import inside
-from qwenvl_train.tasks.converter import Refused
+from qwenvl_train.tasks.converter import Empty, Refused
 from tests.tasks.conftest import answer_of, converted, question_of
 
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}]
@@ -60,12 +60,14 @@ def test_forms(form, expected, draw, write):
         assert [question_of(row) for row in rows] == ["<image>Find cat.", "<image>Find dog."]
 
 
-def test_crowds_and_images_without_objects_are_left_out(draw, write):
+def test_crowds_are_left_out_and_images_without_objects_are_counted(draw, write):
     draw("a.png")
     found = coco(CAT, {**DOG, "iscrowd": 1}, width=200, height=100)
     found["images"].append({"id": 2, "file_name": "b.png"})
-    (row,) = converted("grounding", write("coco.json", found))
+    source = write("coco.json", found)
+    row, empty = converted("grounding", source)
     assert len(objects(row)) == 1
+    assert empty == Empty(f"{source}, image 2", "it has no objects")
 
 
 def test_pixels_beyond_the_border_are_cut_off(draw, write):

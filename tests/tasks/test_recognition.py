@@ -21,6 +21,23 @@ def test_a_folder_for_each_class(draw, tmp_path):
     assert "has no image" in none.reason
 
 
+def test_folders_of_parts_are_no_classes(draw, tmp_path):
+    for name in ("set/train/cat/0.png", "set/val/cat/1.png", "set/test/0.png"):
+        draw(name)
+    of_class, train, val = converted("recognition", tmp_path / "set")
+    assert answer_of(of_class) == "test"
+    assert train.reason == f"it is no class, but has the folders of classes; convert it with source={train.where}"
+    assert val.where == str(tmp_path / "set/val")
+
+
+def test_misspelt_names_in_prompts_are_told(draw, tmp_path):
+    draw("cls/cat/0.png")
+    with pytest.raises(UserError, match=r"convert.prompts has \{clazzes\}; did you mean \{classes\}\?"):
+        converted("recognition", tmp_path / "cls", prompt="One of {clazzes}?")
+    (row,) = converted("recognition", tmp_path / "cls", prompt="{classes} as {json}?")
+    assert question_of(row) == "<image>cat as {json}?"
+
+
 def test_other_names_of_classes(draw, tmp_path):
     draw("cls/n01440764/0.png")
     labels = {"n01440764": ["tench", "Tinca tinca"]}

@@ -55,8 +55,10 @@ def refuse_unknown(given: Iterable[str], known: Collection[str], place: str) -> 
 
 
 def misspelt(row: dict, meant: Collection[str]) -> str:
-    """Return a sentence about the first unknown column whose name is close to one of `meant`, or an empty string."""
+    """Return a sentence about the first unknown column whose name is close to one of `meant` that the row lacks, or an
+    empty string."""
+    missing = [key for key in meant if key not in row]
     for key in row:
-        if key not in COLUMNS and (near := nearest(str(key), meant)):
+        if key not in COLUMNS and (near := nearest(str(key), missing)):
             return f" Is the column {key!r} a misspelling of {near!r}?"
     return ""

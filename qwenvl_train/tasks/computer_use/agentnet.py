@@ -38,7 +38,7 @@ def _step(given: Any, source: Path, options: RowOptions) -> Step:
             image, value = screenshot(given, "image", source, options), given["value"]
         case _:
             raise UserError("it must have image, and value with code")
-    calls = actions_in(code, size_of(image, str(image)))
+    calls = actions_in(code, size_of(image))
     is_wanted = value.get("last_step_correct") is not False and value.get("last_step_redundant") is not True
     words = optional_text(value, "action"), optional_text(value, "thought")
     return Step(image, tuple(calls), *words, is_wanted=is_wanted)

@@ -63,7 +63,7 @@ def _rows(record: Any, source: Path, where: str, options: RowOptions) -> Iterato
         raise UserError("its question has no 'Task:' with 'History:' after it")
     if answered is None:
         raise UserError("its answer has no 'actions:'")
-    size = size_of(image, str(image))
+    size = size_of(image)
     calls = tuple(_call(line.strip(), size) for line in answered["actions"].splitlines() if line.strip())
     if options.without.isdisjoint(call["action"] for call in calls):
         key = str(record.get("id", where.rpartition("/")[2]))

@@ -33,7 +33,7 @@ def _rows(record: Any, source: Path, where: str, options: RowOptions, is_pro: bo
     if not isinstance(record, dict):
         raise UserError("it is no object")
     image = screenshot(record, "img_filename", source, options)
-    size = size_of(image, str(image))
+    size = size_of(image)
     box = inside(_corners(record, size, is_pro), size, "the box")
     key = str(record.get("id", where.rpartition("/")[2]))
     step = Step(image, (at("left_click", middle(box), size),), targets=(box,))

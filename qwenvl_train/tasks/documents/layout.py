@@ -46,7 +46,7 @@ def _rows(record: Any, source: Path, where: str, options: RowOptions) -> Iterato
             image = options.medium(name, source)
         case _:
             raise UserError("it needs an image and a list of elements")
-    size = size_of(image, where)
+    size = size_of(image)
     found = [_element(one, size, f"element {number}") for number, one in enumerate(elements, start=1)]
     key = str(record.get("id", name))
     yield page_row(Page(key, image, found), options)

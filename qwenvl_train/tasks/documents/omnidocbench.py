@@ -44,7 +44,7 @@ def _rows(record: Any, source: Path, where: str, options: RowOptions) -> Iterato
             image = options.medium(name, source)
         case _:
             raise UserError("it needs layout_dets, and page_info with an image_path")
-    size = size_of(image, where)
+    size = size_of(image)
     scale = scale_of((info.get("width"), info.get("height")), size)
     elements = [_element(one, size, scale) for one in sorted(filter(_is_read, found), key=lambda one: one["order"])]
     yield page_row(Page(name, image, elements), options)

@@ -7,7 +7,7 @@ from typing import Any
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.boxes import inside, scale_of, size_of
-from qwenvl_train.tasks.converter import Converter, Raw, Records, Refused, RowOptions, rows_or_refused
+from qwenvl_train.tasks.converter import Converter, Empty, Raw, Records, Refused, RowOptions, rows_or_refused
 from qwenvl_train.tasks.files import read_json
 from qwenvl_train.tasks.grounding.regions import LabelledBox, rows_of_image
 from qwenvl_train.tasks.numbers import numbers, shown
@@ -43,7 +43,9 @@ def rows(source: Path, options: RowOptions) -> Records:
     for image in images:
         if objects := of_image.get(image["id"]):
             where = f"{source}, image {image['id']}"
-            yield from rows_or_refused(where, _rows(image, objects, labels, source, where, options))
+            yield from rows_or_refused(where, _rows(image, objects, labels, source, options))
+        else:
+            yield Empty(f"{source}, image {image['id']}", "it has no objects")
     for missing in of_image.keys() - {image["id"] for image in images}:
         yield Refused(f"{source}, image {missing}", "annotations name it, but it is not in the list of images")
 
@@ -57,13 +59,13 @@ def _has_id(entry: Any, id: str) -> bool:
 
 
 def _rows(
-    image: Mapping[str, Any], annotations: list[Mapping[str, Any]], labels: Mapping[Any, Any], source: Path, where: str,
+    image: Mapping[str, Any], annotations: list[Mapping[str, Any]], labels: Mapping[Any, Any], source: Path,
     options: RowOptions,
 ) -> Iterator[Raw]:  # fmt: skip
     if not isinstance(name := image.get("file_name"), str):
         raise UserError("it has no file_name")
     path = options.medium(name, source)
-    size = size_of(path, where)
+    size = size_of(path)
     across, down = scale_of((image.get("width"), image.get("height")), size)
     objects = []
     for annotation in annotations:

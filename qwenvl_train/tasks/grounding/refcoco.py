@@ -34,7 +34,7 @@ def _rows(record: Any, source: Path, where: str, options: RowOptions) -> Iterato
     if name is None:
         raise UserError(f"it names no image ({', '.join(_IMAGES)})")
     path = options.medium(name, source)
-    box = inside(_corners(record), size_of(path, str(path)), "the box")
+    box = inside(_corners(record), size_of(path), "the box")
     given = record.get("ref_id", record.get("id", where.rpartition("/")[2]))
     for number, sentence in enumerate(_sentences(record), start=1):
         region = middle(box) if options.form.startswith("points") else box

@@ -11,7 +11,7 @@ from yaml import YAMLError
 from qwenvl_train.data.sample import Box
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.boxes import inside, size_of
-from qwenvl_train.tasks.converter import Converter, Raw, Records, RowOptions, rows_or_refused
+from qwenvl_train.tasks.converter import Converter, Empty, Raw, Records, RowOptions, rows_or_refused
 from qwenvl_train.tasks.files import IMAGE_ENDINGS
 from qwenvl_train.tasks.grounding.regions import LabelledBox, rows_of_image
 from qwenvl_train.tasks.numbers import numbers, shown
@@ -31,14 +31,15 @@ def rows(source: Path, options: RowOptions) -> Records:
     names = _names_in(file)
     for image, boxes in _images(source, file):
         key = image.relative_to(source).as_posix()
-        yield from rows_or_refused(str(boxes), _rows(key, image, boxes, names, options))
+        found = list(rows_or_refused(str(boxes), _rows(key, image, boxes, names, options)))
+        yield from found or [Empty(str(boxes), "it has no boxes")]
 
 
 def _rows(key: str, image: Path, boxes: Path, names: dict[int, str], options: RowOptions) -> Iterator[Raw]:
     lines = [(number, line) for number, line in enumerate(_text_of(boxes).splitlines(), start=1) if line.strip()]
     if not lines:
         return
-    width, height = size_of(image, str(image))
+    width, height = size_of(image)
     objects = []
     for number, line in lines:
         label, (x1, y1, x2, y2) = _class_and_corners(line, f"line {number}")

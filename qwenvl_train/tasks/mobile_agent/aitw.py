@@ -73,7 +73,7 @@ def _episodes(id: str | None, records: list[tuple[str, Any]], source: Path, opti
 
 def _step(record: Mapping[str, Any], source: Path, options: RowOptions) -> Step:
     image = screenshot(record, "image_path", source, options)
-    size = size_of(image, str(image))
+    size = size_of(image)
     call = _call(record, size)
     targets: tuple[Box, ...] = ()
     if call["action"] in ("click", "long_press") and record.get("ui_positions"):

@@ -34,7 +34,7 @@ def _step(step: Any, source: Path, options: RowOptions) -> Step:
     if not isinstance(step, dict):
         raise UserError("it is no object")
     image = screenshot(step, "image_path", source, options)
-    return Step(image, (_call(step, size_of(image, str(image))),), optional_text(step, "action_description"))
+    return Step(image, (_call(step, size_of(image)),), optional_text(step, "action_description"))
 
 
 def _call(step: Mapping[str, Any], size: Size) -> Arguments:

@@ -95,7 +95,7 @@ def _action(given: Any) -> Mapping[str, Any]:
 
 
 def _step(record: Mapping[str, Any], number: int, action: Mapping[str, Any], said: str, image: Path) -> Step:
-    size = size_of(image, str(image))
+    size = size_of(image)
     scale = _scale(record, number, size)
     point = None
     if action.get("x") is not None:

@@ -43,7 +43,7 @@ def _step(step: Any, source: Path, options: RowOptions) -> Step:
     if not isinstance(step, dict):
         raise UserError("it is no object")
     image = screenshot(step, "screenshot", source, options)
-    size = size_of(image, str(image))
+    size = size_of(image)
     call = _call(step, size)
     targets: tuple[Box, ...] = ()
     if step.get("sam2_bbox") and "coordinate" in call:

@@ -33,7 +33,7 @@ def _rows(record: Any, source: Path, where: str, options: RowOptions) -> Iterato
     fields = truth.get("gt_parse") or {}
     if not isinstance(fields, dict):
         raise UserError("its gt_parse is no object")
-    lines = [] if options.form == "fields" else _lines(truth.get("valid_line") or [], size_of(image, where))
+    lines = [] if options.form == "fields" else _lines(truth.get("valid_line") or [], size_of(image))
     yield reading_row(Reading(name, image, lines, fields), options)
 
 

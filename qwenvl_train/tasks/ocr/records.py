@@ -29,7 +29,7 @@ def _rows(record: Any, source: Path, where: str, options: RowOptions) -> Iterato
             image = options.medium(name, source)
         case _:
             raise UserError("lines must be a list, and fields an object")
-    size = size_of(image, where)
+    size = size_of(image)
     found = [_line(one, size, f"line {number}") for number, one in enumerate(lines, start=1)]
     yield reading_row(Reading(str(record.get("id", name)), image, found, fields), options)
 

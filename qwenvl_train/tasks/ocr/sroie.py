@@ -54,7 +54,7 @@ def _first(*paths: Path) -> Path | None:
 
 
 def _lines(file: Path, image: Path) -> Iterator[Line]:
-    size = size_of(image, str(image))
+    size = size_of(image)
     for number, line in enumerate(_text(file).splitlines(), start=1):
         if not line.strip():
             continue

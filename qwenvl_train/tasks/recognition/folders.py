@@ -6,6 +6,9 @@ from qwenvl_train.tasks.converter import Converter, Records, Refused, RowOptions
 from qwenvl_train.tasks.files import IMAGE_ENDINGS
 from qwenvl_train.tasks.recognition.answers import row_of_class
 
+SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+"""Names of folders that hold the classes of a part of a data set."""
+
 
 def matches(source: Path) -> bool:
     return source.is_dir() and any(_images(folder) for folder in _folders(source))
@@ -17,6 +20,11 @@ def rows(source: Path, options: RowOptions) -> Records:
     for folder in folders:
         if not (images := _images(folder)):
             yield Refused(str(folder), f"it has no image ({', '.join(IMAGE_ENDINGS)})")
+        elif folder.name.lower() in SPLITS and all(image.parent != folder for image in images):
+            yield Refused(
+                str(folder), f"it is no class, but has the folders of classes; convert it with source={folder}"
+            )
+            continue
         for image in images:
             key = image.relative_to(source).as_posix()
             yield row_of_class(key, image.absolute(), folder.name, classes, options)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from pkgutil import resolve_name
+from traceback import extract_tb
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -11,7 +12,9 @@ from qwenvl_train.config.compose import Composed
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.metrics.table import refuse_unknown
 from qwenvl_train.reporting.stdout import print_json
-from qwenvl_train.tasks.converter import Converter, Prompts, RowOptions, Task
+from qwenvl_train.reporting.wording import many
+from qwenvl_train.tasks.converter import Converter, Prompts, Records, RowOptions, Task
+from qwenvl_train.tasks.files import refuse_broken_json
 from qwenvl_train.tasks.table import load_task
 from qwenvl_train.verbs.convert.settings import ConvertConfig, ConvertSection
 from qwenvl_train.verbs.convert.writing import write_rows
@@ -32,6 +35,8 @@ def run(composed: Composed[ConvertConfig]) -> None:
         if metric != "auto":
             refuse_unknown(metric)  # a task's YAML file names them, too
     task = _own_task(config.convert) if config.convert.function else load_task(config.convert.task or "")
+    if not config.convert.function:
+        refuse_broken_json(source)
     converter = task.converter(config.convert.format, source)
     if config.output == "text":
         print(f"{source}: {converter.summary}", flush=True)
@@ -40,6 +45,8 @@ def run(composed: Composed[ConvertConfig]) -> None:
         print_json({"to": str(to), "format": converter.name, **written.as_dict()})
         return
     print(f"rows      {to}  {written.rows:,}")
+    if written.empty:
+        print(f"no row    {many(written.empty, 'record')}, the first: {written.first_empty}")
     if written.skipped:
         print(f"left out  {written.skipped_file}  {written.skipped:,}, the first: {written.first_skipped}")
     print(f"look at them, as Qwen3-VL gets them: qwenvl-train inspect model=tiny_qwen3_vl data.train={to} output=html")
@@ -51,12 +58,27 @@ def _own_task(section: ConvertSection) -> Task:
     try:
         function = resolve_name(name)
     except Exception as error:  # importing runs the user's code, which can raise anything
-        raise UserError(f"convert.function={name} cannot be imported: {type(error).__name__}: {error}.") from None
+        raise UserError(
+            f"convert.function={name} cannot be imported: {type(error).__name__}: {error}. Modules are those that are "
+            "installed, and those in the folders of PYTHONPATH."
+        ) from None
     if not callable(function):
         raise UserError(
             f"convert.function={name} is a {type(function).__name__}; it must be a function of (source, options)."
         )
-    own = Converter("auto", f"read by {name}", lambda source: True, function, uses=_NOT_FOR_ALL)
+
+    def rows(source: Path, options: RowOptions) -> Records:
+        try:
+            yield from function(source, options)
+        except UserError:
+            raise
+        except Exception as error:
+            last = extract_tb(error.__traceback__)[-1]
+            raise UserError(
+                f"convert.function={name} failed: {type(error).__name__}: {error} ({last.filename}:{last.lineno})."
+            ) from error
+
+    own = Converter("auto", f"read by {name}", lambda source: True, rows, uses=_NOT_FOR_ALL)
     return Task(name, (own,), (section.form or "",))
 
 

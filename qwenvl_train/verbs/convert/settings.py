@@ -1,5 +1,6 @@
 """The settings of the verb convert, and the rules that they keep to."""
 
+from pathlib import Path
 from typing import Literal
 
 from qwenvl_train.config.rules.rule import Lines, among
@@ -55,7 +56,7 @@ def source_and_file_are_named(config: ConvertConfig, given: frozenset[str]) -> L
     if config.to is None:
         yield "to is not set; name the .jsonl file of the rows"
     elif not config.to.endswith(".jsonl"):
-        yield f"to={config.to}: rows are written to a .jsonl file, such as {config.to.rstrip('/')}.jsonl"
+        yield f"to={config.to}: rows are written to a .jsonl file, such as {Path(config.to).with_suffix('.jsonl')}"
 
 
 def a_task_is_named(config: ConvertConfig, given: frozenset[str]) -> Lines:

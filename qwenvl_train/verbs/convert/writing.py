@@ -12,7 +12,7 @@ from qwenvl_train.data.formats import to_sample
 from qwenvl_train.data.media.locate import Locator, shown
 from qwenvl_train.errors import UserError
 from qwenvl_train.files import replacing
-from qwenvl_train.tasks.converter import Raw, Records, Refused
+from qwenvl_train.tasks.converter import Empty, Raw, Records, Refused
 
 _MEDIA = ("images", "videos")
 
@@ -24,6 +24,9 @@ class Written:
     """Number of records that give no row."""
     skipped_file: str | None = None
     first_skipped: str | None = None
+    empty: int = 0
+    """Number of records that rightly give no row."""
+    first_empty: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -41,9 +44,13 @@ def write_rows(records: Records, to: Path, data: DataConfig) -> Written:
     to.parent.mkdir(parents=True, exist_ok=True)
     with replacing(to) as file:
         for record in _checked(records, to, locator):
-            if not isinstance(record, Refused):
+            if isinstance(record, bytes):
                 file.write(record)
                 written.rows += 1
+                continue
+            if isinstance(record, Empty):
+                written.empty += 1
+                written.first_empty = written.first_empty or f"{record.where}: {record.reason}"
                 continue
             if data.on_error != "skip":
                 raise UserError(f"{record.where}: {record.reason}. data.on_error=skip leaves such records out.")
@@ -54,7 +61,8 @@ def write_rows(records: Records, to: Path, data: DataConfig) -> Written:
                     f"{record.where}: {record.reason}."
                 )
         if not written.rows:
-            first = f"; the first record: {skipped[0].where}: {skipped[0].reason}" if skipped else ""
+            told = f"{skipped[0].where}: {skipped[0].reason}" if skipped else written.first_empty
+            first = f"; the first record: {told}" if told else ""
             raise UserError(f"There is no row to write{first}.")
     if skipped:
         beside = to.with_suffix(".skipped.jsonl")
@@ -66,12 +74,12 @@ def write_rows(records: Records, to: Path, data: DataConfig) -> Written:
     return written
 
 
-def _checked(records: Records, to: Path, locator: Locator) -> Iterator[bytes | Refused]:
+def _checked(records: Records, to: Path, locator: Locator) -> Iterator[bytes | Refused | Empty]:
     """Yield the lines of the rows, with paths from the folder of the file, and the records that give none: also those
     whose row cannot be read, or whose images and videos do not exist."""
     number = 0
     for record in records:
-        if isinstance(record, Refused):
+        if isinstance(record, Refused | Empty):
             yield record
             continue
         try:

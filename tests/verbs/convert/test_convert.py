@@ -54,11 +54,36 @@ def test_records_that_give_no_row_end_it_or_are_listed(here, capfd):
     assert "1 records cannot be used, more than data.max_skipped=0" in capfd.readouterr().err
 
 
+def test_records_without_anything_to_answer_are_counted(here, capfd):
+    images = [{"id": number, "file_name": "a.png"} for number in (1, 2)]
+    boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40]}]
+    found = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
+    (here / "coco.json").write_text(json.dumps(found))
+    words = ["convert", "+task=grounding", "source=coco.json"]
+    assert main([*words, "to=out/rows.jsonl"]) == 0
+    assert "no row    1 record, the first: coco.json, image 2: it has no objects" in capfd.readouterr().out
+    (here / "coco.json").write_text(json.dumps(found | {"annotations": []}))
+    assert main([*words, "to=out/more.jsonl"]) == 2
+    assert (
+        "There is no row to write; the first record: coco.json, image 1: it has no objects." in capfd.readouterr().err
+    )
+    images[0]["file_name"] = "b.png"
+    (here / "coco.json").write_text(json.dumps(found))
+    assert main([*words, "to=out/more.jsonl"]) == 2
+    said = capfd.readouterr().err
+    assert f"coco.json, image 1: there is no file {here / 'b.png'}; convert.media names the folder" in said
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         (["to=null"], "to is not set; name the .jsonl file of the rows"),
         (["to=out"], "to=out: rows are written to a .jsonl file, such as out.jsonl"),
+        (["to=out.json"], "to=out.json: rows are written to a .jsonl file, such as out.jsonl"),
+        (["source=wrong.json"], "wrong.json cannot be read as JSON: Expecting property name"),
+        (["source=wrong.jsonl"], "wrong.jsonl:1 is not valid JSON: Expecting property name"),
+        (["source=list.yaml"], "With convert.format=… you are told what it lacks of one of them"),
+        (["convert.task=null", "convert.function=my.b", "convert.allow_code=true"], "in the folders of PYTHONPATH"),
         (["source=null"], "source is not set"),
         (["source=no.csv"], "source=no.csv: there is no such file or folder"),
         (["to=rows.jsonl"], "to=rows.jsonl exists already"),
@@ -81,6 +106,8 @@ def test_what_is_wrong_is_told(settings, words, here, capfd):
     (here / "rows.jsonl").touch()
     (here / "list.yaml").write_text("[a]")
     (here / "wrong.yaml").write_text("cat: 3")
+    for name in ("wrong.json", "wrong.jsonl"):
+        (here / name).write_text("{cat: 3}")
     named = {setting.partition("=")[0] for setting in settings}
     rest = [one for one in ("source=rows.csv", "to=out/rows.jsonl") if one.partition("=")[0] not in named]
     assert main(["convert", "+task=recognition", *rest, *settings]) == 2
@@ -170,6 +197,7 @@ def convert(source, options):
             "the row a: it cannot be written as JSON: 'utf-8' codec can't encode",
         ),
         ("turns('b') | {'x': float('nan')}", "the row a: "),
+        ("{}['name']", "convert.function=own.convert failed: KeyError: 'name' ("),
         ("turns(options.prompts.ask('a'))", "convert.prompts has no question, and this converter asks one; set it"),
     ],
 )
