@@ -7,6 +7,7 @@ from typing import Any
 
 from qwenvl_train.data.media.picture_files import upright_size
 from qwenvl_train.errors import UserError
+from qwenvl_train.tasks.files import is_missing, no_medium
 from qwenvl_train.tasks.numbers import numbers
 
 OUTSIDE = 2.0
@@ -16,12 +17,8 @@ OUTSIDE = 2.0
 @lru_cache(maxsize=4096)
 def size_of(image: Path) -> tuple[int, int]:
     """Return the width and height of an image as it is displayed."""
-    try:
-        image.stat()
-    except FileNotFoundError:
-        raise UserError(f"there is no file {image}; convert.media names the folder of the images and videos") from None
-    except (OSError, ValueError):
-        pass  # reading it tells what is wrong
+    if is_missing(image):
+        raise no_medium(image)
     height, width = upright_size(str(image), str(image))
     return width, height
 

@@ -14,6 +14,21 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tif
 _HEAD = 4096
 
 
+def is_missing(path: Path) -> bool:
+    """Return whether there is nothing at a path. One that cannot be looked at is not missing: reading it tells why."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def no_medium(path: Path | str) -> UserError:
+    return UserError(f"there is no file {path}; convert.media names the folder of the images and videos")
+
+
 def read_json(path: Path) -> Any:
     """Return the value in a file, which must not be changed: the last file is kept, since the formats that `auto` tries
     and the converter read the same one."""

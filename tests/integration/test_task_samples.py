@@ -24,8 +24,10 @@ SCORES = {
     "documents": ("eval_generated/layout", 0.55, 0.3),
     "video": ("eval_generated/temporal", 0.33, 0.2),
     "mobile_agent": ("eval_generated/agent_action_point", 0.65, 0.58),
-    "computer_use": ("eval_generated/agent_action_point", 0.4, 0.3),
+    "computer_use": ("eval_generated/agent_action_point", 0.4, 0.26),
 }
+STEPS = {"mobile_agent": 0.45, "computer_use": 0.45}
+"""The least share of right steps that agents rise to. Before, they have at most 0.2."""
 SHORTER = {"recognition": ("train.epochs=2", 0.7), "ocr": ("train.epochs=2", 0.4)}
 """Shorter trainings, and the least that the scores rise to in them."""
 SHIFT = 97
@@ -36,22 +38,27 @@ SHIFT = 97
 def test_the_score_rises_in_a_shorter_training(task, tmp_path):
     setting, least = SHORTER[task]
     before, after = before_and_after(tmp_path, task, setting)
-    assert before <= 0.15
-    assert after >= least
+    metric = SCORES[task][0]
+    assert before[metric] <= 0.15
+    assert after[metric] >= least
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("task", SCORES)
 def test_the_score_rises(task, tmp_path):
     before, after = before_and_after(tmp_path, task)
-    assert before <= 0.25
-    assert after >= SCORES[task][1]
+    metric, least, _ = SCORES[task]
+    assert after[metric] >= least
+    if task in STEPS:
+        metric = "eval_generated/agent_action"
+        assert after[metric] >= STEPS[task]
+    assert before[metric] <= 0.2
 
 
-def before_and_after(tmp_path: Path, task: str, *settings: str) -> tuple[float, float]:
-    metric = SCORES[task][0]
-    found = rows(train(tmp_path, "+recipe=sft_lora", f"+task={task}", *settings), metric)
-    return found[0][metric], found[-1][metric]
+def before_and_after(tmp_path: Path, task: str, *settings: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the scores before and after the training."""
+    found = rows(train(tmp_path, "+recipe=sft_lora", f"+task={task}", *settings), SCORES[task][0])
+    return found[0], found[-1]
 
 
 @pytest.mark.nightly

@@ -196,6 +196,11 @@ def test_broken_lines_of_yolo_are_told(line, reason, draw, write, tmp_path):
     assert reason in refused.reason
 
 
+def test_empty_files_of_yolo_are_counted(draw, write, tmp_path):
+    draw("set/a.png"), write("set/a.txt", " \n"), write("set/classes.txt", "cat\n")
+    assert converted("grounding", tmp_path / "set") == [Empty(str(tmp_path / "set/a.txt"), "it has no boxes")]
+
+
 def test_polygons_and_confidences_of_yolo(draw, write, tmp_path):
     draw("set/a.png"), write("set/classes.txt", "cat\ndog\n")
     write("set/a.txt", "0 0.4 0.4 0.6 0.4 0.6 0.6 0.4 0.6\n1 0.1 0.9 0.2 0.8 0.15 1\n1 0.625 0.25 0.25 0.4 0.93\n")

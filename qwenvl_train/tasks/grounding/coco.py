@@ -24,7 +24,7 @@ def matches(source: Path) -> bool:
 
 
 def rows(source: Path, options: RowOptions) -> Records:
-    """Yield the rows. Images without objects give none, and crowds, which have no box for each object, are left out."""
+    """Yield the rows. Crowds, which have no box for each object, are left out."""
     found = read_json(source)
     if not isinstance(found, dict) or not all(isinstance(found.get(key), list) for key in _LISTS):
         raise UserError(f"{source} must have the lists {', '.join(_LISTS)}.")

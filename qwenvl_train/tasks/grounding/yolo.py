@@ -24,7 +24,7 @@ def matches(source: Path) -> bool:
 
 
 def rows(source: Path, options: RowOptions) -> Records:
-    """Yield the rows. Images without a file of boxes, or with an empty one, give none."""
+    """Yield the rows. Images without a file of boxes give none."""
     file = _file_of_names(source)
     if file is None:
         raise UserError(f"{source} has none of the files {', '.join(_NAMES)}, which hold the names of the classes.")

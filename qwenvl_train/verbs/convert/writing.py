@@ -13,6 +13,7 @@ from qwenvl_train.data.media.locate import Locator, shown
 from qwenvl_train.errors import UserError
 from qwenvl_train.files import replacing
 from qwenvl_train.tasks.converter import Empty, Raw, Records, Refused
+from qwenvl_train.tasks.files import no_medium
 
 _MEDIA = ("images", "videos")
 
@@ -99,7 +100,7 @@ def _line(record: Raw, number: int, to: Path, locator: Locator) -> bytes:
     for media in to_sample(row, to.name, number, locator, "auto").media:
         for path in media.contents:
             if isinstance(path, str) and not os.path.isfile(path):
-                raise UserError(f"there is no file {path}; convert.media names the folder of the images and videos")
+                raise no_medium(path)
     try:
         return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError is a ValueError

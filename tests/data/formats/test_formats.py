@@ -716,10 +716,6 @@ REFUSED: dict[str, tuple[object, str]] = {
     "no known key": ({"text": "a"}, "has the keys text; a row needs 'conversations'"),
     "empty": ({}, "a row needs 'conversations'"),
     "misspelt key": ({"messages_": [USER, BOT]}, "Is the column 'messages_' a misspelling of 'messages'?"),
-    "misspelt key beside another": (
-        {"mesages": [USER, BOT], "images": ["a.png"]},
-        "Is the column 'mesages' a misspelling of 'messages'?",
-    ),
     "half a format": ({"prompt": "Hi"}, "'prompt' and 'completion'"),
     "vision ids": (chat("Hi", add_vision_id=True), "set data.vision_ids=true"),
     "sound": (chat("Hi", audios=["a.wav"]), "has 'audios'; these models do not support audio"),
@@ -1027,6 +1023,12 @@ def test_broken_rows_are_named(case):
         sample(row, line=12)
     assert words in str(raised.value)
     assert str(raised.value).startswith("rows.jsonl:12 (id rows-12)" if isinstance(row, dict) else "rows.jsonl:12 ")
+
+
+def test_a_column_that_the_row_has_is_not_suggested():
+    with pytest.raises(UserError) as raised:
+        sample({"msgs": [USER, BOT], "images": ["a.png"]})
+    assert "misspelling" not in str(raised.value)
 
 
 ANYTHING = [
