@@ -67,7 +67,7 @@ def _run_verb(name: str, arguments: list[str], names: Names) -> None:
     if name in FOLDER_VERBS:
         run_on_folders(name, arguments)
         return
-    _prepare_environment(name)
+    prepare_environment(name)
     from qwenvl_train.config.compose import compose
     from qwenvl_train.data.sources.finding import refuse_missing
 
@@ -79,7 +79,7 @@ def _run_verb(name: str, arguments: list[str], names: Names) -> None:
 
 
 def _run_sweep(name: str, arguments: list[str], names: Names) -> None:
-    _prepare_environment(name)
+    prepare_environment(name)
     from qwenvl_train.config.sweep import jobs_of
     from qwenvl_train.data.sources.finding import refuse_missing
 
@@ -123,7 +123,7 @@ def _meant_by(word: str) -> str:
     return f"; did you mean {verb}?" if verb else "."
 
 
-def _prepare_environment(verb: str) -> None:
+def prepare_environment(verb: str) -> None:
     """Set environment variables that libraries read when they are imported. Values that the user has set are kept."""
     for name, value in SILENCED.items():
         os.environ.setdefault(name, value)

@@ -20,6 +20,7 @@ from samples.desktop import Desktop
 from samples.device import Action, Device
 from samples.phone import Phone
 
+from qwenvl_train.cli import prepare_environment
 from qwenvl_train.config.compose import compose
 from qwenvl_train.data.formats import to_sample
 from qwenvl_train.data.media.locate import Locator
@@ -144,6 +145,7 @@ def _question(attempt: Attempt, image: Image.Image, options: RowOptions, tool: A
 def main(words: list[str]) -> None:
     if not words or words[0] not in DEVICES:
         raise SystemExit(f"{__doc__}\nName a device first: {' or '.join(DEVICES)}.")
+    prepare_environment("chat")
     device_class, task = DEVICES[words[0]]
     own = {"tasks": "50", "seed": "1", "browser": "false"}
     own |= dict(word.split("=", 1) for word in words[1:] if word.partition("=")[0] in own)

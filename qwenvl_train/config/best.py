@@ -34,6 +34,17 @@ def about_patience(config: RunConfig, steps: int) -> str:
     )
 
 
+def about_unscored(config: RunConfig) -> str | None:
+    """Return a line for a run that is to score generated answers, as those of a task are, but has no held-out samples
+    to answer, and None for any other run."""
+    if not config.eval.generate or config.data.eval is not None:
+        return None
+    return (
+        "No answers are scored, since there are no held-out samples. data.eval=held_out.jsonl names some, and "
+        "data.eval=5% holds some of data.train out."
+    )
+
+
 def about_best(config: RunConfig, steps: int) -> str | None:
     """Return a line for a run of which only the last checkpoint gets a held-out score, although there are others, and
     None for any other run."""

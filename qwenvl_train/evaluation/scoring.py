@@ -15,7 +15,7 @@ from qwenvl_train.config.scoring import EvalConfig, is_own_metric
 from qwenvl_train.errors import UserError
 from qwenvl_train.evaluation.metrics.choose import choose_for_source
 from qwenvl_train.evaluation.metrics.metric import Metric, Part, Picture, Question, Scores
-from qwenvl_train.evaluation.metrics.table import load_metric
+from qwenvl_train.evaluation.metrics.table import load_metric, refuse_unknown
 from qwenvl_train.families.family import Family
 from qwenvl_train.reporting.intervals import share_interval
 
@@ -126,6 +126,9 @@ def metrics_of_entries(data: DataConfig, key: DataKey = "data.eval") -> dict[str
 def check_metrics(config: EvalConfig, data: DataConfig, key: DataKey = "data.eval") -> None:
     """Raise UserError unless there are all metrics that eval.metrics and entries of the samples name, and
     eval.allow_code allows those that run code."""
+    for name in config.metrics:
+        if name != "auto":
+            refuse_unknown(name, "eval.metrics")
     for name in (*config.metrics, *chain.from_iterable(metrics_of_entries(data, key).values())):
         if is_own_metric(name) and not config.allow_code:
             raise UserError(

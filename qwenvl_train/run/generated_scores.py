@@ -15,7 +15,6 @@ from qwenvl_train.evaluation.generation import AnswerGenerator
 from qwenvl_train.evaluation.metrics.metric import Metric, Scores, figures
 from qwenvl_train.evaluation.scoring import (
     ScoredRow,
-    check_metrics,
     choose_metrics,
     figures_of,
     load_metrics,
@@ -42,7 +41,6 @@ class GeneratedScores:
     def __init__(self, context: RunContext, rows: Rows, folder: RunFolder):
         self._context, self._folder = context, folder
         config = context.config
-        check_metrics(config.eval, config.data)
         self._rows = rows
         """The held-out samples, whose media are decoded, since stored features are not made for generation."""
         size = BATCH_SIZE if config.eval.batch_size == "auto" else config.eval.batch_size

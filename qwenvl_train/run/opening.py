@@ -16,6 +16,7 @@ from qwenvl_train.config.schema import RunConfig
 from qwenvl_train.data.batches.loader import Rows
 from qwenvl_train.data.order.step_size import FirstStart, MicroStep, StepSize
 from qwenvl_train.data.render.renderer import Renderer
+from qwenvl_train.evaluation.scoring import check_metrics
 from qwenvl_train.families.family import Family
 from qwenvl_train.model.attention import refuse_kernel
 from qwenvl_train.model.build import refuse_what_needs_a_gpu
@@ -137,6 +138,8 @@ def open_run(
     refuse_kernel(config.train.attention, precision)
     refuse_what_needs_a_gpu(config)
     refuse_missing_nvme(config.deepspeed)
+    if config.eval.generate or (config.data.eval is not None and config.logging.predictions):
+        check_metrics(config.eval, config.data)
     reporters = _reporters(config, state)  # a missing W&B login is reported here, before slow work
     processor = load_processor(config.model, family)
     renderer = make_renderer(config, processor, family)

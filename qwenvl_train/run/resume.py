@@ -1,6 +1,7 @@
 """Decides whether a run may resume from a checkpoint. It may only if it continues as the first run would have."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -203,7 +204,8 @@ def changed_settings(config: RunConfig, stored: Path, facts: dict[str, Any] | No
     # A file is the same if its path is, or if the folder in which both runs are started was moved as a whole.
     moved = _changes(flat(with_relative_paths(before, there)) | run, flat(with_relative_paths(now, here)) | facts)
     changes = _changes(flat(before) | run, flat(now) | facts)
-    return [line for key, line in changes.items() if key in moved]
+    implied = _COUNTS if "data.train" in changes else ()
+    return [line for key, line in changes.items() if key in moved and key not in implied]
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +223,7 @@ class _StepUnits:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _StepUnits) and self.product == other.product
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return f"{self.batch_size} × {self.accumulation} × {self.processes} = {self.product}"
 
     def remedy(self, before: "_StepUnits") -> str:
@@ -260,14 +262,37 @@ def _stored(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]
     )
 
 
+_COUNTS = ("samples", "tokens", "streamed_files", "streamed_bytes")
+"""The facts that count what data.train has. Of other files they differ, too, and say nothing more."""
+
+
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
     """Return a description of each changed key whose change would change the loss curve."""
     before, now = _with_step_units(before), _with_step_units(now)
     return {
-        key: f"{key} was {before.get(key)!r}, is {now.get(key)!r}{_remedy(before.get(key), now.get(key))}"
+        key: f"{key} was {_written(before.get(key))}, is {_written(now.get(key))}"
+        f"{_remedy(before.get(key), now.get(key))}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not f"{key}.".startswith(tuple(f"{free}." for free in FREE))
     }
+
+
+def _written(value: object) -> str:
+    """Return a value as a user writes it. An entry of data.train or data.eval has only what differs from its defaults,
+    and a single one stands alone."""
+    if isinstance(value, _StepUnits):
+        return str(value)
+    if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+        entries = [_short_entry(entry) for entry in value]
+        value = entries[0] if len(entries) == 1 else entries
+    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _short_entry(entry: dict[str, Any]) -> object:
+    defaults = SourceConfig(path="").model_dump(mode="json")
+    named = {key: value for key, value in entry.items() if value != defaults.get(key)}
+    return named["path"] if named.keys() == {"path"} else named
 
 
 def _remedy(before: object, now: object) -> str:

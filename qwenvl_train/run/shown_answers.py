@@ -12,7 +12,6 @@ from qwenvl_train.evaluation.answering import answers_to, groups_of, samples_to_
 from qwenvl_train.evaluation.generation import AnswerGenerator
 from qwenvl_train.evaluation.scoring import (
     ScoredRow,
-    check_metrics,
     choose_metrics,
     load_available,
     metrics_of_entries,
@@ -26,11 +25,7 @@ Row = dict[str, Any]
 
 
 class ShownAnswers:
-    """Answers the same samples at each evaluation.
-
-    Raises:
-        UserError: If eval.metrics or an entry names a metric that does not exist.
-    """
+    """Answers the same samples at each evaluation."""
 
     def __init__(self, context: RunContext, rows: Rows, scorer: GeneratedScores | None):
         """`rows` are the held-out samples, whose media are decoded. The answers of `scorer`, if the run has one, are
@@ -38,8 +33,6 @@ class ShownAnswers:
         self._context, self._rows, self._scorer = context, rows, scorer
         config, among = context.config, scorer.indices if scorer else None
         self._indices = samples_to_answer(rows, config.logging.predictions, config.seed, among)
-        if self._indices:
-            check_metrics(config.eval, config.data)
 
     def __call__(self, model: PreTrainedModel | PeftModel, step: int, sharded: bool) -> list[Row]:
         """Return the answers in the order of the samples, each with its figure by each metric as `scores`, and with

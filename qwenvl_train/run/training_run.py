@@ -15,7 +15,7 @@ from peft import PeftModel
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin
 
-from qwenvl_train.config.best import about_best, about_patience
+from qwenvl_train.config.best import about_best, about_patience, about_unscored
 from qwenvl_train.config.paths import with_absolute_paths
 from qwenvl_train.errors import UserError, message_of
 from qwenvl_train.files import is_full_disk
@@ -204,7 +204,8 @@ class Run:
         print_components(self.recorder.info.components)
         liger = about_liger(self.model, self.context.family) if config.train.liger else suggest_liger(config)
         kernels = about_missing_kernels(self.context.family)
-        for line in (liger, kernels, about_fp16(config, self.context.precision), about_best(config, data.steps)):
+        precision = about_fp16(config, self.context.precision)
+        for line in (liger, kernels, precision, about_unscored(config), about_best(config, data.steps)):
             if line:
                 print_line(line)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from qwenvl_train.config.best import about_best, comparable_metrics, is_better
+from qwenvl_train.config.best import about_best, about_unscored, comparable_metrics, is_better
 from qwenvl_train.evaluation.score import AnswerScore
 from qwenvl_train.training.objectives.dpo import Preferences
 from tests.settings import run_config
@@ -44,3 +44,11 @@ def test_a_run_says_at_start_that_only_its_last_checkpoint_gets_a_score(save_ste
     if line:
         assert f"Set train.eval_steps={save_steps} to compare them." in line
     assert about_best(run_config(**{"train.save_steps": 100, "data.eval": None}), 400) is None
+
+
+def test_a_run_of_a_task_says_at_start_that_nothing_is_scored_without_held_out_samples():
+    line = about_unscored(run_config(**{"eval.generate": True, "data.eval": None}))
+    assert line is not None
+    assert line.startswith("No answers are scored, since there are no held-out samples.")
+    assert about_unscored(run_config(**{"eval.generate": True, "data.eval": "e.jsonl"})) is None
+    assert about_unscored(run_config(**{"data.eval": None})) is None

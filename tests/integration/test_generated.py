@@ -108,7 +108,8 @@ def test_improvement_has_a_direction_and_the_first_of_equals_counts():
             ["eval.generate=true", "eval.metrics=cer", "train.best_metric=eval_generated/anls"],
             "train.best_metric=eval_generated/anls is not among eval.metrics (cer)",
         ),
-        (["eval.generate=true", "eval.metrics=anl"], "There is no metric anl; did you mean anls?"),
+        (["logging.predictions=2", "eval.metrics=anl"], "eval.metrics: there is no metric anl; did you mean anls?"),
+        (["eval.generate=true", "eval.metrics=anl"], "eval.metrics: there is no metric anl; did you mean anls?"),
         (
             ["eval.generate=true", "train.best_metric=eval_generated/wer"],
             "train.best_metric=eval_generated/wer: the generated answers have the scores eval_generated/exact_match",
@@ -119,11 +120,12 @@ def test_settings_of_generation_have_an_effect_or_are_refused(settings, told, tm
     common = [
         "tune_mm_mlp=true",
         "train.max_steps=1",
-        QUIET,
         "data.workers=0",
         f"output_dir={tmp_path}",
         "run_name=run",
     ]
+    if "logging.predictions=2" not in settings:
+        common.append(QUIET)
     limits = ["eval.samples=2", "eval.max_new_tokens=2"] if "eval.generate=true" in settings else []
     assert main([*common, *limits, *settings, "logging.wandb.mode=disabled"]) == 2
     assert told in capsys.readouterr().err.replace("\n", " ")

@@ -79,6 +79,20 @@ def test_another_file_is_another_run(changed, key, moved, project, monkeypatch):
         resume(settings(**changed), Path("runs/mine"))
 
 
+def test_changes_are_told_as_a_user_writes_them_and_without_what_they_imply(project):
+    """Other data has another number of samples, too, and only the data is told."""
+    stored = project / "runs" / "mine"
+    counted = {"run": FACTS | {"samples": 480}, "working_directory": str(project)}
+    (stored / "environment.json").write_text(json.dumps(counted))
+    with pytest.raises(UserError) as raised:
+        resume(settings("train.liger=true", train="others.jsonl"), stored, FACTS | {"samples": 5})
+    before, now = (f"{{path: {project}/{name}.jsonl, media_root: {project}}}" for name in ("rows", "others"))
+    told = f"settings: data.train was {before}, is {now}; train.liger was false, is true. Change them back"
+    assert told in str(raised.value)
+    with pytest.raises(UserError, match="settings: samples was 480, is 5"):
+        resume(settings(), stored, FACTS | {"samples": 5})
+
+
 def test_a_run_of_a_version_that_stored_relative_paths_resumes(project):
     stored = project / "runs" / "mine"
     (stored / "config.yaml").write_text(yaml.safe_dump(settings().model_dump(mode="json")))

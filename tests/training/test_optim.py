@@ -78,5 +78,5 @@ def test_a_missing_disk_is_told_before_anything_is_loaded(tmp_path):
 )
 def test_segments_of_memory_grow_unless_the_user_says_otherwise(given, found, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(given))
-    cli._prepare_environment("train")
+    cli.prepare_environment("train")
     assert {key: value for key, value in os.environ.items() if "ALLOC_CONF" in key} == found

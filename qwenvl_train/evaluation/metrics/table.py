@@ -43,15 +43,16 @@ def load_metric(name: str) -> Metric:
     return _built_in(name) if name in METRICS else _own(name)
 
 
-def refuse_unknown(name: str) -> None:
-    """Raise UserError if there is no metric of this name, unless it may be the user's own."""
+def refuse_unknown(name: str, setting: str | None = None) -> None:
+    """Raise UserError if there is no metric of this name, unless it may be the user's own. The setting that names it is
+    told, too."""
     if name in METRICS or "." in name:
         return
     near = get_close_matches(name, METRICS, n=1)
     hint = (
         f"did you mean {near[0]}?" if near else f"it is one of {', '.join(METRICS)}, or your own as package.function."
     )
-    raise UserError(f"There is no metric {name}; {hint}")
+    raise UserError(f"{f'{setting}: there' if setting else 'There'} is no metric {name}; {hint}")
 
 
 def _built_in(name: str) -> Metric:

@@ -35,7 +35,7 @@ class Shown:
     heading: str
     text: str
     right: bool | None = None
-    """Whether the answer is right, or None if the card does not say so."""
+    """Whether the answer is right, or None if that is not known."""
     verdict: str = ""
     """What the card says of a generated answer."""
 
@@ -109,7 +109,8 @@ def _answers(row: Row) -> list[Shown]:
         if row.get(kind) is not None:
             right = is_right(row, kind)
             verdicts = ("✓ equals chosen", "✗ differs") if pair else ("✓ right", "✗ wrong")
-            found.append(Shown(kind, f"{kind} training", row[kind], right, verdicts[0 if right else 1]))
+            verdict = "" if right is None else verdicts[0 if right else 1]
+            found.append(Shown(kind, f"{kind} training", row[kind], right, verdict))
     return found
 
 

@@ -33,7 +33,7 @@ def run(composed: Composed[ConvertConfig]) -> None:
         raise UserError(f"to={config.to} exists already; name another file.")
     for metric in config.eval.metrics:
         if metric != "auto":
-            refuse_unknown(metric)  # a task's YAML file names them, too
+            refuse_unknown(metric, "eval.metrics")  # a task's YAML file names them, too
     task = _own_task(config.convert) if config.convert.function else load_task(config.convert.task or "")
     if not config.convert.function:
         refuse_broken_json(source)

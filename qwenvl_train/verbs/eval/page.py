@@ -53,14 +53,13 @@ def _rows(results: Results) -> list[dict[str, Any]]:
 def _card(one: ScoredRow, results: Results) -> dict[str, Any]:
     row = one.row
     shown = [Shown("expected", "expected", row["expected"])]
-    full = results.main_score(one)[1] >= 1
-    shown.append(Shown("answer", "answer", row["answer"], full, main_score_in_words(one, results)))
+    shown.append(Shown("answer", "answer", row["answer"], one.right, main_score_in_words(one, results)))
     for other in results.models[1:]:
         theirs = next((each for each in other.scored if _same(each.row, row)), None)
         if theirs is not None:
-            right = results.main_score(theirs)[1] >= 1
             verdict = main_score_in_words(theirs, results)
-            shown.append(Shown("other", f"answer of {other.answers.model}", theirs.row["answer"], right, verdict))
+            heading = f"answer of {other.answers.model}"
+            shown.append(Shown("other", heading, theirs.row["answer"], theirs.right, verdict))
     return card_of(row, shown)
 
 

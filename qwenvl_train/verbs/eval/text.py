@@ -28,14 +28,24 @@ def print_results(results: Results) -> None:
     for line in _table(results):
         say(console, line)
     if results.config.eval.worst:
-        of = f" of {results.first.answers.model}" if len(results.models) > 1 else ""
-        say(console, Text(f"\nThe answers with the lowest scores{of}", "bold"))
-        for one in results.worst():
-            say(console, _answer(one, results), hanging=4)
+        for worst in _worst(results):
+            say(console, worst, hanging=4)
     say(console, "")
     for model in results.models:
         say(console, f"predictions  {model.answers.folder.answers}")
     say(console, f"scores       {results.first.answers.folder.path / 'scores.json'}")
+
+
+def _worst(results: Results) -> Iterator[str | Text]:
+    """Yield the answers with the lowest scores that are not right."""
+    of = f" of {results.first.answers.model}" if len(results.models) > 1 else ""
+    worst = [one for one in results.worst() if not one.right]
+    if not worst:
+        yield Text(f"\nAll answers{of} are right", "bold")
+        return
+    yield Text(f"\nThe answers with the lowest scores{of}", "bold")
+    for one in worst:
+        yield _answer(one, results)
 
 
 def _answers(model: ModelResults, results: Results) -> Iterator[str]:

@@ -98,7 +98,7 @@ def test_records_without_anything_to_answer_are_counted(here, capfd):
         (["convert.without=[tap]"], "convert.without=tap: there is no such action; they are key, click, long_press,"),
         (["convert.prompts=null"], "convert.prompts has no question for the form name"),
         (["convert.function=a.b"], "convert.function=a.b imports and runs your own code; set convert.allow_code=true"),
-        (["eval.metrics=[exact_macht]"], "There is no metric exact_macht; did you mean exact_match?"),
+        (["eval.metrics=[exact_macht]"], "eval.metrics: there is no metric exact_macht; did you mean exact_match?"),
         (["convert.allow_code=true"], "convert.allow_code=true has no effect without convert.function"),
     ],
 )

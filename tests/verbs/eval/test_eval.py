@@ -168,7 +168,13 @@ def test_rows_name_their_metric_and_further_right_answers(evaluate, write_rows, 
     code, out, _ = evaluate(f"data.eval={write_rows(rows)}", "eval.to=here")
     assert code == 0
     assert "scored by contains (its rows name them)" in out
+    _, _, worst = out.partition("The answers with the lowest scores")
+    assert "rows.jsonl:2  contains 0.0 %" in worst
+    assert "rows.jsonl:1" not in worst
     assert scores_of(tmp_path / "here") == {("rows.jsonl", "contains"): 0.5}
+    code, out, _ = evaluate(f"data.eval={write_rows(rows[:1])}", "eval.to=right")
+    assert code == 0
+    assert "\nAll answers are right\n" in out
     entry = f"data.eval=[{{path: {write_rows([asked(11, 'a square')])}, metric: [anls, cer]}}]"
     code, out, _ = evaluate(entry, "eval.to=there")
     assert code == 0
@@ -181,7 +187,7 @@ def test_rows_name_their_metric_and_further_right_answers(evaluate, write_rows, 
         (["model.path=x/y"], "data.eval is not set; name the file of the samples to answer"),
         (["data.eval=5%", "model=tiny"], "data.eval=5% is a share of data.train, which is not set"),
         (["run=runs/none"], "run=runs/none: runs/none does not exist; name a run folder or a checkpoint in one"),
-        (["data.eval={rows}", "eval.metrics=anl"], "There is no metric anl; did you mean anls?"),
+        (["data.eval={rows}", "eval.metrics=anl"], "eval.metrics: there is no metric anl; did you mean anls?"),
         (["data.eval={rows}", "eval.metrics=no_such.one", "eval.allow_code=true"], "no_such.one cannot be imported"),
         (["data.eval={rows}", "eval.allow_code=true"], "eval.allow_code=true has no effect"),
         (["data.eval={rows}", "eval.to=."], "eval.to=. has other files in it; name a new folder."),

@@ -207,7 +207,7 @@ def test_stdout_has_nothing_but_json(rows, tmp_path, monkeypatch, capfd):
             "repeated_ngrams.max_share: Input should be greater than 0",
         ),
         (["data.train={rows}", "sample.to=o", "sample.rules.no_such.use=drop"], "there is no rule no_such"),
-        (["data.train={rows}", "sample.to=o", "eval.metrics=anl"], "There is no metric anl; did you mean anls?"),
+        (["data.train={rows}", "sample.to=o", "eval.metrics=anl"], "eval.metrics: there is no metric anl"),
         (["data.train={unanswered}", "sample.to=o"], "unanswered.jsonl:1 (id open)"),
         (["data.train={pairs}", "sample.to=o"], "pairs.jsonl has preference pairs, but sample needs"),
         (["data.train={pairs}", "sample.to=o", "method=dpo"], "keep the question and the chosen answer of each pair."),
