@@ -40,15 +40,20 @@ def run(composed: Composed[ConvertConfig]) -> None:
     converter = task.converter(config.convert.format, source)
     if config.output == "text":
         print(f"{source}: {converter.summary}", flush=True)
-    written = write_rows(converter.rows(source, _row_options(config, task, converter)), to, config.data)
+    options = _row_options(config, task, converter)
+    written = write_rows(converter.rows(source, options), to, config.data)
+    unused = [] if config.convert.function else options.unused_labels  # a function may read the names itself
     if config.output == "json":
-        print_json({"to": str(to), "format": converter.name, **written.as_dict()})
+        print_json({"to": str(to), "format": converter.name, **written.as_dict(), "unused_labels": unused})
         return
     print(f"rows      {to}  {written.rows:,}")
     if written.empty:
         print(f"no row    {many(written.empty, 'record')}, the first: {written.first_empty}")
     if written.skipped:
         print(f"left out  {written.skipped_file}  {written.skipped:,}, the first: {written.first_skipped}")
+    if unused:
+        names = f"{len(unused):,} of {len(options.labels):,} names"
+        print(f"labels    {names} in {config.convert.labels} are of no class of the rows, the first: {unused[0]}")
     print(f"look at them, as Qwen3-VL gets them: qwenvl-train inspect model=tiny_qwen3_vl data.train={to} output=html")
 
 

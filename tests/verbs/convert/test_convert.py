@@ -74,6 +74,19 @@ def test_records_without_anything_to_answer_are_counted(here, capfd):
     assert f"coco.json, image 1: there is no file {here / 'b.png'}; convert.media names the folder" in said
 
 
+def test_labels_of_no_class_are_told(here, capfd):
+    (here / "names.yaml").write_text("{cat: [Katze, tabby], dgo: Hund}")
+    words = ["convert", "+task=recognition", "source=rows.csv", "convert.labels=names.yaml"]
+    (here / "rows.csv").write_text("image,label\na.png,cat\n")
+    assert main([*words, "to=rows_1.jsonl"]) == 0
+    assert "labels    1 of 2 names in names.yaml are of no class of the rows, the first: dgo" in capfd.readouterr().out
+    assert main([*words, "to=rows_2.jsonl", "output=json"]) == 0
+    assert json.loads(capfd.readouterr().out)["unused_labels"] == ["dgo"]
+    (here / "names.yaml").write_text("{cat: [Katze, tabby]}")
+    assert main([*words, "to=rows_3.jsonl"]) == 0
+    assert "labels" not in capfd.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
