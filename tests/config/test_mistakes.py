@@ -5,6 +5,7 @@ import pytest
 from qwenvl_train.config.compose import compose
 from qwenvl_train.config.rules import machine
 from qwenvl_train.errors import UserError
+from qwenvl_train.verbs.table import load_verb
 
 LORA = "+recipe=sft_lora"
 DPO = "+recipe=dpo_lora"
@@ -265,3 +266,26 @@ def test_liger_is_asked_for(monkeypatch):
     monkeypatch.setattr(machine, "is_installed", lambda module: False)
     (problem,) = problems(LORA, "train.liger=true")
     assert problem == "train.liger=true needs liger-kernel: pip install 'qwenvl-train[liger]'"
+
+
+@pytest.mark.parametrize("verb", ["eval", "export", "chat", "sample"])
+def test_settings_of_training_are_refused_where_nothing_trains(verb, tmp_path):
+    used = ["train.best_metric=eval_loss", "train.precision=bf16", "model.path=x", "logging.wandb.project=mine"]
+    unused = [
+        "deepspeed=zero2",
+        "dpo.beta=0.2",
+        "lora.rank=4",
+        "train.attention=sdpa",
+        "train.lr=0.1",
+        "tune_mm_llm=true",
+    ]
+    needed = {"eval": ["data.eval=x.jsonl"], "sample": ["data.train=x.jsonl", "sample.to=out"]}.get(verb, [])
+    with pytest.raises(UserError) as raised:
+        compose([*needed, *used, *unused, "logging.predictions=3"], load_verb(verb))
+    assert str(raised.value).splitlines() == [
+        f"{word.partition('=')[0]} has no effect on {verb}; it is a setting of training"
+        for word in (*unused, "logging.predictions=3")
+    ]
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("train: {lr: 0.1}\ndeepspeed: {stage: 2}\n")
+    compose([f"+recipe={recipe}", *needed, *used], load_verb(verb))

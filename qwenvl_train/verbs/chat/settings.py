@@ -123,4 +123,5 @@ CHAT = Verb(
     ),
     "qwenvl_train.verbs.chat.command:run",
     reads=(),
+    trains=False,
 )

@@ -55,4 +55,5 @@ EVAL = Verb(
     ),
     "qwenvl_train.verbs.eval.command:run",
     reads=("eval",),
+    trains=False,
 )

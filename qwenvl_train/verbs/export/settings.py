@@ -44,4 +44,5 @@ EXPORT = Verb(
     (one_model, export_settings_are_used, added_to_wandb_run("export")),
     "qwenvl_train.verbs.export.command:run",
     reads=(),
+    trains=False,
 )

@@ -177,4 +177,5 @@ SAMPLE = Verb(
     ),
     "qwenvl_train.verbs.sample.command:run",
     reads=("train",),
+    trains=False,
 )
