@@ -16,6 +16,7 @@ from qwenvl_train.reporting.wording import many
 from qwenvl_train.tasks.converter import Converter, Prompts, Records, RowOptions, Task
 from qwenvl_train.tasks.files import refuse_broken_json
 from qwenvl_train.tasks.table import load_task
+from qwenvl_train.verbs.convert.actions import unlisted
 from qwenvl_train.verbs.convert.settings import ConvertConfig, ConvertSection
 from qwenvl_train.verbs.convert.writing import write_rows
 
@@ -54,6 +55,8 @@ def run(composed: Composed[ConvertConfig]) -> None:
     if unused:
         names = f"{len(unused):,} of {len(options.labels):,} names"
         print(f"labels    {names} in {config.convert.labels} are of no class of the rows, the first: {unused[0]}")
+    for one in unlisted(written.calls):
+        print(one.in_words(remedy="without" in converter.uses and not config.convert.function))
     print(f"look at them, as Qwen3-VL gets them: qwenvl-train inspect model=tiny_qwen3_vl data.train={to} output=html")
 
 

@@ -2,8 +2,9 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from qwenvl_train.config.schema import DataConfig
 from qwenvl_train.data.formats import to_sample
 from qwenvl_train.data.media.locate import Locator, shown
 from qwenvl_train.errors import UserError
+from qwenvl_train.families.agent_tools import AgentTool
 from qwenvl_train.files import replacing
 from qwenvl_train.tasks.converter import Empty, Raw, Records, Refused
 from qwenvl_train.tasks.files import no_medium
+from qwenvl_train.verbs.convert.actions import Calls, calls_of, unlisted
 
 _MEDIA = ("images", "videos")
 
@@ -28,9 +31,21 @@ class Written:
     empty: int = 0
     """Number of records that rightly give no row."""
     first_empty: str | None = None
+    calls: Calls = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        facts = asdict(self)
+        del facts["calls"]
+        return facts | {"unlisted": [asdict(one) for one in unlisted(self.calls)]}
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A row as it is written."""
+
+    text: bytes
+    calls: set[tuple[AgentTool, str]]
+    """The actions of published tools that it calls."""
 
 
 def write_rows(records: Records, to: Path, data: DataConfig) -> Written:
@@ -45,9 +60,10 @@ def write_rows(records: Records, to: Path, data: DataConfig) -> Written:
     to.parent.mkdir(parents=True, exist_ok=True)
     with replacing(to) as file:
         for record in _checked(records, to, locator):
-            if isinstance(record, bytes):
-                file.write(record)
+            if isinstance(record, _Line):
+                file.write(record.text)
                 written.rows += 1
+                written.calls.update(record.calls)
                 continue
             if isinstance(record, Empty):
                 written.empty += 1
@@ -75,7 +91,7 @@ def write_rows(records: Records, to: Path, data: DataConfig) -> Written:
     return written
 
 
-def _checked(records: Records, to: Path, locator: Locator) -> Iterator[bytes | Refused | Empty]:
+def _checked(records: Records, to: Path, locator: Locator) -> Iterator[_Line | Refused | Empty]:
     """Yield the lines of the rows, with paths from the folder of the file, and the records that give none: also those
     whose row cannot be read, or whose images and videos do not exist."""
     number = 0
@@ -93,18 +109,20 @@ def _checked(records: Records, to: Path, locator: Locator) -> Iterator[bytes | R
         yield line
 
 
-def _line(record: Raw, number: int, to: Path, locator: Locator) -> bytes:
+def _line(record: Raw, number: int, to: Path, locator: Locator) -> _Line:
     if not isinstance(record, dict):
         raise UserError(f"{shown(record)} is no row; a converter yields objects.")
     row = record | {key: _placed(record[key], to.parent) for key in _MEDIA if key in record}
-    for media in to_sample(row, to.name, number, locator, "auto").media:
+    sample = to_sample(row, to.name, number, locator, "auto")
+    for media in sample.media:
         for path in media.contents:
             if isinstance(path, str) and not os.path.isfile(path):
                 raise no_medium(path)
     try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
         raise UserError(f"it cannot be written as JSON: {error}") from None
+    return _Line(text, calls_of(sample))
 
 
 def _placed(entry: Any, folder: Path) -> Any:

@@ -174,6 +174,26 @@ def test_steps_of_an_agent(here, capfd):
     assert main(["inspect", "data.train=out/rows.jsonl", "output=json"]) == 0
 
 
+def test_actions_that_a_generation_lacks_are_counted(here, capfd):
+    Image.new("RGB", (200, 400)).save("b.png")
+    actions = [{"action_type": "open_app", "app_name": "X"}, {"action_type": "wait"}]
+    episode = {"episode_id": 7, "goal": "Go", "screenshot_path": ["b.png"] * 3, "step_instructions": ["Open", "Wait"]}
+    episode |= {"actions": [json.dumps(one) for one in actions]}
+    episode |= {"screenshot_widths": [200] * 3, "screenshot_heights": [400] * 3}
+    (here / "control.jsonl").write_text(json.dumps(episode) + "\n")
+    words = ["convert", "+task=mobile_agent", "source=control.jsonl"]
+    assert main([*words, "to=one.jsonl"]) == 0
+    lacking = ["Qwen2-VL", "Qwen3-VL", "Qwen3.5"]
+    remedy = "'convert.without=[open]' leaves such steps out"
+    told = f"unlisted  open in 1 row: not in mobile_use of {', '.join(lacking)}; {remedy}\n"
+    assert told in capfd.readouterr().out
+    assert main([*words, "to=two.jsonl", "output=json"]) == 0
+    (found,) = json.loads(capfd.readouterr().out)["unlisted"]
+    assert found == {"tool": "mobile_use", "action": "open", "rows": 1, "generations": lacking}
+    assert main([*words, "to=three.jsonl", "convert.without=[open]"]) == 0
+    assert "unlisted" not in capfd.readouterr().out
+
+
 def test_ones_own_converter(here, monkeypatch, capfd):
     (here / "mine.py").write_text(
         "from pathlib import Path\n"
