@@ -50,16 +50,31 @@ class Figure(NamedTuple):
     higher_is_better: bool
 
 
+class MainScore(NamedTuple):
+    metric: str
+    name: str
+    """Name of the sub-score."""
+    value: float
+
+
 @dataclass(frozen=True)
 class ScoredRow:
     """An answer with its scores."""
 
     row: Row
     scores: Mapping[str, Scores]
-    """The scores by metric."""
+    """The scores by metric, without the metrics that have nothing to score in the answer."""
     right: bool | None = None
-    """Whether the first metric gives the answer its best score, or None if that metric is the user's own, whose best
+    """Whether the main score is the best one. None if there is no score, or if the metric is the user's own, whose best
     score is not known."""
+
+    @property
+    def main(self) -> "MainScore | None":
+        """The score by which the answer counts as good or bad: that of the first metric that scores it."""
+        for metric, parts in self.scores.items():
+            name, part = next(iter(parts.items()))
+            return MainScore(metric, name, part.value)
+        return None
 
     def plain(self) -> dict[str, dict[str, float]]:
         """Return the scores as numbers, as predictions.jsonl has them."""
@@ -166,16 +181,29 @@ def score(
         names = chosen[row["entry"]].metrics
         if row.get("metrics"):
             names = tuple(name for name in names if name in row["metrics"]) or names
-        scores = {name: _scores(row, name, metrics[name], question) for name in names}
-        scored.append(ScoredRow(row, scores, _is_right(scores, metrics)))
+        found = {name: _scores(row, name, metrics[name], question) for name in names}
+        one = ScoredRow(row, {name: parts for name, parts in found.items() if parts})
+        scored.append(replace(one, right=_is_right(one, metrics)))
     return scored
 
 
-def _is_right(scores: Mapping[str, Scores], metrics: Mapping[str, Metric]) -> bool | None:
-    first = next(iter(scores), None)
-    if first is None or is_own_metric(first):
+def _is_right(one: ScoredRow, metrics: Mapping[str, Metric]) -> bool | None:
+    if one.main is None or is_own_metric(one.main.metric):
         return None
-    return metrics[first].is_best(next(iter(scores[first].values())).value)
+    return metrics[one.main.metric].is_best(one.main.value)
+
+
+def without_figure(scored: Sequence[ScoredRow], chosen: Mapping[str, Chosen]) -> dict[str, list[str]]:
+    """Return the metrics that have nothing to score in any answer of an entry, by the names of the entries."""
+    return {
+        entry: missing
+        for entry, one in chosen.items()
+        if (missing := [name for name in one.metrics if not _scores_any(scored, entry, name)])
+    }
+
+
+def _scores_any(scored: Sequence[ScoredRow], entry: str, metric: str) -> bool:
+    return any(metric in one.scores for one in scored if one.row["entry"] == entry)
 
 
 def _scores(row: Row, name: str, metric: Metric, question: Question) -> Scores:

@@ -95,9 +95,9 @@ def test_the_expected_answer_scores_best_and_an_empty_or_broken_one_does_not(nam
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_broken_expected_answer_has_scores(name):
+def test_a_broken_expected_answer_has_scores_or_nothing_to_score(name):
     for expected in BROKEN:
-        assert score(name, "A dog.", expected)
+        assert score(name, "A dog.", expected) or name in ("teds", "teds_struct", "layout")
 
 
 @pytest.mark.parametrize("text", ENDLESS)

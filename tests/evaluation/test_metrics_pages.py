@@ -160,7 +160,12 @@ def test_teds_of_a_table_in_latex_is_that_in_html():
     assert main("teds", MARKDOWN.replace("a & b", "a"), table) < 1
 
 
-def test_pages_without_tables_do_not_count_for_teds():
-    page = '<p data-bbox="1 2 3 4">a</p>'
-    assert of_source("teds", [(page, page), (HTML, HTML), (page, page)]) == {"teds": 1}
-    assert of_source("teds", [(HTML, page), (HTML, HTML)]) == {"teds": 0.5}
+def test_pages_count_only_for_what_they_have():
+    page, text = '<p data-bbox="1 2 3 4">a</p>', "<p>a</p>"
+    for metric in ("teds", "teds_struct"):
+        assert score(metric, page, page) == {}
+        assert of_source(metric, [(page, page), (HTML, HTML), (page, page)]) == {metric: 1}
+        assert of_source(metric, [(HTML, page), (HTML, HTML)]) == {metric: 0.5}
+    assert score("layout", "nonsense", text) == {}
+    assert score("layout", page, text) == score("layout", text, page) == {"f1@0.5": 0, "boxes_f1@0.5": 0}
+    assert of_source("layout", [("nonsense", text), (page, page), (text, page)]) == {"f1@0.5": 0.5, "boxes_f1@0.5": 0.5}

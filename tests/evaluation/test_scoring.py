@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from qwenvl_train.evaluation.metrics.metric import Metric, Part
-from qwenvl_train.evaluation.scoring import Chosen, Parts, ScoredRow, choose_metrics, figures_of, load_metrics, score
+from qwenvl_train.evaluation.scoring import (
+    Chosen,
+    Parts,
+    ScoredRow,
+    choose_metrics,
+    figures_of,
+    load_metrics,
+    score,
+    without_figure,
+)
 from qwenvl_train.families import FAMILIES
 
 
@@ -147,3 +156,21 @@ def test_an_answer_that_a_metric_cannot_read_counts_as_an_empty_one():
     assert scored.figures() == {"fragile": 0.25}
     with pytest.raises(ZeroDivisionError):
         score(broken, of_user, {"mine.fragile": metric}, family)
+
+
+def test_what_a_metric_has_nothing_to_score_in_does_not_count():
+    """The first page has a table, the second has none, and the third is of another source without any."""
+    table = '<table data-bbox="1 2 30 40"><tr><td>a</td></tr></table>'
+    rows = [row(0, table, table), row(1, "<p>b</p>", "c"), row(2, "<p>d</p>", "<p>d</p>", entry="b.jsonl")]
+    chosen = choose_metrics(rows, ["layout", "teds", "page_text"], {})
+    metrics = load_metrics(chosen)
+    scored = score(rows, chosen, metrics, FAMILIES["qwen3_vl"])
+    assert [one.main and one.main.metric for one in scored] == ["layout", "page_text", "page_text"]
+    assert [one.right for one in scored] == [True, False, True]
+    found = {(one.entry, one.metric, one.name): (one.value, one.samples) for one in figures_of(scored, metrics, 0)}
+    assert found["a.jsonl", "teds", "teds"] == found["a.jsonl", "layout", "f1@0.5"] == (1, 1)
+    assert found["a.jsonl", "page_text", "page_text"] == (0.5, 2)
+    assert not any(entry == "b.jsonl" and metric != "page_text" for entry, metric, _ in found)
+    assert without_figure(scored, chosen) == {"b.jsonl": ["layout", "teds"]}
+    (alone,) = score(rows[1:2], {"a.jsonl": Chosen(("teds",), "")}, metrics, FAMILIES["qwen3_vl"])
+    assert (alone.main, alone.right, alone.figures()) == (None, None, {})

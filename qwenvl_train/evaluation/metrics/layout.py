@@ -14,13 +14,14 @@ def layout(answer: str, expected: str, question: Question) -> dict[str, float]:
     given, wanted = (
         [place for place in places_in(text, question) if not place.is_point] for text in (answer, expected)
     )
+    if not given and not wanted:
+        return {}
     return {"f1@0.5": _f1(wanted, given, labels=True), "boxes_f1@0.5": _f1(wanted, given, labels=False)}
 
 
 def _f1(wanted: list[Place], given: list[Place], labels: bool) -> float:
     hits = sum(value >= IOU for value in best_matches(wanted, given, partial(_similarity, labels=labels)))
-    counted = len(wanted) + len(given)
-    return 2 * hits / counted if counted else 1.0
+    return 2 * hits / (len(wanted) + len(given))
 
 
 def _similarity(wanted: Place, given: Place, labels: bool) -> float:
@@ -32,6 +33,7 @@ def _similarity(wanted: Place, given: Place, labels: bool) -> float:
 LAYOUT = Metric(
     "layout",
     "F1 of the elements of a page, or of lines of text: an intersection over union of 0.5 or more and the same class "
-    "or text, matched one to one; boxes_f1@0.5 is without class and text. Mean over pages (ours)",
+    "or text, matched one to one; boxes_f1@0.5 is without class and text. Mean over pages with "
+    "elements in either text (ours)",
     layout,
 )

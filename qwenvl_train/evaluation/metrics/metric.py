@@ -57,7 +57,8 @@ _ROUNDING = 1e-6
 """By so much a score of a sample can differ from the best one."""
 
 Scores = Mapping[str, Part]
-"""The scores of one sample by the name of the sub-score. One that does not apply to the sample is absent."""
+"""The scores of one sample by the name of the sub-score. One that does not apply to the sample is absent. If the main
+one is, all are, and the sample does not count."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Metric:
     """How it scores and whose convention this is, in one line that is shown beside the figures."""
     function: Callable[[str, str, Question], Mapping[str, Part | float] | float]
     """Takes the answer, the expected answer and the question. A float is a score with a denominator of 1; without a
-    name, it is the only one. The first sub-score is the main one, and every sample has it."""
+    name, it is the only one. The first sub-score is the main one. A mapping without any is for a sample that has
+    nothing to score."""
     higher_is_better: bool = True
     of_episodes: bool = False
     """Whether rows are steps of episodes, and an episode is right if the main score of each of its steps is 1."""

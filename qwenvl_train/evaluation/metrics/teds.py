@@ -8,7 +8,7 @@ from apted import APTED, Config
 from lxml import etree, html
 from rapidfuzz.distance import Levenshtein
 
-from qwenvl_train.evaluation.metrics.metric import Metric, Part, Question
+from qwenvl_train.evaluation.metrics.metric import Metric, Question
 from qwenvl_train.evaluation.metrics.tables import tables_in
 
 _CELLS = ("td", "th")
@@ -34,20 +34,20 @@ class _Costs(Config):
         return Levenshtein.normalized_distance(node1.content, node2.content)
 
 
-def teds(answer: str, expected: str, question: Question) -> dict[str, Part]:
-    return {"teds": _mean_similarity(answer, expected, with_content=True)}
+def teds(answer: str, expected: str, question: Question) -> dict[str, float]:
+    return _scores("teds", answer, expected, with_content=True)
 
 
-def teds_struct(answer: str, expected: str, question: Question) -> dict[str, Part]:
-    return {"teds_struct": _mean_similarity(answer, expected, with_content=False)}
+def teds_struct(answer: str, expected: str, question: Question) -> dict[str, float]:
+    return _scores("teds_struct", answer, expected, with_content=False)
 
 
-def _mean_similarity(answer: str, expected: str, with_content: bool) -> Part:
+def _scores(name: str, answer: str, expected: str, with_content: bool) -> dict[str, float]:
     """Return the mean over the tables, which are compared in order. A missing one or one too many counts 0. Without any
-    table in both texts, the sample does not count."""
+    table in both texts, there is no score."""
     pairs = list(zip_longest(tables_in(answer), tables_in(expected)))
     found = [_similarity(given, wanted, with_content) for given, wanted in pairs if given and wanted]
-    return Part(sum(found) / len(pairs)) if pairs else Part(0, 0)
+    return {name: sum(found) / len(pairs)} if pairs else {}
 
 
 def _similarity(answer: str, expected: str, with_content: bool) -> float:

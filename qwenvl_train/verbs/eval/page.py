@@ -53,11 +53,11 @@ def _rows(results: Results) -> list[dict[str, Any]]:
 def _card(one: ScoredRow, results: Results) -> dict[str, Any]:
     row = one.row
     shown = [Shown("expected", "expected", row["expected"])]
-    shown.append(Shown("answer", "answer", row["answer"], one.right, main_score_in_words(one, results)))
+    shown.append(Shown("answer", "answer", row["answer"], one.right, main_score_in_words(one)))
     for other in results.models[1:]:
         theirs = next((each for each in other.scored if _same(each.row, row)), None)
         if theirs is not None:
-            verdict = main_score_in_words(theirs, results)
+            verdict = main_score_in_words(theirs)
             heading = f"answer of {other.answers.model}"
             shown.append(Shown("other", heading, theirs.row["answer"], theirs.right, verdict))
     return card_of(row, shown)

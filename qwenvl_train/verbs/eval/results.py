@@ -1,5 +1,6 @@
 """The results of an evaluation: the scores of each model, and how the models compare."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from qwenvl_train.evaluation.scoring import (
     load_metrics,
     metrics_of_entries,
     score,
+    without_figure,
 )
 from qwenvl_train.reporting.folder import plain, write_json_atomic
 from qwenvl_train.verbs.eval.answers import Answers
@@ -61,20 +63,18 @@ class Results:
         return self.models[0]
 
     def worst(self) -> list[ScoredRow]:
-        """Return the answers of the first model with the lowest scores, by the first metric of each entry."""
+        """Return the answers of the first model with the lowest main scores."""
         return sorted(self.first.scored, key=self._goodness)[: self.config.eval.worst]
 
-    def main_score(self, one: ScoredRow) -> tuple[str, float]:
-        """Return the name and the value of the score by which an answer counts as good or bad."""
-        metric = next(iter(one.scores))
-        parts = one.scores[metric]
-        name = next(iter(parts))
-        return name, parts[name].value
+    def without_figure(self) -> dict[str, list[str]]:
+        """Return the metrics that have nothing to score in any answer of the first model, by entry."""
+        return without_figure(self.first.scored, self.chosen)
 
-    def _goodness(self, one: ScoredRow) -> list[float]:
-        """Return the main score of each metric, higher ones for better answers."""
-        parts = {name: next(iter(found.values())).value for name, found in one.scores.items()}
-        return [value if self.metrics[name].higher_is_better else -value for name, value in parts.items()]
+    def _goodness(self, one: ScoredRow) -> float:
+        """Return the main score, higher for a better answer."""
+        if one.main is None:
+            return math.inf
+        return one.main.value if self.metrics[one.main.metric].higher_is_better else 1 - one.main.value
 
     def as_dict(self) -> dict[str, Any]:
         """Return the results as plain data, as scores.json and output=json have them."""
@@ -88,6 +88,7 @@ class Results:
                 "cut": self.first.cut,
                 "problems": [problem.as_dict() for problem in self.first.answers.problems],
                 "metrics": {entry: {"names": one.metrics, "reason": one.reason} for entry, one in self.chosen.items()},
+                "nothing_to_score": self.without_figure(),
                 "conventions": {name: metric.convention for name, metric in self.metrics.items()},
                 "scores": [_figure(figure) for figure in self.first.figures],
                 "compare": [
@@ -126,7 +127,10 @@ def results_of(config: EvalVerbConfig, answers: Sequence[Answers]) -> Results:
         scored = with_episodes(score(one.rows, chosen, metrics, one.family), metrics)
         models.append(ModelResults(one, scored, figures_of(scored, metrics, config.seed)))
     differences = [
-        _compared(models[0], other, figure, config.seed) for other in models[1:] for figure in models[0].figures
+        found
+        for other in models[1:]
+        for figure in models[0].figures
+        if (found := _compared(models[0], other, figure, config.seed))
     ]
     results = Results(config, models, chosen, metrics, differences)
     for model in models:
@@ -140,9 +144,12 @@ def _with_scores(one: ScoredRow) -> Row:
     return {**one.row, "scores": one.plain()}
 
 
-def _compared(first: ModelResults, other: ModelResults, figure: Figure, seed: int) -> Difference:
+def _compared(first: ModelResults, other: ModelResults, figure: Figure, seed: int) -> Difference | None:
+    """Return how a model differs from the first one, or None if there is no sample that counts for both."""
     mine, theirs = (
         Parts.of([one for one in model.scored if figure.entry in ("all", one.row["entry"])], figure.metric, figure.name)
         for model in (first, other)
     )
+    if not set(mine.indices) & set(theirs.indices):
+        return None
     return Difference(figure, other.answers.model, mine.compared_with(theirs, seed))

@@ -39,13 +39,16 @@ def print_results(results: Results) -> None:
 def _worst(results: Results) -> Iterator[str | Text]:
     """Yield the answers with the lowest scores that are not right."""
     of = f" of {results.first.answers.model}" if len(results.models) > 1 else ""
-    worst = [one for one in results.worst() if not one.right]
+    worst = [one for one in results.worst() if one.main and not one.right]
     if not worst:
-        yield Text(f"\nAll answers{of} are right", "bold")
+        scored = [one for one in results.first.scored if one.main]
+        if scored:
+            kind = "answers" if len(scored) == len(results.first.scored) else "scored answers"
+            yield Text(f"\nAll {kind}{of} are right", "bold")
         return
     yield Text(f"\nThe answers with the lowest scores{of}", "bold")
     for one in worst:
-        yield _answer(one, results)
+        yield _answer(one)
 
 
 def _answers(model: ModelResults, results: Results) -> Iterator[str]:
@@ -73,6 +76,8 @@ def metrics_in_words(results: Results) -> Iterator[str]:
         yield f"{entry}: scored by {', '.join(chosen.metrics)} ({chosen.reason})"
     for name, metric in results.metrics.items():
         yield f"{name}: {metric.convention}"
+    for entry, names in results.without_figure().items():
+        yield f"{entry}: nothing to score by {', '.join(names)}"
 
 
 def _table(results: Results) -> list[str]:
@@ -121,16 +126,17 @@ def _aligned(row: list[str], widths: list[int]) -> str:
     return "  ".join(words).rstrip()
 
 
-def _answer(one: ScoredRow, results: Results) -> str:
+def _answer(one: ScoredRow) -> str:
     row = one.row
     where = f"{Path(row['source']).name}:{row['line']}" + (f", answer {row['turn']}" if row["turns"] > 1 else "")
     asked, expected, answer = (_short(row[key]) for key in ("prompt", "expected", "answer"))
-    return f"  {where}  {main_score_in_words(one, results)}  {asked} | expected {expected} | got {answer}"
+    return f"  {where}  {main_score_in_words(one)}  {asked} | expected {expected} | got {answer}"
 
 
-def main_score_in_words(one: ScoredRow, results: Results) -> str:
-    name, value = results.main_score(one)
-    return f"{name} {_number(next(iter(one.scores)), value)}"
+def main_score_in_words(one: ScoredRow) -> str:
+    if one.main is None:
+        return "no score"
+    return f"{one.main.name} {_number(one.main.metric, one.main.value)}"
 
 
 def _short(text: str) -> str:

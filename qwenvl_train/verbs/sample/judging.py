@@ -136,10 +136,12 @@ def _try(row: Row, section: SampleSection) -> Candidate:
 
 
 def goodness(one: ScoredRow, metrics: Mapping[str, Metric]) -> float:
-    """Return the main score of an answer, that of the first metric. If lower is better, it is 1 less the score."""
-    name, parts = next(iter(one.scores.items()))
-    value = next(iter(parts.values())).value
-    return round(value if metrics[name].higher_is_better else 1 - value, 6)
+    """Return the main score of an answer. If lower is better, it is 1 less the score. An answer in which no metric has
+    anything to score counts 0."""
+    if one.main is None:
+        return 0.0
+    value = one.main.value
+    return round(value if metrics[one.main.metric].higher_is_better else 1 - value, 6)
 
 
 def _faults(sample: Sample, row: Row, section: SampleSection) -> tuple[list[str], list[str]]:
