@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from samples.canvas import SvgCanvas, browser
@@ -30,14 +31,14 @@ from qwenvl_train.evaluation.metrics.metric import Picture, Question
 from qwenvl_train.evaluation.metrics.tool_calls import Call, first_call
 from qwenvl_train.families.agent_tools import AgentTool
 from qwenvl_train.families.family import Family
-from qwenvl_train.model.pretrained import load_family
 from qwenvl_train.reporting.bar import counting
-from qwenvl_train.run.finished import with_checkpoint
 from qwenvl_train.tasks.agents.actions import described
 from qwenvl_train.tasks.agents.steps import Step, asked, row_of_step
 from qwenvl_train.tasks.converter import Prompts, RowOptions
-from qwenvl_train.verbs.chat.model import ChatModel, open_model
 from qwenvl_train.verbs.table import load_verb
+
+if TYPE_CHECKING:
+    from qwenvl_train.verbs.chat.model import ChatModel
 
 DEVICES: dict[str, tuple[type[Device], str]] = {"phone": (Phone, "mobile_agent"), "desktop": (Desktop, "computer_use")}
 """The devices, and the tasks whose questions a model gets on them."""
@@ -114,7 +115,7 @@ def _screens(by_browser: bool) -> Iterator[Screen]:
 
 
 def run(
-    attempts: Sequence[Attempt], model: ChatModel, options: RowOptions, tool: AgentTool, screen: Screen = _drawn
+    attempts: Sequence[Attempt], model: "ChatModel", options: RowOptions, tool: AgentTool, screen: Screen = _drawn
 ) -> None:
     """Do the tasks, some of them at a time."""
     with TemporaryDirectory() as folder, counting("Tasks", len(attempts), tell=_tell) as ended:
@@ -143,9 +144,16 @@ def _question(attempt: Attempt, image: Image.Image, options: RowOptions, tool: A
 
 
 def main(words: list[str]) -> None:
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+        return
     if not words or words[0] not in DEVICES:
         raise SystemExit(f"{__doc__}\nName a device first: {' or '.join(DEVICES)}.")
-    prepare_environment("chat")
+    prepare_environment("chat")  # before the libraries are imported, so that they are quiet
+    from qwenvl_train.model.pretrained import load_family
+    from qwenvl_train.run.finished import with_checkpoint
+    from qwenvl_train.verbs.chat.model import open_model
+
     device_class, task = DEVICES[words[0]]
     own = {"tasks": "50", "seed": "1", "browser": "false"}
     own |= dict(word.split("=", 1) for word in words[1:] if word.partition("=")[0] in own)

@@ -45,13 +45,15 @@ def inside(box: Sequence[float], size: tuple[int, int], what: str) -> tuple[floa
     """Return a box without the pixels by which it reaches beyond its image, rounded to hundredths.
 
     Raises:
-        UserError: If it reaches further, has no area, or is not of four finite numbers.
+        UserError: If it reaches further, has no area, is in fractions of the image, or is not of four finite numbers.
     """
     x1, y1, x2, y2 = numbers(box, 4, what)
     width, height = size
     shown = ", ".join(f"{value:g}" for value in box)
     if min(x1, y1) < -OUTSIDE or x2 > width + OUTSIDE or y2 > height + OUTSIDE:
         raise UserError(f"{what} [{shown}] is not inside its image of {width}×{height} pixels")
+    if max(x1, y1, x2, y2) <= 1 < min(width, height):
+        raise UserError(f"{what} [{shown}] is inside the first pixel; expected pixels, not fractions of the image")
     x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
     if not (x1 < x2 and y1 < y2):
         raise UserError(f"{what} [{shown}] has no area")

@@ -19,6 +19,7 @@ from qwenvl_train.evaluation.metrics.table import load_metric
 from qwenvl_train.evaluation.metrics.tool_calls import calls_in
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.tasks.computer_use.pyautogui_code import actions_in, code_of
+from qwenvl_train.tasks.converter import Empty
 from qwenvl_train.verbs.table import load_verb
 from tests.tasks.conftest import converted
 
@@ -211,7 +212,8 @@ def test_scrolls_to_the_sides_are_described(pixels, words, screens, write):
 def test_wrong_and_redundant_steps_are_only_in_the_history(mark, screens, write):
     record = net(CLICK, CLICK, DONE)
     record["traj"][1]["value"] |= mark
-    rows = converted("computer_use", write("net.jsonl", [record]), prompt="{history_lines}")
+    left_out, *rows = converted("computer_use", write("net.jsonl", [record]), prompt="{history_lines}")
+    assert left_out == Empty("2024_a, step 2", "the data mark it as wrong or redundant")
     assert [row["id"] for row in rows] == ["2024_a/1", "2024_a/3"]
     assert question_of(rows[1]) == "<image>Step 1: Do 1\nStep 2: Do 2"
     assert rows[0]["episode"]["steps"] == 2
@@ -223,6 +225,11 @@ def test_wrong_and_redundant_steps_are_only_in_the_history(mark, screens, write)
         (net(CLICK, "pyautogui.click(x=300, y=2)"), "step 2: 'pyautogui.click(x=300, y=2)' has no point in fractions"),
         (net(CLICK, traj=[{"image": "0.png", "value": {}}]), "step 1: it must have image, and value with code"),
         (net(CLICK, traj=None), "it must have task_id and traj"),
+        (net(), "the episode 2024_a has no step"),
+        (
+            net(CLICK, traj=[{"image": "0.png", "value": {"code": CLICK, "last_step_correct": "no"}}]),
+            "step 1: last_step_correct is 'no'; expected true or false",
+        ),
         (net(CLICK, instruction=""), "it has no text in instruction or natural_language_task or actual_task"),
     ],
 )

@@ -126,7 +126,7 @@ def test_each_generation_has_its_units_and_scores_full(form, layout):
         ),
         (
             "<table><tr><td rowspan=2 colspan=2>a<br>b</td></tr><tr><td>c</td></tr></table>",
-            "\\multicolumn{2}{|l|}{\\multirow{2}{*}{ab}} \\\\ \\hline\n\\multicolumn{2}{|l|}{} & c \\\\ \\hline\n",
+            "\\multicolumn{2}{|l|}{\\multirow{2}{*}{a b}} \\\\ \\hline\n\\multicolumn{2}{|l|}{} & c \\\\ \\hline\n",
         ),
         ("<table><tr><td>$5 & $6</td><td>$</td></tr></table>", "\\$5 \\& \\$6 & \\$ \\\\ \\hline\n"),
         (
@@ -139,7 +139,23 @@ def test_each_generation_has_its_units_and_scores_full(form, layout):
 def test_a_table_in_html_becomes_one_in_latex(html, latex):
     found = latex_table(Element("table", (0, 0, 1, 1), html=html))
     assert f"\\hline\n{latex}\\end{{tabular}}" in found
-    assert main("teds", found, html.replace("<thead>", "").replace("</thead>", "").replace("<br>", "")) == 1
+    assert main("teds", found, html.replace("<thead>", "").replace("</thead>", "").replace("<br>", " ")) == 1
+
+
+def test_words_in_cells_stay_apart_and_raised_ones_raised():
+    html = (
+        "<table><tr><td>Net <b>sales</b><br>in&nbsp;%<p>a</p>b</td><td>x<sup>2</sup>7, H<sub>2</sub>O</td></tr></table>"
+    )
+    assert "\nNet sales in \\% a b & x$^{2}$7, H$_{2}$O \\\\" in latex_table(Element("table", (0, 0, 1, 1), html=html))
+
+
+@pytest.mark.parametrize(
+    "html",
+    ["<table><tr><td><table><tr><td>a</td></tr></table></td></tr></table>", 2 * "<table><tr><td>a</td></tr></table>"],
+)
+def test_tables_that_one_tabular_cannot_hold_are_told(html):
+    with pytest.raises(UserError, match="the html of a table has a further table"):
+        latex_table(Element("table", (0, 0, 1, 1), html=html))
 
 
 def test_a_table_with_another_one_inside_is_whole():

@@ -155,6 +155,12 @@ def test_numbers_too_big_for_a_box_are_told():
         inside((0, 0, 10**400, 5), (200, 100), "the box")
 
 
+def test_fractions_of_the_image_are_no_pixels():
+    with pytest.raises(UserError, match=r"the box \[0.1, 0.2, 0.3, 1\] is inside the first pixel; expected pixels"):
+        inside((0.1, 0.2, 0.3, 1), (200, 100), "the box")
+    assert inside((0.1, 0.2, 0.3, 1.5), (200, 100), "the box") == (0.1, 0.2, 0.3, 1.5)
+
+
 def test_annotations_of_an_unknown_image_are_told(draw, write):
     draw("a.png")
     found = coco(CAT, width=200, height=100)

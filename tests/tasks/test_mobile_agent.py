@@ -16,7 +16,7 @@ from qwenvl_train.evaluation.metrics.metric import Picture, Question
 from qwenvl_train.evaluation.metrics.tool_calls import first_call
 from qwenvl_train.families import FAMILIES
 from qwenvl_train.tasks.agents.steps import asked
-from qwenvl_train.tasks.converter import Prompts, Refused, RowOptions
+from qwenvl_train.tasks.converter import Empty, Prompts, Refused, RowOptions
 from qwenvl_train.verbs.table import load_verb
 from tests.tasks.conftest import converted
 
@@ -176,7 +176,8 @@ def test_forms(screens, write):
 
 def test_steps_without_an_action_that_a_generation_lacks(screens, write):
     source = write("ac.jsonl", [control({"action_type": "open_app", "app_name": "X"}, TAP)])
-    rows = converted("mobile_agent", source, without=frozenset({"open"}), prompt="{history}")
+    left_out, *rows = converted("mobile_agent", source, without=frozenset({"open"}), prompt="{history}")
+    assert left_out == Empty("7, step 1", "convert.without has open")
     assert [row["id"] for row in rows] == ["7/2", "7/3"]
     assert question_of(rows[0]) == "<image>Step 1: Do 1.; "
     assert [row["episode"]["steps"] for row in rows] == [2, 2]

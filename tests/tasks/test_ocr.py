@@ -9,7 +9,7 @@ from qwenvl_train.evaluation.metrics.metric import Picture
 from qwenvl_train.families.qwen2_5_vl import FAMILY as QWEN2_5_VL
 from qwenvl_train.families.qwen2_vl import FAMILY as QWEN2_VL
 from qwenvl_train.families.qwen3_vl import FAMILY as QWEN3_VL
-from qwenvl_train.tasks.converter import Refused
+from qwenvl_train.tasks.converter import Empty, Refused
 from tests.evaluation.metric_scores import score
 from tests.tasks.conftest import answer_of, converted, question_of, written
 
@@ -94,10 +94,32 @@ def test_broken_files_are_told(file, content, form, reason, sroie, write):
 def test_names_of_images_can_have_dots(sroie, draw, write):
     draw("sroie/img/r.1.png")
     write("sroie/entities/r.txt", {"total": "of another image"})
-    assert len(converted("ocr", sroie, "fields")) == 1
+    _, empty = converted("ocr", sroie, "fields")
+    assert empty == Empty(str(sroie / "entities/r.txt"), "there is no image r for it")
     write("sroie/entities/r.1.txt", ENTITIES)
-    _, row = converted("ocr", sroie, "fields")
+    _, row, _ = converted("ocr", sroie, "fields")
     assert "TAN WOON YANN" in answer_of(row)
+
+
+def test_annotations_without_their_image_are_told(sroie, write):
+    write("sroie/box/b.txt", BOX)
+    write("sroie/entities/b.txt", ENTITIES)
+    write("sroie/img/c.json", ENTITIES)
+    write("sroie/img/README.txt", "Receipts")
+    for source in (sroie, sroie / "img"):
+        _, *found = converted("ocr", source)
+        assert [one.where for one in found] == [
+            str(sroie / name) for name in ("box/b.txt", "entities/b.txt", "img/c.json")
+        ]
+
+
+def test_fields_beside_an_image_can_be_in_a_txt_file(draw, write, tmp_path):
+    draw("receipts/a.jpg")
+    write("receipts/a.txt", ENTITIES)
+    (row,) = converted("ocr", tmp_path / "receipts", "fields")
+    assert json.loads(answer_of(row).removeprefix("```json\n").removesuffix("\n```")) == ENTITIES
+    (refused,) = converted("ocr", tmp_path / "receipts", "text")
+    assert refused.reason == "it has no lines, which the form text needs"
 
 
 def test_a_file_in_another_encoding_is_told(sroie):

@@ -12,6 +12,7 @@ from qwenvl_train.tasks.converter import Refused
 from qwenvl_train.tasks.video.times import clock
 from tests.evaluation.metric_scores import score
 from tests.tasks.conftest import answer_of, converted, question_of
+from tests.videos import write_video
 
 CAPTIONS = {
     "v_abc": {
@@ -233,3 +234,14 @@ def test_what_is_no_source_is_told(write):
 
 def test_clock():
     assert [clock((0, time)).split(" - ")[1] for time in (0.005, 59.999, 61.5)] == ["00:00.00", "01:00.00", "01:01.50"]
+
+
+def test_events_after_the_end_of_their_video_are_told(tmp_path):
+    """The clip lasts for 4 seconds, and rounded times may end a second later."""
+    write_video(tmp_path / "v.mp4", frames=40, fps=10)
+    source = tmp_path / "train.txt"
+    source.write_text("v 0.5 4.9##a\n")
+    assert len(converted("video", source, "seconds_by_event")) == 1
+    source.write_text("v 0.5 4.9##a\nv 1 70##b\n")
+    _, refused = converted("video", source, "seconds_by_event")
+    assert refused == Refused(f"{source}:2", "an event ends at 70 seconds, but v.mp4 ends at 4.0")

@@ -9,7 +9,7 @@ from qwenvl_train.data.sample import Box
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.agent_tools import AgentTool
 from qwenvl_train.tasks.agents.actions import Arguments, described
-from qwenvl_train.tasks.converter import Raw, Records, Refused, RowOptions, filled
+from qwenvl_train.tasks.converter import Empty, Raw, Records, Refused, RowOptions, filled
 
 FORMS = ("call", "action_call", "thought_action_call")
 """Only the call; before it what is done, in words; or the thought before it, too."""
@@ -64,12 +64,20 @@ def rows_of_episodes(where: str, episodes: Iterator[Episode], tool: AgentTool, o
         yield Refused(where, str(error).removesuffix("."))
 
 
-def rows_of_episode(episode: Episode, tool: AgentTool, options: RowOptions) -> Iterator[Raw]:
-    """Yield the row of each step that is wanted and has no action of `options.without`."""
+def rows_of_episode(episode: Episode, tool: AgentTool, options: RowOptions) -> Iterator[Raw | Empty]:
+    """Yield the row of each step that is wanted and has no action of `options.without`, and why the others have
+    none."""
     done: list[str] = []
     rows: list[Raw] = []
+    if not episode.steps:
+        raise UserError(f"the episode {episode.id} has no step")
     for number, step in enumerate(episode.steps, start=1):
-        if step.is_wanted and options.without.isdisjoint(call["action"] for call in step.calls):
+        left_out = options.without.intersection(call["action"] for call in step.calls)
+        if not step.is_wanted:
+            yield Empty(f"{episode.id}, step {number}", "the data mark it as wrong or redundant")
+        elif left_out:
+            yield Empty(f"{episode.id}, step {number}", f"convert.without has {', '.join(sorted(left_out))}")
+        else:
             rows.append(_row(episode, number, step, done, tool, options))
         done.append(step.said or ", ".join(map(described, step.calls)))
     for row in rows:

@@ -11,6 +11,7 @@ from qwenvl_train.tasks.boxes import size_of
 from qwenvl_train.tasks.computer_use.forms import refuse_click
 from qwenvl_train.tasks.computer_use.pyautogui_code import actions_in
 from qwenvl_train.tasks.converter import Converter, Records, RowOptions
+from qwenvl_train.tasks.numbers import shown
 
 
 def matches(source: Path) -> bool:
@@ -39,9 +40,20 @@ def _step(given: Any, source: Path, options: RowOptions) -> Step:
         case _:
             raise UserError("it must have image, and value with code")
     calls = actions_in(code, size_of(image))
-    is_wanted = value.get("last_step_correct") is not False and value.get("last_step_redundant") is not True
+    is_wanted = _flag(value, "last_step_correct", True) and not _flag(value, "last_step_redundant", False)
     words = optional_text(value, "action"), optional_text(value, "thought")
     return Step(image, tuple(calls), *words, is_wanted=is_wanted)
+
+
+def _flag(value: dict[str, Any], key: str, usual: bool) -> bool:
+    """Return a mark of a step, which may be absent."""
+    match value.get(key):
+        case None:
+            return usual
+        case bool(found):
+            return found
+        case other:
+            raise UserError(f"{key} is {shown(other)}; expected true or false")
 
 
 AGENTNET = Converter("agentnet", "AgentNet's .jsonl files, an episode in each line", matches, rows, USED)

@@ -70,7 +70,8 @@ def _lines(rows: list[list[_Cell]]) -> tuple[list[str], int]:
                 continue
             cell = cells.pop(0)
             covered |= {(number + down, column): cell.columns for down in range(1, cell.rows)}
-            text = f"\\multirow{{{cell.rows}}}{{*}}{{{cell.text}}}" if cell.rows > 1 else cell.text
+            text = " ".join(cell.text.split())
+            text = f"\\multirow{{{cell.rows}}}{{*}}{{{text}}}" if cell.rows > 1 else text
             parts.append(_spanning(text, cell.columns))
             column += cell.columns
         columns = max(columns, column)
@@ -82,6 +83,11 @@ def _spanning(text: str, columns: int) -> str:
     return f"\\multicolumn{{{columns}}}{{|l|}}{{{text}}}" if columns > 1 else text
 
 
+_BREAKS = ("br", "p", "div", "li")
+"""The tags that part the words on both sides."""
+_RAISED = {"sup": "^", "sub": "_"}
+
+
 class _Cells(HTMLParser):
     """Collects the cells of an HTML table."""
 
@@ -89,8 +95,17 @@ class _Cells(HTMLParser):
         super().__init__()
         self.rows: list[list[_Cell]] = []
         self._open = False
+        self._tables = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self._tables += 1
+            if self._tables > 1:
+                raise UserError("the html of a table has a further table, which cannot be part of one in LaTeX")
+        if tag in _BREAKS:
+            self._add(" ")
+        if tag in _RAISED:
+            self._add(f"${_RAISED[tag]}{{")
         if tag == "tr" or (tag in ("td", "th") and not self.rows):
             self.rows.append([])
             self._open = False
@@ -100,13 +115,20 @@ class _Cells(HTMLParser):
             self._open = True
 
     def handle_endtag(self, tag: str) -> None:
+        if tag in _BREAKS:
+            self._add(" ")
+        if tag in _RAISED:
+            self._add("}$")
         if tag in ("td", "th", "tr", "table"):
             self._open = False
 
     def handle_data(self, data: str) -> None:
+        self._add(_escaped(data))
+
+    def _add(self, text: str) -> None:
         if self._open:
             last = self.rows[-1][-1]
-            self.rows[-1][-1] = last._replace(text=" ".join(f"{last.text}{_escaped(data)}".split()))
+            self.rows[-1][-1] = last._replace(text=last.text + text)
 
 
 def _count(value: str | None) -> int:

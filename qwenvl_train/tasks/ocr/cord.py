@@ -16,12 +16,17 @@ from qwenvl_train.tasks.ocr.reading import Line, Reading, reading_row, upright_b
 _CORNERS = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
 
 
+def _file(source: Path) -> Path:
+    return source / "metadata.jsonl" if source.is_dir() else source
+
+
 def matches(source: Path) -> bool:
-    record = first_record(source)
+    record = first_record(_file(source))
     return isinstance(record, dict) and {"file_name", "ground_truth"} <= record.keys()
 
 
 def rows(source: Path, options: RowOptions) -> Records:
+    source = _file(source)
     yield from rows_of_records(source, lambda record, where: _rows(record, source, where, options))
 
 
@@ -74,4 +79,4 @@ def _text(words: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(word["text"] for word in words)
 
 
-CORD = Converter("cord", "CORD's metadata.jsonl with file_name and ground_truth", matches, rows)
+CORD = Converter("cord", "CORD's metadata.jsonl with file_name and ground_truth, or its folder", matches, rows)

@@ -2,15 +2,19 @@
 files are beside the image, or in folders box and entities beside the folder of the images."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.boxes import size_of
-from qwenvl_train.tasks.converter import Converter, Raw, Records, RowOptions, rows_or_refused
+from qwenvl_train.tasks.converter import Converter, Empty, Raw, Records, RowOptions, rows_or_refused
 from qwenvl_train.tasks.files import IMAGE_ENDINGS
 from qwenvl_train.tasks.ocr.reading import Line, Reading, reading_row, upright_box
 
+_FOLDERS = ("box", "entities")
+_HEAD = re.compile(r"\s*(\{|(-?\d+(\.\d+)?\s*,\s*){8})")
+"""The beginning of a file of key information or of lines."""
 _UNREADABLE = "###"
 """The text of a line that nobody could read, in data of the ICDAR's competitions."""
 
@@ -24,6 +28,26 @@ def rows(source: Path, options: RowOptions) -> Records:
     for image in _images(source):
         key = image.relative_to(source).as_posix()
         yield from rows_or_refused(str(image), _rows(key, image, options))
+    for file in _without_image(source):
+        yield Empty(str(file), f"there is no image {file.stem} for it")
+
+
+def _without_image(source: Path) -> Iterator[Path]:
+    """Yield the files of lines and of key information that belong to no image."""
+    images = [path for path in source.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS]
+    used = {(path.parent, path.stem) for image in images for path in (_lines_file(image), _fields_file(image)) if path}
+    beside = {image.parent for image in images}
+    apart = {folder.parent / name for folder in beside for name in _FOLDERS}
+    for folder in sorted(beside | apart):
+        for path in sorted(folder.glob("*")):
+            annotates = path.suffix in (".txt", ".json") and (folder in apart or _is_annotation(path))
+            if annotates and (folder, path.stem) not in used:
+                yield path
+
+
+def _is_annotation(path: Path) -> bool:
+    """Return whether a file beside images is one of lines or of key information, not a readme or a list."""
+    return bool(_HEAD.match(_head(path)))
 
 
 def _images(source: Path) -> Iterator[Path]:
@@ -40,13 +64,27 @@ def _rows(key: str, image: Path, options: RowOptions) -> Iterator[Raw]:
 
 
 def _lines_file(image: Path) -> Path | None:
-    return _first(image.with_suffix(".txt"), image.parent.parent / "box" / f"{image.stem}.txt")
+    beside = image.with_suffix(".txt")
+    apart = image.parent.parent / "box" / f"{image.stem}.txt"
+    return _first(apart) if _has_fields(beside) else _first(beside, apart)
 
 
 def _fields_file(image: Path) -> Path | None:
     apart = image.parent.parent / "entities"
+    beside = image.with_suffix(".txt")
     # A name can have dots before its ending.
-    return _first(image.with_suffix(".json"), apart / f"{image.stem}.txt", apart / f"{image.stem}.json")
+    found = _first(image.with_suffix(".json"), apart / f"{image.stem}.txt", apart / f"{image.stem}.json")
+    return found or (beside if _has_fields(beside) else None)
+
+
+def _has_fields(path: Path) -> bool:
+    """Return whether a .txt file has key information, as those of the third part of SROIE."""
+    return path.is_file() and _head(path).lstrip().startswith("{")
+
+
+def _head(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return file.read(100)
 
 
 def _first(*paths: Path) -> Path | None:

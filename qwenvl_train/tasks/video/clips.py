@@ -7,6 +7,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
+from qwenvl_train.data.media.video_files import video_facts
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.converter import Raw, Records, Refused, RowOptions, rows_or_refused
 from qwenvl_train.tasks.files import records_of
@@ -15,6 +16,8 @@ from qwenvl_train.tasks.video.times import Span, clock, seconds
 FORMS = ("clock", "seconds", "clock_by_event", "seconds_by_event", "caption", "question")
 """All events of a video with their times, or the times of one event, as in Qwen's cookbook or in seconds; the caption;
 the answer to a question."""
+LATE = 1.0
+"""The seconds by which an event may end after its video. Rounded times do so."""
 ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
 
@@ -128,6 +131,8 @@ def _bare(name: str) -> str:
 
 
 def _rows(clip: Clip, options: RowOptions) -> Iterator[Raw]:
+    if options.form not in ("caption", "question"):
+        _refuse_late(clip)
     match options.form:
         case "caption":
             yield _row(clip, clip.key, options.prompts.ask(clip.key), _needed(clip.caption, "caption", options))
@@ -143,6 +148,19 @@ def _rows(clip: Clip, options: RowOptions) -> Iterator[Raw]:
                 lines = ", ".join(seconds(span) for span in event.spans)
                 answer = _all_in_json([event]) if options.form.startswith("clock") else lines
                 yield _row(clip, key, options.prompts.ask(key, event=event.text), answer, metric=["temporal"])
+
+
+def _refuse_late(clip: Clip) -> None:
+    """Raise UserError if an event ends after its video. Of a video that cannot be read the length is not known; whether
+    it exists is told when its rows are checked."""
+    try:
+        facts = video_facts(str(clip.video), str(clip.video))
+    except (UserError, OSError):
+        return
+    length = facts.frames / facts.rate
+    last = max((end for event in clip.events for _, end in event.spans), default=0)
+    if last > length + LATE:
+        raise UserError(f"an event ends at {last:g} seconds, but {clip.video.name} ends at {length:.1f}")
 
 
 def _question_row(clip: Clip, asked: Asked, options: RowOptions) -> Raw:

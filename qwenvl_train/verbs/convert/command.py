@@ -57,7 +57,10 @@ def run(composed: Composed[ConvertConfig]) -> None:
         print(f"labels    {names} in {config.convert.labels} are of no class of the rows, the first: {unused[0]}")
     for one in unlisted(written.calls):
         print(one.in_words(remedy="without" in converter.uses and not config.convert.function))
-    print(f"look at them, as Qwen3-VL gets them: qwenvl-train inspect model=tiny_qwen3_vl data.train={to} output=html")
+    # The task sets the sizes of images, too.
+    words = f"+task={composed.choices['task']} " if "task" in composed.choices else ""
+    words += f"model=tiny_qwen3_vl data.train={to} output=html"
+    print(f"look at them, as Qwen3-VL gets them: qwenvl-train inspect {words}")
 
 
 def _own_task(section: ConvertSection) -> Task:

@@ -95,6 +95,8 @@ def _checked(records: Records, to: Path, locator: Locator) -> Iterator[_Line | R
     """Yield the lines of the rows, with paths from the folder of the file, and the records that give none: also those
     whose row cannot be read, or whose images and videos do not exist."""
     number = 0
+    steps: set[str] = set()
+    """The ids of steps of episodes. Two episodes of one id would be scored as none."""
     for record in records:
         if isinstance(record, Refused | Empty):
             yield record
@@ -105,6 +107,11 @@ def _checked(records: Records, to: Path, locator: Locator) -> Iterator[_Line | R
             name = record.get("id") if isinstance(record, dict) else number + 1
             yield Refused(f"the row {name}", str(error).removesuffix("."))
             continue
+        if "episode" in record:
+            if record["id"] in steps:
+                yield Refused(f"the row {record['id']}", "another episode has the same id, and this step, too")
+                continue
+            steps.add(record["id"])
         number += 1
         yield line
 

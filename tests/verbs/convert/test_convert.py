@@ -170,8 +170,21 @@ def test_steps_of_an_agent(here, capfd):
     (row,) = read_lines(here / "out/rows.jsonl")
     assert row["messages"][0]["content"][0]["text"].endswith("current device): Step 1: I WAIT.; .\n")
     assert row["messages"][1]["content"] == "Action: I PRESS_HOME."
+    said = capfd.readouterr().out
+    assert "no row    1 record, the first: e, step 1: convert.without has wait\n" in said
+    assert "qwenvl-train inspect +task=mobile_agent model=tiny_qwen3_vl data.train=out/rows.jsonl output=html\n" in said
     assert "1) Action: a short imperative describing what to do in the UI.\n" in row["system"]
     assert main(["inspect", "data.train=out/rows.jsonl", "output=json"]) == 0
+
+
+def test_two_episodes_of_one_id_are_told(here, capfd):
+    steps = [{"image_path": "a.png", "action": "PRESS_HOME"}]
+    (here / "amex.json").write_text(json.dumps(2 * [{"episode_id": "e", "instruction": "Go home", "steps": steps}]))
+    words = ["convert", "+task=mobile_agent", "source=amex.json", "convert.form=call"]
+    assert main([*words, "to=rows.jsonl"]) == 2
+    assert "the row e/1: another episode has the same id, and this step, too." in capfd.readouterr().err
+    assert main([*words, "to=rows.jsonl", "data.on_error=skip"]) == 0
+    assert len(read_lines(here / "rows.jsonl")) == 1
 
 
 def test_actions_that_a_generation_lacks_are_counted(here, capfd):
