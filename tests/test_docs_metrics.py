@@ -16,7 +16,11 @@ ROWS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in LINES if li
 CLICK = '{"name": "mobile_use", "arguments": {"action": "click", "coordinate": [1, 2], "text": "a"}}'
 SWIPE = CLICK.replace(', "text"', ', "coordinate2": [3, 3], "text"')
 BOX = '[{"bbox_2d": [1, 2, 3, 4], "label": "a"}]'
+PAGE_OF_TABLE = '<table data-bbox="1 2 3 4"><tr><td>a</td></tr></table>'
 EXAMPLES = {
+    "layout": [(PAGE_OF_TABLE, PAGE_OF_TABLE)],
+    "teds": [(PAGE_OF_TABLE, PAGE_OF_TABLE)],
+    "teds_struct": [(PAGE_OF_TABLE, PAGE_OF_TABLE)],
     "fields": [('{"a": "b"}', '{"a": "b"}')],
     "grounding": [("[2, 3]", "[1, 2, 3, 4]"), (BOX, BOX)],
     "temporal": [("1 - 2", "1 - 2")],
