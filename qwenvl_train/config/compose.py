@@ -67,7 +67,7 @@ def compose(overrides: list[str], verb: Verb = TRAIN, names: Names = SHIPPED) ->
         f"{group}={option}: {group} is a verb of its own: qwenvl-train {group} +{group}={option} …"
         for group, option in others.items()
     ]
-    problems += verb.without_effect([*arguments.choices, *arguments.values])
+    problems += verb.without_effect([*arguments.choices, *(key for key in arguments.values if key in keys.fields)])
     set_by_user = arguments.values.keys() | {key for layer in read.layers if layer.file for key in layer.values}
     chosen = read.own_choices | arguments.choices
     if "task" in chosen and any(layer.is_run for layer in read.layers):

@@ -1,7 +1,7 @@
 """Scores generated answers, and gives the figures of each source with the range in which they probably lie."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -69,7 +69,7 @@ class ScoredRow:
     score is not known."""
 
     @property
-    def main(self) -> "MainScore | None":
+    def main(self) -> MainScore | None:
         """The score by which the answer counts as good or bad: that of the first metric that scores it."""
         for metric, parts in self.scores.items():
             name, part = next(iter(parts.items()))
@@ -259,20 +259,22 @@ def named_figures(found: Iterable[Figure]) -> dict[tuple[str, str], Figure]:
 class Parts:
     """What each sample adds to a figure. The answers of one sample stay together, since they are not independent."""
 
-    def __init__(self, sums: Mapping[int, tuple[float, float]]):
+    def __init__(self, sums: Mapping[int, tuple[float, float]], answered: Iterable[int] = ()):
         self.indices = sorted(sums)
-        """The samples, by their index in data.eval."""
+        """The samples that count, by their index in data.eval."""
+        self.answered = {*sums, *answered}
+        """All samples with an answer."""
         self._sums = np.array([sums[index] for index in self.indices], dtype=np.float64).reshape(-1, 2)
 
     @classmethod
-    def of(cls, scored: Iterable[ScoredRow], metric: str, name: str) -> "Parts":
+    def of(cls, scored: Collection[ScoredRow], metric: str, name: str) -> "Parts":
         sums: dict[int, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
         for one in scored:
             part: Part | None = one.scores.get(metric, {}).get(name)
             if part is not None:
                 before = sums[one.row["index"]]
                 sums[one.row["index"]] = before[0] + part.numerator, before[1] + part.denominator
-        return cls(sums)
+        return cls(sums, {one.row["index"] for one in scored})
 
     @property
     def samples(self) -> int:
@@ -298,19 +300,20 @@ class Parts:
         tops, bottoms = self._sums.T
         return bool((bottoms == 1).all() and np.isin(tops, (0, 1)).all())
 
-    def only(self, indices: Iterable[int]) -> "Parts":
-        kept = set(indices)
-        pairs = zip(self.indices, self._sums.tolist(), strict=True)
-        return Parts({index: (top, bottom) for index, (top, bottom) in pairs if index in kept})
+    def at(self, indices: Iterable[int]) -> "Parts":
+        """Return what some samples add. One that does not count adds nothing."""
+        found = {index: (top, bottom) for index, (top, bottom) in zip(self.indices, self._sums.tolist(), strict=True)}
+        return Parts({index: found.get(index, (0.0, 0.0)) for index in indices})
 
     def compared_with(self, other: "Parts", seed: int) -> "Comparison":
-        """Compare with the scores of another model on the same samples.
+        """Compare with the scores of another model on the samples that both have answered and that count for one of
+        them.
 
         The probability is that of an exchange test: if the models were alike, the scores of each sample could as well
         be those of the other model.
         """
-        shared = set(self.indices) & set(other.indices)
-        mine, theirs = self.only(shared), other.only(shared)
+        shared = {*self.indices, *other.indices} & self.answered & other.answered
+        mine, theirs = self.at(shared), other.at(shared)
         difference = theirs.value() - mine.value()
         generator, extreme, each = np.random.default_rng(seed), 0, max(1, _CHUNK // max(1, len(shared)))
         drawn: list[np.ndarray] = []

@@ -1,6 +1,6 @@
 """The scores of answers that are generated at the evaluations of a run, in which all processes share the work."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from peft import PeftModel
@@ -32,11 +32,7 @@ device is needed for other things."""
 
 
 class GeneratedScores:
-    """Answers the same samples at each evaluation, and scores the answers.
-
-    Raises:
-        UserError: If eval.metrics names a metric that does not exist.
-    """
+    """Answers the same samples at each evaluation, and scores the answers."""
 
     def __init__(self, context: RunContext, rows: Rows, folder: RunFolder):
         self._context, self._folder = context, folder
@@ -75,17 +71,20 @@ class GeneratedScores:
         if context.is_main:
             answers = [{**one.row, "scores": one.plain()} for one in scored]
             self._folder.write_answers(step, answers, _with_intervals(scored, metrics, config.seed))
-        return self._metrics(scored)
+        return self._metrics(scored, metrics)
 
     def answers_of(self, step: int) -> list[ScoredRow]:
         """Return the answers of the evaluation at a step, those of all processes, or none if it was not the newest."""
         at, scored = self._newest
         return scored if at == step else []
 
-    def _metrics(self, scored: Sequence[ScoredRow]) -> dict[str, Any]:
+    def _metrics(self, scored: Sequence[ScoredRow], metrics: Iterable[str]) -> dict[str, Any]:
+        """Return the scores. A metric that has nothing to score in these answers has none."""
         found: dict[str, Any] = {f"{GENERATED}{name}": value for name, value in _figures(scored).items()}
         wanted = self._context.config.train.best_metric
-        if wanted.startswith(GENERATED) and wanted not in found:
+        idle = [f"{GENERATED}{name}" for name in metrics if f"{GENERATED}{name}" not in found]
+        of_idle = any(wanted == name or wanted.startswith(f"{name}_") for name in idle)
+        if wanted.startswith(GENERATED) and wanted not in found and not of_idle:
             raise UserError(f"train.best_metric={wanted}: the generated answers have the scores {', '.join(found)}.")
         found["eval_answers"] = len(scored)
         entries = dict.fromkeys(one.row["entry"] for one in scored)

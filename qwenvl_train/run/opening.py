@@ -138,7 +138,7 @@ def open_run(
     refuse_kernel(config.train.attention, precision)
     refuse_what_needs_a_gpu(config)
     refuse_missing_nvme(config.deepspeed)
-    if config.eval.generate or (config.data.eval is not None and config.logging.predictions):
+    if config.data.eval is not None and (config.eval.generate or config.logging.predictions):
         check_metrics(config.eval, config.data)
     reporters = _reporters(config, state)  # a missing W&B login is reported here, before slow work
     processor = load_processor(config.model, family)

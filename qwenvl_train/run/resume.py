@@ -204,8 +204,9 @@ def changed_settings(config: RunConfig, stored: Path, facts: dict[str, Any] | No
     # A file is the same if its path is, or if the folder in which both runs are started was moved as a whole.
     moved = _changes(flat(with_relative_paths(before, there)) | run, flat(with_relative_paths(now, here)) | facts)
     changes = _changes(flat(before) | run, flat(now) | facts)
-    implied = _COUNTS if "data.train" in changes else ()
-    return [line for key, line in changes.items() if key in moved and key not in implied]
+    told = {key: line for key, line in changes.items() if key in moved}
+    implied = _COUNTS if "data.train" in told else ()
+    return [line for key, line in told.items() if key not in implied]
 
 
 @dataclass(frozen=True, eq=False)

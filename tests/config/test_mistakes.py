@@ -286,6 +286,8 @@ def test_settings_of_training_are_refused_where_nothing_trains(verb, tmp_path):
         f"{word.partition('=')[0]} has no effect on {verb}; it is a setting of training"
         for word in (*unused, "logging.predictions=3")
     ]
+    with pytest.raises(UserError, match=r"^train.lrr=1: there is no such setting; did you mean train.lr\?$"):
+        compose([*needed, *used, "train.lrr=1"], load_verb(verb))
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("train: {lr: 0.1}\ndeepspeed: {stage: 2}\n")
     compose([f"+recipe={recipe}", *needed, *used], load_verb(verb))

@@ -174,3 +174,21 @@ def test_what_a_metric_has_nothing_to_score_in_does_not_count():
     assert without_figure(scored, chosen) == {"b.jsonl": ["layout", "teds"]}
     (alone,) = score(rows[1:2], {"a.jsonl": Chosen(("teds",), "")}, metrics, FAMILIES["qwen3_vl"])
     assert (alone.main, alone.right, alone.figures()) == (None, None, {})
+
+
+def test_models_are_compared_by_what_counts_for_one_of_them():
+    """No page has a table. The second model invents one on the second page, and has not answered the third."""
+    page, table = "<p>a</p>", "<table><tr><td>a</td></tr></table>"
+    metrics = load_metrics({"a.jsonl": Chosen(("teds",), "")})
+
+    def of(*answers: str) -> Parts:
+        rows = [row(index, page, answer) for index, answer in enumerate(answers)]
+        return Parts.of(score(rows, {"a.jsonl": Chosen(("teds",), "")}, metrics, FAMILIES["qwen3_vl"]), "teds", "teds")
+
+    first, second = of(page, page, table), of(page, table)
+    assert (first.samples, second.samples) == (1, 1)
+    found = first.compared_with(second, seed=0)
+    assert (found.samples, found.difference) == (1, 0)
+    right = Parts({0: (1, 1)}, answered=[0, 1])
+    found = right.compared_with(Parts({0: (1, 1), 1: (0, 1)}), seed=0)
+    assert (found.samples, found.difference) == (2, -0.5)

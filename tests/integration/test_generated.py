@@ -129,3 +129,14 @@ def test_settings_of_generation_have_an_effect_or_are_refused(settings, told, tm
     limits = ["eval.samples=2", "eval.max_new_tokens=2"] if "eval.generate=true" in settings else []
     assert main([*common, *limits, *settings, "logging.wandb.mode=disabled"]) == 2
     assert told in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_metric_with_nothing_to_score_does_not_end_a_run(tmp_path, capsys):
+    """The answers name shapes, and have no tables."""
+    words = ["tune_mm_mlp=true", "train.max_steps=1", QUIET, "data.workers=0", f"output_dir={tmp_path}", "run_name=run"]
+    words += ["eval.generate=true", "eval.samples=2", "eval.max_new_tokens=2", "logging.wandb.mode=disabled"]
+    assert main([*words, "eval.metrics=[teds,exact_match]", "train.best_metric=eval_generated/teds"]) == 0
+    assert "exact match" in capsys.readouterr().out
+    (_, *rows) = [row for row in read_lines(tmp_path / "run/metrics.jsonl") if "eval_answers" in row]
+    assert rows
+    assert all("eval_generated/exact_match" in row and "eval_generated/teds" not in row for row in rows)

@@ -93,6 +93,14 @@ def test_changes_are_told_as_a_user_writes_them_and_without_what_they_imply(proj
         resume(settings(), stored, FACTS | {"samples": 5})
 
 
+def test_other_rows_in_a_project_that_was_moved_are_told(project, monkeypatch):
+    counted = {"run": FACTS | {"samples": 480}, "working_directory": str(project)}
+    (project / "runs/mine/environment.json").write_text(json.dumps(counted))
+    monkeypatch.chdir(project.rename(project.with_name("moved")))
+    with pytest.raises(UserError, match="settings: samples was 480, is 5"):
+        resume(settings(), Path("runs/mine"), FACTS | {"samples": 5})
+
+
 def test_a_run_of_a_version_that_stored_relative_paths_resumes(project):
     stored = project / "runs" / "mine"
     (stored / "config.yaml").write_text(yaml.safe_dump(settings().model_dump(mode="json")))

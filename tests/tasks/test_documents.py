@@ -150,6 +150,23 @@ def test_words_in_cells_stay_apart_and_raised_ones_raised():
 
 
 @pytest.mark.parametrize(
+    ("cell", "latex"),
+    [
+        ("x<sup>2", "x$^{2}$"),
+        ("b</sup>", "b"),
+        ("<sup>a<sub>i</sub></sup>7", "$^{a_{i}}$7"),
+        ("<sup><sub>i</sup>7", "$^{_{i}}$7"),
+        ("5<sup>$x$ %</sup>", "5$^{x \\%}$"),
+        ("<h4>T</h4>b", "T b"),
+    ],
+)
+def test_raised_text_that_is_nested_or_never_ends_is_one_formula(cell, latex):
+    html = f"<table><tr><td>{cell}</td><td>c</td></tr><tr><td>{cell}</table>"
+    rows = f"\\hline\n{latex} & c \\\\ \\hline\n{latex} \\\\ \\hline\n"
+    assert rows in latex_table(Element("table", (0, 0, 1, 1), html=html))
+
+
+@pytest.mark.parametrize(
     "html",
     ["<table><tr><td><table><tr><td>a</td></tr></table></td></tr></table>", 2 * "<table><tr><td>a</td></tr></table>"],
 )

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -104,13 +105,22 @@ def test_names_of_images_can_have_dots(sroie, draw, write):
 def test_annotations_without_their_image_are_told(sroie, write):
     write("sroie/box/b.txt", BOX)
     write("sroie/entities/b.txt", ENTITIES)
-    write("sroie/img/c.json", ENTITIES)
     write("sroie/img/README.txt", "Receipts")
+    write("sroie/img/labels.json", {"images": []})
+    write("sroie/img/b.txt", BOX)
     for source in (sroie, sroie / "img"):
         _, *found = converted("ocr", source)
-        assert [one.where for one in found] == [
-            str(sroie / name) for name in ("box/b.txt", "entities/b.txt", "img/c.json")
-        ]
+        names = [str(Path(one.where).relative_to(sroie)) for one in found]
+        assert names == ["img/b.txt", "box/b.txt", "entities/b.txt"]
+
+
+def test_json_beside_images_is_told_where_others_have_it(sroie, write):
+    write("sroie/img/a.json", ENTITIES)
+    write("sroie/img/c.json", ENTITIES)
+    (sroie / "img/d.json").mkdir()
+    write("sroie/img/a.txt", BOX)  # box/a.txt is not read then, and is of an image all the same
+    _, *found = converted("ocr", sroie)
+    assert [one.where for one in found] == [str(sroie / "img/c.json")]
 
 
 def test_fields_beside_an_image_can_be_in_a_txt_file(draw, write, tmp_path):

@@ -7,12 +7,13 @@ from qwenvl_train.config.rules.rule import Lines, Rule
 from qwenvl_train.config.schema import RunConfig
 
 
-def bitsandbytes_is_installed(config: RunConfig, given: frozenset[str]) -> Lines:
-    if is_installed("bitsandbytes"):
-        return
-    if config.model.quantize == "nf4":
+def quantizing_is_installed(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.model.quantize == "nf4" and not is_installed("bitsandbytes"):
         yield "model.quantize=nf4 needs bitsandbytes: pip install 'qwenvl-train[qlora]'"
-    if config.optim.name == "adamw_8bit":
+
+
+def optimizer_is_installed(config: RunConfig, given: frozenset[str]) -> Lines:
+    if config.optim.name == "adamw_8bit" and not is_installed("bitsandbytes"):
         yield "optim.name=adamw_8bit needs bitsandbytes: pip install 'qwenvl-train[qlora]'"
 
 
@@ -32,7 +33,8 @@ def is_installed(module: str) -> bool:
 
 
 MACHINE_RULES: tuple[Rule, ...] = (
-    bitsandbytes_is_installed,
+    quantizing_is_installed,
+    optimizer_is_installed,
     liger_is_installed,
     resumed_checkpoint_exists,
 )

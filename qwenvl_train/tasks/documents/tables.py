@@ -83,9 +83,9 @@ def _spanning(text: str, columns: int) -> str:
     return f"\\multicolumn{{{columns}}}{{|l|}}{{{text}}}" if columns > 1 else text
 
 
-_BREAKS = ("br", "p", "div", "li")
+_BREAKS = ("br", "p", "div", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6")
 """The tags that part the words on both sides."""
-_RAISED = {"sup": "^", "sub": "_"}
+_RAISED = {"sup": "^{", "sub": "_{"}
 
 
 class _Cells(HTMLParser):
@@ -95,6 +95,8 @@ class _Cells(HTMLParser):
         super().__init__()
         self.rows: list[list[_Cell]] = []
         self._open = False
+        self._raised: list[str] = []
+        """The tags of _RAISED that are open in the cell. The dollars of their formula are around the first one."""
         self._tables = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -104,11 +106,13 @@ class _Cells(HTMLParser):
                 raise UserError("the html of a table has a further table, which cannot be part of one in LaTeX")
         if tag in _BREAKS:
             self._add(" ")
-        if tag in _RAISED:
-            self._add(f"${_RAISED[tag]}{{")
+        if tag in _RAISED and self._open:
+            self._add(_RAISED[tag] if self._raised else f"${_RAISED[tag]}")
+            self._raised.append(tag)
+        if tag in ("td", "th", "tr"):
+            self._close()
         if tag == "tr" or (tag in ("td", "th") and not self.rows):
             self.rows.append([])
-            self._open = False
         if tag in ("td", "th"):
             named = dict(attrs)
             self.rows[-1].append(_Cell("", *(_count(named.get(name)) for name in ("colspan", "rowspan"))))
@@ -117,18 +121,41 @@ class _Cells(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag in _BREAKS:
             self._add(" ")
-        if tag in _RAISED:
-            self._add("}$")
+        if tag in self._raised:
+            while self._lower() != tag:
+                pass
         if tag in ("td", "th", "tr", "table"):
-            self._open = False
+            self._close()
 
     def handle_data(self, data: str) -> None:
-        self._add(_escaped(data))
+        text = _escaped(data)
+        self._add(_without_dollars(text) if self._raised else text)
+
+    def close(self) -> None:
+        super().close()
+        self._close()
+
+    def _close(self) -> None:
+        while self._raised:
+            self._lower()
+        self._open = False
+
+    def _lower(self) -> str:
+        """End the last raised tag, and return it."""
+        tag = self._raised.pop()
+        self._add("}" if self._raised else "}$")
+        return tag
 
     def _add(self, text: str) -> None:
         if self._open:
             last = self.rows[-1][-1]
             self.rows[-1][-1] = last._replace(text=last.text + text)
+
+
+def _without_dollars(text: str) -> str:
+    """Return a text for LaTeX, for the inside of a formula: formulas in it lose their own dollars."""
+    parts = _KEPT.split(text)
+    return "".join(part.strip("$") if at % 2 and part.startswith("$") else part for at, part in enumerate(parts))
 
 
 def _count(value: str | None) -> int:

@@ -13,7 +13,7 @@ from qwenvl_train.tasks.files import IMAGE_ENDINGS
 from qwenvl_train.tasks.ocr.reading import Line, Reading, reading_row, upright_box
 
 _FOLDERS = ("box", "entities")
-_HEAD = re.compile(r"\s*(\{|(-?\d+(\.\d+)?\s*,\s*){8})")
+_BEGINNING = re.compile(r"\s*(\{|(-?\d+(\.\d+)?\s*,\s*){8})")
 """The beginning of a file of key information or of lines."""
 _UNREADABLE = "###"
 """The text of a line that nobody could read, in data of the ICDAR's competitions."""
@@ -33,21 +33,26 @@ def rows(source: Path, options: RowOptions) -> Records:
 
 
 def _without_image(source: Path) -> Iterator[Path]:
-    """Yield the files of lines and of key information that belong to no image."""
-    images = [path for path in source.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS]
-    used = {(path.parent, path.stem) for image in images for path in (_lines_file(image), _fields_file(image)) if path}
-    beside = {image.parent for image in images}
-    apart = {folder.parent / name for folder in beside for name in _FOLDERS}
-    for folder in sorted(beside | apart):
-        for path in sorted(folder.glob("*")):
-            annotates = path.suffix in (".txt", ".json") and (folder in apart or _is_annotation(path))
-            if annotates and (folder, path.stem) not in used:
+    """Yield the files of lines and of key information of which there is no image. Beside images, only files that look
+    like those of lines or of key information are meant, and JSON only where other images have it."""
+    stems: dict[Path, set[str]] = {}
+    for path in source.rglob("*"):
+        if path.suffix.lower() in IMAGE_ENDINGS:
+            stems.setdefault(path.parent, set()).add(path.stem)
+    for folder, of_images in sorted(stems.items()):
+        json_is_meant = any((folder / f"{stem}.json").is_file() for stem in of_images)
+        for path in sorted(folder.glob("*.txt")) + (sorted(folder.glob("*.json")) if json_is_meant else []):
+            if path.stem not in of_images and path.is_file() and (path.suffix == ".json" or _is_annotation(path)):
+                yield path
+    for parent in sorted({folder.parent for folder in stems}):
+        of_images = {stem for folder, found in stems.items() if folder.parent == parent for stem in found}
+        for path in (path for name in _FOLDERS for path in sorted((parent / name).glob("*"))):
+            if path.suffix in (".txt", ".json") and path.is_file() and path.stem not in of_images:
                 yield path
 
 
 def _is_annotation(path: Path) -> bool:
-    """Return whether a file beside images is one of lines or of key information, not a readme or a list."""
-    return bool(_HEAD.match(_head(path)))
+    return bool(_BEGINNING.match(_head(path)))
 
 
 def _images(source: Path) -> Iterator[Path]:

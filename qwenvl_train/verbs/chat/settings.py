@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, P
 from qwenvl_train.config.entries import Sources
 from qwenvl_train.config.inference import InferenceConfig, one_model
 from qwenvl_train.config.rules.data import DATA_RULES
-from qwenvl_train.config.rules.machine import bitsandbytes_is_installed, is_installed
+from qwenvl_train.config.rules.machine import is_installed, quantizing_is_installed
 from qwenvl_train.config.rules.rule import Lines, among
 from qwenvl_train.config.section import Section
 from qwenvl_train.config.verb import Verb
@@ -114,7 +114,7 @@ CHAT = Verb(
     ChatConfig,
     (
         *DATA_RULES,
-        bitsandbytes_is_installed,
+        quantizing_is_installed,
         gradio_is_installed,
         one_model,
         one_way_to_chat,

@@ -3,7 +3,7 @@ such a row learns an action that its own tool does not list."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from qwenvl_train.data.sample import PublishedTool, Sample, ToolCall
@@ -24,9 +24,11 @@ class Unlisted:
     generations: tuple[str, ...]
     """The generations whose tool does not list it."""
 
-    def in_words(self, remedy: bool) -> str:
-        """Return a line about the action. With `remedy`, it tells how to leave such steps out."""
-        rest = f"; 'convert.without=[{self.action}]' leaves such steps out" if remedy else ""
+    def in_words(self, without: Sequence[str] | None) -> str:
+        """Return a line about the action. `without` are the actions of convert.without, or None if this setting has no
+        effect."""
+        remedy = "" if without is None else f"convert.without=[{','.join([*without, self.action])}]"
+        rest = f"; '{remedy}' leaves such steps out" if remedy else ""
         return (
             f"unlisted  {self.action} in {many(self.rows, 'row')}: not in {self.tool} of "
             f"{', '.join(self.generations)}{rest}"
@@ -53,7 +55,7 @@ def _action_of(call: ToolCall) -> str | None:
 def unlisted(calls: Calls) -> Iterator[Unlisted]:
     """Yield the actions that some generations do not list, those of most rows first. A mixture of experts has the tools
     of its generation."""
-    dense = [family for family in FAMILIES.values() if not family.name.endswith("-MoE")]
+    dense = [family for family in FAMILIES.values() if not family.expert_weights]
     for (tool, action), rows in calls.most_common():
         lacking = tuple(family.name for family in dense if action not in actions_of(tool, family))
         if lacking:

@@ -55,8 +55,9 @@ def run(composed: Composed[ConvertConfig]) -> None:
     if unused:
         names = f"{len(unused):,} of {len(options.labels):,} names"
         print(f"labels    {names} in {config.convert.labels} are of no class of the rows, the first: {unused[0]}")
+    has_without = "without" in converter.uses and not config.convert.function
     for one in unlisted(written.calls):
-        print(one.in_words(remedy="without" in converter.uses and not config.convert.function))
+        print(one.in_words(config.convert.without if has_without else None))
     # The task sets the sizes of images, too.
     words = f"+task={composed.choices['task']} " if "task" in composed.choices else ""
     words += f"model=tiny_qwen3_vl data.train={to} output=html"

@@ -4,13 +4,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from qwenvl_train.config.schema import DataConfig
 from qwenvl_train.data.formats import to_sample
 from qwenvl_train.data.media.locate import Locator, shown
+from qwenvl_train.data.sample import Episode
 from qwenvl_train.errors import UserError
 from qwenvl_train.families.agent_tools import AgentTool
 from qwenvl_train.files import replacing
@@ -34,8 +35,7 @@ class Written:
     calls: Calls = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, Any]:
-        facts = asdict(self)
-        del facts["calls"]
+        facts = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "calls"}
         return facts | {"unlisted": [asdict(one) for one in unlisted(self.calls)]}
 
 
@@ -46,6 +46,7 @@ class _Line:
     text: bytes
     calls: set[tuple[AgentTool, str]]
     """The actions of published tools that it calls."""
+    episode: Episode | None
 
 
 def write_rows(records: Records, to: Path, data: DataConfig) -> Written:
@@ -95,23 +96,23 @@ def _checked(records: Records, to: Path, locator: Locator) -> Iterator[_Line | R
     """Yield the lines of the rows, with paths from the folder of the file, and the records that give none: also those
     whose row cannot be read, or whose images and videos do not exist."""
     number = 0
-    steps: set[str] = set()
-    """The ids of steps of episodes. Two episodes of one id would be scored as none."""
+    episodes: dict[str, tuple[int, int]] = {}
+    """The number of steps of each episode, and of its rows so far."""
     for record in records:
         if isinstance(record, Refused | Empty):
             yield record
             continue
         try:
             line = _line(record, number + 1, to, locator)
+            if line.episode:
+                steps, rows = episodes.get(line.episode.id, (line.episode.steps, 0))
+                if line.episode.steps != steps or rows == steps:
+                    raise UserError(f"two episodes have the id {line.episode.id}")
+                episodes[line.episode.id] = steps, rows + 1
         except UserError as error:
             name = record.get("id") if isinstance(record, dict) else number + 1
             yield Refused(f"the row {name}", str(error).removesuffix("."))
             continue
-        if "episode" in record:
-            if record["id"] in steps:
-                yield Refused(f"the row {record['id']}", "another episode has the same id, and this step, too")
-                continue
-            steps.add(record["id"])
         number += 1
         yield line
 
@@ -129,7 +130,7 @@ def _line(record: Raw, number: int, to: Path, locator: Locator) -> _Line:
         text = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
         raise UserError(f"it cannot be written as JSON: {error}") from None
-    return _Line(text, calls_of(sample))
+    return _Line(text, calls_of(sample), sample.episode)
 
 
 def _placed(entry: Any, folder: Path) -> Any:

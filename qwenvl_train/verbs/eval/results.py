@@ -63,18 +63,18 @@ class Results:
         return self.models[0]
 
     def worst(self) -> list[ScoredRow]:
-        """Return the answers of the first model with the lowest main scores."""
+        """Return the answers of the first model with the lowest scores, by the first metric of each that scores it."""
         return sorted(self.first.scored, key=self._goodness)[: self.config.eval.worst]
 
     def without_figure(self) -> dict[str, list[str]]:
         """Return the metrics that have nothing to score in any answer of the first model, by entry."""
         return without_figure(self.first.scored, self.chosen)
 
-    def _goodness(self, one: ScoredRow) -> float:
-        """Return the main score, higher for a better answer."""
-        if one.main is None:
-            return math.inf
-        return one.main.value if self.metrics[one.main.metric].higher_is_better else 1 - one.main.value
+    def _goodness(self, one: ScoredRow) -> list[float]:
+        """Return the main score of each metric, higher ones for better answers. An answer without one is last."""
+        parts = {name: next(iter(found.values())).value for name, found in one.scores.items()}
+        found = [value if self.metrics[name].higher_is_better else 1 - value for name, value in parts.items()]
+        return found or [math.inf]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the results as plain data, as scores.json and output=json have them."""
@@ -145,11 +145,11 @@ def _with_scores(one: ScoredRow) -> Row:
 
 
 def _compared(first: ModelResults, other: ModelResults, figure: Figure, seed: int) -> Difference | None:
-    """Return how a model differs from the first one, or None if there is no sample that counts for both."""
+    """Return how a model differs from the first one, or None if no sample of both counts."""
     mine, theirs = (
         Parts.of([one for one in model.scored if figure.entry in ("all", one.row["entry"])], figure.metric, figure.name)
         for model in (first, other)
     )
-    if not set(mine.indices) & set(theirs.indices):
+    if not {*mine.indices, *theirs.indices} & mine.answered & theirs.answered:
         return None
     return Difference(figure, other.answers.model, mine.compared_with(theirs, seed))

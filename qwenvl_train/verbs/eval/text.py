@@ -39,16 +39,14 @@ def print_results(results: Results) -> None:
 def _worst(results: Results) -> Iterator[str | Text]:
     """Yield the answers with the lowest scores that are not right."""
     of = f" of {results.first.answers.model}" if len(results.models) > 1 else ""
-    worst = [one for one in results.worst() if one.main and not one.right]
-    if not worst:
-        scored = [one for one in results.first.scored if one.main]
+    scored = [one for one in results.first.scored if one.main]
+    if all(one.right for one in scored):
         if scored:
             kind = "answers" if len(scored) == len(results.first.scored) else "scored answers"
             yield Text(f"\nAll {kind}{of} are right", "bold")
         return
     yield Text(f"\nThe answers with the lowest scores{of}", "bold")
-    for one in worst:
-        yield _answer(one)
+    yield from (_answer(one) for one in results.worst() if one.main and not one.right)
 
 
 def _answers(model: ModelResults, results: Results) -> Iterator[str]:

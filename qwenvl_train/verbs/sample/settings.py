@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from qwenvl_train.config.inference import InferenceConfig, one_model
 from qwenvl_train.config.rules.data import DATA_RULES
-from qwenvl_train.config.rules.machine import bitsandbytes_is_installed, is_installed
+from qwenvl_train.config.rules.machine import is_installed, quantizing_is_installed
 from qwenvl_train.config.rules.rule import Lines, among
 from qwenvl_train.config.scoring import own_code_is_allowed
 from qwenvl_train.config.section import CountOrAuto, Section
@@ -165,7 +165,7 @@ SAMPLE = Verb(
     SampleConfig,
     (
         *DATA_RULES,
-        bitsandbytes_is_installed,
+        quantizing_is_installed,
         rapidfuzz_is_installed,
         one_model,
         rows_and_a_folder_are_named,

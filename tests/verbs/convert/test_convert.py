@@ -182,7 +182,7 @@ def test_two_episodes_of_one_id_are_told(here, capfd):
     (here / "amex.json").write_text(json.dumps(2 * [{"episode_id": "e", "instruction": "Go home", "steps": steps}]))
     words = ["convert", "+task=mobile_agent", "source=amex.json", "convert.form=call"]
     assert main([*words, "to=rows.jsonl"]) == 2
-    assert "the row e/1: another episode has the same id, and this step, too." in capfd.readouterr().err
+    assert "the row e/1: two episodes have the id e." in capfd.readouterr().err
     assert main([*words, "to=rows.jsonl", "data.on_error=skip"]) == 0
     assert len(read_lines(here / "rows.jsonl")) == 1
 
@@ -203,7 +203,9 @@ def test_actions_that_a_generation_lacks_are_counted(here, capfd):
     assert main([*words, "to=two.jsonl", "output=json"]) == 0
     (found,) = json.loads(capfd.readouterr().out)["unlisted"]
     assert found == {"tool": "mobile_use", "action": "open", "rows": 1, "generations": lacking}
-    assert main([*words, "to=three.jsonl", "convert.without=[open]"]) == 0
+    assert main([*words, "to=three.jsonl", "convert.without=[wait]"]) == 0
+    assert "'convert.without=[wait,open]' leaves such steps out\n" in capfd.readouterr().out
+    assert main([*words, "to=four.jsonl", "convert.without=[open]"]) == 0
     assert "unlisted" not in capfd.readouterr().out
 
 
@@ -226,6 +228,22 @@ def test_ones_own_converter(here, monkeypatch, capfd):
     assert "set convert.allow_code=true" in capfd.readouterr().err
     assert main([*words, "convert.allow_code=true"]) == 0
     assert [row["messages"][1]["content"] for row in read_lines(here / "rows.jsonl")] == ["one", "two"]
+
+
+def test_ones_own_steps_of_episodes_need_no_id(here, monkeypatch, capfd):
+    (here / "agents.py").write_text(
+        "def convert(source, options):\n"
+        "    turns = [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}]\n"
+        "    for steps in (2, 2, 3):\n"
+        "        yield {'messages': turns, 'episode': {'id': 'e', 'steps': steps}}\n"
+        "    yield {'messages': turns, 'episode': None}\n"
+    )
+    monkeypatch.syspath_prepend(str(here))
+    words = ["convert", "convert.function=agents.convert", "convert.allow_code=true", "source=rows.csv", "to=own.jsonl"]
+    assert main(words) == 2
+    assert "two episodes have the id e" in capfd.readouterr().err
+    assert main([*words, "data.on_error=skip"]) == 0
+    assert len(read_lines(here / "own.jsonl")) == 3
 
 
 OWN = """

@@ -181,6 +181,21 @@ def test_rows_name_their_metric_and_further_right_answers(evaluate, write_rows, 
     assert "scored by anls, cer (its entry of data.eval names them)" in out
 
 
+def test_a_metric_with_nothing_to_score_is_told(held_out, evaluate, tmp_path):
+    """No answer has a table, neither the expected nor the generated one."""
+    settings = [f"data.eval={held_out}", f"eval.compare={asset_dir('data') / 'tiny'}", "eval.to=here", "output=html"]
+    code, out, _ = evaluate(*settings, "eval.metrics=[teds,layout]")
+    assert code == 0
+    assert "rows.jsonl: nothing to score by teds, layout\n" in out
+    assert "All " not in out
+    assert scores_of(tmp_path / "here") == {}
+    assert "no score" in (tmp_path / "here/eval.html").read_text()
+    code, out, _ = evaluate(*settings, "eval.metrics=[teds,exact_match]")
+    assert code == 0
+    assert "rows.jsonl: nothing to score by teds\n" in out
+    assert scores_of(tmp_path / "here").keys() == {("rows.jsonl", "exact_match")}
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
