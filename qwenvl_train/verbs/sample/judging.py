@@ -98,6 +98,8 @@ def _question(
     for one in score(rows, chosen, metrics, drawn.family):
         value = goodness(one, metrics)
         faults, marks = _faults(sample, one.row, section)
+        if one.main is None:
+            faults.append("nothing to score by its metrics")
         judgement = {"score": value, "right": value >= section.right, "faults": faults, "marks": marks}
         row = {key: content for key, content in one.row.items() if key != USE}
         judged.append({**row, "scores": one.plain(), **judgement})

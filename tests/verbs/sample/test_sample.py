@@ -133,6 +133,9 @@ def test_the_same_answers_are_used_in_other_ways_without_the_model(rows, draw, m
     (row, *_) = read_lines(tmp_path / "out/sft.jsonl")
     assert row["messages"][0]["content"] == [{"type": "image"}, {"type": "text", "text": "What is it?"}]
     assert f"{sum(share > 0.7 for share in shares)} question" in out
+    assert draw(*settings, "eval.metrics=[teds]")[0] == 0
+    answers = read_lines(tmp_path / "out/answers.jsonl")
+    assert all("nothing to score by its metrics" in row["faults"] and not row["right"] for row in answers)
 
 
 def test_each_trained_turn_is_asked(draw, write_rows, tmp_path):
