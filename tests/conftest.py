@@ -23,7 +23,8 @@ FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qw
 
 LONG = (
     "test_preferences", "test_learning", "test_liger", "test_invariance", "test_recipes", "test_rehearsal",
-    "test_interrupt", "test_vision_cache", "test_streaming", "test_rows", "test_memory", "test_plan", "test_wheel",
+    "test_task_samples", "test_interrupt", "test_vision_cache", "test_streaming", "test_rows", "test_memory",
+    "test_plan", "test_wheel", "test_compiled",
 )  # fmt: skip
 """The modules that take longest, which start first, so that no process of `make test` ends with one of them alone."""
 
