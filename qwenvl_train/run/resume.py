@@ -281,7 +281,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, str]:
 def _written(value: object) -> str:
     """Return a value as a user writes it. An entry of data.train or data.eval has only what differs from its defaults,
     and a single one stands alone."""
-    if isinstance(value, _StepUnits):
+    if isinstance(value, _StepUnits | float):
         return str(value)
     if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
         entries = [_short_entry(entry) for entry in value]

@@ -112,7 +112,7 @@ def test_a_run_of_a_version_that_had_fewer_settings_goes_on(halfway, tmp_path, c
     (folder / "config.yaml").write_text(yaml.safe_dump(stored))
     where = (f"output_dir={tmp_path}", "run_name=run", "logging.wandb.mode=disabled")
     assert main([*settings, *where, "train.compile=true"]) == 2
-    assert "train.compile was False, is True" in capsys.readouterr().err
+    assert "train.compile was false, is true" in capsys.readouterr().err
     train(tmp_path, *settings)
     assert summary(folder)["status"] == "done"
     assert [row["step"] for row in rows(folder)] == [1, 2]
