@@ -193,19 +193,6 @@ def _is_right(one: ScoredRow, metrics: Mapping[str, Metric]) -> bool | None:
     return metrics[one.main.metric].is_best(one.main.value)
 
 
-def without_figure(scored: Sequence[ScoredRow], chosen: Mapping[str, Chosen]) -> dict[str, list[str]]:
-    """Return the metrics that have nothing to score in any answer of an entry, by the names of the entries."""
-    return {
-        entry: missing
-        for entry, one in chosen.items()
-        if (missing := [name for name in one.metrics if not _scores_any(scored, entry, name)])
-    }
-
-
-def _scores_any(scored: Sequence[ScoredRow], entry: str, metric: str) -> bool:
-    return any(metric in one.scores for one in scored if one.row["entry"] == entry)
-
-
 def _scores(row: Row, name: str, metric: Metric, question: Question) -> Scores:
     """Return the scores of an answer. One that a metric of ours cannot read counts as an empty one, so that no answer
     ends an evaluation, and with it a training."""
@@ -305,14 +292,17 @@ class Parts:
         found = {index: (top, bottom) for index, (top, bottom) in zip(self.indices, self._sums.tolist(), strict=True)}
         return Parts({index: found.get(index, (0.0, 0.0)) for index in indices})
 
+    def shared_with(self, other: "Parts") -> set[int]:
+        """Return the samples that both models have answered and that count for one of them."""
+        return {*self.indices, *other.indices} & self.answered & other.answered
+
     def compared_with(self, other: "Parts", seed: int) -> "Comparison":
-        """Compare with the scores of another model on the samples that both have answered and that count for one of
-        them.
+        """Compare with the scores of another model on the samples that are shared with it, of which there must be one.
 
         The probability is that of an exchange test: if the models were alike, the scores of each sample could as well
         be those of the other model.
         """
-        shared = {*self.indices, *other.indices} & self.answered & other.answered
+        shared = self.shared_with(other)
         mine, theirs = self.at(shared), other.at(shared)
         difference = theirs.value() - mine.value()
         generator, extreme, each = np.random.default_rng(seed), 0, max(1, _CHUNK // max(1, len(shared)))

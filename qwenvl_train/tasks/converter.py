@@ -87,15 +87,15 @@ class RowOptions:
     """The actions of agents whose steps give no row."""
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The names of a class by its name in the source. The first one is the answer, and the others are right, too."""
-    found: set[str] = field(default_factory=set)
+    seen_labels: set[str] = field(default_factory=set)
     """The classes of the source that a converter has asked the names of."""
 
     @property
     def unused_labels(self) -> list[str]:
-        return [label for label in self.labels if label not in self.found]
+        return [label for label in self.labels if label not in self.seen_labels]
 
     def named(self, label: str) -> str:
-        self.found.add(label)
+        self.seen_labels.add(label)
         return self.labels[label][0] if label in self.labels else label
 
     def other_names(self, label: str) -> list[str]:

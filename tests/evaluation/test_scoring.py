@@ -7,16 +7,7 @@ import numpy as np
 import pytest
 
 from qwenvl_train.evaluation.metrics.metric import Metric, Part
-from qwenvl_train.evaluation.scoring import (
-    Chosen,
-    Parts,
-    ScoredRow,
-    choose_metrics,
-    figures_of,
-    load_metrics,
-    score,
-    without_figure,
-)
+from qwenvl_train.evaluation.scoring import Chosen, Parts, ScoredRow, choose_metrics, figures_of, load_metrics, score
 from qwenvl_train.families import FAMILIES
 
 
@@ -171,7 +162,6 @@ def test_what_a_metric_has_nothing_to_score_in_does_not_count():
     assert found["a.jsonl", "teds", "teds"] == found["a.jsonl", "layout", "f1@0.5"] == (1, 1)
     assert found["a.jsonl", "page_text", "page_text"] == (0.5, 2)
     assert not any(entry == "b.jsonl" and metric != "page_text" for entry, metric, _ in found)
-    assert without_figure(scored, chosen) == {"b.jsonl": ["layout", "teds"]}
     (alone,) = score(rows[1:2], {"a.jsonl": Chosen(("teds",), "")}, metrics, FAMILIES["qwen3_vl"])
     assert (alone.main, alone.right, alone.figures()) == (None, None, {})
 

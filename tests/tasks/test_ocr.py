@@ -160,6 +160,7 @@ def test_cord(draw, write):
     shape = {"menu": [{"nm": "", "cnt": "", "price": ""}], "total": {"total_price": ""}, "a": []}
     assert json.loads(question_of(row).removeprefix("<image>")) == shape
     assert score("fields", answer_of(row), json.dumps(PARSED))["all_right"] == 1
+    assert converted("ocr", source.parent, "fields", prompt="{format}") == [row]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ def refuse_unknown(name: str, setting: str | None = None) -> None:
     hint = (
         f"did you mean {near[0]}?" if near else f"it is one of {', '.join(METRICS)}, or your own as package.function."
     )
-    raise UserError(f"{f'{setting}: there' if setting else 'There'} is no metric {name}; {hint}")
+    there = f"{setting}: there" if setting else "There"
+    raise UserError(f"{there} is no metric {name}; {hint}")
 
 
 def _built_in(name: str) -> Metric:

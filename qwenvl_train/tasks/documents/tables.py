@@ -122,8 +122,7 @@ class _Cells(HTMLParser):
         if tag in _BREAKS:
             self._add(" ")
         if tag in self._raised:
-            while self._lower() != tag:
-                pass
+            self._lower(len(self._raised) - 1 - self._raised[::-1].index(tag))
         if tag in ("td", "th", "tr", "table"):
             self._close()
 
@@ -136,15 +135,14 @@ class _Cells(HTMLParser):
         self._close()
 
     def _close(self) -> None:
-        while self._raised:
-            self._lower()
+        self._lower(0)
         self._open = False
 
-    def _lower(self) -> str:
-        """End the last raised tag, and return it."""
-        tag = self._raised.pop()
-        self._add("}" if self._raised else "}$")
-        return tag
+    def _lower(self, depth: int) -> None:
+        """End the raised tags that are further inside than `depth` others."""
+        ended = self._raised[depth:]
+        del self._raised[depth:]
+        self._add("}" * len(ended) + ("$" if ended and not self._raised else ""))
 
     def _add(self, text: str) -> None:
         if self._open:

@@ -3,8 +3,9 @@ files are beside the image, or in folders box and entities beside the folder of 
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from qwenvl_train.errors import UserError
 from qwenvl_train.tasks.boxes import size_of
@@ -20,25 +21,26 @@ _UNREADABLE = "###"
 
 
 def matches(source: Path) -> bool:
-    return source.is_dir() and next(_images(source), None) is not None
+    return source.is_dir() and any(_files_of(image).exist for image in _images(source))
 
 
 def rows(source: Path, options: RowOptions) -> Records:
     """Yield the rows. Images without a file of lines and without key information give none."""
-    for image in _images(source):
-        key = image.relative_to(source).as_posix()
-        yield from rows_or_refused(str(image), _rows(key, image, options))
-    for file in _without_image(source):
+    images = list(_images(source))
+    for image in images:
+        if (files := _files_of(image)).exist:
+            key = image.relative_to(source).as_posix()
+            yield from rows_or_refused(str(image), _rows(key, image, files, options))
+    for file in _without_image(images):
         yield Empty(str(file), f"there is no image {file.stem} for it")
 
 
-def _without_image(source: Path) -> Iterator[Path]:
+def _without_image(images: Sequence[Path]) -> Iterator[Path]:
     """Yield the files of lines and of key information of which there is no image. Beside images, only files that look
     like those of lines or of key information are meant, and JSON only where other images have it."""
     stems: dict[Path, set[str]] = {}
-    for path in source.rglob("*"):
-        if path.suffix.lower() in IMAGE_ENDINGS:
-            stems.setdefault(path.parent, set()).add(path.stem)
+    for image in images:
+        stems.setdefault(image.parent, set()).add(image.stem)
     for folder, of_images in sorted(stems.items()):
         json_is_meant = any((folder / f"{stem}.json").is_file() for stem in of_images)
         for path in sorted(folder.glob("*.txt")) + (sorted(folder.glob("*.json")) if json_is_meant else []):
@@ -57,34 +59,36 @@ def _is_annotation(path: Path) -> bool:
 
 def _images(source: Path) -> Iterator[Path]:
     for path in sorted(source.rglob("*")):
-        if path.suffix.lower() in IMAGE_ENDINGS and (_lines_file(path) or _fields_file(path)):
+        if path.suffix.lower() in IMAGE_ENDINGS:
             yield path
 
 
-def _rows(key: str, image: Path, options: RowOptions) -> Iterator[Raw]:
-    lines_file, fields_file = _lines_file(image), _fields_file(image)
-    lines = list(_lines(lines_file, image)) if lines_file and options.form != "fields" else []
-    fields = _fields(fields_file) if fields_file and options.form == "fields" else {}
-    yield reading_row(Reading(key, image.absolute(), lines, fields), options)
+class _Files(NamedTuple):
+    """The files of an image."""
+
+    lines: Path | None
+    fields: Path | None
+
+    @property
+    def exist(self) -> bool:
+        return self != (None, None)
 
 
-def _lines_file(image: Path) -> Path | None:
-    beside = image.with_suffix(".txt")
-    apart = image.parent.parent / "box" / f"{image.stem}.txt"
-    return _first(apart) if _has_fields(beside) else _first(beside, apart)
-
-
-def _fields_file(image: Path) -> Path | None:
-    apart = image.parent.parent / "entities"
-    beside = image.with_suffix(".txt")
+def _files_of(image: Path) -> _Files:
     # A name can have dots before its ending.
-    found = _first(image.with_suffix(".json"), apart / f"{image.stem}.txt", apart / f"{image.stem}.json")
-    return found or (beside if _has_fields(beside) else None)
+    beside, folder = image.with_suffix(".txt"), image.parent.parent
+    # The .txt files of the third part of SROIE have key information.
+    has_fields = beside.is_file() and _head(beside).lstrip().startswith("{")
+    entities = (folder / "entities" / f"{image.stem}{ending}" for ending in (".txt", ".json"))
+    fields = _first(image.with_suffix(".json"), *entities)
+    lines = _first(*([] if has_fields else [beside]), folder / "box" / f"{image.stem}.txt")
+    return _Files(lines, fields or (beside if has_fields else None))
 
 
-def _has_fields(path: Path) -> bool:
-    """Return whether a .txt file has key information, as those of the third part of SROIE."""
-    return path.is_file() and _head(path).lstrip().startswith("{")
+def _rows(key: str, image: Path, files: _Files, options: RowOptions) -> Iterator[Raw]:
+    lines = list(_lines(files.lines, image)) if files.lines and options.form != "fields" else []
+    fields = _fields(files.fields) if files.fields and options.form == "fields" else {}
+    yield reading_row(Reading(key, image.absolute(), lines, fields), options)
 
 
 def _head(path: Path) -> str:

@@ -20,7 +20,6 @@ from qwenvl_train.evaluation.scoring import (
     load_metrics,
     metrics_of_entries,
     score,
-    without_figure,
 )
 from qwenvl_train.reporting.folder import plain, write_json_atomic
 from qwenvl_train.verbs.eval.answers import Answers
@@ -68,7 +67,11 @@ class Results:
 
     def without_figure(self) -> dict[str, list[str]]:
         """Return the metrics that have nothing to score in any answer of the first model, by entry."""
-        return without_figure(self.first.scored, self.chosen)
+        found = {(figure.entry, figure.metric) for figure in self.first.figures}
+        idle = {
+            entry: [name for name in one.metrics if (entry, name) not in found] for entry, one in self.chosen.items()
+        }
+        return {entry: names for entry, names in idle.items() if names}
 
     def _goodness(self, one: ScoredRow) -> list[float]:
         """Return the main score of each metric, higher ones for better answers. An answer without one is last."""
@@ -150,6 +153,6 @@ def _compared(first: ModelResults, other: ModelResults, figure: Figure, seed: in
         Parts.of([one for one in model.scored if figure.entry in ("all", one.row["entry"])], figure.metric, figure.name)
         for model in (first, other)
     )
-    if not {*mine.indices, *theirs.indices} & mine.answered & theirs.answered:
+    if not mine.shared_with(theirs):
         return None
     return Difference(figure, other.answers.model, mine.compared_with(theirs, seed))

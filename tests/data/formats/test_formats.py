@@ -716,6 +716,10 @@ REFUSED: dict[str, tuple[object, str]] = {
     "no known key": ({"text": "a"}, "has the keys text; a row needs 'conversations'"),
     "empty": ({}, "a row needs 'conversations'"),
     "misspelt key": ({"messages_": [USER, BOT]}, "Is the column 'messages_' a misspelling of 'messages'?"),
+    "misspelt key beside another": (
+        {"mesages": [USER, BOT], "images": ["a.png"]},
+        "Is the column 'mesages' a misspelling of 'messages'?",
+    ),
     "half a format": ({"prompt": "Hi"}, "'prompt' and 'completion'"),
     "vision ids": (chat("Hi", add_vision_id=True), "set data.vision_ids=true"),
     "sound": (chat("Hi", audios=["a.wav"]), "has 'audios'; these models do not support audio"),

@@ -196,6 +196,19 @@ def test_a_metric_with_nothing_to_score_is_told(held_out, evaluate, tmp_path):
     assert scores_of(tmp_path / "here").keys() == {("rows.jsonl", "exact_match")}
 
 
+def test_cards_tell_right_answers_by_the_direction_of_the_metric(held_out, evaluate, tmp_path, monkeypatch):
+    """The error rate of a right answer is 0, and whether one is right by a metric of your own is not known."""
+    assert evaluate(f"data.eval={held_out}", "eval.metrics=[cer]", "eval.to=here", "output=html")[0] == 0
+    page = (tmp_path / "here/eval.html").read_text()
+    assert page.count('class="badge good">cer 0.0 %') == 3
+    assert page.count('class="badge bad">cer') == 1
+    (tmp_path / "mine_for_cards.py").write_text("def tenth(answer, expected, question):\n    return 0.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = ["eval.metrics=[mine_for_cards.tenth]", "eval.allow_code=true"]
+    assert evaluate(f"data.eval={held_out}", *own, "eval.to=here", "output=html")[0] == 0
+    assert (tmp_path / "here/eval.html").read_text().count('class="badge unjudged">tenth 0.1') == 4
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
