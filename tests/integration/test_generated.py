@@ -1,6 +1,7 @@
 """Runs that generate and score answers at their evaluations, and that end when the score does not improve."""
 
 import json
+import sys
 
 import pytest
 
@@ -140,3 +141,17 @@ def test_a_metric_with_nothing_to_score_does_not_end_a_run(tmp_path, capsys):
     (_, *rows) = [row for row in read_lines(tmp_path / "run/metrics.jsonl") if "eval_answers" in row]
     assert rows
     assert all("eval_generated/exact_match" in row and "eval_generated/teds" not in row for row in rows)
+
+
+def test_a_task_without_held_out_samples_says_so_and_needs_no_metric(
+    tmp_path, checkpoints, write_rows, monkeypatch, capsys
+):
+    """The packages of its metrics need not be installed, since nothing is scored."""
+    monkeypatch.setitem(sys.modules, "apted", None)
+    monkeypatch.delitem(sys.modules, "qwenvl_train.evaluation.metrics.teds", raising=False)
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    words = ["+task=documents", "tune_mm_mlp=true", f"data.train={write_rows([{'conversations': turns}])}"]
+    words += [f"model.path={checkpoints['qwen3_vl']}", "train.max_steps=1", "data.workers=0"]
+    assert main([*words, f"output_dir={tmp_path}", "run_name=run", "logging.wandb.mode=disabled"]) == 0
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert "No answers are scored, since there are no held-out samples. data.eval=held_out.jsonl names some" in told

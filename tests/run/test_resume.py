@@ -89,6 +89,11 @@ def test_changes_are_told_as_a_user_writes_them_and_without_what_they_imply(proj
     before, now = (f"{{path: {project}/{name}.jsonl, media_root: {project}}}" for name in ("rows", "others"))
     told = f"settings: data.train was {before}, is {now}; train.liger was false, is true. Change them back"
     assert told in str(raised.value)
+    plain = compose(["+recipe=sft_lora", "model.path=model", "data.train=[others.jsonl,rows.jsonl]"]).config
+    with pytest.raises(
+        UserError, match=f"data.train was {{path: .*}}, is \\[{project}/others.jsonl, {project}/rows.jsonl]"
+    ):
+        resume(plain, stored)
     with pytest.raises(UserError, match="settings: samples was 480, is 5"):
         resume(settings(), stored, FACTS | {"samples": 5})
 

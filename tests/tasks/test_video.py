@@ -241,7 +241,8 @@ def test_events_after_the_end_of_their_video_are_told(tmp_path):
     write_video(tmp_path / "v.mp4", frames=40, fps=10)
     source = tmp_path / "train.txt"
     source.write_text("v 0.5 4.9##a\n")
-    assert len(converted("video", source, "seconds_by_event")) == 1
+    (row,) = converted("video", source, "seconds_by_event")
+    assert answer_of(row) == "0.5 - 4.9 seconds"
     source.write_text("v 0.5 4.9##a\nv 1 70##b\n")
     _, refused = converted("video", source, "seconds_by_event")
     assert refused == Refused(f"{source}:2", "an event ends at 70 seconds, but v.mp4 ends at 4.0")

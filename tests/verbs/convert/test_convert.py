@@ -234,7 +234,7 @@ def test_ones_own_steps_of_episodes_need_no_id(here, monkeypatch, capfd):
     (here / "agents.py").write_text(
         "def convert(source, options):\n"
         "    turns = [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}]\n"
-        "    for steps in (2, 2, 3):\n"
+        "    for steps in (2, 3, 2, 2):\n"
         "        yield {'messages': turns, 'episode': {'id': 'e', 'steps': steps}}\n"
         "    yield {'messages': turns, 'episode': None}\n"
     )
@@ -242,8 +242,10 @@ def test_ones_own_steps_of_episodes_need_no_id(here, monkeypatch, capfd):
     words = ["convert", "convert.function=agents.convert", "convert.allow_code=true", "source=rows.csv", "to=own.jsonl"]
     assert main(words) == 2
     assert "two episodes have the id e" in capfd.readouterr().err
-    assert main([*words, "data.on_error=skip"]) == 0
-    assert len(read_lines(here / "own.jsonl")) == 3
+    (here / "names.yaml").write_text("{cat: Katze}")
+    assert main([*words, "data.on_error=skip", "convert.labels=names.yaml"]) == 0
+    assert [row["episode"] and row["episode"]["steps"] for row in read_lines(here / "own.jsonl")] == [2, 2, None]
+    assert "labels" not in capfd.readouterr().out  # the function may have read them itself
 
 
 OWN = """

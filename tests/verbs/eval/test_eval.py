@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from qwenvl_train.cli import main
 from qwenvl_train.config.assets import asset_dir
+from qwenvl_train.evaluation.metrics.metric import Part
+from qwenvl_train.evaluation.scoring import Figure, ScoredRow
 from qwenvl_train.run import generating
 from qwenvl_train.run.answers_folder import AnswersFolder
+from qwenvl_train.verbs.eval.results import ModelResults, _compared
 from tests.commands import QUIET, read_lines, train
 
 RIGHT = {11: "an orange square", 15: "a green circle", 16: "a yellow square"}
@@ -198,7 +202,10 @@ def test_a_metric_with_nothing_to_score_is_told(held_out, evaluate, tmp_path):
 
 def test_cards_tell_right_answers_by_the_direction_of_the_metric(held_out, evaluate, tmp_path, monkeypatch):
     """The error rate of a right answer is 0, and whether one is right by a metric of your own is not known."""
-    assert evaluate(f"data.eval={held_out}", "eval.metrics=[cer]", "eval.to=here", "output=html")[0] == 0
+    settings = [f"data.eval={held_out}", "eval.metrics=[cer]", "eval.to=here"]
+    assert evaluate(*settings, "output=html")[0] == 0
+    _, out, _ = evaluate(*settings, "eval.worst=1")
+    assert "The answers with the lowest scores\n  rows.jsonl:4  cer" in out
     page = (tmp_path / "here/eval.html").read_text()
     assert page.count('class="badge good">cer 0.0 %') == 3
     assert page.count('class="badge bad">cer') == 1
@@ -207,6 +214,22 @@ def test_cards_tell_right_answers_by_the_direction_of_the_metric(held_out, evalu
     own = ["eval.metrics=[mine_for_cards.tenth]", "eval.allow_code=true"]
     assert evaluate(f"data.eval={held_out}", *own, "eval.to=here", "output=html")[0] == 0
     assert (tmp_path / "here/eval.html").read_text().count('class="badge unjudged">tenth 0.1') == 4
+
+
+def test_answers_without_a_score_come_last(evaluate, write_rows):
+    rows = [asked(15, "a ring", metric=["teds"]), asked(11, "a square", metric=["exact_match"])]
+    code, out, _ = evaluate(f"data.eval={write_rows(rows)}", "eval.worst=1")
+    assert code == 0
+    assert "The answers with the lowest scores\n  rows.jsonl:2  exact_match 0.0 %" in out
+
+
+def test_models_without_a_common_sample_are_not_compared():
+    """The second model could not answer the sample of the first."""
+    scored = [ScoredRow({"index": index, "entry": "a"}, {"m": {"m": Part(1.0)}}) for index in (0, 1)]
+    first, other = (ModelResults(SimpleNamespace(model="x"), [one], []) for one in scored)
+    figure = Figure("a", "m", "m", 1, 1, 1, 1, True)
+    assert _compared(first, other, figure, seed=0) is None
+    assert _compared(first, first, figure, seed=0).comparison.samples == 1
 
 
 @pytest.mark.parametrize(
